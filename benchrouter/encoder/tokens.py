@@ -1,0 +1,111 @@
+"""Texts to tokens with the tokenizers library: no state is touched after loading."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.encoder.layout import EncoderFiles
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# A slice's Encoding objects hold some 100 bytes a token: only the token numbers outlive it.
+_SLICE_CHARACTERS = 1_000_000
+
+
+class TextTokenizer:
+    """Truncating tokenizer of one encoder; safe to call from many threads.
+
+    Parameters
+    ----------
+    files : EncoderFiles
+    max_tokens : int
+        Tokens kept of a text, special tokens included.
+
+    Raises
+    ------
+    ValueError
+        If the tokenizer cannot be read, or `max_tokens` leaves no room beside the special tokens.
+    """
+
+    def __init__(self, files: EncoderFiles, max_tokens: int) -> None:
+        tokenizer = _load(files)
+        special = tokenizer.num_special_tokens_to_add(False)
+        if max_tokens <= special:
+            raise ValueError(
+                f"max_tokens is {max_tokens}, the {special} special tokens of {files.name} "
+                f"need at least {special + 1}"
+            )
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_tokens)
+        if files.lower_case:
+            _lower_case_first(tokenizer)
+        self._tokenizer = tokenizer
+        self._pad_token_id = files.pad_token_id
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the tokenizer as it is set up, truncation included."""
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
+
+    def __call__(self, texts: list[str]) -> list[NDArray[np.int32]]:
+        """Token numbers of each text, special tokens included, truncated.
+
+        Parameters
+        ----------
+        texts : list of str
+            Without lone surrogates, see `without_surrogates`.
+        """
+        rows = []
+        start = held = 0
+        for stop, text in enumerate(texts, start=1):
+            held += len(text)
+            if held >= _SLICE_CHARACTERS or stop == len(texts):
+                for encoding in self._tokenizer.encode_batch_fast(texts[start:stop]):
+                    # A tokenizer without special tokens leaves nothing of an empty text.
+                    rows.append(np.array(encoding.ids or [self._pad_token_id], dtype=np.int32))
+                start, held = stop, 0
+        return rows
+
+
+def without_surrogates(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 cannot hold, by U+FFFD; surrogate pairs are joined."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _load(files: EncoderFiles) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    if files.tokenizer is not None:
+        try:
+            return Tokenizer.from_file(str(files.tokenizer))
+        except Exception as error:  # the library raises plain Exception
+            raise ValueError(f"{files.tokenizer}: found no readable tokenizer ({error})") from error
+    from transformers import AutoTokenizer
+
+    try:
+        converted = AutoTokenizer.from_pretrained(
+            str(files.folder), local_files_only=True, trust_remote_code=False
+        )
+        # Written and read again, so that nothing else holds the object whose truncation we set.
+        return Tokenizer.from_str(converted.backend_tokenizer.to_str())
+    except Exception as error:  # transformers raises many kinds for an unusable folder
+        raise ValueError(
+            f"{files.folder}: found no tokenizer.json and no vocabulary that transformers can "
+            f"convert ({error}), expected tokenizer.json"
+        ) from error
+
+
+def _lower_case_first(tokenizer: Tokenizer) -> None:
+    from tokenizers import normalizers
+
+    own = tokenizer.normalizer
+    steps = [normalizers.Lowercase()] + ([] if own is None else [own])
+    tokenizer.normalizer = normalizers.Sequence(steps)
