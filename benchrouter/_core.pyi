@@ -1,0 +1,74 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Ids = NDArray[np.int64]
+_Floats = NDArray[np.float32]
+_Bits = NDArray[np.uint64]
+
+sanitized: bool
+task_block: int
+
+def simd_levels() -> list[str]: ...
+def votes(
+    neighbours: _Ids,
+    bits: _Bits | None,
+    present: _Bits | None,
+    scores: _Floats | None,
+    n_models: int,
+    prior: _Floats,
+    k: int | None,
+    prior_weight: float,
+    weights: _Floats | None,
+    threads: int,
+    simd: str,
+    out_votes: _Floats | None,
+    out_support: NDArray[np.uint16] | None,
+) -> tuple[_Floats, NDArray[np.uint16]]: ...
+def decide(
+    neighbours: _Ids,
+    similarities: _Floats,
+    bits: _Bits | None,
+    present: _Bits | None,
+    scores: _Floats | None,
+    n_models: int,
+    prior: _Floats,
+    preference: NDArray[np.int32],
+    k: int,
+    kappa: int,
+    rule: str,
+    prior_weight: float,
+    threshold: float,
+    p_table: _Floats | None,
+    p_start: float,
+    p_step: float,
+    distance_limit: float,
+    fallback_model: int,
+    weights: _Floats | None,
+    threads: int,
+    simd: str,
+    out: tuple[Any, ...],
+) -> tuple[NDArray[np.int32], _Floats, _Floats, _Floats, NDArray[np.bool_]]: ...
+def task_scores(
+    neighbours: _Ids,
+    bits: _Bits | None,
+    present: _Bits | None,
+    scores: _Floats | None,
+    n_models: int,
+    offsets: _Ids,
+    prior: _Floats,
+    k: int | None,
+    threshold: float,
+    weights: _Floats | None,
+    threads: int,
+    simd: str,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], _Ids]: ...
+def rank(
+    queries: _Floats,
+    records: _Floats,
+    candidates: _Ids,
+    k: int,
+    threads: int,
+    simd: str = "auto",
+) -> tuple[_Ids, _Floats]: ...

@@ -1,0 +1,3 @@
+// The kernels for avx2; CMakeLists.txt gives the instruction set.
+#define BR_LEVEL avx2
+#include "kernels.hpp"

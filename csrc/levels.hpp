@@ -1,0 +1,60 @@
+// The loops over queries, compiled once for each instruction set from kernels.hpp.
+#pragma once
+
+#include "vote.hpp"
+#include "vote_cpu.hpp"
+
+namespace benchrouter {
+
+// Kernels work on whole groups of models: arrays of one value per model are padded to this.
+constexpr int64_t kModelGroup = 64;
+
+constexpr int64_t padded_models(int64_t models) {
+    return (models + kModelGroup - 1) / kModelGroup * kModelGroup;
+}
+
+// Queries whose votes are gathered in cache before they are written out.
+constexpr int64_t block_queries(int64_t models) {
+    const int64_t fitting = 4096 / (models > 0 ? models : 1);
+    return fitting > 128 ? 128 : (fitting < 16 ? 16 : fitting);
+}
+
+// Working memory of one thread. Arrays hold padded_models() values unless said otherwise.
+struct Scratch {
+    const float* prior;  // the caller's, padded with 0
+    double* sum;
+    double* total;
+    double* value;
+    int32_t* correct;
+    int32_t* support;
+    float* score;
+    float* block_votes;       // block_queries() * models + kModelGroup
+    uint16_t* block_support;  // same
+};
+
+struct Kernels {
+    Fault (*votes)(const Ballots&, const Outcomes&, const Prior&, int64_t begin, int64_t end,
+                   float* votes, uint16_t* support, bool stream, Scratch&);
+    Fault (*decide)(const Ballots&, const Outcomes&, const Prior&, const Decision&, int64_t begin,
+                    int64_t end, const Chosen&, Scratch&);
+    // Adds g, 1[g > threshold] and 1[support > 0] of the queries to s1, s2 and support.
+    Fault (*task)(const Ballots&, const Outcomes&, const Prior&, double threshold, int64_t begin,
+                  int64_t end, double* s1, double* s2, int64_t* support, Scratch&);
+    // Similarities of one query (in float64, padded with 0 to a multiple of 16) to `count` records.
+    void (*similarities)(const double* query, const float* records, int64_t dim, const int64_t* ids,
+                         int64_t count, float* similarities);
+};
+
+namespace scalar {
+extern const Kernels kernels;
+}
+#if defined(BR_X86)
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+#endif
+
+}  // namespace benchrouter

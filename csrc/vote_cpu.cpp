@@ -1,0 +1,236 @@
+// Votes, decisions and task scores: cuts the queries into chunks and gives each thread its memory.
+#include "vote_cpu.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "levels.hpp"
+#include "threads.hpp"
+
+namespace benchrouter {
+namespace {
+
+constexpr int64_t kChunkQueries = 4096;
+// Below this many looked-up words or scores a call takes less time than a thread takes to start.
+constexpr int64_t kInlineWork = 1 << 16;
+// Outputs larger than this leave the cache before anyone reads them.
+constexpr int64_t kStreamBytes = 8 << 20;
+
+// Working memory of every thread, one allocation for each.
+class Workspace {
+public:
+    Workspace(const Outcomes& outcomes, const Prior& prior, int threads) {
+        const size_t models = static_cast<size_t>(padded_models(outcomes.models));
+        const size_t block = static_cast<size_t>(block_queries(outcomes.models) * outcomes.models) + kModelGroup;
+        prior_.assign(models, 0.0f);
+        std::copy(prior.mean, prior.mean + outcomes.models, prior_.begin());
+        for (int t = 0; t < threads; ++t) {
+            doubles_.emplace_back(3 * models);
+            ints_.emplace_back(2 * models);
+            floats_.emplace_back(models + block);
+            supports_.emplace_back(block);
+            Scratch s{};
+            s.prior = prior_.data();
+            s.sum = doubles_.back().data();
+            s.total = s.sum + models;
+            s.value = s.total + models;
+            s.correct = ints_.back().data();
+            s.support = s.correct + models;
+            s.score = floats_.back().data();
+            s.block_votes = s.score + models;
+            s.block_support = supports_.back().data();
+            scratch_.push_back(s);
+        }
+    }
+    Scratch& of(int thread) { return scratch_[static_cast<size_t>(thread)]; }
+
+private:
+    std::vector<float> prior_;
+    std::vector<std::vector<double>> doubles_;
+    std::vector<std::vector<int32_t>> ints_;
+    std::vector<std::vector<float>> floats_;
+    std::vector<std::vector<uint16_t>> supports_;
+    std::vector<Scratch> scratch_;
+};
+
+const Kernels& kernels_of(Simd simd) {
+#if defined(BR_X86)
+    if (simd == Simd::avx512) return avx512::kernels;
+    if (simd == Simd::avx2) return avx2::kernels;
+#endif
+    (void)simd;
+    return scalar::kernels;
+}
+
+int64_t work_per_query(const Ballots& ballots, const Outcomes& outcomes) {
+    return (ballots.k + 1) * (outcomes.bits ? outcomes.words : outcomes.models) + outcomes.models;
+}
+
+// Queries in one chunk: all of them where there is too little work to share.
+int64_t chunk_queries(int64_t queries, int64_t work_of_one) {
+    return queries * work_of_one < kInlineWork ? std::max<int64_t>(queries, 1)
+                                               : std::min(kChunkQueries, (queries + 7) / 8);
+}
+
+}  // namespace
+
+Simd widest_simd() {
+#if defined(BR_X86)
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq")) {
+        return Simd::avx512;
+    }
+    if (__builtin_cpu_supports("avx2")) return Simd::avx2;
+#endif
+    return Simd::scalar;
+}
+
+Fault votes(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior, float* votes,
+            uint16_t* support, Run run) {
+    const Kernels& kernels = kernels_of(run.simd);
+    const int64_t step = chunk_queries(ballots.queries, work_per_query(ballots, outcomes));
+    const int64_t chunks = (ballots.queries + step - 1) / step;
+    const int threads = threads_for(run.threads, chunks);
+    const bool stream = ballots.queries * outcomes.models * 6 > kStreamBytes;
+    Workspace workspace(outcomes, prior, threads);
+    return for_chunks(chunks, threads, [&](int64_t chunk, int thread) {
+        const int64_t begin = chunk * step, end = std::min(begin + step, ballots.queries);
+        return kernels.votes(ballots, outcomes, prior, begin, end, votes, support, stream,
+                             workspace.of(thread));
+    });
+}
+
+Fault decide(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
+             const Decision& decision, const Chosen& chosen, Run run) {
+    const Kernels& kernels = kernels_of(run.simd);
+    const int64_t step = chunk_queries(ballots.queries, work_per_query(ballots, outcomes));
+    const int64_t chunks = (ballots.queries + step - 1) / step;
+    const int threads = threads_for(run.threads, chunks);
+    Workspace workspace(outcomes, prior, threads);
+    return for_chunks(chunks, threads, [&](int64_t chunk, int thread) {
+        const int64_t begin = chunk * step, end = std::min(begin + step, ballots.queries);
+        return kernels.decide(ballots, outcomes, prior, decision, begin, end, chosen,
+                              workspace.of(thread));
+    });
+}
+
+Fault task_scores(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
+                  const int64_t* offsets, int64_t tasks, double threshold, const TaskScores& out, Run run) {
+    const Kernels& kernels = kernels_of(run.simd);
+    const int64_t models = outcomes.models;
+    // Blocks of task i are first[i] .. first[i + 1]; a task of one block is summed where it ends up.
+    std::vector<int64_t> first(static_cast<size_t>(tasks) + 1), task_of;
+    std::vector<int64_t> partial(static_cast<size_t>(tasks));
+    int64_t partials = 0;
+    for (int64_t i = 0; i < tasks; ++i) {
+        const int64_t blocks = (offsets[i + 1] - offsets[i] + kTaskBlock - 1) / kTaskBlock;
+        first[i + 1] = first[i] + blocks;
+        partial[i] = partials;
+        partials += blocks > 1 ? blocks : 0;
+        task_of.insert(task_of.end(), static_cast<size_t>(blocks), i);
+    }
+    const int64_t blocks = first[tasks];
+    std::vector<double> s1(static_cast<size_t>(partials * models)), s2(s1.size());
+    std::vector<int64_t> support(s1.size());
+    std::fill(out.s1, out.s1 + tasks * models, 0.0);
+    std::fill(out.s2, out.s2 + tasks * models, 0.0);
+    std::fill(out.support, out.support + tasks * models, int64_t{0});
+
+    const bool small = ballots.queries * work_per_query(ballots, outcomes) < kInlineWork;
+    const int threads = threads_for(small ? 1 : run.threads, blocks);
+    Workspace workspace(outcomes, prior, threads);
+    const Fault fault = for_chunks(blocks, threads, [&](int64_t block, int thread) {
+        const int64_t i = task_of[block];
+        const int64_t begin = offsets[i] + (block - first[i]) * kTaskBlock;
+        const int64_t end = std::min(begin + kTaskBlock, offsets[i + 1]);
+        const bool alone = first[i + 1] - first[i] == 1;
+        const int64_t at = (alone ? i : partial[i] + block - first[i]) * models;
+        return kernels.task(ballots, outcomes, prior, threshold, begin, end,
+                            (alone ? out.s1 : s1.data()) + at, (alone ? out.s2 : s2.data()) + at,
+                            (alone ? out.support : support.data()) + at, workspace.of(thread));
+    });
+    if (fault.kind != FaultKind::none) return fault;
+
+    for (int64_t i = 0; i < tasks; ++i) {
+        const int64_t count = first[i + 1] - first[i];
+        const double queries = static_cast<double>(offsets[i + 1] - offsets[i]);
+        for (int64_t m = 0; m < models; ++m) {
+            const int64_t to = i * models + m;
+            for (int64_t b = 0; count > 1 && b < count; ++b) {
+                const int64_t from = (partial[i] + b) * models + m;
+                out.s1[to] = add(out.s1[to], s1[from]);
+                out.s2[to] += s2[from];
+                out.support[to] += support[from];
+            }
+            const double nothing = std::numeric_limits<double>::quiet_NaN();
+            out.s1[to] = count > 0 ? out.s1[to] / queries : nothing;
+            out.s2[to] = count > 0 ? out.s2[to] / queries : nothing;
+        }
+    }
+    return {};
+}
+
+Fault rank(const Ballots& candidates, const float* queries, const float* records, int64_t n_records,
+           int64_t dim, int64_t* ids, float* similarities, Run run) {
+    struct Candidate {
+        float similarity;
+        int64_t id;
+    };
+    struct Room {
+        std::vector<double> query;
+        std::vector<int64_t> ids;
+        std::vector<float> similarities;
+        std::vector<Candidate> best;
+    };
+    const Kernels& kernels = kernels_of(run.simd);
+    const int64_t columns = candidates.columns, k = candidates.k, n_queries = candidates.queries;
+    const bool small = n_queries * columns * dim < kInlineWork;
+    const int64_t step = small ? std::max<int64_t>(n_queries, 1)
+                               : std::max<int64_t>(1, std::min<int64_t>(64, n_queries / 8));
+    const int64_t chunks = (n_queries + step - 1) / step;
+    const int threads = threads_for(run.threads, chunks);
+    std::vector<Room> rooms(static_cast<size_t>(threads));
+    for (Room& room : rooms) {
+        room.query.assign(static_cast<size_t>((dim + 15) / 16 * 16), 0.0);
+        room.ids.resize(static_cast<size_t>(columns));
+        room.similarities.resize(static_cast<size_t>(columns));
+        room.best.resize(static_cast<size_t>(columns));
+    }
+    return for_chunks(chunks, threads, [&](int64_t chunk, int thread) -> Fault {
+        Room& room = rooms[static_cast<size_t>(thread)];
+        for (int64_t i = chunk * step; i < std::min((chunk + 1) * step, n_queries); ++i) {
+            int64_t count = 0;
+            for (int64_t j = 0; j < columns; ++j) {
+                const int64_t id = candidates.ids[i * columns + j];
+                if (id < -1 || id >= n_records) return {FaultKind::id, i, j};
+                if (id >= 0) room.ids[static_cast<size_t>(count++)] = id;
+            }
+            std::copy(queries + i * dim, queries + (i + 1) * dim, room.query.begin());
+            kernels.similarities(room.query.data(), records, dim, room.ids.data(), count,
+                                 room.similarities.data());
+            for (int64_t c = 0; c < count; ++c) {
+                const float similarity = room.similarities[static_cast<size_t>(c)];
+                const int64_t id = room.ids[static_cast<size_t>(c)];
+                if (!(similarity - similarity == 0.0f)) return {FaultKind::similarity, i, id};
+                room.best[static_cast<size_t>(c)] = {similarity, id};
+            }
+            const int64_t kept = std::min(k, count);
+            std::partial_sort(room.best.begin(), room.best.begin() + kept, room.best.begin() + count,
+                              [](const Candidate& a, const Candidate& b) {
+                                  return a.similarity > b.similarity ||
+                                         (a.similarity == b.similarity && a.id < b.id);
+                              });
+            for (int64_t j = 0; j < k; ++j) {
+                const bool there = j < kept;
+                ids[i * k + j] = there ? room.best[static_cast<size_t>(j)].id : -1;
+                similarities[i * k + j] = there ? room.best[static_cast<size_t>(j)].similarity
+                                                : -std::numeric_limits<float>::infinity();
+            }
+        }
+        return {};
+    });
+}
+
+}  // namespace benchrouter
