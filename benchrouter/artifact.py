@@ -1,0 +1,362 @@
+"""The router on disk: a directory of plain files, hashed, written whole or not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.decisions import plain
+from benchrouter.evidence import prior_of
+from benchrouter.fit import Fit, Settings
+from benchrouter.holdout import Pairs
+from benchrouter.voting import Outcomes, PackedOutcomes
+
+FORMAT_VERSION = 1
+DESCRIPTION = "router.json"
+RECORDS = "records.arrow"  # Arrow IPC: memory-mapped, unlike Parquet; read by pyarrow, polars, R
+RENAME_EXCHANGE = 2  # linux/fs.h
+AT_FDCWD = -100
+
+
+def save(fit: Fit, directory: str | Path) -> None:
+    """Write a fit to a directory: beside it first, then renamed into place.
+
+    Parameters
+    ----------
+    fit : Fit
+    directory : path
+        Created, or replaced if it holds a router.
+
+    Raises
+    ------
+    ValueError
+        If the path exists and is not a router.
+    OSError
+        If the disk is full or not writeable; an earlier router is then untouched.
+    """
+    target = Path(directory).absolute()
+    if target.exists() and not (target / DESCRIPTION).is_file():
+        raise ValueError(f"{directory} exists and is not a router: it has no {DESCRIPTION}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        os.chmod(beside, 0o777 & ~_umask())
+        for name, array in _arrays(fit).items():
+            with open(beside / f"{name}.npy", "wb") as file:
+                np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+        _write_records(fit, beside / RECORDS)
+        content = _description(fit)
+        content["files"] = {
+            path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            for path in sorted(beside.iterdir())
+        }
+        content["sha256"] = _own_hash(content)
+        (beside / DESCRIPTION).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        for path in beside.iterdir():
+            _sync(path)
+        _sync(beside)
+        _put_in_place(beside, target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def load(directory: str | Path, *, verify: bool = True) -> Fit:
+    """Read a fit; its large arrays are memory-mapped and stay valid if the directory is replaced.
+
+    Parameters
+    ----------
+    directory : path
+    verify : bool
+        Compare every file's SHA-256 with the recorded one (its size is always compared).
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    ValueError
+        Naming the file that is missing, damaged, or of a newer format.
+    """
+    from benchrouter.encoder import Fingerprint
+
+    root = Path(directory)
+    content = read_description(root)
+    for name, expected in content["files"].items():
+        _check_file(root / name, expected, verify)
+    arrays = {
+        name.removesuffix(".npy"): _read_array(root / name)
+        for name in content["files"]
+        if name.endswith(".npy")
+    }
+    sample_ids, prompts = _read_records(root / RECORDS)
+    recorded = content["encoder"]
+    return Fit(
+        settings=Settings(
+            **{**content["settings"], "label_shares": tuple(content["settings"]["label_shares"])}
+        ),
+        fingerprint=None if recorded is None else Fingerprint.from_dict(recorded),
+        models=tuple(model["name"] for model in content["models"]),
+        datasets=tuple(dataset["name"] for dataset in content["datasets"]),
+        embeddings=arrays["embeddings"],
+        dataset=arrays["dataset"],
+        sample_ids=sample_ids,
+        prompts=prompts,
+        raw=_outcomes(arrays, content),
+        correct=_packed(arrays, len(content["models"])),
+        means=arrays["means"],
+        raw_means=arrays["raw_means"],
+        params_b=_floats(model["params_b"] for model in content["models"]),
+        cost_usd=_floats(model["cost_usd"] for model in content["models"]),
+        pairs=Pairs(
+            arrays["pair_u"], arrays["pair_p"], arrays["pair_dataset"], arrays["pair_share"]
+        ),
+        benchmark_u=_floats(dataset["distance"] for dataset in content["datasets"])
+        if content["has_distances"]
+        else np.empty(0),
+        distance_limit=np.inf if content["distance_limit"] is None else content["distance_limit"],
+        tau=content["tau"],
+        best_on_average=content["best_on_average"],
+        fallback=content["fallback"],
+    )
+
+
+def describe(fit: Fit) -> dict[str, Any]:
+    """List what a fit holds, as plain values.
+
+    Parameters
+    ----------
+    fit : Fit
+
+    Returns
+    -------
+    dict
+    """
+    content = _description(fit)
+    content["best_on_average"] = fit.models[fit.best_on_average]
+    content["fallback"] = fit.models[fit.fallback]
+    content["estimated_from"] = (
+        "every record" if len(fit.dataset) <= 100_000 else "at most 500 records a dataset"
+    )
+    return content
+
+
+def read_description(root: Path) -> dict[str, Any]:
+    """Read and check router.json.
+
+    Parameters
+    ----------
+    root : Path
+        Directory of the router.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        If it is missing, not JSON, damaged, or of a newer format.
+    """
+    path = root / DESCRIPTION
+    if not path.is_file():
+        raise ValueError(f"{root} is not a router: it has no {DESCRIPTION}")
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict) or "format_version" not in content:
+        raise ValueError(f"{path} is not a router's description: it has no format_version")
+    if content["format_version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {content['format_version']}, this release reads "
+            f"{FORMAT_VERSION}"
+        )
+    if content.get("sha256") != _own_hash(content):
+        raise ValueError(f"{path} is damaged: its SHA-256 is not the recorded one")
+    return content
+
+
+class Strings(Sequence[str]):
+    """A column of strings in a memory-mapped Arrow file, decoded one value at a time."""
+
+    def __init__(self, column: Any) -> None:
+        self._column = column
+
+    def __getitem__(self, i: Any) -> Any:
+        """Value at a position; a list of values for a slice."""
+        return self._column[i].to_pylist() if isinstance(i, slice) else self._column[i].as_py()
+
+    def __len__(self) -> int:
+        """Count the values."""
+        return len(self._column)
+
+
+def _arrays(fit: Fit) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {
+        "embeddings": fit.embeddings,
+        "dataset": fit.dataset,
+        "means": fit.means,
+        "raw_means": fit.raw_means,
+        "pair_u": fit.pairs.u,
+        "pair_p": fit.pairs.p,
+        "pair_dataset": fit.pairs.dataset,
+        "pair_share": fit.pairs.share,
+    }
+    if not isinstance(fit.raw, PackedOutcomes):
+        arrays["raw"] = fit.raw
+    if fit.correct is not None:
+        arrays["correct_bits"] = fit.correct.bits
+        if fit.correct.present is not None:
+            arrays["correct_present"] = fit.correct.present
+    return arrays
+
+
+def _description(fit: Fit) -> dict[str, Any]:
+    counts = np.bincount(fit.dataset, minlength=len(fit.datasets)).tolist()
+    distances = fit.benchmark_u.tolist() or [float("nan")] * len(fit.datasets)
+    means = fit.raw_means if fit.correct is None else fit.means
+    standing = prior_of(means).astype(np.float64).tolist()
+    return {
+        "format_version": FORMAT_VERSION,
+        "encoder": None if fit.fingerprint is None else fit.fingerprint.to_dict(),
+        "dim": int(fit.embeddings.shape[1]),
+        "n_records": int(fit.embeddings.shape[0]),
+        "settings": {**asdict(fit.settings), "label_shares": list(fit.settings.label_shares)},
+        "models": [
+            {
+                "name": name,
+                "standing": plain(standing[i]),
+                "params_b": plain(float(fit.params_b[i])),
+                "cost_usd": plain(float(fit.cost_usd[i])),
+            }
+            for i, name in enumerate(fit.models)
+        ],
+        "datasets": [
+            {"name": name, "n_records": counts[i], "distance": plain(distances[i])}
+            for i, name in enumerate(fit.datasets)
+        ],
+        "has_distances": len(fit.benchmark_u) > 0,
+        "scores_are_binary": isinstance(fit.raw, PackedOutcomes),
+        "distance_limit": plain(fit.distance_limit),
+        "tau": fit.tau,
+        "best_on_average": fit.best_on_average,
+        "fallback": fit.fallback,
+    }
+
+
+def _outcomes(arrays: dict[str, NDArray[Any]], content: dict[str, Any]) -> Outcomes:
+    if not content["scores_are_binary"]:
+        return arrays["raw"]
+    correct = _packed(arrays, len(content["models"]))
+    assert correct is not None
+    return correct
+
+
+def _packed(arrays: dict[str, NDArray[Any]], n_models: int) -> PackedOutcomes | None:
+    if "correct_bits" not in arrays:
+        return None
+    return PackedOutcomes(arrays["correct_bits"], arrays.get("correct_present"), n_models)
+
+
+def _floats(values: Iterable[float | None]) -> NDArray[np.float64]:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _write_records(fit: Fit, path: Path) -> None:
+    import pyarrow as pa
+
+    columns = {
+        "dataset": pa.DictionaryArray.from_arrays(
+            pa.array(fit.dataset), pa.array(fit.datasets, pa.string())
+        ),
+        "sample_id": pa.array(fit.sample_ids, pa.large_string()),
+        "prompt": pa.array(fit.prompts, pa.large_string()),
+    }
+    table = pa.table(columns)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _read_records(path: Path) -> tuple[Strings, Strings]:
+    import pyarrow as pa
+
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        return Strings(table.column("sample_id")), Strings(table.column("prompt"))
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:  # nothing to map in an array without elements
+        array = np.load(path, allow_pickle=False)
+    return array
+
+
+def _check_file(path: Path, expected: dict[str, Any], verify: bool) -> None:
+    if path.name != str(path.relative_to(path.parent)) or not path.is_file():
+        raise ValueError(f"{path} is missing: the router is not whole")
+    size = path.stat().st_size
+    if size != expected["bytes"]:
+        raise ValueError(f"{path} is damaged: it has {size} bytes, recorded {expected['bytes']}")
+    if verify and _sha256(path) != expected["sha256"]:
+        raise ValueError(f"{path} is damaged: its SHA-256 is not the recorded one")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _own_hash(content: dict[str, Any]) -> str:
+    """SHA-256 of the description itself, but for the field that holds it."""
+    rest = {name: value for name, value in content.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _put_in_place(beside: Path, target: Path) -> None:
+    """Rename; an earlier router is exchanged in one step where the system can."""
+    if not target.exists():
+        os.rename(beside, target)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        names = os.fsencode(beside), os.fsencode(target)
+        if libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0:
+            return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    os.rename(target, old / target.name)
+    os.rename(beside, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,227 @@
+"""What a router answers: decisions per prompt, one decision per task, and their explanation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """One decision per prompt, as arrays of shape (n_prompts,).
+
+    Attributes
+    ----------
+    models : tuple of str
+        The candidates.
+    model : int32 array
+        Position of the chosen model in `models`.
+    score : float32 array
+        Predicted score of the chosen model.
+    margin : float32 array
+        Its score less the best score among the others; negative only on a fallback.
+    distance : float32 array
+        u: mean cosine distance to the kappa nearest benchmark records.
+    fallback : bool array
+        Whether evidence was too thin and the fallback model was answered.
+    """
+
+    models: tuple[str, ...]
+    model: NDArray[np.int32]
+    score: NDArray[np.float32]
+    margin: NDArray[np.float32]
+    distance: NDArray[np.float32]
+    fallback: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        """Count the prompts."""
+        return len(self.model)
+
+    def names(self) -> list[str]:
+        """Name of the chosen model of every prompt.
+
+        Returns
+        -------
+        list of str
+        """
+        return [self.models[m] for m in self.model.tolist()]
+
+
+@dataclass(frozen=True)
+class TaskDecision:
+    """One model chosen for a task, with the evidence for every model.
+
+    Attributes
+    ----------
+    model, reason : str
+        The choice and why, in a sentence.
+    fallback : bool
+        Whether the best model on average was kept although another had the larger score.
+    score : "s1", "s2" or "s3"
+        What was maximised.
+    best_by_score, best_on_average : str
+        The model of the largest score, and the benchmark's best on average.
+    probability : float
+        Chance that `best_by_score` truly beats `best_on_average` (eq. 8); NaN where p is unknown.
+    distance : float
+        u of the task.
+    benchmark_distances : float64 array, shape (n_datasets,)
+        u of every benchmark dataset against the others.
+    warning : str or None
+        Set when the task lies farther away than any benchmark dataset.
+    n_prompts, n_labels : int
+    models : tuple of str
+    s1, s2, s3, p_hat, standing, params_b, cost_usd : float64 arrays, shape (n_models,)
+        p_hat includes what labels say of p; NaN = unknown.
+    support : int64 array, shape (n_models,)
+        Prompts with at least one neighbour on which the model was run.
+    """
+
+    model: str
+    reason: str
+    fallback: bool
+    score: str
+    best_by_score: str
+    best_on_average: str
+    probability: float
+    distance: float
+    benchmark_distances: Array
+    warning: str | None
+    n_prompts: int
+    n_labels: int
+    models: tuple[str, ...]
+    s1: Array
+    s2: Array
+    s3: Array
+    p_hat: Array
+    support: NDArray[np.int64]
+    standing: Array
+    params_b: Array
+    cost_usd: Array
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, ready for JSON (unknown = None).
+
+        Returns
+        -------
+        dict
+            With one entry per model under "models".
+        """
+        columns = ("s1", "s2", "s3", "p_hat", "support", "standing", "params_b", "cost_usd")
+        return {
+            "model": self.model,
+            "reason": self.reason,
+            "fallback": self.fallback,
+            "score": self.score,
+            "best_by_score": self.best_by_score,
+            "best_on_average": self.best_on_average,
+            "probability": plain(self.probability),
+            "distance": self.distance,
+            "benchmark_distances": [plain(u) for u in self.benchmark_distances.tolist()],
+            "warning": self.warning,
+            "n_prompts": self.n_prompts,
+            "n_labels": self.n_labels,
+            "models": [
+                {"model": name, **{c: plain(getattr(self, c)[i].item()) for c in columns}}
+                for i, name in enumerate(self.models)
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A benchmark record that voted on a prompt.
+
+    Attributes
+    ----------
+    dataset, sample_id, prompt : str
+    similarity : float
+        Cosine, in [-1, 1].
+    scores : dict of str to float or None
+        Recorded score of every model, None = not run.
+    """
+
+    dataset: str
+    sample_id: str
+    prompt: str
+    similarity: float
+    scores: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a prompt goes where it goes.
+
+    Attributes
+    ----------
+    prompt : str or None
+    rule : str
+    model, reason : str
+    score, margin, distance : float
+    fallback : bool
+    models : tuple of str
+    scores : float64 array, shape (n_models,)
+        Predicted score of every model under the rule.
+    support : int64 array, shape (n_models,)
+        Neighbours on which the model was run.
+    neighbours : list of Neighbour
+        Those that voted, most similar first.
+    """
+
+    prompt: str | None
+    rule: str
+    model: str
+    reason: str
+    score: float
+    margin: float
+    distance: float
+    fallback: bool
+    models: tuple[str, ...]
+    scores: Array
+    support: NDArray[np.int64]
+    neighbours: list[Neighbour]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, ready for JSON (unknown = None).
+
+        Returns
+        -------
+        dict
+        """
+        return {
+            "prompt": self.prompt,
+            "rule": self.rule,
+            "model": self.model,
+            "reason": self.reason,
+            "score": plain(self.score),
+            "margin": plain(self.margin),
+            "distance": plain(self.distance),
+            "fallback": self.fallback,
+            "models": [
+                {"model": name, "score": plain(score), "support": support}
+                for name, score, support in zip(
+                    self.models, self.scores.tolist(), self.support.tolist(), strict=True
+                )
+            ],
+            "neighbours": [dict(vars(neighbour)) for neighbour in self.neighbours],
+        }
+
+
+def plain(value: float) -> float | None:
+    """NaN and infinities, which JSON has no word for, as None.
+
+    Parameters
+    ----------
+    value : float
+
+    Returns
+    -------
+    float or None
+    """
+    return value if math.isfinite(value) else None

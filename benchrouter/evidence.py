@@ -1,0 +1,221 @@
+"""The benchmark as the predictor sees it: neighbours, correctness, standings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter import scores
+from benchrouter.encoder.precomputed import as_unit_rows
+from benchrouter.index import Index, Neighbours
+from benchrouter.voting import Outcomes, pack, votes
+
+if TYPE_CHECKING:
+    from benchrouter.table import BenchmarkTable
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The benchmark as arrays: what the predictor sees.
+
+    Attributes
+    ----------
+    index : Index
+        Over all records.
+    outcomes : PackedOutcomes or float32 array, shape (n_records, n_models)
+        Correctness, NaN = missing.
+    correctness : float32 array, shape (n_records, n_models)
+        The same, unpacked: 0, 1 or NaN.
+    dataset : int32 array, shape (n_records,)
+        Dataset code of each record.
+    means : float64 array, shape (n_datasets, n_models)
+        Mean correctness, NaN = not run.
+    k, kappa : int
+        Neighbours that vote, and that measure distance.
+    threshold : float
+        A vote above it predicts "correct".
+    threads : int
+        0 = all.
+    """
+
+    index: Index
+    outcomes: Outcomes
+    correctness: NDArray[np.float32]
+    dataset: NDArray[np.int32]
+    means: Array
+    k: int = scores.K_HELM
+    kappa: int = scores.KAPPA
+    threshold: float = scores.THRESHOLD
+    threads: int = 0
+
+    @property
+    def n_datasets(self) -> int:
+        """Number of datasets."""
+        return int(self.means.shape[0])
+
+    @property
+    def depth(self) -> int:
+        """Neighbours that any score needs."""
+        return max(self.k, self.kappa)
+
+
+def evidence_of(
+    table: BenchmarkTable,
+    embeddings: NDArray[np.float32],
+    *,
+    k: int = scores.K_HELM,
+    kappa: int = scores.KAPPA,
+    threshold: float = scores.THRESHOLD,
+    threads: int = 0,
+) -> Evidence:
+    """Join a table and its embeddings.
+
+    Parameters
+    ----------
+    table : BenchmarkTable
+        Every dataset needs a correctness threshold.
+    embeddings : float16 or float32 array, shape (n_records, dim)
+        Unit rows, one per record of the table or of the files it was read from.
+    k, kappa : int
+        Neighbours that vote, and that measure distance.
+    threshold : float
+        A vote above it predicts "correct".
+    threads : int
+        0 = all.
+
+    Returns
+    -------
+    Evidence
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the embeddings do not fit the table or are not unit rows, if k or kappa is below 1, or
+        if a dataset has no threshold.
+    """
+    if k < 1 or kappa < 1:
+        raise ValueError(f"k and kappa must be at least 1, got k={k}, kappa={kappa}")
+    rows = as_unit_rows(table.aligned(embeddings), "embeddings")
+    correctness = table.correctness()
+    return Evidence(
+        index=Index(rows, threads=threads, verify=False),
+        outcomes=pack(correctness),
+        correctness=correctness,
+        dataset=table.dataset,
+        means=scores.dataset_means(correctness, table.dataset, table.n_datasets),
+        k=k,
+        kappa=kappa,
+        threshold=threshold,
+        threads=threads,
+    )
+
+
+def model_costs_usd(table: BenchmarkTable) -> Array:
+    """Cost of every model, for ties and tables.
+
+    Parameters
+    ----------
+    table : BenchmarkTable
+
+    Returns
+    -------
+    float64 array, shape (n_models,)
+        Where the table records costs: US$ per prompt, the mean over datasets. Otherwise the
+        listed prices, US$ per million input plus million output tokens. NaN = unknown.
+    """
+    if table.cost_usd is None:
+        return np.asarray(table.prices.sum(axis=1))
+    means = scores.dataset_means(table.cost_usd, table.dataset, table.n_datasets)
+    known = ~np.isnan(means)
+    count = known.sum(axis=0)
+    return np.asarray(np.where(known, means, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan))
+
+
+def predict(neighbours: Neighbours, evidence: Evidence, excluded: tuple[int, ...]) -> Array:
+    """g: the neighbours' mean correctness per prompt and model (eq. 11).
+
+    Parameters
+    ----------
+    neighbours : Neighbours
+        Arrays of shape (n, depth).
+    evidence : Evidence
+    excluded : tuple of int
+        Datasets that the stand-in of a prompt without any vote, the model's standing, must not
+        know.
+
+    Returns
+    -------
+    float32 array, shape (n, n_models)
+    """
+    kept = np.setdiff1d(np.arange(evidence.n_datasets), excluded)
+    return votes(
+        np.ascontiguousarray(neighbours.ids[:, : evidence.k]),
+        evidence.outcomes,
+        prior=prior_of(evidence.means[kept]),
+        threads=evidence.threads,
+    ).votes
+
+
+def prior_of(means: Array) -> NDArray[np.float32]:
+    """Standing of every model as the vote of a prompt without evidence.
+
+    Parameters
+    ----------
+    means : float64 array, shape (n_datasets, n_models)
+        NaN = not run.
+
+    Returns
+    -------
+    float32 array, shape (n_models,)
+        A model without any score here, and every model without any dataset, gets the mean of the
+        others, or 0.5.
+    """
+    prior = np.full(means.shape[1], np.nan)
+    present = ~np.isnan(means)
+    models, datasets = present.any(axis=0), present.any(axis=1)
+    if models.any():
+        prior[models] = scores.standing(means[np.ix_(datasets, models)])
+    known = prior[models]
+    return np.where(models, prior, known.mean() if len(known) else 0.5).astype(np.float32)
+
+
+def accuracy_of_verdicts(
+    g: NDArray[np.float32], correctness: NDArray[np.float32], threshold: float
+) -> Array:
+    """p(d, m): how often the verdict g > t agrees with the recorded correctness.
+
+    Parameters
+    ----------
+    g, correctness : float32 arrays, shape (n, n_models)
+        Correctness is 0, 1 or NaN.
+    threshold : float
+
+    Returns
+    -------
+    float64 array, shape (n_models,)
+        NaN for a model without a record here.
+    """
+    known = ~np.isnan(correctness)
+    right = known & (verdicts(g, threshold) == (correctness > 0.5))
+    count = known.sum(axis=0)
+    return np.asarray(right.sum(axis=0) / np.where(count > 0, count, np.nan))
+
+
+def verdicts(g: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
+    """ḡ = 1[g > t], strictly; t is rounded as the votes are, so 3 of 10 is not above 0.3.
+
+    Parameters
+    ----------
+    g : float32 array
+    threshold : float
+
+    Returns
+    -------
+    bool array, same shape
+    """
+    return np.asarray(g > np.float32(threshold))

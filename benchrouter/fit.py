@@ -1,0 +1,300 @@
+"""From a benchmark table to everything that routing needs: done once, then saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter import scores
+from benchrouter.encoder.precomputed import as_unit_rows
+from benchrouter.evidence import Evidence, model_costs_usd
+from benchrouter.holdout import (
+    DRAWS,
+    LABEL_SHARES,
+    Pairs,
+    Progress,
+    concatenate,
+    hold_out,
+    pairs_of,
+    without,
+)
+from benchrouter.index import Index
+from benchrouter.voting import Outcomes, PackedOutcomes, pack
+
+if TYPE_CHECKING:
+    from benchrouter.encoder import Fingerprint
+    from benchrouter.table import BenchmarkTable
+
+Array = NDArray[np.float64]
+DISTANCE_QUANTILE = 0.99  # of the benchmark's own held-out prompts; beyond it a prompt falls back
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers of the method, as METHOD and paper name them.
+
+    Attributes
+    ----------
+    k, kappa : int
+        Neighbours that vote, and that measure distance.
+    sigma : float
+        Width of the smoother's kernel.
+    eta : float
+        Least chance of beating the best model on average.
+    threshold : float
+        t: a vote above it predicts "correct".
+    label_shares : tuple of float
+        α of the training pairs.
+    draws, seed : int
+        Of the training pairs.
+    """
+
+    k: int = scores.K_HELM
+    kappa: int = scores.KAPPA
+    sigma: float = scores.SIGMA
+    eta: float = scores.ETA
+    threshold: float = scores.THRESHOLD
+    label_shares: tuple[float, ...] = LABEL_SHARES
+    draws: int = DRAWS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their range."""
+        if self.k < 1 or self.kappa < 1 or self.draws < 1:
+            raise ValueError(
+                "k, kappa and draws must be at least 1, got "
+                f"k={self.k}, kappa={self.kappa}, draws={self.draws}"
+            )
+        if not self.sigma > 0.0:
+            raise ValueError(f"sigma must be above 0, got {self.sigma}")
+        for name in ("eta", "threshold"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if not self.label_shares or not all(0.0 <= a < 1.0 for a in self.label_shares):
+            raise ValueError(
+                f"label_shares must be numbers in [0, 1), at least one, got {self.label_shares}"
+            )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted benchmark: what a router holds, and what its directory stores.
+
+    Attributes
+    ----------
+    settings : Settings
+    fingerprint : Fingerprint or None
+        Of the encoder behind the embeddings, None = unknown.
+    models, datasets : tuple of str
+    embeddings : float32 array, shape (n_records, dim)
+        Unit rows.
+    dataset : int32 array, shape (n_records,)
+    sample_ids, prompts : sequence of str
+        One per record.
+    raw : PackedOutcomes or float32 array, shape (n_records, n_models)
+        Scores as recorded (packed where all are 0 or 1).
+    correct : PackedOutcomes or None
+        Correctness; None where a dataset has no threshold, and then only raw-score routing works.
+    means, raw_means : float64 arrays, shape (n_datasets, n_models)
+        Mean correctness and mean raw score; NaN = not run.
+    params_b, cost_usd : float64 arrays, shape (n_models,)
+        NaN = unknown.
+    pairs : Pairs
+        Of the smoother.
+    benchmark_u : float64 array, shape (n_datasets,)
+        Distance of each dataset, held out, to the others. Empty for a single dataset.
+    distance_limit : float
+        99th percentile of the held-out prompts' own distances.
+    tau : float
+        How many labelled prompts p̂ is worth.
+    best_on_average, fallback : int
+        Positions of the best model on average, and of the model for prompts without evidence.
+    """
+
+    settings: Settings
+    fingerprint: Fingerprint | None
+    models: tuple[str, ...]
+    datasets: tuple[str, ...]
+    embeddings: NDArray[np.float32]
+    dataset: NDArray[np.int32]
+    sample_ids: Sequence[str]
+    prompts: Sequence[str]
+    raw: Outcomes
+    correct: PackedOutcomes | None
+    means: Array
+    raw_means: Array
+    params_b: Array
+    cost_usd: Array
+    pairs: Pairs
+    benchmark_u: Array
+    distance_limit: float
+    tau: float
+    best_on_average: int
+    fallback: int
+
+
+def fit(
+    table: BenchmarkTable,
+    embeddings: NDArray[np.float32],
+    settings: Settings,
+    *,
+    fingerprint: Fingerprint | None = None,
+    fallback: str | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Fit:
+    """Fit a benchmark table with given embeddings.
+
+    Parameters
+    ----------
+    table : BenchmarkTable
+    embeddings : float16 or float32 array, shape (n_records, dim)
+        Unit rows, one per record of the table or of the files it was read from.
+    settings : Settings
+    fingerprint : Fingerprint, optional
+        Of the encoder that made the embeddings.
+    fallback : str, optional
+        Model for prompts without evidence; the best on average by default.
+    threads : int
+        0 = all.
+    progress : callable, optional
+        Called with (stage, done, total).
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the embeddings do not fit the table or are not unit rows, if the fallback is not one of
+        the models, or if a model has no score at all.
+    """
+    if table.n_records == 0 or table.n_models == 0:
+        raise ValueError(
+            f"a router needs records and models, found {table.n_records} records and "
+            f"{table.n_models} models"
+        )
+    if fallback is not None and fallback not in table.models:
+        raise ValueError(f"fallback {fallback!r} is not a model of the table: {table.models}")
+    rows = as_unit_rows(table.aligned(embeddings), "embeddings")
+    index = Index(rows, threads=threads, verify=False)
+    raw_means = scores.dataset_means(table.scores, table.dataset, table.n_datasets)
+    empty = [
+        m
+        for m, here in zip(table.models, ~np.isnan(raw_means).all(axis=0), strict=True)
+        if not here
+    ]
+    if empty:
+        raise ValueError(f"models without any score: {', '.join(empty)}; leave them out")
+    cost_usd = model_costs_usd(table)
+    preferred = scores.preference(cost_usd, table.params_b)
+    routable = not np.isnan(table.thresholds).any()
+    if routable:
+        correctness = table.correctness()
+        correct = pack(correctness)
+        means = scores.dataset_means(correctness, table.dataset, table.n_datasets)
+        is_binary = bool(np.all((table.scores == correctness) | np.isnan(correctness)))
+        evidence = Evidence(
+            index=index,
+            outcomes=correct,
+            correctness=correctness,
+            dataset=table.dataset,
+            means=means,
+            k=settings.k,
+            kappa=settings.kappa,
+            threshold=settings.threshold,
+            threads=threads,
+        )
+    else:
+        # Only distances are measured: the outcomes of this evidence are never read.
+        correct, means, is_binary = None, np.full_like(raw_means, np.nan), False
+        evidence = Evidence(
+            index=index,
+            outcomes=table.scores,
+            correctness=table.scores,
+            dataset=table.dataset,
+            means=raw_means,
+            k=settings.k,
+            kappa=settings.kappa,
+            threads=threads,
+        )
+    pairs, benchmark_u, distance_limit = _held_out(evidence, settings, routable, progress)
+    best = scores.best_on_average(means if routable else raw_means, preferred)
+    return Fit(
+        settings=settings,
+        fingerprint=fingerprint,
+        models=table.models,
+        datasets=table.datasets,
+        embeddings=rows,
+        dataset=table.dataset,
+        sample_ids=table.sample_ids,
+        prompts=table.prompts,
+        raw=correct if is_binary and correct is not None else np.ascontiguousarray(table.scores),
+        correct=correct,
+        means=means,
+        raw_means=raw_means,
+        params_b=table.params_b,
+        cost_usd=cost_usd,
+        pairs=pairs,
+        benchmark_u=benchmark_u,
+        distance_limit=distance_limit,
+        tau=_tau(pairs, evidence, settings),
+        best_on_average=best,
+        fallback=best if fallback is None else table.models.index(fallback),
+    )
+
+
+def _held_out(
+    evidence: Evidence, settings: Settings, routable: bool, progress: Progress | None
+) -> tuple[Pairs, Array, float]:
+    """Training pairs, each dataset's distance, and the distance beyond which prompts fall back."""
+    n_models = evidence.means.shape[1]
+    if evidence.n_datasets == 1:
+        own = evidence.index.search(evidence.index.embeddings, settings.kappa + 1)
+        others = own.similarities[:, 1:]  # without the record itself
+        known = np.isfinite(others).any(axis=1)
+        distances = scores.prompt_distances(others[known])
+        limit = float(np.quantile(distances, DISTANCE_QUANTILE)) if len(distances) else np.inf
+        return concatenate([], n_models), np.empty(0), limit
+    parts = []
+    benchmark_u = np.empty(evidence.n_datasets)
+    distances = []
+    for held_out in hold_out(evidence, seed=settings.seed, progress=progress):
+        similarities = without(held_out, evidence).similarities[:, : settings.kappa]
+        distances.append(scores.prompt_distances(similarities))
+        benchmark_u[held_out.code] = distances[-1].mean()
+        if routable:
+            parts.append(
+                pairs_of(
+                    held_out,
+                    evidence,
+                    label_shares=settings.label_shares,
+                    draws=settings.draws,
+                    seed=settings.seed,
+                )
+            )
+    limit = float(np.quantile(np.concatenate(distances), DISTANCE_QUANTILE))
+    return concatenate(parts, n_models), benchmark_u, limit
+
+
+def _tau(pairs: Pairs, evidence: Evidence, settings: Settings) -> float:
+    """Weight of p̂ in labelled prompts, from how far it strays on held-out datasets."""
+    least = min(settings.label_shares)
+    codes = np.unique(pairs.dataset)
+    if len(codes) < 2:
+        return 1.0
+    p, p_hat = (np.empty((len(codes), evidence.means.shape[1])) for _ in range(2))
+    for i, code in enumerate(codes):
+        here = (pairs.dataset == code) & (pairs.share == least)
+        others = pairs.dataset != code
+        p[i] = pairs.p[here][0]
+        p_hat[i] = scores.smooth(
+            pairs.u[here][:1], pairs.u[others], pairs.p[others], settings.sigma
+        )[0]
+    n_records = np.bincount(evidence.dataset, minlength=evidence.n_datasets)[codes]
+    return scores.prior_weight_of_p(p, p_hat, n_records)

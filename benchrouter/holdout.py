@@ -1,0 +1,245 @@
+"""What holding out each benchmark dataset teaches: p, u and the smoother's training pairs.
+
+Every record keeps one short list of neighbours outside its own dataset. Leaving out one dataset
+more, or moving a few labelled records in, is then a merge of short lists, never a new search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter import scores
+from benchrouter.evidence import Evidence, accuracy_of_verdicts, predict
+from benchrouter.index import Neighbours, merge, nearest
+
+LABEL_SHARES = tuple(round(0.02 * i, 2) for i in range(15))  # arXiv 2309.15789, sec. 5
+DRAWS = 10  # per label share, arXiv 2309.15789, sec. 5
+MOST_LABELS = 50  # records moved in at most, arXiv 2309.15789, sec. 5
+ALL_RECORDS = 100_000  # up to here every record is held out, above it a sample
+SAMPLE = 500  # records per dataset in that sample
+
+Array = NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One dataset held out: its records and their neighbours in the other datasets.
+
+    Attributes
+    ----------
+    code : int
+        The dataset.
+    rows : int64 array, shape (n,)
+        Its records (a seeded sample of them in a large benchmark).
+    neighbours : Neighbours
+        Arrays of shape (n, 2·depth): enough to leave out any one dataset more.
+    """
+
+    code: int
+    rows: NDArray[np.int64]
+    neighbours: Neighbours
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Training pairs z = (u_z, p_z) of the smoother.
+
+    Attributes
+    ----------
+    u : float64 array, shape (n_pairs,)
+        Task distances.
+    p : float64 array, shape (n_pairs, n_models)
+        Accuracy of the predictor, NaN = the model did not run there.
+    dataset : int32 array, shape (n_pairs,)
+        The dataset that was held out.
+    share : float64 array, shape (n_pairs,)
+        Label share α.
+    """
+
+    u: Array
+    p: Array
+    dataset: NDArray[np.int32]
+    share: Array
+
+
+def hold_out(
+    evidence: Evidence, *, seed: int = 0, progress: Progress | None = None
+) -> Iterator[HeldOut]:
+    """Hold out every dataset in turn and find its records' neighbours in the others.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    seed : int
+        Draws the records that stand for their dataset above 100,000 records.
+    progress : callable, optional
+        Called with (stage, done, total).
+
+    Yields
+    ------
+    HeldOut
+        In the order of the dataset codes.
+    """
+    n_datasets = evidence.n_datasets
+    for code in range(n_datasets):
+        rows = np.flatnonzero(evidence.dataset == code)
+        if len(evidence.dataset) > ALL_RECORDS and len(rows) > SAMPLE:
+            rng = np.random.default_rng([seed, code])
+            rows = np.sort(rng.choice(rows, SAMPLE, replace=False))
+        lists = evidence.index.search_per_dataset(
+            np.ascontiguousarray(evidence.index.embeddings[rows]),
+            evidence.depth,
+            evidence.dataset,
+            n_datasets,
+        )
+        own = np.arange(n_datasets) == code
+        yield HeldOut(code, rows, merge(lists, own, 2 * evidence.depth))
+        if progress is not None:
+            progress("holding out each dataset", code + 1, n_datasets)
+
+
+def without(held_out: HeldOut, evidence: Evidence, code: int | None = None) -> Neighbours:
+    """Nearest neighbours outside the held-out dataset, and outside one more where given.
+
+    Parameters
+    ----------
+    held_out : HeldOut
+    evidence : Evidence
+    code : int, optional
+        A second dataset to leave out.
+
+    Returns
+    -------
+    Neighbours
+        Arrays of shape (n, depth).
+    """
+    ids, similarities = held_out.neighbours
+    if code is None or code == held_out.code:
+        return Neighbours(ids[:, : evidence.depth], similarities[:, : evidence.depth])
+    dropped = (ids < 0) | (evidence.dataset[ids] == code)
+    order = np.argsort(dropped, axis=1, kind="stable")[:, : evidence.depth]
+    lost = np.take_along_axis(dropped, order, axis=1)
+    return Neighbours(
+        np.where(lost, -1, np.take_along_axis(ids, order, axis=1)),
+        np.where(lost, np.float32(-np.inf), np.take_along_axis(similarities, order, axis=1)),
+    )
+
+
+def with_labels(neighbours: Neighbours, labelled: Neighbours, evidence: Evidence) -> Neighbours:
+    """Merge labelled records of the task itself into its neighbours.
+
+    Parameters
+    ----------
+    neighbours, labelled : Neighbours
+        Arrays of shape (n, depth) and (n, n_labelled).
+    evidence : Evidence
+
+    Returns
+    -------
+    Neighbours
+        Arrays of shape (n, depth).
+    """
+    return nearest(
+        Neighbours(
+            np.concatenate((neighbours.ids, labelled.ids), axis=1),
+            np.concatenate((neighbours.similarities, labelled.similarities), axis=1),
+        ),
+        evidence.depth,
+    )
+
+
+def pairs_of(
+    held_out: HeldOut,
+    evidence: Evidence,
+    *,
+    label_shares: tuple[float, ...] = LABEL_SHARES,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Pairs:
+    """Training pairs of one held-out dataset, at every label share and draw.
+
+    Parameters
+    ----------
+    held_out : HeldOut
+    evidence : Evidence
+    label_shares : tuple of float
+        α: the shares of the dataset's records that are moved into the pool (at most 50 records).
+    draws : int
+        Random choices of those records per share. Choices of no record are kept, not
+        deduplicated, but computed once.
+    seed : int
+
+    Returns
+    -------
+    Pairs
+        len(label_shares)·draws of them.
+    """
+    base = without(held_out, evidence)
+    rows = held_out.rows
+    embeddings = np.ascontiguousarray(evidence.index.embeddings[rows])
+    u: list[float] = []
+    p: list[Array] = []
+    unlabelled: tuple[float, Array] | None = None
+    for i, share in enumerate(label_shares):
+        n_moved = min(math.floor(share * len(rows) + 1e-9), MOST_LABELS)
+        for draw in range(draws):
+            if n_moved == 0:
+                unlabelled = unlabelled or _pair(base, rows, held_out.code, evidence)
+                pair = unlabelled
+            else:
+                rng = np.random.default_rng([seed, held_out.code, i, draw])
+                moved = np.sort(rng.choice(len(rows), n_moved, replace=False))
+                rest = np.delete(np.arange(len(rows)), moved)
+                similarities = embeddings[rest] @ embeddings[moved].T
+                labelled = Neighbours(
+                    np.broadcast_to(rows[moved], similarities.shape), similarities
+                )
+                others = Neighbours(base.ids[rest], base.similarities[rest])
+                pool = with_labels(others, labelled, evidence)
+                pair = _pair(pool, rows[rest], held_out.code, evidence)
+            u.append(pair[0])
+            p.append(pair[1])
+    return Pairs(
+        np.array(u),
+        np.array(p),
+        np.full(len(u), held_out.code, dtype=np.int32),
+        np.repeat(np.array(label_shares, dtype=np.float64), draws),
+    )
+
+
+def _pair(
+    neighbours: Neighbours, rows: NDArray[np.int64], code: int, evidence: Evidence
+) -> tuple[float, Array]:
+    u = scores.task_distance(neighbours.similarities[:, : evidence.kappa])
+    g = predict(neighbours, evidence, (code,))
+    return u, accuracy_of_verdicts(g, evidence.correctness[rows], evidence.threshold)
+
+
+def concatenate(parts: list[Pairs], n_models: int) -> Pairs:
+    """Join the pairs of several held-out datasets.
+
+    Parameters
+    ----------
+    parts : list of Pairs
+    n_models : int
+        Shape of the result where there are none.
+
+    Returns
+    -------
+    Pairs
+    """
+    if not parts:
+        empty = np.empty(0)
+        return Pairs(empty, np.empty((0, n_models)), np.empty(0, np.int32), empty)
+    return Pairs(
+        np.concatenate([part.u for part in parts]),
+        np.concatenate([part.p for part in parts]),
+        np.concatenate([part.dataset for part in parts]),
+        np.concatenate([part.share for part in parts]),
+    )

@@ -1,0 +1,441 @@
+"""Nearest benchmark records by exact cosine; the only file that imports faiss.
+
+Every search has two steps. Some fast method proposes a few more candidates than asked for, with
+similarities that carry a known rounding error; then each candidate's similarity is computed anew
+as the float32 rounding of a float64 sum, and the best k are kept by (similarity, lower record
+number). Where the error of the proposal could have hidden a neighbour, more candidates are taken,
+so the answer is exact, and the same whatever proposed it and however the prompts were batched.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter import _core
+
+Rows = NDArray[np.float32]
+Ids = NDArray[np.int64]
+Proposal = Literal["auto", "blas", "faiss", "bfloat16"]
+
+SPARE = 8  # candidates beyond k: ties and rounding at the boundary seldom need more
+SPARE_BFLOAT16 = 45  # its rounding hides more
+FEW_QUERIES = 8  # up to here one pass of BLAS over the records beats faiss (benchmarks/search.py)
+BFLOAT16_WORK = 1 << 34  # multiplications from which loading torch and converting pay
+BLOCK_BYTES = 64 << 20  # of one block of similarities
+CANDIDATES = 1 << 23  # ranked at a time where many are needed
+UNIT_TOLERANCE = 1e-3
+BFLOAT16_ROUNDING = 2.0**-9  # half a unit in the last of its 8 bits
+
+
+class Neighbours(NamedTuple):
+    """Nearest records of each query, most similar first; equal similarity: lower number first."""
+
+    ids: Ids
+    """int64, shape (n_queries, k); −1 = there is no such neighbour."""
+    similarities: Rows
+    """float32 cosine similarity, same shape; −inf where the id is −1."""
+
+
+# Proposes `count` candidates for the queries at `rows`, in any order.
+Propose = Callable[[Ids, int], Neighbours]
+# Bounds proposed − true similarity of the queries at `rows`, given their lowest proposed one.
+ErrorBound = Callable[[Ids, Rows], "Rows | float"]
+
+
+class Index:
+    """Exact nearest neighbours among unit rows. Safe to search from many threads.
+
+    Parameters
+    ----------
+    embeddings : float32 array, shape (n_records, dim)
+        Unit rows in C order. Not copied, unless faiss or bfloat16 products come to be used, so
+        they may be memory-mapped.
+    threads : int
+        Threads of the final ranking, 0 = all.
+    proposal : {"auto", "blas", "faiss", "bfloat16"}
+        What proposes candidates; the answer is the same. "auto" takes a BLAS product for a few
+        queries, bfloat16 products through torch for large batches on a CPU with AMX, and else
+        faiss (a BLAS product where faiss is not installed).
+    verify : bool
+        Check the norm of every record.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the rows are not float32, two-dimensional, C-ordered and of unit norm.
+    """
+
+    def __init__(
+        self,
+        embeddings: Rows,
+        *,
+        threads: int = 0,
+        proposal: Proposal = "auto",
+        verify: bool = True,
+    ) -> None:
+        if proposal not in ("auto", "blas", "faiss", "bfloat16"):
+            raise ValueError(
+                f"proposal must be 'auto', 'blas', 'faiss' or 'bfloat16', got {proposal!r}"
+            )
+        check_unit_rows(embeddings, "embeddings", norms=verify)
+        self.embeddings = embeddings
+        self.threads = threads
+        self.proposal = proposal
+        self._lock = threading.Lock()
+        self._faiss: Any = None
+        self._bfloat16: Any = None
+
+    @property
+    def n_records(self) -> int:
+        """Number of records."""
+        return int(self.embeddings.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Length of a row."""
+        return int(self.embeddings.shape[1])
+
+    def search(self, queries: Rows, k: int) -> Neighbours:
+        """Find the k nearest records of every query.
+
+        Parameters
+        ----------
+        queries : float32 array, shape (n_queries, dim)
+            Unit rows.
+        k : int
+            At least 1; beyond the number of records the rest is filled with −1.
+
+        Returns
+        -------
+        Neighbours
+            Arrays of shape (n_queries, k).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the queries are not unit float32 rows of this index's dim, or k < 1.
+        """
+        check_unit_rows(queries, "queries", dim=self.dim)
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        if self.n_records == 0:
+            return _no_neighbours((len(queries), k))
+        propose, error, spare = self._proposal(queries, k)
+        return self._exact(queries, propose, error, self.n_records, k, spare)
+
+    def search_per_dataset(
+        self, queries: Rows, k: int, dataset: NDArray[np.int32], n_datasets: int
+    ) -> Neighbours:
+        """Find the k nearest records of every query in each dataset.
+
+        Any exclusion of datasets is then a merge of these short lists (:func:`merge`).
+
+        Parameters
+        ----------
+        queries : float32 array, shape (n_queries, dim)
+            Unit rows.
+        k : int
+            Neighbours per dataset.
+        dataset : int32 array, shape (n_records,)
+            Dataset code of every record of this index.
+        n_datasets : int
+            Number of datasets.
+
+        Returns
+        -------
+        Neighbours
+            Arrays of shape (n_queries, n_datasets, k).
+        """
+        check_unit_rows(queries, "queries", dim=self.dim)
+        members = [np.flatnonzero(dataset == code) for code in range(n_datasets)]
+        found = _no_neighbours((len(queries), n_datasets, k))
+        error = _float32_error(self.dim)
+        step = max(1, BLOCK_BYTES // (4 * max(self.n_records, 1)))
+        for start in range(0, len(queries), step):
+            some = queries[start : start + step]
+            block = some @ self.embeddings.T
+            for code, ids in enumerate(members):
+                if len(ids) == 0:
+                    continue
+                columns = block[:, ids]
+                propose = _propose_largest(columns, ids)
+                best = self._exact(some, propose, error, len(ids), k, SPARE)
+                found.ids[start : start + step, code] = best.ids
+                found.similarities[start : start + step, code] = best.similarities
+        return found
+
+    def _exact(
+        self,
+        queries: Rows,
+        propose: Propose,
+        error: ErrorBound,
+        n_records: int,
+        k: int,
+        spare: int,
+    ) -> Neighbours:
+        """Rank proposed candidates exactly, taking more wherever the proposal leaves a doubt."""
+        found = _no_neighbours((len(queries), k))
+        pending = np.arange(len(queries))
+        count = min(k + spare, n_records)
+        while len(pending):
+            unsure = []
+            step = max(1, CANDIDATES // count)
+            for start in range(0, len(pending), step):
+                rows = pending[start : start + step]
+                proposed = propose(rows, count)
+                asked = queries if len(rows) == len(queries) else queries[rows]
+                ids, similarities = _core.rank(
+                    asked, self.embeddings, proposed.ids, k, self.threads
+                )
+                found.ids[rows] = ids
+                found.similarities[rows] = similarities
+                if count < n_records:
+                    lowest = proposed.similarities.min(axis=1)
+                    hidden = lowest + error(rows, lowest)
+                    unsure.append(rows[hidden >= similarities[:, -1]])
+            pending = np.concatenate(unsure) if unsure else pending[:0]
+            count = min(4 * count, n_records)
+        return found
+
+    def _proposal(self, queries: Rows, k: int) -> tuple[Propose, ErrorBound, int]:
+        """Choose what proposes candidates; with its error bound and the number to spare."""
+        kind = self.proposal
+        if kind == "auto":
+            kind = "blas" if len(queries) <= FEW_QUERIES or not _has_faiss() else "faiss"
+            work = len(queries) * self.n_records * self.dim
+            if work >= BFLOAT16_WORK and _has_amx_bfloat16():
+                kind = "bfloat16"
+        if kind == "bfloat16":
+            return self._propose_bfloat16(queries)
+        if kind == "faiss":
+            return self._propose_faiss(queries), _float32_error(self.dim), SPARE
+        return self._propose_blas(queries), _float32_error(self.dim), SPARE
+
+    def _propose_blas(self, queries: Rows) -> Propose:
+        def propose(rows: Ids, count: int) -> Neighbours:
+            asked = queries[rows]
+            if len(asked) == 1:
+                return _largest((self.embeddings @ asked[0])[None, :], count)
+            step = max(1, BLOCK_BYTES // (4 * self.n_records))
+            return _concatenate(
+                _largest(asked[start : start + step] @ self.embeddings.T, count)
+                for start in range(0, len(asked), step)
+            )
+
+        return propose
+
+    def _propose_faiss(self, queries: Rows) -> Propose:
+        import faiss
+
+        with self._lock:
+            if self._faiss is None:
+                index = faiss.IndexFlatIP(self.dim)
+                index.add(self.embeddings)
+                self._faiss = index
+
+        def propose(rows: Ids, count: int) -> Neighbours:
+            similarities, ids = self._faiss.search(queries[rows], count)
+            return Neighbours(ids, similarities)
+
+        return propose
+
+    def _propose_bfloat16(self, queries: Rows) -> tuple[Propose, ErrorBound, int]:
+        import torch
+
+        with self._lock:
+            if self._bfloat16 is None:
+                self._bfloat16 = _to_bfloat16(self.embeddings)
+        records, records_off = self._bfloat16
+        asked, asked_off = _to_bfloat16(queries)
+
+        def propose(rows: Ids, count: int) -> Neighbours:
+            step = max(1, BLOCK_BYTES // (2 * self.n_records))
+            some = asked[torch.from_numpy(rows)]
+            with torch.inference_mode():
+                best = [
+                    torch.topk(some[start : start + step] @ records.T, count, sorted=False)
+                    for start in range(0, len(some), step)
+                ]
+            return _concatenate(
+                Neighbours(b.indices.numpy(), b.values.float().numpy()) for b in best
+            )
+
+        accumulated = 2.0 * _accumulation(self.dim)
+        worst_record = float(records_off.max())
+
+        # |q·x − q̃·x̃| ≤ |q − q̃||x| + |q̃||x − x̃| (Cauchy-Schwarz), |x| and |q̃| below 1.01.
+        def error(rows: Ids, lowest: Rows) -> Rows:
+            inputs = 1.01 * (asked_off[rows] + worst_record) + accumulated
+            output = BFLOAT16_ROUNDING * (np.abs(lowest) + inputs)
+            return np.asarray(inputs + output, dtype=np.float32)
+
+        return propose, error, SPARE_BFLOAT16
+
+
+def merge(lists: Neighbours, excluded: NDArray[np.bool_], k: int) -> Neighbours:
+    """Nearest k of all but the excluded datasets, from lists per dataset.
+
+    Parameters
+    ----------
+    lists : Neighbours
+        Arrays of shape (n_queries, n_datasets, depth), as :meth:`Index.search_per_dataset` gives
+        them, depth ≥ k.
+    excluded : bool array, shape (n_datasets,)
+        Datasets to leave out.
+    k : int
+        Neighbours wanted.
+
+    Returns
+    -------
+    Neighbours
+        Arrays of shape (n_queries, k).
+    """
+    n_queries = len(lists.ids)
+    kept = ~excluded
+    ids = lists.ids[:, kept].reshape(n_queries, -1)
+    similarities = lists.similarities[:, kept].reshape(n_queries, -1)
+    return nearest(Neighbours(ids, similarities), k)
+
+
+def nearest(candidates: Neighbours, k: int) -> Neighbours:
+    """Best k of each row's candidates, by (similarity descending, id ascending).
+
+    Parameters
+    ----------
+    candidates : Neighbours
+        Arrays of shape (n_queries, n_candidates), in any order; −1 = none.
+    k : int
+        Neighbours wanted; beyond the candidates the rest is −1.
+
+    Returns
+    -------
+    Neighbours
+        Arrays of shape (n_queries, k).
+    """
+    ids, similarities = candidates
+    found = _no_neighbours((len(ids), k))
+    width = min(k, ids.shape[1])
+    # One sortable integer per candidate: the similarity's bits, made descending, above the id.
+    bits = np.ascontiguousarray(similarities + np.float32(0)).view(np.int32).astype(np.int64)
+    ascending = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    keys = (-ascending << 32) | (ids & 0xFFFFFFFF)
+    order = np.argpartition(keys, width - 1, axis=1)[:, :width] if width < ids.shape[1] else None
+    if order is not None:
+        keys, ids, similarities = (
+            np.take_along_axis(a, order, axis=1) for a in (keys, ids, similarities)
+        )
+    order = np.argsort(keys, axis=1)
+    found.ids[:, :width] = np.take_along_axis(ids, order, axis=1)
+    found.similarities[:, :width] = np.take_along_axis(similarities, order, axis=1)
+    return found
+
+
+def check_unit_rows(
+    rows: NDArray[Any], what: str, *, dim: int | None = None, norms: bool = True
+) -> None:
+    """Raise unless `rows` is a C-ordered float32 matrix of unit rows (and of the given dim).
+
+    Parameters
+    ----------
+    rows : array
+        What is checked.
+    what : str
+        Its name in messages.
+    dim : int, optional
+        Expected length of a row.
+    norms : bool
+        Whether the norms are checked, to within 1e-3.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming what was found and what was expected.
+    """
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.float32:
+        found = getattr(rows, "dtype", type(rows).__name__)
+        raise TypeError(f"{what} must be a float32 array, got {found}")
+    if rows.ndim != 2 or not rows.flags.c_contiguous:
+        raise ValueError(f"{what} must be a C-ordered matrix, got shape {rows.shape}")
+    if dim is not None and rows.shape[1] != dim:
+        raise ValueError(f"{what} have dim {rows.shape[1]}, index has dim {dim}")
+    if not norms:
+        return
+    for start in range(0, len(rows), 65536):
+        block = rows[start : start + 65536]
+        norm = np.sqrt(np.einsum("ij,ij->i", block, block))
+        bad = np.flatnonzero(~(np.abs(norm - 1.0) <= UNIT_TOLERANCE))
+        if len(bad):
+            raise ValueError(
+                f"{what} must have unit rows, row {start + bad[0]} has norm {norm[bad[0]]:.6g}"
+            )
+
+
+def _no_neighbours(shape: tuple[int, ...]) -> Neighbours:
+    return Neighbours(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
+
+
+def _concatenate(parts: Any) -> Neighbours:
+    ids, similarities = zip(*parts, strict=True)
+    return Neighbours(np.concatenate(ids), np.concatenate(similarities))
+
+
+def _largest(block: Rows, count: int) -> Neighbours:
+    """Positions and values of the `count` largest of each row, in any order."""
+    n = block.shape[1]
+    ids = np.argpartition(block, n - count, axis=1)[:, n - count :]
+    return Neighbours(ids, np.take_along_axis(block, ids, axis=1))
+
+
+def _propose_largest(block: Rows, ids: Ids) -> Propose:
+    def propose(rows: Ids, count: int) -> Neighbours:
+        best = _largest(block if len(rows) == len(block) else block[rows], count)
+        return Neighbours(ids[best.ids], best.similarities)
+
+    return propose
+
+
+def _accumulation(dim: int) -> float:
+    """Largest error of a float32 sum of `dim` products of unit rows, in whatever order."""
+    return (dim + 4) * 2.0**-24 * 1.01
+
+
+def _float32_error(dim: int) -> ErrorBound:
+    return lambda rows, lowest: _accumulation(dim)
+
+
+def _to_bfloat16(rows: Rows) -> tuple[Any, Rows]:
+    """Rows rounded to bfloat16, and how far (Euclidean) that moved each."""
+    import torch
+
+    rounded = torch.empty(rows.shape, dtype=torch.bfloat16)
+    moved = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), 65536):
+        block = torch.tensor(rows[start : start + 65536])
+        rounded[start : start + 65536] = block
+        off = block - rounded[start : start + 65536].float()
+        moved[start : start + 65536] = torch.linalg.vector_norm(off, dim=1).numpy()
+    return rounded, moved
+
+
+@cache
+def _has_faiss() -> bool:
+    return find_spec("faiss") is not None
+
+
+@cache
+def _has_amx_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware and torch is there to use it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return (
+        find_spec("torch") is not None
+        and cpuinfo.exists()
+        and "amx_bf16" in cpuinfo.read_text(errors="replace")
+    )

@@ -1,0 +1,242 @@
+"""Choose one model for a task: S1, S2, S3, labels, and the fallback to the best on average."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter import scores
+from benchrouter.decisions import TaskDecision
+from benchrouter.evidence import prior_of, verdicts
+from benchrouter.fit import Fit
+from benchrouter.index import Index, Neighbours, nearest
+from benchrouter.voting import PackedOutcomes, pack, task_scores, votes
+
+Array = NDArray[np.float64]
+Score = Literal["s1", "s2", "s3"]
+
+
+def choose_for_task(
+    fit: Fit,
+    index: Index,
+    embeddings: NDArray[np.float32],
+    labels: NDArray[np.floating] | None = None,
+    *,
+    score: Score = "s3",
+    label_threshold: float = 0.5,
+) -> TaskDecision:
+    """Choose one model for all prompts of a task.
+
+    Parameters
+    ----------
+    fit : Fit
+    index : Index
+        Over the fit's embeddings.
+    embeddings : float32 array, shape (n_prompts, dim)
+        Unit rows.
+    labels : float array, shape (n_labels, n_models), optional
+        Scores of the first n_labels prompts, NaN = not run. They join the neighbours, and S1, S2,
+        S3 are then of the other prompts (of all, each without its own label, where none is left).
+    score : "s1", "s2" or "s3"
+        What to maximise; eq. 8's fallback belongs to "s3".
+    label_threshold : float
+        A label above it is correct.
+
+    Returns
+    -------
+    TaskDecision
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no prompt, if the labels do not fit, or if the benchmark has datasets without
+        a correctness threshold.
+    """
+    if score not in ("s1", "s2", "s3"):
+        raise ValueError(f"score must be 's1', 's2' or 's3', got {score!r}")
+    if fit.correct is None:
+        raise ValueError(
+            "a task needs correctness, and this benchmark has datasets without a threshold: "
+            "give thresholds when fitting, or route prompts one by one"
+        )
+    if len(embeddings) == 0:
+        raise ValueError("a task needs at least one prompt, found none")
+    settings = fit.settings
+    known = _check_labels(labels, len(embeddings), fit, label_threshold)
+    depth = max(settings.k, settings.kappa)
+    plain_neighbours = index.search(embeddings, depth)
+    neighbours, outcomes = _with_labels(fit, embeddings, plain_neighbours, known, depth)
+    prior = prior_of(fit.means)
+    task = task_scores(
+        np.ascontiguousarray(neighbours.ids),
+        outcomes,
+        np.array([0, len(neighbours.ids)]),
+        prior=prior,
+        k=settings.k,
+        threshold=settings.threshold,
+        threads=index.threads,
+    )
+    s1, s2, support = task.s1[0], task.s2[0], task.support[0]
+    u = scores.task_distance(neighbours.similarities[:, : settings.kappa])
+    p = np.full(len(fit.models), np.nan)
+    if len(fit.pairs.u):
+        p = scores.smooth(np.array([u]), fit.pairs.u, fit.pairs.p, settings.sigma)[0]
+    if len(known):
+        voting = np.ascontiguousarray(plain_neighbours.ids[: len(known), : settings.k])
+        g = votes(voting, fit.correct, prior=prior, threads=index.threads).votes
+        p_hat, tau = np.where(np.isnan(p), 0.5, p), fit.tau
+        labelled = ~np.isnan(known).all(axis=0)
+        measured = scores.label_informed_p(p_hat, verdicts(g, settings.threshold), known, tau)
+        p = np.where(labelled, measured, p)
+    return _decide(fit, score, s1, s2, p, support, u, len(embeddings), len(known))
+
+
+def _check_labels(
+    labels: NDArray[np.floating] | None, n_prompts: int, fit: Fit, threshold: float
+) -> NDArray[np.float32]:
+    """Labels as correctness 0, 1 or NaN, shape (n_labels, n_models)."""
+    n_models = len(fit.models)
+    if labels is None:
+        return np.empty((0, n_models), dtype=np.float32)
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind != "f":
+        found = getattr(labels, "dtype", type(labels).__name__)
+        raise TypeError(f"labels must be a float array, got {found}")
+    if labels.ndim != 2 or labels.shape[1] != n_models or len(labels) > n_prompts:
+        raise ValueError(
+            f"labels must have shape (at most {n_prompts} prompts, {n_models} models), "
+            f"got {labels.shape}"
+        )
+    if np.isinf(labels).any():
+        raise ValueError("labels must be finite or NaN, found an infinity")
+    correct = np.where(np.isnan(labels), np.nan, labels > threshold)
+    return np.asarray(correct, dtype=np.float32)
+
+
+def _with_labels(
+    fit: Fit,
+    embeddings: NDArray[np.float32],
+    neighbours: Neighbours,
+    known: NDArray[np.float32],
+    depth: int,
+) -> tuple[Neighbours, PackedOutcomes]:
+    """Neighbours of the prompts to be scored, labelled prompts among them, and all outcomes."""
+    assert fit.correct is not None
+    n_labels, n_records = len(known), len(fit.embeddings)
+    if n_labels == 0:
+        return neighbours, fit.correct
+    scored = np.arange(n_labels, len(embeddings))
+    if len(scored) == 0:
+        scored = np.arange(n_labels)
+    pool = Index(np.ascontiguousarray(embeddings[:n_labels]), verify=False)
+    labelled = pool.search(np.ascontiguousarray(embeddings[scored]), min(n_labels, depth + 1))
+    own = (labelled.ids == scored[:, None]) | (labelled.ids < 0)
+    labelled_ids = np.where(own, -1, labelled.ids + n_records)
+    similarities = np.where(own, np.float32(-np.inf), labelled.similarities)
+    merged = nearest(
+        Neighbours(
+            np.concatenate((neighbours.ids[scored], labelled_ids), axis=1),
+            np.concatenate((neighbours.similarities[scored], similarities), axis=1),
+        ),
+        depth,
+    )
+    return merged, _append(fit.correct, pack(known))
+
+
+def _append(first: PackedOutcomes, second: PackedOutcomes) -> PackedOutcomes:
+    present = None
+    if first.present is not None or second.present is not None:
+        present = np.concatenate([_present(first), _present(second)])
+    bits = np.concatenate([first.bits, second.bits])
+    return PackedOutcomes(bits, present, first.n_models)
+
+
+def _present(outcomes: PackedOutcomes) -> NDArray[np.uint64]:
+    if outcomes.present is not None:
+        return outcomes.present
+    everything = pack(np.ones((1, outcomes.n_models), dtype=np.float32)).bits
+    return np.repeat(everything, len(outcomes.bits), axis=0)
+
+
+def _decide(
+    fit: Fit,
+    score: Score,
+    s1: Array,
+    s2: Array,
+    p: Array,
+    support: NDArray[np.int64],
+    u: float,
+    n_prompts: int,
+    n_labels: int,
+) -> TaskDecision:
+    preferred = scores.preference(fit.cost_usd, fit.params_b)
+    s3 = scores.s3(s2, p)
+    bma = fit.best_on_average
+    values = {"s1": s1, "s2": s2, "s3": s3}[score]
+    best = bma if np.isnan(values).all() else scores.best_model(values, preferred, s1)
+    probability = float("nan")
+    if not np.isnan(p[[best, bma]]).any():
+        n_scored = n_prompts - n_labels or n_prompts
+        probability = scores.probability_better((s2[best], s2[bma]), (p[best], p[bma]), n_scored)
+    chosen = best
+    if score == "s3" and not probability > fit.settings.eta:
+        chosen = bma
+    return TaskDecision(
+        model=fit.models[chosen],
+        reason=_reason(fit, score, values, best, chosen, probability),
+        fallback=chosen != best,
+        score=score,
+        best_by_score=fit.models[best],
+        best_on_average=fit.models[bma],
+        probability=probability,
+        distance=u,
+        benchmark_distances=fit.benchmark_u,
+        warning=_warning(u, fit.benchmark_u),
+        n_prompts=n_prompts,
+        n_labels=n_labels,
+        models=fit.models,
+        s1=s1,
+        s2=s2,
+        s3=s3,
+        p_hat=p,
+        support=support,
+        standing=prior_of(fit.means).astype(np.float64),
+        params_b=fit.params_b,
+        cost_usd=fit.cost_usd,
+    )
+
+
+def _reason(fit: Fit, score: str, values: Array, best: int, chosen: int, probability: float) -> str:
+    name = score.upper()
+    bma = fit.best_on_average
+    model, average = fit.models[best], fit.models[bma]
+    if np.isnan(values).all():
+        return (
+            f"{name} needs at least two datasets to learn p̂ from; {average} is kept, the best on "
+            "the benchmark"
+        )
+    if best == bma:
+        return f"{name} is largest for {model} ({values[best]:.3f}), also the best on average"
+    found = (
+        f"{name} is largest for {model} ({values[best]:.3f}; {average}, the best on average, has "
+        f"{values[bma]:.3f})"
+    )
+    if score != "s3":
+        return found
+    eta = fit.settings.eta
+    if chosen == best:
+        return f"{found}, and beats it with probability {probability:.2f} > {eta:g}"
+    return (
+        f"{found}, but beats it only with probability {probability:.2f}, not above {eta:g}: "
+        f"{average} is kept"
+    )
+
+
+def _warning(u: float, benchmark_u: Array) -> str | None:
+    if len(benchmark_u) == 0 or u <= benchmark_u.max():
+        return None
+    return (
+        f"the task's distance {u:.3f} lies beyond every benchmark dataset's "
+        f"({benchmark_u.min():.3f} to {benchmark_u.max():.3f}): its scores are extrapolated"
+    )
