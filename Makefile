@@ -93,13 +93,13 @@ $(VENV)/.built: $(VENV)/.torch $(INPUTS)
 	$(INSTALL) --no-build-isolation --no-deps --editable .
 	@touch $@
 
-# Alone and first, so that the extra index is asked about torch and nothing else.
+# torch alone, so that the extra index is asked about nothing else.
 $(VENV)/.torch: $(VENV)/.created-$(EXTRA) constraints.txt
-	@echo "== installing torch and the build tools"
+	@echo "== installing the build tools and torch"
+	$(INSTALL) $(BUILD_REQUIRES)
 ifeq ($(EXTRA),cpu)
 	$(INSTALL) --no-deps --retries 1 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 endif
-	$(INSTALL) $(BUILD_REQUIRES)
 	@touch $@
 
 # faiss-cpu and faiss-gpu overwrite each other's files, so a .venv made for the other EXTRA is
