@@ -1,0 +1,61 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from benchrouter.cli import choose, demo, encode, explain, fit, inspect, output, route
+
+app = typer.Typer(
+    name="benchrouter",
+    help="Route prompts to LLMs with per-sample results of benchmarks (arXiv 2309.15789).",
+    epilog=output.EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from benchrouter import __version__
+
+        print(f"benchrouter {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", envvar="BENCHROUTER_DEBUG", help="Show the traceback of an error."),
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    output.settings.debug = debug
+
+
+for name, command in (
+    ("fit", fit.fit),
+    ("choose", choose.choose),
+    ("route", route.route),
+    ("explain", explain.explain),
+    ("inspect", inspect.inspect),
+    ("encode", encode.encode),
+    ("demo", demo.demo),
+):
+    app.command(name, epilog=output.EXIT_CODES)(output.guarded(command))
+
+
+def main() -> None:
+    """Run the command line; ends the process with an exit code."""
+    # so that a stopped run drops its unfinished output file
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    app()

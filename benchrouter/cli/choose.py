@@ -1,0 +1,110 @@
+"""``benchrouter choose``: one model for a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchrouter.cli import options, output
+from benchrouter.cli.encoding import load_all_embeddings, load_router, read_all
+
+if TYPE_CHECKING:
+    from benchrouter.decisions import TaskDecision
+
+
+def choose(
+    directory: options.RouterDir,
+    prompts: options.Prompts,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Correctness (1, 0 or empty) of models on the first prompts: .csv, .jsonl or "
+            ".parquet, a column a model, a row a prompt.",
+        ),
+    ] = None,
+    score: Annotated[str, typer.Option(help="s1, s2 or s3.")] = "s3",
+    embeddings: options.Embeddings = None,
+    encoder: options.EncoderName = None,
+    device: options.Device = "cpu",
+    prompt_column: options.PromptColumn = "prompt",
+    format: options.Format = None,
+    on_error: options.OnError = "raise",
+    as_json: options.Json = False,
+) -> None:
+    """Choose one model for a task, from some of its prompts."""
+    options.one_of(score, ("s1", "s2", "s3"), "--score")
+    options.check_format(format)
+    options.check_on_error(on_error)
+    if labels is not None and on_error == "skip":
+        raise typer.BadParameter("--labels needs every prompt, so --on-error must be raise")
+    from benchrouter.labels import read_labels
+    from benchrouter.prompts import read_prompts
+
+    texts, rows, n_records, skipped = read_all(
+        read_prompts(prompts, prompt_column=prompt_column, on_error=on_error, format=format)
+    )
+    output.say_skipped(skipped)
+    if not texts:
+        raise ValueError(f"{prompts}: found no prompt, expected at least one")
+    given = None
+    if embeddings is not None:
+        given, _ = load_all_embeddings([embeddings])
+        if len(given) != n_records:
+            raise ValueError(
+                f"{embeddings} has {len(given)} embeddings, the prompts are {n_records}"
+            )
+        given = given[rows]
+    router = load_router(directory, encoder=encoder, embeddings=embeddings, device=device)
+    known = None
+    if labels is not None:
+        known = read_labels(labels, router.models, texts, prompt_column=prompt_column)
+    decision = router.choose(texts, known, embeddings=given, score=score)
+    if as_json:
+        output.emit({**decision.to_dict(), "skipped": skipped})
+    else:
+        show_task(decision)
+
+
+def show_task(decision: TaskDecision, title: str = "") -> None:
+    """Print a table of all models and the choice."""
+    import numpy as np
+
+    used = getattr(decision, decision.score)
+    order = np.argsort(-used, kind="stable").tolist()  # NaN comes last
+    chosen = decision.models.index(decision.model)
+    rows: list[list[Any]] = [
+        [
+            decision.models[m],
+            *(float(a[m]) for a in (decision.s1, decision.s2, decision.s3, decision.p_hat)),
+            int(decision.support[m]),
+            float(decision.standing[m]),
+            *(_amount(a[m]) for a in (decision.params_b, decision.cost_usd)),
+        ]
+        for m in order
+    ]
+    output.table(
+        title or f"{decision.n_prompts:,} prompts, by {decision.score.upper()}",
+        ["model", "S1", "S2", "S3", "p̂", "support", "standing", "params (B)", "cost (US$)"],
+        rows,
+        marked=order.index(chosen),
+    )
+    u = decision.benchmark_distances
+    known = u[~np.isnan(u)]
+    span = f"; the benchmark's own {known.min():.3f} to {known.max():.3f}" if len(known) else ""
+    facts = [
+        ("model", decision.model),
+        ("why", decision.reason),
+        ("distance u", f"{decision.distance:.3f}{span}"),
+    ]
+    if decision.n_labels:
+        facts.append(("labelled prompts", f"{decision.n_labels:,}"))
+    if decision.warning:
+        facts.append(("warning", decision.warning))
+    output.facts(facts)
+
+
+def _amount(value: float) -> str | None:
+    return f"{value:.3g}" if value == value else None

@@ -1,0 +1,198 @@
+"""``benchrouter demo``: the whole line on a small synthetic benchmark."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchrouter.cli import options, output
+from benchrouter.cli.choose import show_task
+from benchrouter.cli.encoding import encode_all, load_encoder
+
+if TYPE_CHECKING:
+    from benchrouter.decisions import Explanation, TaskDecision
+    from benchrouter.demo import Demo
+    from benchrouter.evaluation import LeaveOneOut
+    from benchrouter.router import Router
+
+RULES = ("BMA", "S1", "S2", "S3", "S3 with fallback", "oracle")
+
+
+def demo(
+    directory: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Save the router there."),
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option(help="Encoder: minilm, a local folder, or a hub name.")
+    ] = "minilm",
+    device: options.Device = "cpu",
+    threads: options.Threads = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Fit and try a router on a small synthetic benchmark made on the spot."""
+    from benchrouter.demo import handful, make_demo
+    from benchrouter.evaluation import leave_one_dataset_out
+    from benchrouter.router import Router
+
+    stages = output.Stages()
+    made = make_demo()
+    with stages("load encoder"):
+        loaded = load_encoder(encoder, device=device)
+    with stages("encode"):
+        rows = encode_all(loaded, made.table.prompts)
+    with stages("fit"), output.StageProgress() as progress:
+        router = Router.fit(
+            made.table,
+            encoder=loaded,
+            embeddings=rows,
+            threads=threads,
+            device=device,
+            progress=progress,
+        )
+    with stages("leave one dataset out"), output.StageProgress() as progress:
+        held_out = leave_one_dataset_out(made.table, rows, threads=threads, progress=progress)
+    with stages("choose and route"):
+        task = router.choose(made.new_task)
+        reasons = [router.explain(prompt) for prompt in handful()]
+    if directory is not None:
+        router.save(directory)
+    if as_json:
+        output.emit(_document(made, held_out, task, reasons, stages.seconds))
+        return
+    _show_benchmark(made, router)
+    _show_held_out(held_out)
+    _show_task(made, task)
+    _show_reasons(reasons)
+    output.facts(
+        [("seconds", ", ".join(f"{n} {s:.1f}" for n, s in stages.seconds.items()))]
+        + ([("router written to", str(directory))] if directory else [])
+    )
+
+
+def _show_benchmark(made: Demo, router: Router) -> None:
+    table = made.table
+    output.table(
+        "synthetic benchmark: chance of being right, as stated (nothing here was measured)",
+        ["model", "params (B)", "US$ per 10⁶ tokens", *table.datasets, "mean"],
+        [
+            [
+                name,
+                f"{table.params_b[m]:.0f}",
+                f"{table.prices[m, 0]:.2f}",
+                *(f"{p:.2f}" for p in made.skills[:, m]),
+                f"{made.skills[:, m].mean():.3f}",
+            ]
+            for m, name in enumerate(table.models)
+        ],
+    )
+    output.facts(
+        [
+            (
+                "synthetic records",
+                f"{table.n_records:,}: {table.n_datasets} datasets of "
+                f"{table.n_records // table.n_datasets}, outcomes drawn once",
+            ),
+            ("best on average", router.best_on_average),
+        ]
+    )
+
+
+def _show_held_out(held_out: LeaveOneOut) -> None:
+    rows = []
+    for rule in RULES:
+        picks = [held_out.models[m] for m in held_out.picks[rule]]
+        rows.append([rule, f"{held_out.macro_accuracy(rule):.3f}", *picks])
+    output.table(
+        "synthetic, each dataset held out in turn: mean accuracy, and the model chosen there",
+        ["rule", "accuracy", *held_out.datasets],
+        rows,
+    )
+    output.facts([("synthetic result", verdict(held_out))])
+
+
+def verdict(held_out: LeaveOneOut) -> str:
+    """Say which rules beat the best model on average, and which do not."""
+    base = held_out.macro_accuracy("BMA")
+    gains = {r: held_out.macro_accuracy(r) - base for r in RULES if r not in ("BMA", "oracle")}
+    parts = [f"{rule} {gain:+.3f}" for rule, gain in gains.items()]
+    return f"against the best model on average ({base:.3f}): {', '.join(parts)}"
+
+
+def _show_task(made: Demo, task: TaskDecision) -> None:
+    from benchrouter.demo import NEW_TASK
+
+    show_task(task, f"synthetic new task, {NEW_TASK}: {task.n_prompts} prompts, no labels")
+    skills = dict(zip(made.table.models, made.new_task_skills.tolist(), strict=True))
+    best = max(skills, key=lambda name: skills[name])
+    output.facts(
+        [
+            (
+                "synthetic truth",
+                f"stated there: {task.model} {skills[task.model]:.2f}, the best on average "
+                f"({task.best_on_average}) {skills[task.best_on_average]:.2f}, the best of all "
+                f"({best}) {skills[best]:.2f}",
+            )
+        ]
+    )
+
+
+def _show_reasons(reasons: list[Explanation]) -> None:
+    output.table(
+        "synthetic prompts, routed one by one (rule mean)",
+        ["prompt", "model", "score", "margin", "u", "neighbours", "why"],
+        [
+            [
+                output.shorten(found.prompt or "", 48),
+                found.model,
+                f"{found.score:.2f}",
+                f"{found.margin:.2f}",
+                f"{found.distance:.2f}",
+                _neighbours(found),
+                f"right on {_right(found)} of {int(found.support[found.models.index(found.model)])}"
+                + (", fallback" if found.fallback else ""),
+            ]
+            for found in reasons
+        ],
+    )
+
+
+def _neighbours(found: Explanation) -> str:
+    counts = Counter(n.dataset for n in found.neighbours)
+    return ", ".join(f"{name} {n}" for name, n in counts.most_common())
+
+
+def _right(found: Explanation) -> int:
+    return sum(n.scores[found.model] == 1.0 for n in found.neighbours)
+
+
+def _document(
+    made: Demo,
+    held_out: LeaveOneOut,
+    task: TaskDecision,
+    reasons: list[Explanation],
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    table = made.table
+    return {
+        "synthetic": True,
+        "records": table.n_records,
+        "datasets": list(table.datasets),
+        "models": [
+            {
+                "model": name,
+                "params_b": table.params_b[m],
+                "prices_usd": table.prices[m],
+                "skills": dict(zip(table.datasets, made.skills[:, m].tolist(), strict=True)),
+                "new_task_skill": made.new_task_skills[m],
+            }
+            for m, name in enumerate(table.models)
+        ],
+        "leave_one_dataset_out": held_out.to_dict(),
+        "new_task": task.to_dict(),
+        "prompts": [found.to_dict() for found in reasons],
+        "seconds": seconds,
+    }

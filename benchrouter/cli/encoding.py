@@ -1,0 +1,119 @@
+"""Encoders and embeddings, as the commands need them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchrouter.cli.output import EncoderUnavailable, Progress, encoder_needed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from benchrouter.encoder import Encoder, Fingerprint
+    from benchrouter.prompts import PromptBatch
+    from benchrouter.router import Router
+
+DEFAULT_ENCODER = "sentence-transformers/all-mpnet-base-v2"  # as benchrouter.encoder has it
+
+
+def load_encoder(
+    name: str, *, device: str = "cpu", dtype: str = "float32", cache_dir: Path | None = None
+) -> Encoder:
+    """Load an encoder; `EncoderUnavailable` if it cannot run here."""
+    with encoder_needed():
+        from benchrouter.encoder import Encoder
+
+        return Encoder.load(name, device=device, dtype=dtype, cache_dir=cache_dir)
+
+
+def load_router(
+    directory: Path, *, encoder: str | None, embeddings: Path | None, device: str
+) -> Router:
+    """Load a router with its encoder, or check embeddings of a file against that encoder."""
+    from benchrouter.router import Router
+
+    router = Router.load(directory, encoder=encoder, device=device)
+    if embeddings is not None:
+        fingerprint = fingerprint_beside(embeddings)
+        if fingerprint is not None:
+            with encoder_needed():
+                router.check_encoder(fingerprint)
+        return router
+    if encoder is None and router.describe()["encoder"] is None:
+        raise EncoderUnavailable(
+            f"{directory} was fitted on given embeddings and records no encoder: give "
+            "--embeddings, or --encoder"
+        )
+    with encoder_needed():
+        _ = router.encoder
+    return router
+
+
+def encode_all(encoder: Encoder, prompts: Sequence[str]) -> NDArray[np.float32]:
+    """Encode prompts with progress; float32 (n, dim)."""
+    import numpy as np
+
+    rows = np.empty((len(prompts), encoder.dim), np.float32)
+    with Progress("encode", "prompts", len(prompts)) as advance:
+        for block in encoder.encode_stream(prompts):
+            rows[advance.done : advance.done + len(block)] = block
+            advance(len(block))
+    return rows
+
+
+def fingerprint_beside(path: Path) -> Fingerprint | None:
+    """Fingerprint in the sidecar of an embeddings file, None where there is none."""
+    from benchrouter.encoder import load_embeddings
+
+    return load_embeddings(path)[1]
+
+
+def load_all_embeddings(paths: Sequence[Path]) -> tuple[NDArray[Any], Fingerprint | None]:
+    """Embeddings of one or more files, one after the other, and their encoder if one is recorded.
+
+    Raises
+    ------
+    ValueError
+        If the files differ in dim, or two sidecars in the encoder.
+    """
+    import numpy as np
+
+    from benchrouter.encoder import load_embeddings
+
+    blocks = []
+    recorded: Fingerprint | None = None
+    for path in paths:
+        block, fingerprint = load_embeddings(path)
+        if blocks and block.shape[1] != blocks[0].shape[1]:
+            raise ValueError(
+                f"{path}: embeddings have dim {block.shape[1]}, those before {blocks[0].shape[1]}"
+            )
+        if recorded is not None and fingerprint is not None:
+            refuse_difference(recorded, fingerprint, path)
+        blocks.append(block)
+        recorded = recorded or fingerprint
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks), recorded
+
+
+def refuse_difference(expected: Fingerprint, found: Fingerprint, path: Path) -> None:
+    """Raise ValueError if two encoders differ."""
+    differences = expected.difference(found)
+    if differences:
+        raise ValueError(f"{path}: embeddings of another encoder: {'; '.join(differences)}")
+
+
+def read_all(batches: Iterable[PromptBatch]) -> tuple[list[str], list[int], int, list[str]]:
+    """Prompts of a whole file, their rows, the number of records, and messages of bad ones."""
+    prompts: list[str] = []
+    rows: list[int] = []
+    skipped: list[str] = []
+    n_records = 0
+    for batch in batches:
+        prompts += batch.prompts
+        rows += batch.rows.tolist()
+        skipped += batch.skipped
+        n_records = batch.first_row + batch.n_source_rows
+    return prompts, rows, n_records, skipped

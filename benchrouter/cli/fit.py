@@ -1,0 +1,253 @@
+"""``benchrouter fit``: a router from benchmark results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchrouter.cli import options, output
+from benchrouter.cli.encoding import (
+    DEFAULT_ENCODER,
+    encode_all,
+    load_all_embeddings,
+    load_encoder,
+    refuse_difference,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from benchrouter.encoder import Fingerprint
+    from benchrouter.router import Router
+    from benchrouter.table import BenchmarkTable
+
+
+def fit(
+    tables: Annotated[
+        list[Path],
+        typer.Argument(metavar="TABLE…", help="Benchmark results: .parquet, .csv or .jsonl."),
+    ],
+    directory: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the router.")
+    ],
+    embeddings: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.npy",
+            help="Embeddings of the prompts, one row a record; repeat it, one for each TABLE.",
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help=f"minilm, a local folder, or a hub name [default: {DEFAULT_ENCODER}]. With "
+            "--embeddings it is only recorded."
+        ),
+    ] = None,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep embeddings on disk for the next time.")
+    ] = True,
+    cache_dir: Annotated[
+        Path | None, typer.Option(envvar="BENCHROUTER_CACHE", help="Where they are kept.")
+    ] = None,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    k: Annotated[int, typer.Option(min=1, help="Neighbours that vote.")] = 5,
+    kappa: Annotated[int, typer.Option(min=1, help="Neighbours that measure distance.")] = 19,
+    sigma: Annotated[float, typer.Option(help="Width of the smoother of p.")] = 0.09,
+    eta: Annotated[float, typer.Option(help="Least chance of beating the best on average.")] = 0.6,
+    threshold: Annotated[float, typer.Option(help="t: a vote above it predicts 'correct'.")] = 0.5,
+    correct_above: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[DATASET=]VALUE",
+            help="A score above VALUE is correct; for one dataset, or for all.",
+        ),
+    ] = None,
+    models: Annotated[
+        list[str] | None, typer.Option(metavar="A,B", help="Only these models.")
+    ] = None,
+    max_params: Annotated[
+        float | None, typer.Option(help="Only models of at most so many billion parameters.")
+    ] = None,
+    min_records: Annotated[
+        int | None, typer.Option(min=1, help="Only datasets of at least so many records.")
+    ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Only records with a score of every model.")
+    ] = False,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="Names of columns: score=label,model=model_id."),
+    ] = None,
+    dataset_column: Annotated[
+        str | None, typer.Option(help="Column that names the dataset.")
+    ] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
+    layout: Annotated[str, typer.Option(help="auto, long or wide.")] = "auto",
+    on_error: options.OnError = "raise",
+    fallback: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Answer where evidence is thin [default: the best]."),
+    ] = None,
+    label_shares: Annotated[
+        str | None,
+        typer.Option(metavar="0,.02,…", help="Shares of labels in the training of p."),
+    ] = None,
+    seed: options.Seed = 0,
+    threads: options.Threads = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Fit a router on per-sample benchmark results and save it."""
+    options.check_dtype(dtype)
+    options.check_on_error(on_error)
+    options.one_of(layout, ("auto", "long", "wide"), "--layout")
+    thresholds = options.thresholds(correct_above)
+    shares = options.shares(label_shares)
+    chosen_columns = options.pairs(columns, "OURS=THEIRS")
+    if embeddings and len(embeddings) != len(tables):
+        raise typer.BadParameter(
+            f"found {len(embeddings)} files for {len(tables)} tables, expected one each",
+            param_hint="--embeddings",
+        )
+    from benchrouter.fit import Settings
+    from benchrouter.fit import fit as fit_table
+    from benchrouter.router import Router
+    from benchrouter.table import BenchmarkTable
+
+    settings = Settings(
+        k=k,
+        kappa=kappa,
+        sigma=sigma,
+        eta=eta,
+        threshold=threshold,
+        seed=seed,
+        **({} if shares is None else {"label_shares": shares}),
+    )
+    stages = output.Stages()
+    with stages("read"):
+        table = BenchmarkTable.read(
+            tables,
+            layout=layout,
+            columns=chosen_columns or None,
+            dataset_column=dataset_column,
+            prompt_column=prompt_column,
+            models=options.listed(models),
+            max_params=max_params,
+            min_records=min_records,
+            complete=complete,
+            thresholds=thresholds,
+            on_error=on_error,
+        )
+    _say_read(table)
+    fingerprint: Fingerprint | None
+    if embeddings:
+        with stages("embeddings"):
+            rows, fingerprint = _given(embeddings, encoder, dtype)
+    else:
+        with stages("load encoder"):
+            loaded = load_encoder(
+                encoder or DEFAULT_ENCODER,
+                device=device,
+                dtype=dtype,
+                cache_dir=_cache_dir(cache_dir) if cache else None,
+            )
+            fingerprint = loaded.fingerprint
+        with stages("encode"):
+            rows = encode_all(loaded, table.prompts)
+    with stages("fit"), output.StageProgress() as progress:
+        router = Router(
+            fit_table(
+                table,
+                rows,
+                settings,
+                fingerprint=fingerprint,
+                fallback=fallback,
+                threads=threads,
+                progress=progress,
+            )
+        )
+    with stages("save"):
+        router.save(directory)
+    document = _document(table, router, directory, stages.seconds)
+    if as_json:
+        output.emit(document)
+    else:
+        _show(document)
+
+
+def _given(
+    paths: list[Path], encoder: str | None, dtype: str
+) -> tuple[NDArray[Any], Fingerprint | None]:
+    """Embeddings from files, and the encoder that is recorded for them."""
+    rows, beside = load_all_embeddings(paths)
+    if encoder is None:
+        if beside is None:
+            output.say(
+                "note: no --encoder and no FILE.npy.json: the router records no encoder, and can "
+                "only be used with --embeddings"
+            )
+        return rows, beside
+    with output.encoder_needed():
+        from benchrouter.encoder import fingerprint_of
+
+        named = fingerprint_of(encoder, dtype=dtype)
+    if beside is not None:
+        refuse_difference(named, beside, paths[0])
+    if named.dim != rows.shape[1]:
+        raise ValueError(
+            f"{paths[0]}: embeddings have dim {rows.shape[1]}, the encoder {named.name} has dim "
+            f"{named.dim}"
+        )
+    return rows, named
+
+
+def _cache_dir(given: Path | None) -> Path:
+    from benchrouter.encoder import default_cache_dir
+
+    return default_cache_dir() if given is None else given
+
+
+def _say_read(table: BenchmarkTable) -> None:
+    output.say(
+        f"read {table.n_records:,} records, {table.n_datasets} datasets, {table.n_models} models"
+    )
+    output.say_skipped(table.skipped)
+
+
+def _document(
+    table: BenchmarkTable, router: Router, directory: Path, seconds: dict[str, float]
+) -> dict[str, Any]:
+    import numpy as np
+
+    described = router.describe()
+    return {
+        "output": str(directory),
+        "records": table.n_records,
+        "datasets": table.n_datasets,
+        "models": list(table.models),
+        "missing": float(np.isnan(table.scores).mean()),
+        "skipped": list(table.skipped),
+        "best_on_average": described["best_on_average"],
+        "encoder": described["encoder"],
+        "seconds": seconds,
+    }
+
+
+def _show(document: dict[str, Any]) -> None:
+    encoder = document["encoder"]
+    output.facts(
+        [
+            ("records", document["records"]),
+            ("datasets", document["datasets"]),
+            ("models", len(document["models"])),
+            ("scores missing", f"{document['missing']:.1%}"),
+            ("records skipped", len(document["skipped"])),
+            ("best on average", document["best_on_average"]),
+            ("encoder", encoder["name"] if encoder else "none recorded: give --embeddings"),
+            ("seconds", ", ".join(f"{n} {s:.1f}" for n, s in document["seconds"].items())),
+            ("written to", document["output"]),
+        ]
+    )

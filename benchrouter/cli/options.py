@@ -1,0 +1,128 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")
+]
+RouterDir = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a fitted router.")]
+Prompts = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROMPTS",
+        help="Prompts: .txt (one a line), .jsonl, .csv (these also .gz) or .parquet; - is stdin.",
+    ),
+]
+PromptColumn = Annotated[str, typer.Option(help="Name of the field that holds the prompt.")]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        help="txt, jsonl, csv or parquet, where the suffix does not say. stdin that begins with "
+        "{ is taken for jsonl, any other for txt."
+    ),
+]
+OnError = Annotated[
+    str, typer.Option(help="What a bad record does: raise (stop) or skip (leave out and list).")
+]
+Embeddings = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.npy", help="Embeddings of the prompts, one row a record; none is computed."
+    ),
+]
+EncoderName = Annotated[
+    str | None,
+    typer.Option(help="Encoder: minilm, a local folder, or a hub name."),
+]
+Device = Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda, cuda:1 …")]
+Dtype = Annotated[str, typer.Option(help="Arithmetic of the encoder: float32, bfloat16, float16.")]
+Threads = Annotated[int, typer.Option(min=0, help="Threads for search and votes; 0 = all.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of whatever is drawn.")]
+
+
+def one_of(value: str, expected: tuple[str, ...], option: str) -> None:
+    """Refuse a value that is none of those expected, as wrong usage."""
+    if value not in expected:
+        raise typer.BadParameter(
+            f"found {value!r}, expected {', '.join(expected)}", param_hint=option
+        )
+
+
+def check_rule(rule: str) -> None:
+    """Refuse an unknown rule."""
+    one_of(rule, ("mean", "raw", "s3"), "--rule")
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse an unknown dtype."""
+    one_of(dtype, ("float32", "bfloat16", "float16"), "--dtype")
+
+
+def check_format(format: str | None) -> None:
+    """Refuse an unknown format of prompts."""
+    if format is not None:
+        one_of(format, ("txt", "jsonl", "csv", "parquet"), "--format")
+
+
+def check_on_error(on_error: str) -> None:
+    """Refuse anything but raise and skip."""
+    one_of(on_error, ("raise", "skip"), "--on-error")
+
+
+def listed(values: list[str] | None) -> list[str] | None:
+    """Names given as ``A,B`` or by repeating the option; None if there is none."""
+    if not values:
+        return None
+    names = [name.strip() for value in values for name in value.split(",")]
+    if not all(names):
+        raise typer.BadParameter(f"found an empty name in {','.join(values)!r}")
+    return names
+
+
+def pairs(values: list[str] | None, expected: str) -> dict[str, str]:
+    """``A=1,B=2``, or the option repeated, as a dictionary."""
+    found: dict[str, str] = {}
+    for text in listed(values) or []:
+        name, equals, value = text.rpartition("=")
+        if not equals or not name or not value or name in found:
+            raise typer.BadParameter(f"found {text!r}, expected {expected}, each name once")
+        found[name] = value
+    return found
+
+
+def thresholds(values: list[str] | None) -> dict[str, float] | None:
+    """``DATASET=VALUE``, or VALUE for every dataset not named."""
+    if not values:
+        return None
+    found: dict[str, float] = {}
+    for text in listed(values) or []:
+        name, equals, value = text.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        key = name if equals else "*"
+        if number != number or not key or key in found:
+            raise typer.BadParameter(
+                f"found {text!r}, expected VALUE or DATASET=VALUE, each dataset once",
+                param_hint="--correct-above",
+            )
+        found[key] = number
+    return found
+
+
+def shares(text: str | None) -> tuple[float, ...] | None:
+    """``0,.02,.04`` as numbers."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"found {text!r}, expected numbers such as 0,.02,.04", param_hint="--label-shares"
+        ) from None

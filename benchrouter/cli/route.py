@@ -1,0 +1,123 @@
+"""``benchrouter route``: a model for every prompt."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchrouter.cli import options, output
+from benchrouter.cli.encoding import load_router
+
+if TYPE_CHECKING:
+    from benchrouter.prompts import PromptBatch
+
+
+def route(
+    directory: options.RouterDir,
+    prompts: options.Prompts,
+    target: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Decisions: .jsonl, .parquet or .csv; - writes JSONL to stdout.",
+        ),
+    ],
+    rule: Annotated[str, typer.Option(help="mean, raw or s3.")] = "mean",
+    embeddings: options.Embeddings = None,
+    encoder: options.EncoderName = None,
+    device: options.Device = "cpu",
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in memory at a time.")] = 8192,
+    prompt_column: options.PromptColumn = "prompt",
+    format: options.Format = None,
+    on_error: options.OnError = "raise",
+    keep_prompt: Annotated[
+        bool, typer.Option("--prompt/--no-prompt", help="Write the prompts too.")
+    ] = True,
+    prefix: Annotated[
+        str,
+        typer.Option(help="Put before model, score, margin, distance and fallback in the output."),
+    ] = "",
+    as_json: options.Json = False,
+) -> None:
+    """Route every prompt to a model.
+
+    The output holds the fields of the input, the prompt, and model, score, margin, distance,
+    fallback. It appears under its name only when it is complete.
+    """
+    options.check_rule(rule)
+    options.check_format(format)
+    options.check_on_error(on_error)
+    if as_json and target == "-":
+        raise typer.BadParameter("--json and --output - both want stdout")
+    from benchrouter.prompts import read_prompts, with_embeddings
+    from benchrouter.writers import open_decisions
+
+    batches = read_prompts(
+        prompts, prompt_column=prompt_column, batch=batch_size, on_error=on_error, format=format
+    )
+    router = load_router(directory, encoder=encoder, embeddings=embeddings, device=device)
+    pairs: Iterator[tuple[PromptBatch, Any]]
+    if embeddings is None:
+        pairs = ((batch, None) for batch in batches)
+    else:
+        pairs = with_embeddings(batches, embeddings)
+    counts: Counter[int] = Counter()
+    skipped: list[str] = []
+    n_skipped = n_fallback = 0
+    waiting: deque[PromptBatch] = deque()
+
+    def feed() -> Iterator[tuple[list[str] | None, Any]]:
+        nonlocal n_skipped
+        for batch, block in pairs:
+            n_skipped += len(batch.skipped)
+            skipped.extend(batch.skipped[: output.SHOWN_SKIPS - len(skipped)])
+            if batch.prompts:
+                waiting.append(batch)
+                yield (batch.prompts, None) if block is None else (None, block)
+
+    with (
+        output.Progress("route", "prompts") as advance,
+        open_decisions(
+            target, prompt_column=prompt_column if keep_prompt else None, prefix=prefix
+        ) as writer,
+    ):
+        for decisions in router.route_stream(feed(), rule=rule):
+            writer.write(waiting.popleft(), decisions)
+            counts.update(decisions.model.tolist())
+            n_fallback += int(decisions.fallback.sum())
+            advance(len(decisions))
+        seconds = advance.seconds
+    n = sum(counts.values())
+    document = {
+        "output": target,
+        "rule": rule,
+        "prompts": n,
+        "seconds": seconds,
+        "prompts_per_second": n / seconds if seconds else None,
+        "models": {router.models[m]: c for m, c in counts.most_common()},
+        "fallbacks": n_fallback,
+        "skipped": n_skipped,
+        "first_skipped": skipped,
+    }
+    output.say_skipped(skipped, n_skipped)
+    if as_json:
+        output.emit(document)
+    else:
+        _summary(document)
+
+
+def _summary(document: dict[str, Any]) -> None:
+    n = document["prompts"]
+    output.say(
+        f"routed {n:,} prompts in {document['seconds']:.1f} s"
+        + (f", {document['prompts_per_second']:,.0f} a second" if n else "")
+    )
+    for model, count in document["models"].items():
+        output.say(f"  {model}: {count:,} ({count / n:.1%})")
+    if n:
+        output.say(f"  fallbacks: {document['fallbacks']:,} ({document['fallbacks'] / n:.1%})")

@@ -1,0 +1,380 @@
+"""Streams of decisions out: JSONL, Parquet and CSV files, each complete or not there at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from benchrouter.prompts import PromptBatch
+    from benchrouter.router import Decisions
+
+RESULTS = ("model", "score", "margin", "distance", "fallback")
+SUFFIXES = (".jsonl", ".parquet", ".csv")
+
+
+def open_decisions(
+    path: str | Path,
+    *,
+    prompt_column: str | None = "prompt",
+    prefix: str = "",
+) -> DecisionWriter:
+    """Open a file for decisions, its format by its suffix.
+
+    A record holds the input's other fields, the prompt, then ``model``, ``score``, ``margin``,
+    ``distance`` and ``fallback``. The file is written under a temporary name beside `path` and
+    renamed when `DecisionWriter.close` is called: a run that fails leaves nothing there.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends in ``.jsonl``, ``.parquet`` or ``.csv``; ``-`` writes JSONL to standard output, as it
+        comes. A file that is there is replaced.
+    prompt_column : str or None
+        Name under which the prompt is written; None leaves it out.
+    prefix : str
+        Put before the five names, for input that has fields of these names already.
+
+    Returns
+    -------
+    DecisionWriter
+
+    Raises
+    ------
+    ValueError
+        If the suffix is another one, or `path` is there and no regular file.
+    """
+    if str(path) == "-":
+        return JsonlWriter(None, prompt_column, prefix)
+    target = Path(os.path.realpath(path))
+    writers = {".jsonl": JsonlWriter, ".parquet": ParquetWriter, ".csv": CsvWriter}
+    if target.suffix.lower() not in writers:
+        raise ValueError(f"output {path}: the suffix is none of {', '.join(SUFFIXES)}")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"output {path} is no regular file, expected a file name or '-'")
+    if not target.parent.is_dir():
+        raise ValueError(f"output {path}: there is no directory {target.parent}")
+    return writers[target.suffix.lower()](target, prompt_column, prefix)
+
+
+class DecisionWriter:
+    """Writes decisions batch by batch; see `open_decisions`.
+
+    Used in a ``with`` block, it commits at the end of the block, or drops what was written if the
+    block raised.
+    """
+
+    def __init__(self, target: Path | None, prompt_column: str | None, prefix: str) -> None:
+        self._target = target
+        self._prompt_column = prompt_column
+        self._names = tuple(prefix + name for name in RESULTS)
+        self._partial = target and target.with_name(f".{target.name}.{os.getpid()}.partial")
+
+    def write(self, batch: PromptBatch, decisions: Decisions) -> None:
+        """Write one batch.
+
+        Raises
+        ------
+        ValueError
+            If the batch and the decisions differ in length, an input field has the name of a
+            result, or the format cannot hold a field.
+        """
+        if len(batch.prompts) != len(decisions):
+            raise ValueError(f"{len(decisions)} decisions for {len(batch.prompts)} prompts")
+        if batch.prompts:
+            self._write(batch, decisions)
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        self._finish()
+        if self._target is not None and self._partial is not None:
+            os.replace(self._partial, self._target)
+
+    def abort(self) -> None:
+        """Drop what was written."""
+        with suppress(Exception):
+            self._finish()
+        if self._partial is not None:
+            self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> DecisionWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.abort()
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.abort()
+            raise
+
+    def _write(self, batch: PromptBatch, decisions: Decisions) -> None:
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        raise NotImplementedError
+
+    def _check_names(self, fields: Any, row: int) -> None:
+        taken = [n for n in (*self._names, self._prompt_column) if n in fields]
+        if taken:
+            raise ValueError(
+                f"input record {row} has a field {taken[0]!r} already, which the output needs: "
+                "rename it, or give a prefix for the results"
+            )
+
+
+class JsonlWriter(DecisionWriter):
+    """One JSON object a line; what is no finite number is null."""
+
+    def __init__(self, target: Path | None, prompt_column: str | None, prefix: str) -> None:
+        super().__init__(target, prompt_column, prefix)
+        self._file: TextIO = (
+            sys.stdout
+            if self._partial is None
+            else open(self._partial, "w", encoding="utf-8", newline="\n")
+        )
+
+    def _write(self, batch: PromptBatch, decisions: Decisions) -> None:
+        names = [json.dumps(n) for n in self._names]
+        models = [json.dumps(m, ensure_ascii=False) for m in decisions.models]
+        columns = [
+            [models[i] for i in decisions.model.tolist()],
+            *(_number_texts(a, "null") for a in _numbers(decisions)),
+            ["true" if f else "false" for f in decisions.fallback.tolist()],
+        ]
+        lines = []
+        for i, fields in enumerate(_rows(batch)):
+            self._check_names(fields, int(batch.rows[i]))
+            record = dict(fields)
+            if self._prompt_column is not None:
+                record[self._prompt_column] = batch.prompts[i]
+            results = ", ".join(f"{n}: {c[i]}" for n, c in zip(names, columns, strict=True))
+            text = _json_text(record)
+            lines.append(f"{text[:-1]}{', ' if record else ''}{results}}}\n")
+        if self._target is None:
+            # the terminal's own encoding may not hold every prompt
+            sys.stdout.flush()
+            _stdout_write("".join(lines))
+        else:
+            self._file.write("".join(lines))
+
+    def _finish(self) -> None:
+        if self._target is None:
+            sys.stdout.flush()
+        else:
+            _sync_and_close(self._file)
+
+
+class CsvWriter(DecisionWriter):
+    """A header, then one line a prompt; a list or object of the input is written as JSON text."""
+
+    def __init__(self, target: Path, prompt_column: str | None, prefix: str) -> None:
+        super().__init__(target, prompt_column, prefix)
+        self._file = open(cast(Path, self._partial), "w", encoding="utf-8", newline="")
+        self._csv = csv.writer(self._file, lineterminator="\n")
+        self._others: list[str] | None = None
+
+    def _write(self, batch: PromptBatch, decisions: Decisions) -> None:
+        rows = _rows(batch)
+        if self._others is None:
+            self._others = list(dict.fromkeys(name for fields in rows for name in fields))
+            self._write_header(int(batch.rows[0]))
+        known = set(self._others)
+        names = decisions.names()
+        numbers = [_number_texts(a, "") for a in _numbers(decisions)]
+        fallback = ["true" if f else "false" for f in decisions.fallback.tolist()]
+        for i, fields in enumerate(rows):
+            _check_known(fields, known, int(batch.rows[i]), "CSV")
+            cells = [_csv_value(fields.get(name)) for name in self._others]
+            if self._prompt_column is not None:
+                cells.append(batch.prompts[i])
+            self._csv.writerow([*cells, names[i], *(c[i] for c in numbers), fallback[i]])
+
+    def _write_header(self, row: int) -> None:
+        others = self._others or []
+        self._check_names(others, row)
+        prompt = [] if self._prompt_column is None else [self._prompt_column]
+        self._csv.writerow([*others, *prompt, *self._names])
+
+    def _finish(self) -> None:
+        if self._others is None and not self._file.closed:
+            self._write_header(0)
+        _sync_and_close(self._file)
+
+
+class ParquetWriter(DecisionWriter):
+    """Columns of the input with their types (from JSONL: those of the first batch)."""
+
+    def __init__(self, target: Path, prompt_column: str | None, prefix: str) -> None:
+        super().__init__(target, prompt_column, prefix)
+        self._writer: Any = None
+        self._schema: pa.Schema | None = None
+
+    def _write(self, batch: PromptBatch, decisions: Decisions) -> None:
+        import pyarrow as pa
+
+        fields = self._fields(batch)
+        table = pa.Table.from_batches([fields])
+        if fields.num_columns == 0:
+            table = pa.table({})
+        if self._prompt_column is not None:
+            table = table.append_column(self._prompt_column, pa.array(batch.prompts, pa.string()))
+        results = [
+            pa.array(decisions.names(), pa.string()),
+            *(pa.array(a, pa.float32()) for a in _numbers(decisions)),
+            pa.array(decisions.fallback, pa.bool_()),
+        ]
+        for name, column in zip(self._names, results, strict=True):
+            table = table.append_column(name, column)
+        self._open(table.schema).write_table(table)
+
+    def _fields(self, batch: PromptBatch) -> pa.RecordBatch:
+        import pyarrow as pa
+
+        first = self._schema is None
+        if not isinstance(batch.fields, list):
+            found = batch.fields
+        else:
+            names = dict.fromkeys(name for fields in batch.fields for name in fields)
+            if self._schema is not None:
+                for i, fields in enumerate(batch.fields):
+                    _check_known(fields, set(self._schema.names), int(batch.rows[i]), "Parquet")
+                names = dict.fromkeys(self._schema.names)
+            columns = {name: self._column(batch, name) for name in names}
+            found = pa.RecordBatch.from_pydict(columns)
+        if first:
+            self._schema = found.schema
+            self._check_names(found.schema.names, int(batch.rows[0]))
+        return found
+
+    def _column(self, batch: PromptBatch, name: str) -> pa.Array:
+        """One field of a batch as a column, of the type it had in the first batch."""
+        import pyarrow as pa
+
+        end = batch.first_row + batch.n_source_rows - 1
+        where = f"input records {batch.first_row} to {end}: field {name!r}"
+        try:
+            column = pa.array([fields.get(name) for fields in cast(list, batch.fields)])
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as e:
+            raise ValueError(f"{where} does not keep one type ({e}); write .jsonl") from e
+        if self._schema is None or column.type == self._schema.field(name).type:
+            return column
+        expected = self._schema.field(name).type
+        if pa.types.is_null(column.type) or (
+            pa.types.is_integer(column.type) and pa.types.is_floating(expected)
+        ):
+            return column.cast(expected)
+        raise ValueError(
+            f"{where} is {column.type}, in the first batch it was {expected}; write .jsonl"
+        )
+
+    def _open(self, schema: pa.Schema) -> Any:
+        import pyarrow.parquet as pq
+
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._partial, schema)
+        return self._writer
+
+    def _finish(self) -> None:
+        import pyarrow as pa
+
+        if self._writer is None:
+            kinds = [pa.string(), pa.float32(), pa.float32(), pa.float32(), pa.bool_()]
+            prompt = [] if self._prompt_column is None else [(self._prompt_column, pa.string())]
+            self._open(pa.schema([*prompt, *zip(self._names, kinds, strict=True)]))
+        self._writer.close()
+
+
+def _numbers(decisions: Decisions) -> tuple[Any, Any, Any]:
+    return decisions.score, decisions.margin, decisions.distance
+
+
+def _number_texts(values: Any, missing: str) -> list[str]:
+    """Shortest decimal text of every float32; `missing` for NaN and infinity."""
+    import numpy as np
+    import pyarrow as pa
+
+    texts = pa.array(values, pa.float32()).cast(pa.string()).to_pylist()
+    if not np.isfinite(values).all():
+        texts = [t if ok else missing for t, ok in zip(texts, np.isfinite(values), strict=True)]
+    return texts
+
+
+def _rows(batch: PromptBatch) -> list[dict[str, Any]]:
+    return batch.fields if isinstance(batch.fields, list) else batch.fields.to_pylist()
+
+
+def _check_known(fields: dict[str, Any], known: set[str], row: int, format: str) -> None:
+    if not known.issuperset(fields):
+        new = next(name for name in fields if name not in known)
+        raise ValueError(
+            f"input record {row} has a field {new!r} that no record of the first batch has, and "
+            f"{format} needs its columns at the start; write .jsonl"
+        )
+
+
+def _json_text(record: dict[str, Any]) -> str:
+    try:
+        return json.dumps(record, ensure_ascii=False, allow_nan=False, default=_json_value)
+    except ValueError:  # NaN or infinity, from Parquet
+        return json.dumps(finite(record), ensure_ascii=False, allow_nan=False, default=_json_value)
+
+
+def finite(value: Any) -> Any:
+    """Return `value` with None for every float in it, at any depth, that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: finite(v) for name, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return value
+
+
+def _json_value(value: Any) -> str:
+    """Text of a date, time or decimal; JSON has no such types."""
+    import datetime
+    import decimal
+
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, (decimal.Decimal, datetime.timedelta)):
+        return str(value)
+    raise ValueError(f"JSON cannot hold a {type(value).__name__}; write .parquet")
+
+
+def _csv_value(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bool, list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=_json_value)
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return _json_value(value)
+
+
+def _stdout_write(text: str) -> None:
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:
+        sys.stdout.write(text)
+    else:
+        buffer.write(text.encode())
+
+
+def _sync_and_close(file: TextIO) -> None:
+    if not file.closed:
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
