@@ -22,6 +22,8 @@ class CMakeBuild(build_ext):
         folder = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         build = Path(self.build_temp).resolve() / "cmake"
         build.mkdir(parents=True, exist_ok=True)
+        # It may name a ninja and a pybind11 of a build environment that has been deleted since.
+        (build / "CMakeCache.txt").unlink(missing_ok=True)
         configure = [
             "cmake",
             f"-S{ROOT}",
@@ -32,7 +34,7 @@ class CMakeBuild(build_ext):
             "-DPYBIND11_FINDPYTHON=ON",
             "-DCMAKE_BUILD_TYPE=Release",
         ]
-        if shutil.which("ninja") and not (build / "CMakeCache.txt").exists():
+        if shutil.which("ninja"):
             configure.append("-GNinja")
         configure += os.environ.get("CMAKE_ARGS", "").split()
         subprocess.run(configure, check=True)

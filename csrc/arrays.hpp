@@ -35,9 +35,12 @@ inline std::string shape_text(const py::array& array) {
     return text + (array.ndim() == 1 ? ",)" : ")");
 }
 
-[[noreturn]] inline void refuse_value(const std::string& message) { throw py::value_error(message); }
+[[noreturn]] inline void refuse_value(const std::string& message) {
+    throw py::value_error(message);
+}
 
-// The array behind `object`, refused unless it has T's dtype, kDims dimensions, C order and alignment.
+// The array behind `object`, refused unless it has T's dtype, kDims dimensions, C order and
+// alignment.
 template <class T, std::size_t kDims>
 py::array checked_array(const py::handle& object, const char* name) {
     const py::dtype expected = py::dtype::of<T>();
@@ -53,17 +56,23 @@ py::array checked_array(const py::handle& object, const char* name) {
     }
     if (array.ndim() != static_cast<py::ssize_t>(kDims)) {
         refuse_value(std::string(name) + " must have " + std::to_string(kDims) +
-                     (kDims == 1 ? " dimension" : " dimensions") + ", got shape " + shape_text(array));
+                     (kDims == 1 ? " dimension" : " dimensions") + ", got shape " +
+                     shape_text(array));
     }
     if (!(array.flags() & py::array::c_style)) {
-        refuse_value(std::string(name) + " must be C-contiguous, got strides (" + [&] {
-            std::string strides;
-            for (std::size_t d = 0; d < kDims; ++d) strides += (d ? ", " : "") + std::to_string(array.strides(static_cast<py::ssize_t>(d)));
-            return strides;
-        }() + ") for shape " + shape_text(array));
+        refuse_value(std::string(name) + " must be C-contiguous, got strides (" +
+                     [&] {
+                         std::string strides;
+                         for (std::size_t d = 0; d < kDims; ++d)
+                             strides += (d ? ", " : "") +
+                                        std::to_string(array.strides(static_cast<py::ssize_t>(d)));
+                         return strides;
+                     }() +
+                     ") for shape " + shape_text(array));
     }
     if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) {
-        refuse_value(std::string(name) + " must be aligned to its item size, got an unaligned array");
+        refuse_value(std::string(name) +
+                     " must be aligned to its item size, got an unaligned array");
     }
     return array;
 }
@@ -73,7 +82,8 @@ View<const T, kDims> read(const py::handle& object, const char* name) {
     const py::array array = checked_array<T, kDims>(object, name);
     View<const T, kDims> view;
     view.data = static_cast<const T*>(array.data());
-    for (std::size_t d = 0; d < kDims; ++d) view.shape[d] = array.shape(static_cast<py::ssize_t>(d));
+    for (std::size_t d = 0; d < kDims; ++d)
+        view.shape[d] = array.shape(static_cast<py::ssize_t>(d));
     view.name = name;
     return view;
 }
@@ -88,20 +98,22 @@ View<const T, kDims> read_optional(const py::handle& object, const char* name) {
 template <class T, std::size_t kDims>
 View<T, kDims> write(const py::handle& object, const char* name) {
     py::array array = checked_array<T, kDims>(object, name);
-    if (!array.writeable()) refuse_value(std::string(name) + " must be writeable, got a read-only array");
+    if (!array.writeable())
+        refuse_value(std::string(name) + " must be writeable, got a read-only array");
     View<T, kDims> view;
     view.data = static_cast<T*>(array.mutable_data());
-    for (std::size_t d = 0; d < kDims; ++d) view.shape[d] = array.shape(static_cast<py::ssize_t>(d));
+    for (std::size_t d = 0; d < kDims; ++d)
+        view.shape[d] = array.shape(static_cast<py::ssize_t>(d));
     view.name = name;
     return view;
 }
 
 // Refuses a length that does not agree with another one.
-inline void expect_length(const char* name, const char* what, int64_t found, const std::string& expected_by,
-                          int64_t expected) {
+inline void expect_length(const char* name, const char* what, int64_t found,
+                          const std::string& expected_by, int64_t expected) {
     if (found != expected) {
-        refuse_value(std::string(name) + " has " + std::to_string(found) + " " + what + ", " + expected_by +
-                     " " + std::to_string(expected));
+        refuse_value(std::string(name) + " has " + std::to_string(found) + " " + what + ", " +
+                     expected_by + " " + std::to_string(expected));
     }
 }
 
@@ -114,8 +126,8 @@ void expect_shape(const View<T, kDims>& view, const std::array<int64_t, kDims>& 
         for (std::size_t d = 0; d < kDims; ++d) out += (d ? ", " : "") + std::to_string(shape[d]);
         return out + (kDims == 1 ? ",)" : ")");
     };
-    refuse_value(std::string(view.name) + " has shape " + text(view.shape) + ", expected " + text(expected) +
-                 " " + because);
+    refuse_value(std::string(view.name) + " has shape " + text(view.shape) + ", expected " +
+                 text(expected) + " " + because);
 }
 
 // Memory of one argument, to find outputs that lie over inputs or over each other.

@@ -1,4 +1,5 @@
-// benchrouter._core: checks arguments, releases the GIL, calls the kernels, reports what they refused.
+// benchrouter._core: checks arguments, releases the GIL, calls the kernels, reports what they
+// refused.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -31,12 +32,14 @@ const char* const kSimdNames[] = {"scalar", "avx2", "avx512"};
 
 std::vector<std::string> simd_levels() {
     std::vector<std::string> levels;
-    for (int level = 0; level <= static_cast<int>(widest_simd()); ++level) levels.push_back(kSimdNames[level]);
+    for (int level = 0; level <= static_cast<int>(widest_simd()); ++level)
+        levels.push_back(kSimdNames[level]);
     return levels;
 }
 
 Run checked_run(int64_t threads, const std::string& simd) {
-    if (threads < 0) refuse_value("threads must be 0 (all) or more, got " + std::to_string(threads));
+    if (threads < 0)
+        refuse_value("threads must be 0 (all) or more, got " + std::to_string(threads));
     const int wanted = static_cast<int>(threads > 1024 ? 1024 : threads);
     if (simd == "auto") return {wanted, widest_simd()};
     std::string known = "'auto'";
@@ -60,7 +63,8 @@ struct Inputs {
     int64_t queries() const { return ballots.queries; }
     int64_t models() const { return outcomes.models; }
     std::vector<Extent> extents() const {
-        return {extent(neighbours), extent(weights), extent(scores), extent(bits), extent(present), extent(prior)};
+        return {extent(neighbours), extent(weights), extent(scores),
+                extent(bits),       extent(present), extent(prior)};
     }
 };
 
@@ -76,22 +80,26 @@ int64_t checked_columns(const char* name, int64_t found, int64_t columns, int64_
     return found;
 }
 
-Inputs checked_inputs(const py::handle& neighbours, const py::handle& bits, const py::handle& present,
-                      const py::handle& scores, int64_t n_models, const py::handle& prior,
-                      const py::object& k, double prior_weight, const py::handle& weights) {
+Inputs checked_inputs(const py::handle& neighbours, const py::handle& bits,
+                      const py::handle& present, const py::handle& scores, int64_t n_models,
+                      const py::handle& prior, const py::object& k, double prior_weight,
+                      const py::handle& weights) {
     Inputs in;
     in.neighbours = read<int64_t, 2>(neighbours, "neighbours");
     in.weights = read_optional<float, 2>(weights, "weights");
     in.prior = read<float, 1>(prior, "prior");
-    if (bits.is_none() == scores.is_none()) refuse_value("either bits or scores must be given, not both");
+    if (bits.is_none() == scores.is_none())
+        refuse_value("either bits or scores must be given, not both");
     if (bits.is_none()) {
         in.scores = read<float, 2>(scores, "outcomes");
         n_models = in.scores.shape[1];
     } else {
         in.bits = read<uint64_t, 2>(bits, "bits");
         in.present = read_optional<uint64_t, 2>(present, "present");
-        if (n_models < 0) refuse_value("n_models must be 0 or more, got " + std::to_string(n_models));
-        expect_length("bits", "words a row", in.bits.shape[1], std::to_string(n_models) + " models need",
+        if (n_models < 0)
+            refuse_value("n_models must be 0 or more, got " + std::to_string(n_models));
+        expect_length("bits", "words a row", in.bits.shape[1],
+                      std::to_string(n_models) + " models need",
                       n_models / 64 + (n_models % 64 != 0));
         if (!present.is_none()) expect_shape(in.present, in.bits.shape, "as bits");
     }
@@ -107,11 +115,16 @@ Inputs checked_inputs(const py::handle& neighbours, const py::handle& bits, cons
                          std::to_string(m) + "]");
         }
     }
-    const int64_t voting = checked_columns("k", k.is_none() ? columns : py::cast<int64_t>(k), columns, 65535);
-    in.ballots = {in.neighbours.data, weights.is_none() ? nullptr : in.weights.data, queries, columns, voting};
-    in.outcomes = {in.bits.data, in.present.data, in.scores.data,
+    const int64_t voting =
+        checked_columns("k", k.is_none() ? columns : py::cast<int64_t>(k), columns, 65535);
+    in.ballots = {in.neighbours.data, weights.is_none() ? nullptr : in.weights.data, queries,
+                  columns, voting};
+    in.outcomes = {in.bits.data,
+                   in.present.data,
+                   in.scores.data,
                    bits.is_none() ? in.scores.shape[0] : in.bits.shape[0],
-                   bits.is_none() ? 0 : in.bits.shape[1], n_models};
+                   bits.is_none() ? 0 : in.bits.shape[1],
+                   n_models};
     in.drawn = {in.prior.data, prior_weight};
     return in;
 }
@@ -126,8 +139,8 @@ void refuse_fault(const Fault& fault, const Inputs& in, const float* similaritie
                          std::to_string(in.outcomes.records) + "), got " +
                          std::to_string(in.ballots.ids[cell]) + at(fault.row, fault.column));
         case FaultKind::weight:
-            refuse_value("weights must be finite and at least 0, got " + number(in.ballots.weights[cell]) +
-                         at(fault.row, fault.column));
+            refuse_value("weights must be finite and at least 0, got " +
+                         number(in.ballots.weights[cell]) + at(fault.row, fault.column));
         case FaultKind::similarity:
             refuse_value("similarities must be finite where there is a neighbour, got " +
                          number(similarities[cell]) + at(fault.row, fault.column));
@@ -144,13 +157,13 @@ py::object given_or_new(const py::object& given, std::vector<py::ssize_t> shape)
     return py::array_t<T>(std::move(shape));
 }
 
-py::tuple votes_binding(const py::object& neighbours, const py::object& bits, const py::object& present,
-                        const py::object& scores, int64_t n_models, const py::object& prior,
-                        const py::object& k, double prior_weight, const py::object& weights,
-                        int64_t threads, const std::string& simd, const py::object& out_votes,
-                        const py::object& out_support) {
-    const Inputs in =
-        checked_inputs(neighbours, bits, present, scores, n_models, prior, k, prior_weight, weights);
+py::tuple votes_binding(const py::object& neighbours, const py::object& bits,
+                        const py::object& present, const py::object& scores, int64_t n_models,
+                        const py::object& prior, const py::object& k, double prior_weight,
+                        const py::object& weights, int64_t threads, const std::string& simd,
+                        const py::object& out_votes, const py::object& out_support) {
+    const Inputs in = checked_inputs(neighbours, bits, present, scores, n_models, prior, k,
+                                     prior_weight, weights);
     const Run run = checked_run(threads, simd);
     const std::array<int64_t, 2> shape{in.queries(), in.models()};
     const py::object votes_array = given_or_new<float>(out_votes, {shape[0], shape[1]});
@@ -176,8 +189,9 @@ std::vector<int64_t> order_of(const View<const int32_t, 1>& preference, int64_t 
     for (int64_t m = 0; m < models; ++m) {
         const int64_t place = preference.data[m];
         if (place < 0 || place >= models || order[static_cast<size_t>(place)] >= 0) {
-            refuse_value("preference must hold each of 0 to " + std::to_string(models - 1) + " once, got " +
-                         std::to_string(place) + (place >= 0 && place < models ? " again" : "") + " at [" +
+            refuse_value("preference must hold each of 0 to " + std::to_string(models - 1) +
+                         " once, got " + std::to_string(place) +
+                         (place >= 0 && place < models ? " again" : "") + " at [" +
                          std::to_string(m) + "]");
         }
         order[static_cast<size_t>(place)] = m;
@@ -186,7 +200,8 @@ std::vector<int64_t> order_of(const View<const int32_t, 1>& preference, int64_t 
 }
 
 // The part of a decision that only rule "s3" has.
-View<const float, 2> checked_p_table(const py::object& p_table, double start, double step, int64_t models) {
+View<const float, 2> checked_p_table(const py::object& p_table, double start, double step,
+                                     int64_t models) {
     const auto table = read<float, 2>(p_table, "p_table");
     expect_length("p_table", "columns", table.shape[1], "outcomes has models:", models);
     if (table.shape[0] < 1) refuse_value("p_table must have at least 1 row, got 0");
@@ -196,25 +211,28 @@ View<const float, 2> checked_p_table(const py::object& p_table, double start, do
     }
     for (int64_t i = 0; i < table.shape[0] * models; ++i) {
         if (!std::isfinite(table.data[i])) {
-            refuse_value("p_table must be finite, got " + number(table.data[i]) + at(i / models, i % models));
+            refuse_value("p_table must be finite, got " + number(table.data[i]) +
+                         at(i / models, i % models));
         }
     }
     return table;
 }
 
 void check_threshold(double threshold) {
-    if (!std::isfinite(threshold)) refuse_value("threshold must be finite, got " + number(threshold));
+    if (!std::isfinite(threshold))
+        refuse_value("threshold must be finite, got " + number(threshold));
 }
 
 py::tuple decide_binding(const py::object& neighbours, const py::object& similarities,
-                         const py::object& bits, const py::object& present, const py::object& scores,
-                         int64_t n_models, const py::object& prior, const py::object& preference,
-                         const py::object& k, int64_t kappa, const std::string& rule, double prior_weight,
-                         double threshold, const py::object& p_table, double p_start, double p_step,
+                         const py::object& bits, const py::object& present,
+                         const py::object& scores, int64_t n_models, const py::object& prior,
+                         const py::object& preference, const py::object& k, int64_t kappa,
+                         const std::string& rule, double prior_weight, double threshold,
+                         const py::object& p_table, double p_start, double p_step,
                          double distance_limit, int64_t fallback_model, const py::object& weights,
                          int64_t threads, const std::string& simd, const py::object& out) {
-    const Inputs in =
-        checked_inputs(neighbours, bits, present, scores, n_models, prior, k, prior_weight, weights);
+    const Inputs in = checked_inputs(neighbours, bits, present, scores, n_models, prior, k,
+                                     prior_weight, weights);
     const int64_t models = in.models();
     if (models < 1) refuse_value("outcomes must have at least 1 model to decide, got 0");
     const auto similarities_view = read<float, 2>(similarities, "similarities");
@@ -222,9 +240,11 @@ py::tuple decide_binding(const py::object& neighbours, const py::object& similar
     const auto preference_view = read<int32_t, 1>(preference, "preference");
     const std::vector<int64_t> order = order_of(preference_view, models);
     checked_columns("kappa", kappa, in.ballots.columns, INT64_MAX);
-    if (rule != "mean" && rule != "s3") refuse_value("rule must be 'mean' or 's3', got '" + rule + "'");
+    if (rule != "mean" && rule != "s3")
+        refuse_value("rule must be 'mean' or 's3', got '" + rule + "'");
     const bool is_s3 = rule == "s3";
-    if (!is_s3 && !p_table.is_none()) refuse_value("p_table is for rule 's3', got it with rule 'mean'");
+    if (!is_s3 && !p_table.is_none())
+        refuse_value("p_table is for rule 's3', got it with rule 'mean'");
     View<const float, 2> table;
     if (is_s3) table = checked_p_table(p_table, p_start, p_step, models);
     check_threshold(threshold);
@@ -236,14 +256,15 @@ py::tuple decide_binding(const py::object& neighbours, const py::object& similar
     const Run run = checked_run(threads, simd);
 
     const std::array<int64_t, 1> shape{in.queries()};
-    py::tuple given = out.is_none() ? py::make_tuple(py::none(), py::none(), py::none(), py::none(), py::none())
-                                    : py::tuple(out);
-    if (given.size() != 5) refuse_value("out must hold 5 arrays, got " + std::to_string(given.size()));
-    const py::object arrays[] = {given_or_new<int32_t>(given[0], {shape[0]}),
-                                 given_or_new<float>(given[1], {shape[0]}),
-                                 given_or_new<float>(given[2], {shape[0]}),
-                                 given_or_new<float>(given[3], {shape[0]}),
-                                 given_or_new<bool>(given[4], {shape[0]})};
+    py::tuple given =
+        out.is_none() ? py::make_tuple(py::none(), py::none(), py::none(), py::none(), py::none())
+                      : py::tuple(out);
+    if (given.size() != 5)
+        refuse_value("out must hold 5 arrays, got " + std::to_string(given.size()));
+    const py::object arrays[] = {
+        given_or_new<int32_t>(given[0], {shape[0]}), given_or_new<float>(given[1], {shape[0]}),
+        given_or_new<float>(given[2], {shape[0]}), given_or_new<float>(given[3], {shape[0]}),
+        given_or_new<bool>(given[4], {shape[0]})};
     const auto model_view = write<int32_t, 1>(arrays[0], "out.model");
     const auto score_view = write<float, 1>(arrays[1], "out.score");
     const auto margin_view = write<float, 1>(arrays[2], "out.margin");
@@ -258,8 +279,8 @@ py::tuple decide_binding(const py::object& neighbours, const py::object& similar
     inputs.push_back(extent(similarities_view));
     inputs.push_back(extent(preference_view));
     inputs.push_back(extent(table));
-    refuse_overlap({extent(model_view), extent(score_view), extent(margin_view), extent(distance_view),
-                    extent(fallback_view)},
+    refuse_overlap({extent(model_view), extent(score_view), extent(margin_view),
+                    extent(distance_view), extent(fallback_view)},
                    inputs);
 
     const Decision decision{is_s3 ? Rule::s3 : Rule::mean,
@@ -286,10 +307,11 @@ py::tuple decide_binding(const py::object& neighbours, const py::object& similar
 
 py::tuple task_scores_binding(const py::object& neighbours, const py::object& bits,
                               const py::object& present, const py::object& scores, int64_t n_models,
-                              const py::object& offsets, const py::object& prior, const py::object& k,
-                              double threshold, const py::object& weights, int64_t threads,
-                              const std::string& simd) {
-    const Inputs in = checked_inputs(neighbours, bits, present, scores, n_models, prior, k, 0.0, weights);
+                              const py::object& offsets, const py::object& prior,
+                              const py::object& k, double threshold, const py::object& weights,
+                              int64_t threads, const std::string& simd) {
+    const Inputs in =
+        checked_inputs(neighbours, bits, present, scores, n_models, prior, k, 0.0, weights);
     const auto offsets_view = read<int64_t, 1>(offsets, "offsets");
     const int64_t tasks = offsets_view.shape[0] - 1;
     if (tasks < 0) refuse_value("offsets must hold at least 1 value, got 0");
@@ -315,19 +337,23 @@ py::tuple task_scores_binding(const py::object& neighbours, const py::object& bi
     Fault fault;
     {
         const py::gil_scoped_release released;
-        fault = task_scores(in.ballots, in.outcomes, in.drawn, offsets_view.data, tasks, threshold, out, run);
+        fault = task_scores(in.ballots, in.outcomes, in.drawn, offsets_view.data, tasks, threshold,
+                            out, run);
     }
     refuse_fault(fault, in, nullptr);
     return py::make_tuple(s1, s2, support);
 }
 
-py::tuple rank_binding(const py::object& queries, const py::object& records, const py::object& candidates,
-                       int64_t k, int64_t threads, const std::string& simd) {
+py::tuple rank_binding(const py::object& queries, const py::object& records,
+                       const py::object& candidates, int64_t k, int64_t threads,
+                       const std::string& simd) {
     const auto queries_view = read<float, 2>(queries, "queries");
     const auto records_view = read<float, 2>(records, "records");
     const auto candidates_view = read<int64_t, 2>(candidates, "candidates");
-    expect_length("queries", "dimensions", queries_view.shape[1], "records have", records_view.shape[1]);
-    expect_length("candidates", "rows", candidates_view.shape[0], "queries has", queries_view.shape[0]);
+    expect_length("queries", "dimensions", queries_view.shape[1], "records have",
+                  records_view.shape[1]);
+    expect_length("candidates", "rows", candidates_view.shape[0], "queries has",
+                  queries_view.shape[0]);
     if (k < 0) refuse_value("k must be 0 or more, got " + std::to_string(k));
     const Run run = checked_run(threads, simd);
     const int64_t n_queries = queries_view.shape[0];
@@ -342,14 +368,15 @@ py::tuple rank_binding(const py::object& queries, const py::object& records, con
                      const_cast<float*>(similarities.data()), run);
     }
     if (fault.kind == FaultKind::id) {
-        refuse_value("candidates must be -1 (none) or a record number in [0, " +
-                     std::to_string(records_view.shape[0]) + "), got " +
-                     std::to_string(candidates_view.data[fault.row * ballots.columns + fault.column]) +
-                     at(fault.row, fault.column));
+        refuse_value(
+            "candidates must be -1 (none) or a record number in [0, " +
+            std::to_string(records_view.shape[0]) + "), got " +
+            std::to_string(candidates_view.data[fault.row * ballots.columns + fault.column]) +
+            at(fault.row, fault.column));
     }
     if (fault.kind == FaultKind::similarity) {
-        refuse_value("similarities must be finite, got none for query " + std::to_string(fault.row) +
-                     " and record " + std::to_string(fault.column));
+        refuse_value("similarities must be finite, got none for query " +
+                     std::to_string(fault.row) + " and record " + std::to_string(fault.column));
     }
     return py::make_tuple(ids, similarities);
 }
@@ -364,21 +391,23 @@ PYBIND11_MODULE(_core, module) {
     module.attr("sanitized") = false;
 #endif
     module.attr("task_block") = kTaskBlock;
-    module.def("simd_levels", &simd_levels, "Instruction sets that this machine runs, narrowest first.");
+    module.def("simd_levels", &simd_levels,
+               "Instruction sets that this machine runs, narrowest first.");
     module.def("votes", &votes_binding, py::arg("neighbours"), py::arg("bits"), py::arg("present"),
-               py::arg("scores"), py::arg("n_models"), py::arg("prior"), py::arg("k"), py::arg("prior_weight"),
-               py::arg("weights"), py::arg("threads"), py::arg("simd"), py::arg("out_votes"),
-               py::arg("out_support"));
-    module.def("decide", &decide_binding, py::arg("neighbours"), py::arg("similarities"), py::arg("bits"),
-               py::arg("present"), py::arg("scores"), py::arg("n_models"), py::arg("prior"),
-               py::arg("preference"), py::arg("k"), py::arg("kappa"), py::arg("rule"),
-               py::arg("prior_weight"), py::arg("threshold"), py::arg("p_table"), py::arg("p_start"),
-               py::arg("p_step"), py::arg("distance_limit"), py::arg("fallback_model"), py::arg("weights"),
-               py::arg("threads"), py::arg("simd"), py::arg("out"));
+               py::arg("scores"), py::arg("n_models"), py::arg("prior"), py::arg("k"),
+               py::arg("prior_weight"), py::arg("weights"), py::arg("threads"), py::arg("simd"),
+               py::arg("out_votes"), py::arg("out_support"));
+    module.def("decide", &decide_binding, py::arg("neighbours"), py::arg("similarities"),
+               py::arg("bits"), py::arg("present"), py::arg("scores"), py::arg("n_models"),
+               py::arg("prior"), py::arg("preference"), py::arg("k"), py::arg("kappa"),
+               py::arg("rule"), py::arg("prior_weight"), py::arg("threshold"), py::arg("p_table"),
+               py::arg("p_start"), py::arg("p_step"), py::arg("distance_limit"),
+               py::arg("fallback_model"), py::arg("weights"), py::arg("threads"), py::arg("simd"),
+               py::arg("out"));
     module.def("task_scores", &task_scores_binding, py::arg("neighbours"), py::arg("bits"),
                py::arg("present"), py::arg("scores"), py::arg("n_models"), py::arg("offsets"),
-               py::arg("prior"), py::arg("k"), py::arg("threshold"), py::arg("weights"), py::arg("threads"),
-               py::arg("simd"));
+               py::arg("prior"), py::arg("k"), py::arg("threshold"), py::arg("weights"),
+               py::arg("threads"), py::arg("simd"));
     module.def("rank", &rank_binding, py::arg("queries"), py::arg("records"), py::arg("candidates"),
                py::arg("k"), py::arg("threads"), py::arg("simd") = "auto");
 }

@@ -1,7 +1,8 @@
 // The loops over queries. Included once per instruction set by level_*.cpp, which define BR_LEVEL.
 //
 // Everything but the table at the end has internal linkage, and no function of the standard library
-// is instantiated here: nothing that was compiled for AVX-512 may be called on a machine without it.
+// is instantiated here: nothing that was compiled for AVX-512 may be called on a machine without
+// it.
 
 #include <string.h>
 
@@ -22,10 +23,13 @@ struct Checked {
     bool holes;  // some id is -1
 };
 
-inline bool is_number(double x) { return x - x == 0.0; }
+inline bool is_number(double x) {
+    return x - x == 0.0;
+}
 
 // Refuses ids outside [-1, records) among the first `used` columns.
-Checked check_ids(const Ballots& ballots, int64_t records, int64_t used, int64_t begin, int64_t end) {
+Checked check_ids(const Ballots& ballots, int64_t records, int64_t used, int64_t begin,
+                  int64_t end) {
     const int64_t columns = ballots.columns;
     const bool whole = used == columns;
     const int64_t rows = whole ? 1 : end - begin;
@@ -62,7 +66,8 @@ Fault check_weights(const Ballots& ballots, int64_t begin, int64_t end) {
 }
 
 // Refuses similarities that are not finite where there is a neighbour.
-Fault check_similarities(const Ballots& ballots, const Decision& decision, int64_t begin, int64_t end) {
+Fault check_similarities(const Ballots& ballots, const Decision& decision, int64_t begin,
+                         int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
         for (int64_t j = 0; j < decision.kappa; ++j) {
             const int64_t at = i * ballots.columns + j;
@@ -92,8 +97,8 @@ inline void count_bits(const uint64_t* bits, const uint64_t* mask, int64_t words
     _mm512_storeu_si512(counts, sums);
 #elif defined(__AVX2__)
     const __m256i bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201ull));
-    const __m256i spread = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202,
-                                              0x0303030303030303);
+    const __m256i spread =
+        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
     __m256i low = _mm256_setzero_si256(), high = low;
     for (int64_t j = 0; j < k; ++j) {
         if (ids[j] < 0) continue;
@@ -131,8 +136,8 @@ inline void count_bits(const uint64_t* bits, const uint64_t* mask, int64_t words
 // Byte counters hold 255; longer lists are counted in pieces.
 constexpr int64_t kByteCount = 255;
 
-void count_long(const Outcomes& outcomes, const uint64_t* bits, const uint64_t* mask, const int64_t* ids,
-                int64_t k, int32_t* counts) {
+void count_long(const Outcomes& outcomes, const uint64_t* bits, const uint64_t* mask,
+                const int64_t* ids, int64_t k, int32_t* counts) {
     for (int64_t word = 0; word < outcomes.words; ++word) {
         int32_t* of_word = counts + 64 * word;
         for (int i = 0; i < 64; ++i) of_word[i] = 0;
@@ -168,8 +173,8 @@ void tally_counts(const Outcomes& outcomes, const int64_t* ids, int64_t k, Scrat
     }
 }
 
-void tally_weighted_bits(const Outcomes& outcomes, const int64_t* ids, const float* weights, int64_t k,
-                         Scratch& scratch) {
+void tally_weighted_bits(const Outcomes& outcomes, const int64_t* ids, const float* weights,
+                         int64_t k, Scratch& scratch) {
     for (int64_t j = 0; j < k; ++j) {
         if (ids[j] < 0) continue;
         const double w = weights[j];
@@ -248,8 +253,8 @@ Fault tally(const Ballots& ballots, const Outcomes& outcomes, int64_t query, Scr
 // The votes of one query in float64, after tally().
 void value_votes(const Outcomes& outcomes, double prior_weight, Scratch& scratch) {
     for (int64_t m = 0; m < outcomes.models; ++m) {
-        scratch.value[m] =
-            vote(scratch.sum[m], scratch.total[m], scratch.support[m], scratch.prior[m], prior_weight);
+        scratch.value[m] = vote(scratch.sum[m], scratch.total[m], scratch.support[m],
+                                scratch.prior[m], prior_weight);
     }
 }
 
@@ -282,11 +287,13 @@ void copy_out(void* to, const void* from, int64_t bytes, bool stream) {
             int64_t at = head;
             for (; at + 64 <= bytes; at += 64) {
 #if defined(__AVX512F__)
-                _mm512_stream_si512(reinterpret_cast<__m512i*>(out + at), _mm512_loadu_si512(in + at));
+                _mm512_stream_si512(reinterpret_cast<__m512i*>(out + at),
+                                    _mm512_loadu_si512(in + at));
 #else
                 for (int part = 0; part < 64; part += 16) {
-                    _mm_stream_si128(reinterpret_cast<__m128i*>(out + at + part),
-                                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + at + part)));
+                    _mm_stream_si128(
+                        reinterpret_cast<__m128i*>(out + at + part),
+                        _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + at + part)));
                 }
 #endif
             }
@@ -312,9 +319,11 @@ void count_block(const Ballots& ballots, const Outcomes& outcomes, int64_t begin
         const int32_t found = kPresent ? 0 : count_neighbours(ids, k);
         for (int64_t word = 0; word < words; ++word) {
             uint8_t correct[64], present[64];
-            count_bits(outcomes.bits, kPresent ? outcomes.present : nullptr, words, word, ids, k, correct);
+            count_bits(outcomes.bits, kPresent ? outcomes.present : nullptr, words, word, ids, k,
+                       correct);
             if (kPresent) count_bits(outcomes.present, nullptr, words, word, ids, k, present);
-            for (int64_t group = 64 * word; group < outcomes.models && group < 64 * word + 64; group += 16) {
+            for (int64_t group = 64 * word; group < outcomes.models && group < 64 * word + 64;
+                 group += 16) {
                 for (int m = 0; m < 16; ++m) {
                     const int32_t there = kPresent ? present[group % 64 + m] : found;
                     votes[group + m] =
@@ -363,8 +372,8 @@ void look_up_block(const Ballots& ballots, const Outcomes& outcomes, int64_t beg
 }
 #endif
 
-Fault tally_block(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior, int64_t begin,
-                  int64_t end, Scratch& scratch) {
+Fault tally_block(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
+                  int64_t begin, int64_t end, Scratch& scratch) {
     for (int64_t i = begin; i < end; ++i) {
         const Fault fault = tally(ballots, outcomes, i, scratch);
         if (fault.kind != FaultKind::none) return fault;
@@ -392,7 +401,8 @@ Fault votes(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior
         if (weights.kind != FaultKind::none) return weights;
         bool looked_up = false;
 #if defined(__AVX512BW__)
-        looked_up = counted && !outcomes.present && !ids.holes && ballots.k <= kTableVotes && ballots.k > 0;
+        looked_up =
+            counted && !outcomes.present && !ids.holes && ballots.k <= kTableVotes && ballots.k > 0;
         if (looked_up) {
             outcomes.words == 1 ? look_up_block<true>(ballots, outcomes, from, to, scratch)
                                 : look_up_block<false>(ballots, outcomes, from, to, scratch);
@@ -482,7 +492,8 @@ void choose(const Outcomes& outcomes, const Decision& decision, double u, int64_
 }
 
 Fault decide(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
-             const Decision& decision, int64_t begin, int64_t end, const Chosen& out, Scratch& scratch) {
+             const Decision& decision, int64_t begin, int64_t end, const Chosen& out,
+             Scratch& scratch) {
     constexpr int64_t step = 128;
     const int64_t used = ballots.k > decision.kappa ? ballots.k : decision.kappa;
     const double prior_weight = decision.rule == Rule::s3 ? 0.0 : prior.weight;

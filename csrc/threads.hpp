@@ -32,7 +32,8 @@ inline int threads_for(int asked, int64_t chunks) {
     return static_cast<int>(wanted < chunks ? wanted : (chunks > 0 ? chunks : 1));
 }
 
-// Calls body(chunk, thread) -> Fault for each chunk; the calling thread is thread 0. Body must not throw.
+// Calls body(chunk, thread) -> Fault for each chunk; the calling thread is thread 0. Body must not
+// throw.
 template <class Body>
 Fault for_chunks(int64_t chunks, int threads, const Body& body) {
     std::atomic<int64_t> next{0};

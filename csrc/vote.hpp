@@ -35,8 +35,9 @@ BR_HD double add(double a, double b) {
 // The floor of a cosine distance (METHOD.md, "Words").
 constexpr double kSmallestDistance = 1e-7;
 
-// One model's vote: the weighted mean of the present outcomes, drawn by `prior_weight` pseudo-records
-// towards the prior; the prior itself where nothing is present, or where all that is weighs nothing.
+// One model's vote: the weighted mean of the present outcomes, drawn by `prior_weight`
+// pseudo-records towards the prior; the prior itself where nothing is present, or where all that is
+// weighs nothing.
 BR_HD double vote(double sum, double total, int32_t support, double prior, double prior_weight) {
     const double weight = add(total, prior_weight);
     const bool empty = (support == 0) | (weight == 0.0);
@@ -45,7 +46,8 @@ BR_HD double vote(double sum, double total, int32_t support, double prior, doubl
 }
 
 // The vote of counted 0/1 outcomes without a prior. Both counts are at most 65535, so this float32
-// quotient equals the float64 quotient rounded once (53 >= 2 * 24 + 2: double rounding is innocuous).
+// quotient equals the float64 quotient rounded once (53 >= 2 * 24 + 2: double rounding is
+// innocuous).
 BR_HD float vote_of_counts(int32_t correct, int32_t support, float prior) {
     const float mean = static_cast<float>(correct) / static_cast<float>(support == 0 ? 1 : support);
     return support == 0 ? prior : mean;
@@ -59,7 +61,9 @@ BR_HD double distance(float similarity) {
 
 // S3 of one query and model (arXiv 2309.15789, eq. 7, with the predictor's 0/1 answer):
 // the chance of success, when the predictor is right with chance p.
-BR_HD double s3(bool predicted, double p) { return predicted ? p : add(1.0, -p); }
+BR_HD double s3(bool predicted, double p) {
+    return predicted ? p : add(1.0, -p);
+}
 
 // A table over an even grid: row i holds the values at start + i * step.
 struct Grid {

@@ -23,7 +23,8 @@ class Workspace {
 public:
     Workspace(const Outcomes& outcomes, const Prior& prior, int threads) {
         const size_t models = static_cast<size_t>(padded_models(outcomes.models));
-        const size_t block = static_cast<size_t>(block_queries(outcomes.models) * outcomes.models) + kModelGroup;
+        const size_t block =
+            static_cast<size_t>(block_queries(outcomes.models) * outcomes.models) + kModelGroup;
         prior_.assign(models, 0.0f);
         std::copy(prior.mean, prior.mean + outcomes.models, prior_.begin());
         for (int t = 0; t < threads; ++t) {
@@ -117,10 +118,12 @@ Fault decide(const Ballots& ballots, const Outcomes& outcomes, const Prior& prio
 }
 
 Fault task_scores(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
-                  const int64_t* offsets, int64_t tasks, double threshold, const TaskScores& out, Run run) {
+                  const int64_t* offsets, int64_t tasks, double threshold, const TaskScores& out,
+                  Run run) {
     const Kernels& kernels = kernels_of(run.simd);
     const int64_t models = outcomes.models;
-    // Blocks of task i are first[i] .. first[i + 1]; a task of one block is summed where it ends up.
+    // Blocks of task i are first[i] .. first[i + 1]; a task of one block is summed where it ends
+    // up.
     std::vector<int64_t> first(static_cast<size_t>(tasks) + 1), task_of;
     std::vector<int64_t> partial(static_cast<size_t>(tasks));
     int64_t partials = 0;
@@ -217,7 +220,8 @@ Fault rank(const Ballots& candidates, const float* queries, const float* records
                 room.best[static_cast<size_t>(c)] = {similarity, id};
             }
             const int64_t kept = std::min(k, count);
-            std::partial_sort(room.best.begin(), room.best.begin() + kept, room.best.begin() + count,
+            std::partial_sort(room.best.begin(), room.best.begin() + kept,
+                              room.best.begin() + count,
                               [](const Candidate& a, const Candidate& b) {
                                   return a.similarity > b.similarity ||
                                          (a.similarity == b.similarity && a.id < b.id);

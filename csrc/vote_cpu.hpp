@@ -1,5 +1,6 @@
 // What the CPU can do with neighbours: raw pointers in, raw pointers out, faults returned by value.
-// Shapes have been checked by the caller (bindings.cpp); values are checked here, before they are used.
+// Shapes have been checked by the caller (bindings.cpp); values are checked here, before they are
+// used.
 #pragma once
 
 #include <cstdint>
@@ -65,7 +66,8 @@ struct TaskScores {
     int64_t* support;  // (tasks, models)
 };
 
-// The first value, in row order, that a computation refused; what it wrote until then is unspecified.
+// The first value, in row order, that a computation refused; what it wrote until then is
+// unspecified.
 enum class FaultKind { none, id, weight, similarity, score };
 struct Fault {
     FaultKind kind = FaultKind::none;
@@ -84,8 +86,8 @@ Fault decide(const Ballots&, const Outcomes&, const Prior&, const Decision&, con
 
 // Queries of a task are summed in blocks of kTaskBlock, so that the sums depend on nothing else.
 constexpr int64_t kTaskBlock = 1024;
-Fault task_scores(const Ballots&, const Outcomes&, const Prior&, const int64_t* offsets, int64_t tasks,
-                  double threshold, const TaskScores&, Run);
+Fault task_scores(const Ballots&, const Outcomes&, const Prior&, const int64_t* offsets,
+                  int64_t tasks, double threshold, const TaskScores&, Run);
 
 // The best k of each query's candidates by float64 inner product (Ballots.ids = candidates).
 Fault rank(const Ballots& candidates, const float* queries, const float* records, int64_t n_records,
