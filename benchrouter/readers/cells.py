@@ -1,0 +1,158 @@
+"""Cells of a column as numbers or text, with a mask of those that are neither."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.readers.source import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Trimmed from both ends before a cell counts as empty; the same set as in table.py.
+BLANK = " \t\n\r\x0b\x0c"
+MISSING_TEXT = ("", "nan", "null", "na")
+NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?inf(inity)?$"
+INTEGER = r"^[+-]?[0-9]+$"
+
+
+def numbers(source: Source, column: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Read a column as numbers.
+
+    Returns
+    -------
+    values : float32 array, shape (n_rows,)
+        NaN where the cell is null, NaN, or (as text) empty, "NaN", "null" or "NA". True and
+        false are 1 and 0.
+    bad : bool array, shape (n_rows,)
+        Cells that are no number, or an infinite one, or too large for float32.
+    """
+    import pyarrow as pa
+
+    cells = source.load(column)
+    kind = cells.type
+    if pa.types.is_null(kind):
+        return np.full(source.n_rows, np.nan, np.float32), np.zeros(source.n_rows, bool)
+    if pa.types.is_dictionary(kind):
+        cells = cells.cast(kind.value_type)
+        kind = kind.value_type
+    if _is_string(kind):
+        return _numbers_of_text(cells)
+    if pa.types.is_boolean(kind):
+        cells = cells.cast(pa.uint8())
+    elif pa.types.is_decimal(kind):
+        cells = cells.cast(pa.float64())
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return np.full(source.n_rows, np.nan, np.float32), _present(cells)
+    values = cells.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+    values = np.asarray(values, dtype=np.float32)
+    return values, np.isinf(values)
+
+
+def is_numeric(source: Source, column: str) -> bool:
+    """Tell whether a column holds numbers by its type or, in a CSV, in at least one cell."""
+    import pyarrow as pa
+
+    kind = source.columns[column]
+    if column in source.untyped:
+        values, _ = numbers(source, column)
+        return not bool(np.all(np.isnan(values)))
+    return bool(
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_boolean(kind)
+    )
+
+
+def texts(
+    source: Source, column: str, *, integers: bool = True
+) -> tuple[pa.LargeStringArray, NDArray[np.bool_]]:
+    """Read a column as text.
+
+    Parameters
+    ----------
+    source : Source
+        Where the column lies.
+    column : str
+        Its name.
+    integers : bool
+        Whether whole numbers are taken as their digits.
+
+    Returns
+    -------
+    values : large string array, length n_rows
+        Null where the cell is missing or blank.
+    bad : bool array, shape (n_rows,)
+        Cells that are missing or blank, and cells of mixed columns that are not text.
+
+    Raises
+    ------
+    ValueError
+        If the whole column is of another kind.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    cells = source.load(column)
+    kind = cells.type.value_type if pa.types.is_dictionary(cells.type) else cells.type
+    whole = integers and pa.types.is_integer(kind)
+    if not (_is_string(kind) or whole or pa.types.is_null(kind)):
+        expected = "text or whole numbers" if integers else "text"
+        raise ValueError(
+            f"{source.name}: column {column!r} holds {kind} ({source.cell(column, 0)} in its "
+            f"first row), expected {expected}"
+        )
+    values = _combined(cells.cast(kind).cast(pa.large_string()))
+    bad = _mask(pc.equal(pc.utf8_length(pc.utf8_trim(values, characters=BLANK)), 0), null=True)
+    if column in source.not_text:
+        foreign = source.not_text[column]
+        if integers:
+            foreign = foreign & ~_mask(pc.match_substring_regex(values, INTEGER), null=True)
+        bad = bad | foreign
+    if bad.any():
+        values = pc.if_else(pa.array(bad), None, values)
+    return values, bad
+
+
+def _numbers_of_text(cells: pa.ChunkedArray) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = pc.ascii_lower(pc.utf8_trim(_combined(cells.cast(pa.large_string())), characters=BLANK))
+    missing = pc.is_in(text, value_set=pa.array(MISSING_TEXT, pa.large_string()))
+    text = pc.if_else(missing, None, text)
+    text = pc.if_else(pc.equal(text, "true"), "1", pc.if_else(pc.equal(text, "false"), "0", text))
+    number = pc.match_substring_regex(text, NUMBER)
+    bad = ~_mask(number, null=True)
+    values = pc.if_else(number, text, None).cast(pa.float32()).to_numpy(zero_copy_only=False)
+    values = np.asarray(values, dtype=np.float32)
+    return values, bad | np.isinf(values)
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _combined(cells: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """One array; a chunked array of large strings always fits."""
+    import pyarrow as pa
+
+    if not isinstance(cells, pa.ChunkedArray):
+        return cells
+    return pa.concat_arrays(cells.chunks) if cells.num_chunks else pa.array([], cells.type)
+
+
+def _mask(flags: pa.Array, *, null: bool) -> NDArray[np.bool_]:
+    return np.asarray(flags.fill_null(null).to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def _present(cells: pa.ChunkedArray) -> NDArray[np.bool_]:
+    return np.asarray(cells.is_valid().to_numpy(), dtype=bool)

@@ -1,0 +1,242 @@
+"""Parquet, CSV and JSONL files as sources; the suffix decides."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.readers.jsonl import read_jsonl
+from benchrouter.readers.source import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
+
+
+def split_suffix(path: Path) -> tuple[str, str]:
+    """Split a file's name into its stem and its known suffix.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is none of `SUFFIXES`.
+    """
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if path.name.lower().endswith(suffix) and len(path.name) > len(suffix):
+            return path.name[: -len(suffix)], suffix
+    raise ValueError(f"{path}: found suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
+
+
+def open_source(path: Path) -> Source:
+    """Open one file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is empty, is not what its suffix says, or names a column twice.
+    """
+    stem, suffix = split_suffix(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty: found 0 bytes")
+    if suffix == ".parquet":
+        source = _open_parquet(path, stem)
+    elif suffix.startswith(".csv"):
+        source = _open_csv(path, stem)
+    else:
+        with open_bytes(path) as lines:
+            source = read_jsonl(lines, name=str(path), stem=stem)
+    if source.n_positions == 0:
+        raise ValueError(f"{path} is empty: found no data row")
+    return source
+
+
+def source_of_arrow(table: pa.Table, name: str = "table") -> Source:
+    """Take a pyarrow table in memory as a source.
+
+    Raises
+    ------
+    TypeError
+        If `table` is not a pyarrow table.
+    ValueError
+        If it has no row, or names a column twice.
+    """
+    import pyarrow as pa
+
+    if not isinstance(table, pa.Table):
+        raise TypeError(f"table must be a pyarrow.Table, got {type(table).__name__}")
+    check_distinct(name, table.schema.names)
+    if table.num_rows == 0:
+        raise ValueError(f"{name} is empty: found no data row")
+    return Source(
+        name=name,
+        stem=name,
+        columns=dict(zip(table.schema.names, table.schema.types, strict=True)),
+        load=table.column,
+        positions=np.arange(table.num_rows, dtype=np.int64),
+        n_positions=table.num_rows,
+    )
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a plain or gzipped file for reading bytes."""
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
+
+
+def check_distinct(name: str, columns: list[str]) -> None:
+    """Refuse two columns of one name."""
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise ValueError(f"{name}: found several columns named {twice[0]!r}, expected one")
+
+
+def _open_parquet(path: Path, stem: str) -> Source:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
+    check_distinct(str(path), schema.names)
+
+    # Messages about one column look at it row by row; more columns would only fill memory.
+    @lru_cache(maxsize=1)
+    def load(column: str) -> pa.ChunkedArray:
+        try:
+            return file.read(columns=[column]).column(column)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{path}, column {column!r} cannot be read: {error}") from error
+
+    n_rows = file.metadata.num_rows
+    return Source(
+        name=str(path),
+        stem=stem,
+        columns=dict(zip(schema.names, schema.types, strict=True)),
+        load=load,
+        positions=np.arange(n_rows, dtype=np.int64),
+        n_positions=n_rows,
+    )
+
+
+def _open_csv(path: Path, stem: str) -> Source:
+    import pyarrow as pa
+    import pyarrow.csv as arrow_csv
+
+    names = _csv_header(path)
+    check_distinct(str(path), names)
+    ragged: list[tuple[int, str]] = []
+
+    def note(row: Any) -> str:
+        # Arrow counts the header as row 1; positions count data rows from 0.
+        position = row.number - 2
+        ragged.append(
+            (position, f"found {row.actual_columns} fields, expected {row.expected_columns}")
+        )
+        return "skip"
+
+    try:
+        table = arrow_csv.read_csv(
+            path,
+            # Row numbers of ragged rows are only told without threads.
+            read_options=arrow_csv.ReadOptions(use_threads=False),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+            # Text as it stands: "007" is a sample_id, and "NA" may be a prompt.
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.large_string()), strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}{_undecodable(path)}: {error}") from error
+    _check_quotes(path, table)
+    n_positions = table.num_rows + len(ragged)
+    readable = np.ones(n_positions, dtype=bool)
+    readable[[position for position, _ in ragged]] = False
+    return Source(
+        name=str(path),
+        stem=stem,
+        columns=dict(zip(table.schema.names, table.schema.types, strict=True)),
+        load=table.column,
+        positions=np.flatnonzero(readable),
+        n_positions=n_positions,
+        untyped=frozenset(names),
+        lines=_csv_lines(path, n_positions),
+        unreadable=tuple(ragged),
+    )
+
+
+def _csv_header(path: Path) -> list[str]:
+    with open_bytes(path) as file:
+        try:
+            for row in csv.reader(_decoded(file)):
+                if row:
+                    return row
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path}: the header cannot be read: {error}") from error
+    raise ValueError(f"{path} is empty: found no header")
+
+
+def _decoded(file: IO[bytes]) -> Iterator[str]:
+    """Lines as text, cut at line feeds only, without a byte-order mark."""
+    for number, line in enumerate(file):
+        yield line.decode("utf-8-sig" if number == 0 else "utf-8")
+
+
+def _csv_lines(path: Path, n_positions: int) -> Callable[[], NDArray[np.int64] | None]:
+    """First line of every data row; None unless Python's reader counts the same rows."""
+
+    @lru_cache(maxsize=1)
+    def lines() -> NDArray[np.int64] | None:
+        starts = []
+        try:
+            with open_bytes(path) as file:
+                reader = csv.reader(_decoded(file))
+                start = 1
+                for row in reader:
+                    if row:
+                        starts.append(start)
+                    start = reader.line_num + 1
+        except csv.Error:
+            return None
+        data = np.array(starts[1:], dtype=np.int64)
+        return data if len(data) == n_positions else None
+
+    return lines
+
+
+def _undecodable(path: Path) -> str:
+    """Return ", line N" of the first line that is not UTF-8, or nothing."""
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return f", line {number}"
+    return ""
+
+
+def _check_quotes(path: Path, table: pa.Table) -> None:
+    """Refuse a last field that swallowed the rest of the file for want of a closing quote."""
+    if table.num_rows == 0 or table.num_columns == 0:
+        return
+    last = table.column(table.num_columns - 1)[table.num_rows - 1].as_py()
+    if "\n" not in last:
+        return
+    with open_bytes(path) as file:
+        n_quotes = sum(line.count(b'"') for line in file)
+    if n_quotes % 2:
+        raise ValueError(
+            f"{path}, row {table.num_rows}: found an opening quote without a closing one"
+        )

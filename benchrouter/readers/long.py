@@ -1,0 +1,191 @@
+"""Long tables: a row is one model's score on one record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.readers.bad_rows import BadRows
+from benchrouter.readers.cells import numbers, texts
+from benchrouter.readers.names import require
+from benchrouter.readers.part import Part, distinct, encode, key_codes
+from benchrouter.readers.sidecar import Sidecar
+from benchrouter.readers.source import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, on_error: str) -> Part:
+    """Read a long source.
+
+    Parameters
+    ----------
+    source : Source
+        Rows of (model, dataset, sample_id, prompt, score[, cost_usd, log_likelihood]).
+    sidecar : Sidecar
+        What lay beside it.
+    names : dict of str to str
+        Our names to the columns of the source.
+    on_error : str
+        "raise" or "skip": then a bad row is left out, not its record.
+
+    Returns
+    -------
+    Part
+        Records and models in the order of their first appearance.
+
+    Raises
+    ------
+    ValueError
+        Names the row and what was found.
+    """
+    # Without a sample_id nothing says which rows are of one record.
+    for ours in ("model", "sample_id", "prompt", "score"):
+        require(source, ours, names.get(ours, ours))
+    bad = BadRows(source, on_error)
+    datasets = _keys(source, names, "dataset", bad)
+    sample_ids = _keys(source, names, "sample_id", bad)
+    keys = key_codes(datasets, sample_ids)
+    first, record = _records(keys)
+
+    models = _keys(source, names, "model", bad)
+    model, model_names = encode(models)
+    prompt = _prompts(source, names, record, len(first), bad)
+    scores = _values(source, names, "score", bad)
+    costs = _values(source, names, "cost_usd", bad)
+    log_likelihoods = _values(source, names, "log_likelihood", bad)
+    cell = record * max(len(model_names), 1) + model
+    _mark_duplicates(source, datasets, sample_ids, models, cell, bad)
+
+    rows = np.flatnonzero(bad.keep)
+    kept, number = np.unique(record[rows], return_inverse=True)
+    used, column = np.unique(model[rows], return_inverse=True)
+    shape = (len(kept), len(used))
+
+    def matrix(values: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        if values is None:
+            return None
+        filled = np.full(shape, np.nan, dtype=np.float32)
+        filled[number, column] = values[rows]
+        return filled
+
+    def place(at_record: int, at_model: int | None) -> str:
+        here = number == at_record
+        if at_model is not None:
+            here &= column == at_model
+        return source.place(int(rows[np.flatnonzero(here)[0]]))
+
+    import pyarrow as pa
+
+    filled_scores = matrix(scores)
+    assert filled_scores is not None  # required above
+    first_kept, _ = distinct(number)
+    found = model_names.take(pa.array(used)).to_pylist()
+    return Part(
+        layout="long",
+        sidecar=sidecar,
+        on_error=on_error,
+        models=found,
+        known_models=found,
+        all_datasets=datasets.take(pa.array(first)),
+        all_sample_ids=sample_ids.take(pa.array(first)),
+        all_positions=np.arange(len(first), dtype=np.int64),
+        n_positions=len(first),
+        kept=kept,
+        prompts=prompt.take(pa.array(rows[first_kept])).cast(pa.large_string()),
+        scores=filled_scores,
+        cost_usd=matrix(costs),
+        log_likelihood=matrix(log_likelihoods),
+        place=place,
+        skipped=bad.messages(),
+    )
+
+
+def _keys(source: Source, names: Mapping[str, str], ours: str, bad: BadRows) -> pa.LargeStringArray:
+    import pyarrow as pa
+
+    if ours not in names:
+        return pa.repeat(pa.scalar(source.stem, pa.large_string()), source.n_rows)
+    values, missing = texts(source, names[ours])
+    bad.add(missing, _found(source, names[ours], ours, "text that is not blank"))
+    return values
+
+
+def _records(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First row of each record, and the record of each row (−1 where a row has no key)."""
+    whole = np.flatnonzero(keys >= 0)
+    first, number = distinct(keys[whole])
+    record = np.full(len(keys), -1, dtype=np.int64)
+    record[whole] = number
+    return whole[first], record
+
+
+def _prompts(
+    source: Source,
+    names: Mapping[str, str],
+    record: NDArray[np.int64],
+    n_records: int,
+    bad: BadRows,
+) -> pa.LargeStringArray:
+    """Read the prompts; rows that disagree with the first good row of their record are bad."""
+    prompts, missing = texts(source, names["prompt"], integers=False)
+    bad.add(missing, _found(source, names["prompt"], "prompt", "text that is not blank"))
+    code, _ = encode(prompts)
+    kept = np.flatnonzero(bad.keep)
+    first = np.zeros(n_records, dtype=np.int64)
+    # NumPy keeps the last of repeated assignments, here the first row of the record.
+    first[record[kept[::-1]]] = kept[::-1]
+    differs = np.zeros(source.n_rows, dtype=bool)
+    differs[kept] = code[kept] != code[first[record[kept]]]
+    bad.add(
+        differs,
+        lambda row: (
+            f"prompt is {source.cell(names['prompt'], row)}, but "
+            f"{source.cell(names['prompt'], int(first[record[row]]))} for the same dataset and "
+            f"sample_id in row {int(source.positions[first[record[row]]]) + 1}"
+        ),
+    )
+    return prompts
+
+
+def _values(
+    source: Source, names: Mapping[str, str], ours: str, bad: BadRows
+) -> NDArray[np.float32] | None:
+    if ours not in names:
+        return None
+    values, wrong = numbers(source, names[ours])
+    bad.add(wrong, _found(source, names[ours], ours, "a finite number or nothing"))
+    return values
+
+
+def _found(source: Source, column: str, ours: str, expected: str) -> Callable[[int], str]:
+    return lambda row: f"{ours} is {source.cell(column, row)}, expected {expected}"
+
+
+def _mark_duplicates(
+    source: Source,
+    datasets: pa.LargeStringArray,
+    sample_ids: pa.LargeStringArray,
+    models: pa.LargeStringArray,
+    cell: NDArray[np.int64],
+    bad: BadRows,
+) -> None:
+    """Take out rows whose (record, model) a row before them has."""
+    kept = np.flatnonzero(bad.keep)
+    if len(kept) == 0 or np.bincount(cell[kept]).max() <= 1:
+        return
+    first, number = distinct(cell[kept])
+    earlier = np.arange(source.n_rows)
+    earlier[kept] = kept[first[number]]
+    bad.add(
+        earlier != np.arange(source.n_rows),
+        lambda row: (
+            f"duplicate (model {models[row].as_py()!r}, dataset {datasets[row].as_py()!r}, "
+            f"sample_id {sample_ids[row].as_py()!r}), "
+            f"found before in row {int(source.positions[earlier[row]]) + 1}"
+        ),
+    )

@@ -1,0 +1,89 @@
+"""Which column of a source plays which part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from benchrouter.readers.sidecar import Sidecar
+from benchrouter.readers.source import Source
+
+OURS = ("dataset", "sample_id", "prompt", "model", "score", "cost_usd", "log_likelihood")
+LONG_ONLY = ("model", "score", "cost_usd", "log_likelihood")
+LAYOUTS = ("auto", "wide", "long")
+
+
+def wanted_names(
+    columns: Mapping[str, str] | None, dataset_column: str | None, prompt_column: str | None
+) -> dict[str, str]:
+    """Join the three ways of naming columns into one mapping of our names to theirs.
+
+    Raises
+    ------
+    ValueError
+        If a name is not ours, or two ways disagree.
+    """
+    wanted = dict(columns or {})
+    for ours in wanted:
+        if ours not in OURS:
+            raise ValueError(f"columns: found {ours!r}, expected one of {', '.join(OURS)}")
+    for ours, theirs in (("dataset", dataset_column), ("prompt", prompt_column)):
+        if theirs is not None and wanted.setdefault(ours, theirs) != theirs:
+            raise ValueError(
+                f"columns maps {ours!r} to {wanted[ours]!r}, but {ours}_column is {theirs!r}"
+            )
+    return wanted
+
+
+def source_names(source: Source, sidecar: Sidecar, wanted: Mapping[str, str]) -> dict[str, str]:
+    """Map our names to the columns of a source; a name without a column is left out.
+
+    Order of authority: what the caller named, what the sidecar names, our own names.
+
+    Raises
+    ------
+    ValueError
+        If a named column is not there.
+    """
+    named = dict(wanted)
+    for ours, theirs in zip(("dataset", "sample_id"), sidecar.key_columns, strict=False):
+        named.setdefault(ours, theirs)
+    if sidecar.prompt_column is not None:
+        named.setdefault("prompt", sidecar.prompt_column)
+    names = {}
+    for ours in OURS:
+        theirs = named.get(ours, ours)
+        if theirs in source.columns:
+            names[ours] = theirs
+        elif ours in named:
+            require(source, ours, theirs)
+    return names
+
+
+def require(source: Source, ours: str, theirs: str) -> None:
+    """Refuse a source that lacks a column.
+
+    Raises
+    ------
+    ValueError
+        Names the columns that are there.
+    """
+    if theirs not in source.columns:
+        what = "" if ours == theirs else f" for {ours}"
+        raise ValueError(
+            f"{source.name} has no column {theirs!r}{what}; it has {source.list_columns()}"
+        )
+
+
+def layout_of(
+    layout: str, names: Mapping[str, str], wanted: Mapping[str, str], sidecar: Sidecar
+) -> str:
+    """Decide between "wide" and "long": asked for, in the sidecar, or by a model and a score."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
+    if layout != "auto":
+        return layout
+    if "model" in wanted or "score" in wanted:
+        return "long"
+    if sidecar.layout is not None:
+        return sidecar.layout
+    return "long" if "model" in names and "score" in names else "wide"

@@ -1,0 +1,111 @@
+"""A table as a wide file, with the sidecar that tells what columns cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.readers.files import split_suffix
+from benchrouter.readers.sidecar import PRICES, sidecar_path
+from benchrouter.readers.wide import COST, LOG_LIKELIHOOD
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from benchrouter.table import BenchmarkTable
+
+KEYS = ("dataset", "sample_id", "prompt")
+SUFFIXES = (".parquet", ".csv", ".jsonl")
+BATCH_ROWS = 65_536
+
+
+def write_table(table: BenchmarkTable, path: Path) -> None:
+    """Write a wide file and its sidecar; see `BenchmarkTable.write`."""
+    suffix = split_suffix(path)[1]
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path}: found suffix {suffix!r}, expected one of {', '.join(SUFFIXES)}")
+    _check_writable(table)
+    columns = _columns(table)
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        pq.write_table(columns, path)
+    elif suffix == ".csv":
+        import pyarrow.csv as arrow_csv
+
+        arrow_csv.write_csv(columns, path)
+    else:
+        _write_jsonl(columns, path)
+    text = json.dumps(_sidecar(table), indent=1, ensure_ascii=False, allow_nan=False)
+    sidecar_path(path).write_bytes(text.encode() + b"\n")
+
+
+def _check_writable(table: BenchmarkTable) -> None:
+    for model in table.models:
+        if model in KEYS or model.startswith((COST, LOG_LIKELIHOOD)):
+            raise ValueError(f"model {model!r} cannot be written: a wide file has that column")
+    keys = set(zip(table.dataset.tolist(), table.sample_ids, strict=True))
+    if len(keys) != table.n_records:
+        raise ValueError(
+            f"{table.n_records} records have {len(keys)} distinct (dataset, sample_id), "
+            "expected as many"
+        )
+
+
+def _columns(table: BenchmarkTable) -> pa.Table:
+    import pyarrow as pa
+
+    columns = {
+        "dataset": pa.array([table.datasets[i] for i in table.dataset], pa.large_string()),
+        "sample_id": pa.array(table.sample_ids, pa.large_string()),
+        "prompt": pa.array(table.prompts, pa.large_string()),
+    }
+    for prefix, matrix in _matrices(table):
+        for j, model in enumerate(table.models):
+            columns[prefix + model] = pa.array(np.ascontiguousarray(matrix[:, j]), from_pandas=True)
+    return pa.table(columns)
+
+
+def _matrices(table: BenchmarkTable) -> list[tuple[str, NDArray[np.float32]]]:
+    matrices = [("", table.scores), (COST, table.cost_usd), (LOG_LIKELIHOOD, table.log_likelihood)]
+    return [(prefix, matrix) for prefix, matrix in matrices if matrix is not None]
+
+
+def _write_jsonl(columns: pa.Table, path: Path) -> None:
+    with open(path, "wb") as file:
+        for batch in columns.to_batches(max_chunksize=BATCH_ROWS):
+            for row in batch.to_pylist():
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+
+def _sidecar(table: BenchmarkTable) -> dict[str, Any]:
+    def announced(prefix: str, matrix: object) -> list[str]:
+        return [] if matrix is None else [prefix + model for model in table.models]
+
+    return {
+        "layout": "wide",
+        "key_columns": ["dataset", "sample_id"],
+        "prompt_column": "prompt",
+        "model_columns": list(table.models),
+        "cost_columns": announced(COST, table.cost_usd),
+        "log_likelihood_columns": announced(LOG_LIKELIHOOD, table.log_likelihood),
+        "model_params_billion": {
+            model: _or_null(table.params_b[i]) for i, model in enumerate(table.models)
+        },
+        PRICES: {
+            model: [_or_null(price) for price in table.prices[i]]
+            for i, model in enumerate(table.models)
+        },
+        "metrics": dict(zip(table.datasets, table.metrics, strict=True)),
+        "thresholds": {
+            name: _or_null(table.thresholds[i]) for i, name in enumerate(table.datasets)
+        },
+    }
+
+
+def _or_null(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
