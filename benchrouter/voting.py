@@ -120,6 +120,34 @@ def pack(correctness: Floats) -> PackedOutcomes:
     return PackedOutcomes(_words(correct), present, correctness.shape[1])
 
 
+def unpack(outcomes: Outcomes, records: Ids) -> Floats:
+    """Outcomes of some records, unpacked.
+
+    Parameters
+    ----------
+    outcomes : PackedOutcomes or float32 array, shape (n_records, n_models)
+        As :func:`votes` takes them.
+    records : int64 array, shape (n,)
+        Record numbers, at least 0.
+
+    Returns
+    -------
+    float32 array, shape (n, n_models)
+        NaN = not run.
+
+    Raises
+    ------
+    IndexError
+        If a record number is out of range.
+    """
+    if not isinstance(outcomes, PackedOutcomes):
+        return outcomes[records]
+    correct = _flags(outcomes.bits[records], outcomes.n_models).astype(np.float32)
+    if outcomes.present is not None:
+        correct[~_flags(outcomes.present[records], outcomes.n_models)] = np.nan
+    return correct
+
+
 def votes(
     neighbours: Ids,
     outcomes: Outcomes,
@@ -330,6 +358,12 @@ def _words(flags: NDArray[np.bool_]) -> Bits:
     packed = np.zeros((n_rows, 8 * n_words), np.uint8)
     packed[:, : -(-n_columns // 8)] = np.packbits(flags, axis=1, bitorder="little")
     return packed.view("<u8").astype(np.uint64, copy=False)
+
+
+def _flags(words: Bits, n_columns: int) -> NDArray[np.bool_]:
+    packed = words.astype("<u8").view(np.uint8)
+    flags = np.unpackbits(packed, axis=1, count=n_columns, bitorder="little")
+    return flags.astype(np.bool_)
 
 
 def _split(outcomes: Outcomes) -> tuple[Bits | None, Bits | None, Floats | None, int]:
