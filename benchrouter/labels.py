@@ -80,16 +80,13 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         rows = []
         with open(path, "rb") as stream:
             for number, line in enumerate(stream, start=1):
+                where = f"{path}, line {number}"
                 try:
                     row = json.loads(line)
                 except ValueError as e:
-                    raise ValueError(
-                        f"{path}, line {number}: found text that is not JSON: {e}"
-                    ) from e
+                    raise ValueError(f"{where}: found text that is not JSON ({e})") from e
                 if not isinstance(row, dict):
-                    raise ValueError(
-                        f"{path}, line {number}: found {line!r:.40}, expected an object"
-                    )
+                    raise ValueError(f"{where}: found a {type(row).__name__}, expected an object")
                 rows.append(row)
         return rows
     if suffix == ".parquet":

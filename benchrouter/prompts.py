@@ -405,10 +405,10 @@ class EmbeddingFile:
     def take(self, n: int) -> NDArray[Any]:
         """Return the next `n` rows, fewer at the end; shape (<= n, dim), the file's dtype."""
         rows: NDArray[Any] = np.empty((min(n, self.n_rows - self.n_read), self.dim), self.dtype)
-        view = memoryview(rows).cast("B") if rows.size else memoryview(b"")
+        view = rows.reshape(-1).view(np.uint8).data
         done = 0
         while done < len(view):
-            got = self._file.readinto(view[done:])  # type: ignore[attr-defined]
+            got = self._file.readinto(view[done:])
             if not got:
                 raise ValueError(f"{self.path}: the file became shorter while it was read")
             done += got

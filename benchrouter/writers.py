@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from benchrouter.decisions import Decisions
     from benchrouter.prompts import PromptBatch
-    from benchrouter.router import Decisions
 
 RESULTS = ("model", "score", "margin", "distance", "fallback")
 SUFFIXES = (".jsonl", ".parquet", ".csv")
@@ -141,7 +141,7 @@ class JsonlWriter(DecisionWriter):
         self._file: TextIO = (
             sys.stdout
             if self._partial is None
-            else open(self._partial, "w", encoding="utf-8", newline="\n")
+            else open(self._partial, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
         )
 
     def _write(self, batch: PromptBatch, decisions: Decisions) -> None:
@@ -180,7 +180,8 @@ class CsvWriter(DecisionWriter):
 
     def __init__(self, target: Path, prompt_column: str | None, prefix: str) -> None:
         super().__init__(target, prompt_column, prefix)
-        self._file = open(cast(Path, self._partial), "w", encoding="utf-8", newline="")
+        partial = cast(Path, self._partial)
+        self._file = open(partial, "w", encoding="utf-8", newline="")  # noqa: SIM115
         self._csv = csv.writer(self._file, lineterminator="\n")
         self._others: list[str] | None = None
 
@@ -223,20 +224,22 @@ class ParquetWriter(DecisionWriter):
     def _write(self, batch: PromptBatch, decisions: Decisions) -> None:
         import pyarrow as pa
 
-        fields = self._fields(batch)
-        table = pa.Table.from_batches([fields])
-        if fields.num_columns == 0:
-            table = pa.table({})
+        found = self._fields(batch)
+        fields, columns = list(found.schema), list(found.columns)
         if self._prompt_column is not None:
-            table = table.append_column(self._prompt_column, pa.array(batch.prompts, pa.string()))
-        results = [
+            fields.append(pa.field(self._prompt_column, pa.string()))
+            columns.append(pa.array(batch.prompts, pa.string()))
+        columns += [
             pa.array(decisions.names(), pa.string()),
             *(pa.array(a, pa.float32()) for a in _numbers(decisions)),
             pa.array(decisions.fallback, pa.bool_()),
         ]
-        for name, column in zip(self._names, results, strict=True):
-            table = table.append_column(name, column)
-        self._open(table.schema).write_table(table)
+        fields += [
+            pa.field(name, column.type)
+            for name, column in zip(self._names, columns[-len(self._names) :], strict=True)
+        ]
+        schema = pa.schema(fields)
+        self._open(schema).write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
     def _fields(self, batch: PromptBatch) -> pa.RecordBatch:
         import pyarrow as pa

@@ -35,7 +35,7 @@ def choose(
     as_json: options.Json = False,
 ) -> None:
     """Choose one model for a task, from some of its prompts."""
-    options.one_of(score, ("s1", "s2", "s3"), "--score")
+    chosen_score = options.check_score(score)
     options.check_format(format)
     options.check_on_error(on_error)
     if labels is not None and on_error == "skip":
@@ -61,7 +61,7 @@ def choose(
     known = None
     if labels is not None:
         known = read_labels(labels, router.models, texts, prompt_column=prompt_column)
-    decision = router.choose(texts, known, embeddings=given, score=score)
+    decision = router.choose(texts, known, embeddings=given, score=chosen_score)
     if as_json:
         output.emit({**decision.to_dict(), "skipped": skipped})
     else:

@@ -83,7 +83,7 @@ def load_all_embeddings(paths: Sequence[Path]) -> tuple[NDArray[Any], Fingerprin
 
     from benchrouter.encoder import load_embeddings
 
-    blocks = []
+    blocks: list[NDArray[Any]] = []
     recorded: Fingerprint | None = None
     for path in paths:
         block, fingerprint = load_embeddings(path)

@@ -24,7 +24,7 @@ def explain(
     as_json: options.Json = False,
 ) -> None:
     """Show the decision on one prompt and the benchmark records that voted."""
-    options.check_rule(rule)
+    chosen_rule = options.check_rule(rule)
     text = sys.stdin.buffer.read().decode() if prompt == "-" else prompt
     if not text.strip():
         raise ValueError("found an empty prompt, expected text")
@@ -34,7 +34,7 @@ def explain(
         if len(given) != 1:
             raise ValueError(f"{embeddings} has {len(given)} embeddings, expected 1")
     router = load_router(directory, encoder=encoder, embeddings=embeddings, device=device)
-    found = router.explain(text, embedding=None if given is None else given[0], rule=rule)
+    found = router.explain(text, embedding=None if given is None else given[0], rule=chosen_rule)
     if as_json:
         output.emit(found.to_dict())
     else:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def fit(
     tables: Annotated[
         list[Path],
-        typer.Argument(metavar="TABLE…", help="Benchmark results: .parquet, .csv or .jsonl."),
+        typer.Argument(metavar="TABLE", help="Benchmark results: .parquet, .csv or .jsonl."),
     ],
     directory: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the router.")
@@ -42,7 +42,7 @@ def fit(
     encoder: Annotated[
         str | None,
         typer.Option(
-            help=f"minilm, a local folder, or a hub name [default: {DEFAULT_ENCODER}]. With "
+            help=f"minilm, a local folder, or a hub name; {DEFAULT_ENCODER} if not given. With "
             "--embeddings it is only recorded."
         ),
     ] = None,
@@ -90,7 +90,9 @@ def fit(
     on_error: options.OnError = "raise",
     fallback: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Answer where evidence is thin [default: the best]."),
+        typer.Option(
+            metavar="MODEL", help="Answer where evidence is thin; the best on average if not given."
+        ),
     ] = None,
     label_shares: Annotated[
         str | None,
@@ -114,6 +116,7 @@ def fit(
         )
     from benchrouter.fit import Settings
     from benchrouter.fit import fit as fit_table
+    from benchrouter.holdout import LABEL_SHARES
     from benchrouter.router import Router
     from benchrouter.table import BenchmarkTable
 
@@ -124,7 +127,7 @@ def fit(
         eta=eta,
         threshold=threshold,
         seed=seed,
-        **({} if shares is None else {"label_shares": shares}),
+        label_shares=LABEL_SHARES if shares is None else shares,
     )
     stages = output.Stages()
     with stages("read"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -53,9 +53,16 @@ def one_of(value: str, expected: tuple[str, ...], option: str) -> None:
         )
 
 
-def check_rule(rule: str) -> None:
+def check_rule(rule: str) -> Literal["mean", "raw", "s3"]:
     """Refuse an unknown rule."""
     one_of(rule, ("mean", "raw", "s3"), "--rule")
+    return cast(Literal["mean", "raw", "s3"], rule)
+
+
+def check_score(score: str) -> Literal["s1", "s2", "s3"]:
+    """Refuse an unknown score."""
+    one_of(score, ("s1", "s2", "s3"), "--score")
+    return cast(Literal["s1", "s2", "s3"], score)
 
 
 def check_dtype(dtype: str) -> None:

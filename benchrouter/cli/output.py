@@ -212,6 +212,7 @@ class Progress:
         return self
 
     def __call__(self, n: int) -> None:
+        """Count `n` things more as done."""
         self.done += n
         if self._bar is not None:
             self._bar.advance(self._task, n)
@@ -221,7 +222,8 @@ class Progress:
             self._said = now
             of = f" of {self.total:,}" if self.total else ""
             rate = self.done / (now - self.started)
-            say(f"{self.label}: {self.done:,}{of} {self.unit}, {rate:,.0f} a second")
+            speed = f", {rate:,.0f} a second" if rate >= 1 else ""
+            say(f"{self.label}: {self.done:,}{of} {self.unit}{speed}")
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
@@ -244,6 +246,7 @@ class StageProgress:
         return self
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        """Take a report of the library."""
         if stage != self._stage:
             self.__exit__()
             self._stage = stage

@@ -49,7 +49,7 @@ def route(
     The output holds the fields of the input, the prompt, and model, score, margin, distance,
     fallback. It appears under its name only when it is complete.
     """
-    options.check_rule(rule)
+    chosen_rule = options.check_rule(rule)
     options.check_format(format)
     options.check_on_error(on_error)
     if as_json and target == "-":
@@ -86,7 +86,7 @@ def route(
             target, prompt_column=prompt_column if keep_prompt else None, prefix=prefix
         ) as writer,
     ):
-        for decisions in router.route_stream(feed(), rule=rule):
+        for decisions in router.route_stream(feed(), rule=chosen_rule):
             writer.write(waiting.popleft(), decisions)
             counts.update(decisions.model.tolist())
             n_fallback += int(decisions.fallback.sum())

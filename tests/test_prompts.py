@@ -1,0 +1,455 @@
+"""Prompts in, decisions out: every format, every kind of bad record, and files whole or absent."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchrouter.decisions import Decisions
+from benchrouter.labels import read_labels
+from benchrouter.prompts import EmbeddingFile, read_embeddings, read_prompts, with_embeddings
+from benchrouter.writers import open_decisions
+
+
+def decisions(n: int) -> Decisions:
+    score = np.linspace(0.1, 0.9, n, dtype=np.float32)
+    return Decisions(
+        models=("a", "b"),
+        model=np.arange(n, dtype=np.int32) % 2,
+        score=score,
+        margin=score / 2,
+        distance=np.where(np.arange(n) == 1, np.nan, score).astype(np.float32),
+        fallback=np.arange(n) == 1,
+    )
+
+
+def all_prompts(path: Path, **options: object) -> list[str]:
+    return [p for batch in read_prompts(path, **options) for p in batch.prompts]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_text_is_split_at_line_feeds_only(tmp_path):
+    path = write(tmp_path / "p.txt", "one\u2028still one\x0b\x0c\x85here\ntwo\r\nthr\ree")
+    assert all_prompts(path) == ["one\u2028still one\x0b\x0c\x85here", "two", "thr\ree"]
+
+
+def test_jsonl_keeps_every_other_field(tmp_path):
+    lines = ['{"id": "007", "prompt": "a\u2028b", "tag": [1, {"x": null}]}', '{"prompt": "c"}']
+    (batch,) = read_prompts(write(tmp_path / "p.jsonl", "\n".join(lines)))
+    assert batch.prompts == ["a\u2028b", "c"]
+    assert batch.fields == [{"id": "007", "tag": [1, {"x": None}]}, {}]
+    assert batch.rows.tolist() == [0, 1]
+
+
+def test_csv_values_stay_strings(tmp_path):
+    text = 'id,prompt,n\n007,"two\nlines, ""quoted""",1.50\n8,short,\n'
+    (batch,) = read_prompts(write(tmp_path / "p.csv", text))
+    assert batch.prompts == ['two\nlines, "quoted"', "short"]
+    assert batch.fields == [{"id": "007", "n": "1.50"}, {"id": "8", "n": ""}]
+
+
+def test_parquet_columns_keep_their_types(tmp_path):
+    table = pa.table(
+        {
+            "id": pa.array([1, 2], pa.int16()),
+            "prompt": pa.array(["x", "y"]).dictionary_encode(),
+            "at": pa.array([0, 1], pa.timestamp("us")),
+        }
+    )
+    pq.write_table(table, tmp_path / "p.parquet")
+    (batch,) = read_prompts(tmp_path / "p.parquet")
+    assert batch.prompts == ["x", "y"]
+    assert batch.fields.schema == pa.schema([("id", pa.int16()), ("at", pa.timestamp("us"))])
+
+
+@pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv", "parquet"])
+def test_batches_cover_the_file_in_order(tmp_path, suffix):
+    prompts = [f"prompt {i}" for i in range(10)]
+    path = tmp_path / f"p.{suffix}"
+    if suffix == "txt":
+        write(path, "\n".join(prompts) + "\n")
+    elif suffix == "jsonl":
+        write(path, "".join(json.dumps({"prompt": p}) + "\n" for p in prompts))
+    elif suffix == "csv":
+        write(path, "prompt\n" + "\n".join(prompts) + "\n")
+    else:
+        pq.write_table(pa.table({"prompt": prompts}), path)
+    batches = list(read_prompts(path, batch=4))
+    assert [b.prompts for b in batches] == [prompts[:4], prompts[4:8], prompts[8:]]
+    assert [(b.first_row, b.n_source_rows) for b in batches] == [(0, 4), (4, 4), (8, 2)]
+    assert np.concatenate([b.rows for b in batches]).tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv"])
+def test_gzip_and_byte_order_mark(tmp_path, suffix, bom):
+    text = {"txt": b"hello\n", "jsonl": b'{"prompt": "hello"}\n', "csv": b"prompt\nhello\n"}
+    path = write(tmp_path / f"p.{suffix}.gz", gzip.compress(bom + text[suffix]))
+    assert all_prompts(path) == ["hello"]
+
+
+def test_a_cut_gzip_file_is_named(tmp_path):
+    path = write(tmp_path / "p.txt.gz", gzip.compress(os.urandom(5000).hex().encode())[:-20])
+    with pytest.raises(ValueError, match=r"p\.txt\.gz: not a whole gzip file"):
+        all_prompts(path)
+
+
+@pytest.mark.parametrize(
+    ("stdin", "expected"),
+    [(b'{"prompt": "a"}\n', ["a"]), (b'a\n{"prompt": "b"}\n', ["a", '{"prompt": "b"}'])],
+)
+def test_stdin_goes_by_its_first_byte(monkeypatch, stdin, expected):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin))))
+    assert all_prompts("-") == expected
+
+
+BAD = [
+    ("p.jsonl", '{"prompt": "a"}\n{"prompt"\n', "line 2: found text that is not JSON"),
+    ("p.jsonl", '{"prompt": "a"}\n\n', "line 2: found an empty line"),
+    ("p.jsonl", '{"prompt": "a"}\n[1]\n', "line 2: found a JSON list, expected an object"),
+    ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', "line 2: found no field 'prompt'"),
+    ("p.jsonl", '{"prompt": "a"}\n{"prompt": null}\n', "line 2: found null, expected text"),
+    ("p.jsonl", '{"prompt": "a"}\n{"prompt": 5}\n', "line 2: found a prompt of type int"),
+    ("p.jsonl", '{"prompt": "a"}\n{"prompt": " "}\n', "line 2: found an empty prompt"),
+    ("p.jsonl", '{"prompt": "a"}\n{"prompt": "b", "x": NaN}\n', "line 2: .*NaN is no JSON number"),
+    ("p.jsonl", '{"prompt": "a"}\n{"prompt": "\\ud800"}\n', "line 2: found half a surrogate"),
+    ("p.jsonl", b'{"prompt": "a"}\n{"prompt": "\xff"}\n', "line 2: found text that is not JSON"),
+    ("p.txt", b"a\n\xff\n", "line 2: found bytes that are not UTF-8"),
+    ("p.txt", "a\n\nb\n", "line 2: found an empty prompt"),
+    ("p.csv", "prompt,x\na,1\nb\n", "line 3: found 1 cells, expected 2"),
+    ("p.csv", 'prompt,x\n"a\nb",1\n,2\n', "line 4: found an empty prompt"),
+    ("p.csv", 'prompt,x\na,1\n"b"c,2\n', "line 3: found no CSV record"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "words"), BAD)
+def test_a_bad_record_names_file_and_line(tmp_path, name, content, words):
+    path = write(tmp_path / name, content)
+    with pytest.raises(ValueError, match=words) as error:
+        all_prompts(path)
+    assert str(error.value).startswith(f"{path}, line")
+
+
+@pytest.mark.parametrize(("name", "content", "words"), BAD)
+def test_skipping_lists_every_bad_record(tmp_path, name, content, words):
+    path = write(tmp_path / name, content)
+    batches = list(read_prompts(path, on_error="skip"))
+    messages = [m for b in batches for m in b.skipped]
+    assert len(messages) == 1
+    assert batches[0].prompts[0].startswith("a")
+    n_kept = sum(len(b.prompts) for b in batches)
+    assert n_kept == sum(b.n_source_rows for b in batches) - 1
+
+
+def test_skipping_in_parquet_keeps_the_positions(tmp_path):
+    pq.write_table(
+        pa.table({"prompt": ["a", None, "", "d"], "id": [1, 2, 3, 4]}), tmp_path / "p.parquet"
+    )
+    (batch,) = read_prompts(tmp_path / "p.parquet", on_error="skip")
+    assert batch.prompts == ["a", "d"]
+    assert batch.rows.tolist() == [0, 3]
+    assert batch.fields.to_pylist() == [{"id": 1}, {"id": 4}]
+    assert [m.split(": ", 1)[1] for m in batch.skipped] == [
+        "found null, expected text",
+        "found an empty prompt, expected text",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "words"),
+    [
+        ("p.json", "{}", {}, "suffix says no format"),
+        ("p", "x", {}, "suffix says no format"),
+        ("p.parquet.gz", "x", {}, "gzipped Parquet"),
+        ("p.parquet", "not parquet at all", {}, "found no readable Parquet file"),
+        ("p.csv", "", {}, "found an empty file, expected a header line"),
+        ("p.csv", "text\nx\n", {}, r"found columns \['text'\], expected 'prompt'"),
+        ("p.csv", "prompt,prompt\nx,y\n", {}, "found a column name twice"),
+        ("p.csv", b"prompt\n\xff\n", {}, "line 2: found bytes that are not UTF-8"),
+        ("p.txt", "x\n", {"batch": 0}, "batch is 0, expected at least 1"),
+        ("p.txt", "x\n", {"on_error": "ignore"}, "expected 'raise' or 'skip'"),
+        ("p.txt", "x\n", {"format": "xml"}, "expected one of txt, jsonl, parquet, csv"),
+    ],
+)
+def test_a_bad_file_or_argument_is_named(tmp_path, name, content, options, words):
+    with pytest.raises(ValueError, match=words):
+        all_prompts(write(tmp_path / name, content), **options)
+
+
+def test_a_parquet_column_of_another_type_is_refused(tmp_path):
+    pq.write_table(pa.table({"prompt": [1, 2]}), tmp_path / "p.parquet")
+    with pytest.raises(ValueError, match="column 'prompt' is int64, expected string"):
+        all_prompts(tmp_path / "p.parquet")
+    with pytest.raises(ValueError, match=r"found columns \['prompt'\], expected one 'text'"):
+        all_prompts(tmp_path / "p.parquet", prompt_column="text")
+
+
+@pytest.mark.parametrize("name", ["no.txt", "no.parquet"])
+def test_a_missing_file_is_missing(tmp_path, name):
+    with pytest.raises(FileNotFoundError):
+        all_prompts(tmp_path / name)
+
+
+# --- embeddings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_embeddings_come_in_blocks(tmp_path, dtype):
+    rows = np.arange(22, dtype=dtype).reshape(11, 2)
+    np.save(tmp_path / "e.npy", rows)
+    blocks = list(read_embeddings(tmp_path / "e.npy", block=4))
+    assert [len(b) for b in blocks] == [4, 4, 3]
+    assert {b.dtype for b in blocks} == {np.dtype(dtype)}
+    np.testing.assert_array_equal(np.concatenate(blocks), rows)
+
+
+@pytest.mark.parametrize(
+    ("array", "error", "words"),
+    [
+        (np.zeros((2, 2)), TypeError, "embeddings are float64, expected float16 or float32"),
+        (np.zeros(4, np.float32), ValueError, r"shape \(4,\), expected \(n, dim\)"),
+        (np.zeros((3, 2), np.float32, order="F"), ValueError, "Fortran order"),
+    ],
+)
+def test_other_arrays_are_refused(tmp_path, array, error, words):
+    np.save(tmp_path / "e.npy", array)
+    with pytest.raises(error, match=words):
+        EmbeddingFile(tmp_path / "e.npy")
+
+
+def test_cut_and_foreign_embeddings_are_refused(tmp_path):
+    np.save(tmp_path / "e.npy", np.zeros((4, 2), np.float32))
+    whole = (tmp_path / "e.npy").read_bytes()
+    write(tmp_path / "cut.npy", whole[:-8])
+    with pytest.raises(ValueError, match=f"found {len(whole) - 8} bytes, expected {len(whole)}"):
+        EmbeddingFile(tmp_path / "cut.npy")
+    write(tmp_path / "text.npy", "no array")
+    with pytest.raises(ValueError, match=r"text\.npy: found no \.npy array"):
+        EmbeddingFile(tmp_path / "text.npy")
+
+
+def test_embeddings_follow_the_records_that_were_kept(tmp_path):
+    write(tmp_path / "p.txt", "a\n\nc\nd\ne\n")
+    rows = np.arange(10, dtype=np.float32).reshape(5, 2)
+    np.save(tmp_path / "e.npy", rows)
+    batches = read_prompts(tmp_path / "p.txt", on_error="skip", batch=2)
+    found = list(with_embeddings(batches, tmp_path / "e.npy"))
+    assert [b.prompts for b, _ in found] == [["a"], ["c", "d"], ["e"]]
+    np.testing.assert_array_equal(np.concatenate([e for _, e in found]), rows[[0, 2, 3, 4]])
+
+
+@pytest.mark.parametrize("n_embeddings", [3, 7])
+def test_the_number_of_embeddings_is_compared(tmp_path, n_embeddings):
+    write(tmp_path / "p.txt", "a\nb\nc\nd\ne\n")
+    np.save(tmp_path / "e.npy", np.ones((n_embeddings, 2), np.float32))
+    batches = read_prompts(tmp_path / "p.txt", batch=2)
+    with pytest.raises(ValueError, match=f"has {n_embeddings} embeddings, the prompts are 5"):
+        list(with_embeddings(batches, tmp_path / "e.npy"))
+
+
+# --- decisions -----------------------------------------------------------------------------------
+
+
+def convert(source: Path, target: Path, batch: int = 2, **options: object) -> None:
+    with open_decisions(target, **options) as writer:
+        for found in read_prompts(source, batch=batch):
+            writer.write(found, decisions(len(found.prompts)))
+
+
+def test_jsonl_holds_the_input_then_the_decision(tmp_path):
+    write(tmp_path / "p.jsonl", '{"id": 7, "prompt": "é", "x": {"y": []}}\n{"prompt": "b"}\n')
+    convert(tmp_path / "p.jsonl", tmp_path / "o.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert list(rows[0]) == [
+        *("id", "x", "prompt", "model", "score", "margin", "distance", "fallback")
+    ]
+    assert rows[0] == {
+        **{"id": 7, "x": {"y": []}, "prompt": "é", "model": "a", "score": 0.1},
+        **{"margin": 0.05, "distance": 0.1, "fallback": False},
+    }
+    assert rows[1]["distance"] is None
+    assert rows[1]["fallback"] is True
+
+
+def test_csv_and_parquet_hold_the_same(tmp_path):
+    write(tmp_path / "p.jsonl", '{"id": 7, "prompt": "a,\\n"}\n{"id": 8, "prompt": "b"}\n')
+    convert(tmp_path / "p.jsonl", tmp_path / "o.csv")
+    with open(tmp_path / "o.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["prompt"] for r in rows] == ["a,\n", "b"]
+    assert [r["distance"] for r in rows] == ["0.1", ""]
+    assert [r["fallback"] for r in rows] == ["false", "true"]
+    convert(tmp_path / "p.jsonl", tmp_path / "o.parquet")
+    table = pq.read_table(tmp_path / "o.parquet")
+    assert table.schema.names == [
+        *("id", "prompt", "model", "score", "margin", "distance", "fallback")
+    ]
+    assert table["score"].type == pa.float32()
+    assert table["id"].to_pylist() == [7, 8]
+    assert table["model"].to_pylist() == ["a", "b"]
+    np.testing.assert_array_equal(table["score"].to_numpy(), np.float32([0.1, 0.9]))
+
+
+def test_scores_survive_the_text_formats_bit_by_bit(tmp_path):
+    rng = np.random.default_rng(5)
+    n = 2000
+    values = (rng.standard_normal(n) * 10.0 ** rng.integers(-8, 3, n)).astype(np.float32)
+    found = decisions(n)
+    found = Decisions(found.models, found.model, values, values, values, found.fallback)
+    write(tmp_path / "p.txt", "x\n" * n)
+    (batch,) = read_prompts(tmp_path / "p.txt")
+    for name in ("o.jsonl", "o.csv"):
+        with open_decisions(tmp_path / name, prompt_column=None) as writer:
+            writer.write(batch, found)
+    lines = (tmp_path / "o.jsonl").read_text().splitlines()
+    np.testing.assert_array_equal(np.float32([json.loads(t)["score"] for t in lines]), values)
+    with open(tmp_path / "o.csv") as file:
+        texts = [row["margin"] for row in csv.DictReader(file)]
+    np.testing.assert_array_equal(np.array(texts, np.float32), values)
+
+
+def test_parquet_columns_pass_through_with_their_types(tmp_path):
+    table = pa.table({"prompt": ["a", "b"], "n": pa.array([1, None], pa.int8())})
+    pq.write_table(table, tmp_path / "p.parquet")
+    convert(tmp_path / "p.parquet", tmp_path / "o.parquet", prompt_column=None)
+    out = pq.read_table(tmp_path / "o.parquet")
+    assert out.schema.field("n").type == pa.int8()
+    assert "prompt" not in out.schema.names
+
+
+def test_not_finite_input_becomes_null_in_jsonl(tmp_path):
+    pq.write_table(pa.table({"prompt": ["a", "b"], "x": [np.nan, 2.0]}), tmp_path / "p.parquet")
+    convert(tmp_path / "p.parquet", tmp_path / "o.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [r["x"] for r in rows] == [None, 2.0]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_no_prompts_make_a_whole_empty_file(tmp_path, suffix):
+    write(tmp_path / "p.txt", "")
+    convert(tmp_path / "p.txt", tmp_path / f"o.{suffix}")
+    if suffix == "parquet":
+        assert pq.read_table(tmp_path / "o.parquet").num_rows == 0
+    else:
+        header = "prompt,model,score,margin,distance,fallback\n" if suffix == "csv" else ""
+        assert (tmp_path / f"o.{suffix}").read_text() == header
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_a_name_taken_by_the_input_is_an_error_or_gets_a_prefix(tmp_path, suffix):
+    write(tmp_path / "p.jsonl", '{"prompt": "a", "model": "mine"}\n')
+    target = tmp_path / f"o.{suffix}"
+    with pytest.raises(ValueError, match="input record 0 has a field 'model' already"):
+        convert(tmp_path / "p.jsonl", target)
+    assert os.listdir(tmp_path) == ["p.jsonl"]
+    convert(tmp_path / "p.jsonl", target, prefix="routed_")
+    assert sorted(os.listdir(tmp_path)) == sorted(["p.jsonl", target.name])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "late", "words"),
+    [
+        ("csv", '{"prompt": "c", "new": 1}', "input record 2 has a field 'new' that no record"),
+        ("parquet", '{"prompt": "c", "new": 1}', "input record 2 has a field 'new' that no record"),
+        ("parquet", '{"prompt": "c", "x": "text"}', "field 'x' is string, in the first batch"),
+        ("parquet", '{"prompt": "c", "x": 1.5}', "field 'x' is double, in the first batch"),
+    ],
+)
+def test_fields_that_change_are_refused_not_dropped(tmp_path, suffix, late, words):
+    write(tmp_path / "p.jsonl", '{"prompt": "a", "x": 1}\n{"prompt": "b", "x": 2}\n' + late + "\n")
+    with pytest.raises(ValueError, match=words):
+        convert(tmp_path / "p.jsonl", tmp_path / f"o.{suffix}")
+    assert os.listdir(tmp_path) == ["p.jsonl"]
+
+
+def test_outputs_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"the suffix is none of \.jsonl, \.parquet, \.csv"):
+        open_decisions(tmp_path / "o.txt")
+    with pytest.raises(ValueError, match="there is no directory"):
+        open_decisions(tmp_path / "no" / "o.csv")
+    (tmp_path / "d.csv").mkdir()
+    with pytest.raises(ValueError, match="is no regular file"):
+        open_decisions(tmp_path / "d.csv")
+
+
+def test_lengths_must_agree(tmp_path):
+    write(tmp_path / "p.txt", "a\nb\n")
+    (batch,) = read_prompts(tmp_path / "p.txt")
+    with (
+        pytest.raises(ValueError, match="3 decisions for 2 prompts"),
+        open_decisions(tmp_path / "o.csv") as writer,
+    ):
+        writer.write(batch, decisions(3))
+    assert os.listdir(tmp_path) == ["p.txt"]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_a_killed_run_leaves_the_old_file(tmp_path, suffix):
+    target = write(tmp_path / f"o.{suffix}", "old")
+    code = f"""
+import sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_prompts import decisions
+from benchrouter.prompts import read_prompts
+from benchrouter.writers import open_decisions
+writer = open_decisions({str(target)!r})
+for batch in read_prompts({str(write(tmp_path / "p.txt", "x" * 99 + chr(10)))!r}):
+    for _ in range(2000):
+        writer.write(batch, decisions(1))
+print("written", flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"written\n"
+        process.send_signal(signal.SIGKILL)
+    assert target.read_text() == "old"
+    partial = [name for name in os.listdir(tmp_path) if name.endswith(".partial")]
+    assert len(partial) == 1
+    assert partial[0].startswith(f".o.{suffix}.")
+
+
+# --- labels --------------------------------------------------------------------------------------
+
+
+def test_labels_are_ordered_by_model_and_unknown_is_nan(tmp_path):
+    path = write(tmp_path / "l.csv", "b,prompt,a\n1,x,\n0,y,true\n")
+    expected = np.float32([[np.nan, 1, np.nan], [1, 0, np.nan]])
+    np.testing.assert_array_equal(read_labels(path, ("a", "b", "c"), ["x", "y", "z"]), expected)
+    path = write(tmp_path / "l.jsonl", '{"b": 1}\n{"b": false, "a": 1.0, "c": null}\n')
+    np.testing.assert_array_equal(read_labels(path, ("a", "b", "c"), ["x", "y", "z"]), expected)
+    table = pa.table({"b": [1.0, 0.0], "a": [None, 1.0], "id": [1, 2]})
+    pq.write_table(table, tmp_path / "l.parquet")
+    found = read_labels(tmp_path / "l.parquet", ("a", "b", "c"), ["x", "y", "z"])
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,gpt\n1,0\n", "found column 'gpt', expected models"),
+        ("id\n1\n", "expected one of"),
+        ("a\n1\n1\n1\n", "found 3 rows of labels for 2 prompts"),
+        ("a,prompt\n1,other\n", "row 1: found prompt 'other', the task's prompt there is 'x'"),
+        ("a\n0.5\n", "row 1, a: found '0.5', expected 0, 1 or nothing"),
+        ("a\nyes\n", "row 1, a: found 'yes', expected 0, 1 or nothing"),
+    ],
+)
+def test_bad_labels_are_refused(tmp_path, text, words):
+    with pytest.raises(ValueError, match=words):
+        read_labels(write(tmp_path / "l.csv", text), ("a", "b"), ["x", "y"])
