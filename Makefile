@@ -93,12 +93,15 @@ $(VENV)/.built: $(VENV)/.torch $(INPUTS)
 	$(INSTALL) --no-build-isolation --no-deps --editable .
 	@touch $@
 
-# torch alone, so that the extra index is asked about nothing else.
+# torch alone, so that the extra index is asked about nothing else. For the GPU === keeps out the
+# CPU build, which satisfies == and is preferred where pip is set up to see it.
 $(VENV)/.torch: $(VENV)/.created-$(EXTRA) constraints.txt
 	@echo "== installing the build tools and torch"
 	$(INSTALL) $(BUILD_REQUIRES)
 ifeq ($(EXTRA),cpu)
 	$(INSTALL) --no-deps --retries 1 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+else
+	$(INSTALL) $$(sed -n 's/^torch==/torch===/p' constraints.txt)
 endif
 	@touch $@
 

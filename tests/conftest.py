@@ -15,3 +15,21 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("the real benchmark tables (../shared) are not beside this checkout")
     return SHARED
+
+
+def _why_no_gpu() -> str | None:
+    try:
+        import torch
+    except ImportError:
+        return "torch is not installed"
+    return None if torch.cuda.is_available() else "torch finds no CUDA device on this machine"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked gpu, with the reason, where there is no device for them."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    reason = _why_no_gpu() if marked else None
+    for item in marked:
+        if reason is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
