@@ -74,6 +74,8 @@ class EncoderFiles:
         Whether text is lower-cased before the tokenizer's own normalisation.
     pad_token_id : int
         Token that fills short rows of a batch.
+    vocab_size : int or None
+        The tokens that the network has vectors for.
     has_modules : bool
         Whether the folder has sentence-transformers' modules.json.
     """
@@ -90,6 +92,7 @@ class EncoderFiles:
     position_limit: int | None
     lower_case: bool
     pad_token_id: int
+    vocab_size: int | None
     has_modules: bool
 
     def token_limit(self, max_tokens: int | None = None) -> int:
@@ -179,6 +182,7 @@ def read_layout(folder: Path, *, name: str, revision: str | None = None) -> Enco
         position_limit=positions,
         lower_case=bool(settings.get("do_lower_case", False)),
         pad_token_id=pad_token_id,
+        vocab_size=config.get("vocab_size"),
         has_modules=has_modules,
     )
 

@@ -29,11 +29,17 @@ class TextTokenizer:
     Raises
     ------
     ValueError
-        If the tokenizer cannot be read, or `max_tokens` leaves no room beside the special tokens.
+        If the tokenizer cannot be read or is of another network, or `max_tokens` leaves no room
+        beside the special tokens.
     """
 
     def __init__(self, files: EncoderFiles, max_tokens: int) -> None:
         tokenizer = _load(files)
+        if files.vocab_size is not None and tokenizer.get_vocab_size() > files.vocab_size:
+            raise ValueError(
+                f"{files.folder}: found a tokenizer of {tokenizer.get_vocab_size()} tokens, "
+                f"expected at most the network's {files.vocab_size}"
+            )
         special = tokenizer.num_special_tokens_to_add(False)
         if max_tokens <= special:
             raise ValueError(
@@ -91,6 +97,9 @@ def _load(files: EncoderFiles) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
+        # Without one transformers makes a tokenizer that knows no words, and says nothing.
+        if not any(any(files.folder.glob(pattern)) for pattern in ("vocab.*", "*.model")):
+            raise ValueError("no vocab.txt, vocab.json or *.model")
         converted = AutoTokenizer.from_pretrained(
             str(files.folder), local_files_only=True, trust_remote_code=False
         )
