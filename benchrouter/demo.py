@@ -19,23 +19,23 @@ PROMPTS_PER_DATASET = 130
 
 # name, billions of parameters, US$ per million tokens in and out; all invented
 MODELS = (
-    ("generalist-70b", 70.0, 0.90, 0.90),
-    ("generalist-34b", 34.0, 0.60, 0.60),
+    ("general-70b", 70.0, 0.90, 0.90),
+    ("general-34b", 34.0, 0.60, 0.60),
     ("maths-13b", 13.0, 0.25, 0.25),
     ("code-15b", 15.0, 0.30, 0.30),
     ("language-12b", 12.0, 0.20, 0.20),
     ("small-3b", 3.0, 0.06, 0.06),
 )
 
-# The chance that a model is right on a prompt of the dataset, in the order of MODELS. Arithmetic,
-# dates and unit conversion are siblings, so are code output and SQL; the others stand alone.
+# The chance that a model is right on a prompt of the dataset, in the order of MODELS. Three pairs
+# are siblings (numbers, code, sentences); geography and sentiment stand alone.
 SKILLS = {
     "arithmetic": (0.72, 0.60, 0.88, 0.62, 0.38, 0.30),
     "code_output": (0.66, 0.55, 0.48, 0.86, 0.25, 0.22),
-    "dates": (0.66, 0.55, 0.80, 0.52, 0.42, 0.28),
+    "code_repair": (0.68, 0.56, 0.42, 0.88, 0.28, 0.20),
     "geography": (0.84, 0.76, 0.45, 0.42, 0.66, 0.50),
+    "grammar": (0.78, 0.70, 0.42, 0.38, 0.89, 0.46),
     "sentiment": (0.86, 0.84, 0.70, 0.62, 0.88, 0.78),
-    "sql": (0.68, 0.56, 0.45, 0.88, 0.28, 0.22),
     "translation": (0.76, 0.66, 0.35, 0.32, 0.87, 0.40),
     "unit_conversion": (0.70, 0.58, 0.86, 0.58, 0.36, 0.28),
 }
@@ -43,6 +43,7 @@ SKILLS = {
 # A new task, in no dataset: near arithmetic and unit conversion.
 NEW_TASK = "recipe scaling"
 NEW_TASK_SKILLS = (0.71, 0.59, 0.87, 0.60, 0.37, 0.29)
+N_LABELS = 30
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,15 @@ class Demo:
     new_task : list of str
         Prompts of a task that is in no dataset.
     new_task_skills : float64 array, shape (n_models,)
+    labels : float32 array, shape (n_labels, n_models)
+        Outcomes on the first prompts of the new task, drawn with its skills.
     """
 
     table: BenchmarkTable
     skills: NDArray[np.float64]
     new_task: list[str]
     new_task_skills: NDArray[np.float64]
+    labels: NDArray[np.float32]
 
 
 def make_demo(*, n: int = PROMPTS_PER_DATASET, seed: int = SEED) -> Demo:
@@ -90,7 +94,8 @@ def make_demo(*, n: int = PROMPTS_PER_DATASET, seed: int = SEED) -> Demo:
     skills = np.array([SKILLS[name] for name in datasets])
     prompts = [prompt for name in datasets for prompt in _distinct(TEMPLATES[name], n, rng)]
     codes = np.repeat(np.arange(len(datasets), dtype=np.int32), n)
-    draws = np.random.default_rng(seed).random((len(prompts), len(MODELS)))
+    outcomes = np.random.default_rng(seed)
+    draws = outcomes.random((len(prompts), len(MODELS)))
     table = BenchmarkTable(
         scores=(draws < skills[codes]).astype(np.float32),
         dataset=codes,
@@ -109,7 +114,9 @@ def make_demo(*, n: int = PROMPTS_PER_DATASET, seed: int = SEED) -> Demo:
         skipped=(),
     )
     new_task = _distinct(_recipe, n, rng)
-    return Demo(table, skills, new_task, np.array(NEW_TASK_SKILLS))
+    new_skills = np.array(NEW_TASK_SKILLS)
+    labels = outcomes.random((min(N_LABELS, n), len(MODELS))) < new_skills
+    return Demo(table, skills, new_task, new_skills, labels.astype(np.float32))
 
 
 def handful(*, seed: int = SEED) -> list[str]:
@@ -174,38 +181,6 @@ def _unit_conversion(rng: random.Random) -> str:
     )
 
 
-MONTHS = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-
-
-def _dates(rng: random.Random) -> str:
-    day, month, year = rng.randint(1, 28), rng.choice(MONTHS), rng.randint(1950, 2049)
-    other = rng.choice(MONTHS)
-    return rng.choice(
-        (
-            f"What day of the week was {day} {month} {year}?",
-            f"What is the date {rng.randint(10, 400)} days after {day} {month} {year}?",
-            f"How many days lie between {day} {month} {year} and {rng.randint(1, 28)} {other} "
-            f"{year + 1}?",
-            f"If {day} {month} is a {rng.choice(WEEKDAYS)}, what weekday is the first of {other} "
-            "of the same year?",
-        )
-    )
-
-
 def _code_output(rng: random.Random) -> str:
     a, b, c = rng.randint(2, 9), rng.randint(2, 9), rng.randint(10, 40)
     word = rng.choice(("lantern", "harbour", "pebble", "violet", "ladder", "meadow"))
@@ -222,30 +197,27 @@ def _code_output(rng: random.Random) -> str:
     return f"What does this Python program print?\n\n{snippet}"
 
 
-TABLES = (
-    ("orders", "customer_id", "amount"),
-    ("employees", "department", "salary"),
-    ("flights", "airline", "delay_minutes"),
-    ("books", "author", "pages"),
-    ("sensors", "station", "reading"),
-    ("invoices", "supplier", "total"),
+FAULTS = (
+    ("adds up a list", "total = 1", "total += x", "return total"),
+    ("finds the largest number", "best = 0", "if x < best: best = x", "return best"),
+    ("counts the even numbers", "n = 0", "if x % 2: n += 1", "return n"),
+    ("reverses a list", "out = []", "out.append(x)", "return out"),
+    ("joins words with commas", "text = ''", "text + ',' + x", "return text"),
+    ("multiplies all numbers", "p = 0", "p *= x", "return p"),
 )
 
 
-def _sql(rng: random.Random) -> str:
-    table, group, value = rng.choice(TABLES)
-    n, limit = rng.randint(2, 30), rng.randint(20, 900)
+def _code_repair(rng: random.Random) -> str:
+    does, start, step, end = rng.choice(FAULTS)
+    name, items = rng.choice(("run", "f", "work", "go")), rng.choice(("xs", "items", "data"))
+    sample = [rng.randint(1, 40) for _ in range(3)]
+    snippet = f"def {name}({items}):\n    {start}\n    for x in {items}:\n        {step}\n    {end}"
     return rng.choice(
         (
-            f"Write an SQL query: the {n} rows of {table} with the largest {value}.",
-            f"Table {table}({group}, {value}). Write SQL that lists every {group} whose average "
-            f"{value} is above {limit}.",
-            f"What does this query return?\n\nSELECT {group}, COUNT(*) FROM {table} WHERE {value} "
-            f"< {limit} GROUP BY {group} HAVING COUNT(*) > {n};",
-            f"Write SQL that deletes from {table} the rows whose {value} is between {n} and "
-            f"{limit}.",
-            f"Correct this query: SELECT {group} SUM({value}) FORM {table} ORDER {group} LIMIT "
-            f"{n} OFFSET {limit};",
+            f"This Python function {does}, but it is wrong. Correct it.\n\n{snippet}\n\n"
+            f"print({name}({sample}))",
+            f"Find the bug in this Python program, it {does}:\n\n{snippet}\n\n"
+            f"print({name}({sample}))",
         )
     )
 
@@ -271,6 +243,22 @@ def _translation(rng: random.Random) -> str:
             f'Translate into {language}: "{sentence}"',
             f"How do you say this in {language}? {sentence}",
             f'Give the {language} translation of the sentence "{sentence}"',
+        )
+    )
+
+
+SLIPS = (("the ", ""), (" the ", " a the "), ("has", "have"), ("would like", "like would"))
+
+
+def _grammar(rng: random.Random) -> str:
+    sentence = f"{rng.choice(WHO)} {rng.choice(DID)}"
+    right, wrong = rng.choice(SLIPS)
+    faulty = sentence.replace(right, wrong, 1) if right in sentence else f"{sentence} yesterday by"
+    return rng.choice(
+        (
+            f'Correct the grammar of this sentence: "{faulty}."',
+            f"Is this good English? If not, rewrite it. {faulty}.",
+            f'Which word is wrong in the sentence "{faulty}."?',
         )
     )
 
@@ -366,10 +354,10 @@ def _recipe(rng: random.Random) -> str:
 TEMPLATES = {
     "arithmetic": _arithmetic,
     "code_output": _code_output,
-    "dates": _dates,
+    "code_repair": _code_repair,
     "geography": _geography,
+    "grammar": _grammar,
     "sentiment": _sentiment,
-    "sql": _sql,
     "translation": _translation,
     "unit_conversion": _unit_conversion,
 }

@@ -56,16 +56,21 @@ def demo(
     with stages("leave one dataset out"), output.StageProgress() as progress:
         held_out = leave_one_dataset_out(made.table, rows, threads=threads, progress=progress)
     with stages("choose and route"):
-        task = router.choose(made.new_task)
+        rows = loaded.encode(made.new_task)
+        tasks = {
+            "S1": router.choose(embeddings=rows, score="s1"),
+            "S3": router.choose(embeddings=rows),
+            f"S3, {len(made.labels)} labels": router.choose(embeddings=rows, labels=made.labels),
+        }
         reasons = [router.explain(prompt) for prompt in handful()]
     if directory is not None:
         router.save(directory)
     if as_json:
-        output.emit(_document(made, held_out, task, reasons, stages.seconds))
+        output.emit(_document(made, held_out, tasks, reasons, stages.seconds))
         return
     _show_benchmark(made, router)
     _show_held_out(held_out)
-    _show_task(made, task)
+    _show_task(made, router, tasks)
     _show_reasons(reasons)
     output.facts(
         [("seconds", ", ".join(f"{n} {s:.1f}" for n, s in stages.seconds.items()))]
@@ -76,17 +81,16 @@ def demo(
 def _show_benchmark(made: Demo, router: Router) -> None:
     table = made.table
     output.table(
-        "synthetic benchmark: chance of being right, as stated (nothing here was measured)",
-        ["model", "params (B)", "US$ per 10⁶ tokens", *table.datasets, "mean"],
+        "synthetic benchmark: each model's chance of being right, as stated; nothing was measured",
+        ["", *table.models],
         [
-            [
-                name,
-                f"{table.params_b[m]:.0f}",
-                f"{table.prices[m, 0]:.2f}",
-                *(f"{p:.2f}" for p in made.skills[:, m]),
-                f"{made.skills[:, m].mean():.3f}",
-            ]
-            for m, name in enumerate(table.models)
+            ["parameters (B)", *(f"{p:.0f}" for p in table.params_b)],
+            ["US$ per 10⁶ tokens", *(f"{p:.2f}" for p in table.prices[:, 0])],
+            *(
+                [name, *(f"{p:.2f}" for p in skills)]
+                for name, skills in zip(table.datasets, made.skills, strict=True)
+            ),
+            ["mean", *(f"{p:.2f}" for p in made.skills.mean(axis=0))],
         ],
     )
     output.facts(
@@ -102,14 +106,37 @@ def _show_benchmark(made: Demo, router: Router) -> None:
 
 
 def _show_held_out(held_out: LeaveOneOut) -> None:
-    rows = []
-    for rule in RULES:
-        picks = [held_out.models[m] for m in held_out.picks[rule]]
-        rows.append([rule, f"{held_out.macro_accuracy(rule):.3f}", *picks])
+    base = held_out.macro_accuracy("BMA")
     output.table(
-        "synthetic, each dataset held out in turn: mean accuracy, and the model chosen there",
-        ["rule", "accuracy", *held_out.datasets],
-        rows,
+        "synthetic, each dataset held out in turn: accuracy of the model chosen for it",
+        ["rule", "accuracy", "against BMA", "models chosen"],
+        [
+            [
+                rule,
+                f"{held_out.macro_accuracy(rule):.3f}",
+                f"{held_out.macro_accuracy(rule) - base:+.3f}",
+                ", ".join(
+                    f"{held_out.models[m]} ×{n}"
+                    for m, n in Counter(held_out.picks[rule].tolist()).most_common()
+                ),
+            ]
+            for rule in RULES
+        ],
+    )
+    accuracies = {rule: held_out.accuracy_of(rule) for rule in RULES}
+    output.table(
+        "synthetic, dataset by dataset: the model that each rule chose, and its accuracy",
+        ["dataset", *RULES],
+        [
+            [
+                name,
+                *(
+                    f"{held_out.models[held_out.picks[rule][d]]} {accuracies[rule][d]:.2f}"
+                    for rule in RULES
+                ),
+            ]
+            for d, name in enumerate(held_out.datasets)
+        ],
     )
     output.facts([("synthetic result", verdict(held_out))])
 
@@ -118,25 +145,29 @@ def verdict(held_out: LeaveOneOut) -> str:
     """Say which rules beat the best model on average, and which do not."""
     base = held_out.macro_accuracy("BMA")
     gains = {r: held_out.macro_accuracy(r) - base for r in RULES if r not in ("BMA", "oracle")}
-    parts = [f"{rule} {gain:+.3f}" for rule, gain in gains.items()]
-    return f"against the best model on average ({base:.3f}): {', '.join(parts)}"
+    ahead = [rule for rule, gain in gains.items() if gain > 0]
+    behind = [rule for rule, gain in gains.items() if gain < 0]
+    parts = [
+        f"{', '.join(rules)} {what} the best model on average"
+        for rules, what in ((ahead, "beat"), (behind, "lost to"))
+        if rules
+    ]
+    return "; ".join(parts) or "no rule did better or worse than the best model on average"
 
 
-def _show_task(made: Demo, task: TaskDecision) -> None:
+def _show_task(made: Demo, router: Router, tasks: dict[str, TaskDecision]) -> None:
     from benchrouter.demo import NEW_TASK
 
-    show_task(task, f"synthetic new task, {NEW_TASK}: {task.n_prompts} prompts, no labels")
-    skills = dict(zip(made.table.models, made.new_task_skills.tolist(), strict=True))
+    skills = dict(zip(router.models, made.new_task_skills.tolist(), strict=True))
     best = max(skills, key=lambda name: skills[name])
-    output.facts(
-        [
-            (
-                "synthetic truth",
-                f"stated there: {task.model} {skills[task.model]:.2f}, the best on average "
-                f"({task.best_on_average}) {skills[task.best_on_average]:.2f}, the best of all "
-                f"({best}) {skills[best]:.2f}",
-            )
-        ]
+    show_task(
+        tasks["S3"], f"synthetic new task, {NEW_TASK}: {len(made.new_task)} prompts, no labels"
+    )
+    output.table(
+        f"synthetic new task: what was chosen, and how often it is right there as stated "
+        f"({best}, the best, {skills[best]:.2f})",
+        ["by", "model", "stated", "why"],
+        [[name, t.model, f"{skills[t.model]:.2f}", t.reason] for name, t in tasks.items()],
     )
 
 
@@ -172,7 +203,7 @@ def _right(found: Explanation) -> int:
 def _document(
     made: Demo,
     held_out: LeaveOneOut,
-    task: TaskDecision,
+    tasks: dict[str, TaskDecision],
     reasons: list[Explanation],
     seconds: dict[str, float],
 ) -> dict[str, Any]:
@@ -192,7 +223,7 @@ def _document(
             for m, name in enumerate(table.models)
         ],
         "leave_one_dataset_out": held_out.to_dict(),
-        "new_task": task.to_dict(),
+        "new_task": {name: task.to_dict() for name, task in tasks.items()},
         "prompts": [found.to_dict() for found in reasons],
         "seconds": seconds,
     }
