@@ -97,8 +97,52 @@ def texts(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    cells = source.load(column)
-    kind = cells.type.value_type if pa.types.is_dictionary(cells.type) else cells.type
+    kind = _text_kind(source, column, integers)
+    values = _combined(source.load(column).cast(kind).cast(pa.large_string()))
+    bad = _blank(values) | _foreign(source, column, values, integers)
+    if bad.any():
+        values = pc.if_else(pa.array(bad), None, values)
+    return values, bad
+
+
+def coded_texts(
+    source: Source, column: str, *, integers: bool = True
+) -> tuple[NDArray[np.int64], pa.LargeStringArray, NDArray[np.bool_]]:
+    """Read a column of few distinct texts; see `texts`.
+
+    Returns
+    -------
+    codes : int64 array, shape (n_rows,)
+        Number of each row's text; −1 where it is bad.
+    values : large string array
+        The distinct texts.
+    bad : bool array, shape (n_rows,)
+        As in `texts`.
+    """
+    import pyarrow as pa
+
+    kind = _text_kind(source, column, integers)
+    if source.load_coded is not None and _is_string(source.columns[column]):
+        cells = source.load_coded(column)
+    else:
+        cells = source.load(column).cast(kind).dictionary_encode()
+    coded = cells.unify_dictionaries().combine_chunks()
+    values = coded.dictionary.cast(pa.large_string())
+    codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    # One more for the code −1.
+    bad = np.append(_blank(values), True)[codes]
+    if column in source.not_text:
+        bad |= _foreign(source, column, values.take(coded.indices), integers)
+    codes[bad] = -1
+    return codes, values, bad
+
+
+def _text_kind(source: Source, column: str, integers: bool) -> pa.DataType:
+    """Return the type of the cells; refuse one that is not text."""
+    import pyarrow as pa
+
+    kind = source.columns[column]
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     whole = integers and pa.types.is_integer(kind)
     if not (_is_string(kind) or whole or pa.types.is_null(kind)):
         expected = "text or whole numbers" if integers else "text"
@@ -106,16 +150,39 @@ def texts(
             f"{source.name}: column {column!r} holds {kind} ({source.cell(column, 0)} in its "
             f"first row), expected {expected}"
         )
-    values = _combined(cells.cast(kind).cast(pa.large_string()))
-    bad = _mask(pc.equal(pc.utf8_length(pc.utf8_trim(values, characters=BLANK)), 0), null=True)
-    if column in source.not_text:
-        foreign = source.not_text[column]
-        if integers:
-            foreign = foreign & ~_mask(pc.match_substring_regex(values, INTEGER), null=True)
-        bad = bad | foreign
-    if bad.any():
-        values = pc.if_else(pa.array(bad), None, values)
-    return values, bad
+    return kind
+
+
+def _blank(values: pa.LargeStringArray) -> NDArray[np.bool_]:
+    """Tell null, empty and blank texts."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    heads = pa.array(["", *BLANK], pa.large_string())
+    # Trimming copies; few texts begin with a blank.
+    maybe = _mask(
+        pc.is_in(pc.utf8_slice_codeunits(values, start=0, stop=1), value_set=heads), null=True
+    )
+    maybe |= ~_mask(values.is_valid(), null=False)
+    rows = np.flatnonzero(maybe)
+    blank = np.zeros(len(values), dtype=bool)
+    trimmed = pc.utf8_trim(values.take(pa.array(rows)), characters=BLANK)
+    blank[rows] = _mask(pc.equal(pc.utf8_length(trimmed), 0), null=True)
+    return blank
+
+
+def _foreign(
+    source: Source, column: str, values: pa.LargeStringArray, integers: bool
+) -> NDArray[np.bool_]:
+    """Tell cells of a mixed column that were no text, nor whole numbers where these will do."""
+    import pyarrow.compute as pc
+
+    if column not in source.not_text:
+        return np.zeros(source.n_rows, dtype=bool)
+    foreign = source.not_text[column]
+    if integers:
+        foreign = foreign & ~_mask(pc.match_substring_regex(values, INTEGER), null=True)
+    return foreign
 
 
 def _numbers_of_text(cells: pa.ChunkedArray) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -112,6 +112,12 @@ def _open_parquet(path: Path, stem: str) -> Source:
         raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
     check_distinct(str(path), schema.names)
 
+    def load_coded(column: str) -> pa.ChunkedArray:
+        try:
+            return pq.ParquetFile(path, read_dictionary=[column]).read(columns=[column])[column]
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{path}, column {column!r} cannot be read: {error}") from error
+
     # Messages about one column look at it row by row; more columns would only fill memory.
     @lru_cache(maxsize=1)
     def load(column: str) -> pa.ChunkedArray:
@@ -126,6 +132,7 @@ def _open_parquet(path: Path, stem: str) -> Source:
         stem=stem,
         columns=dict(zip(schema.names, schema.types, strict=True)),
         load=load,
+        load_coded=load_coded,
         positions=np.arange(n_rows, dtype=np.int64),
         n_positions=n_rows,
     )

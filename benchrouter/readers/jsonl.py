@@ -91,7 +91,10 @@ def _append(columns: dict[str, list[Any]], batch: list[dict[str, Any]], n_before
 
     if not batch:
         return
-    keys = dict.fromkeys(key for row in batch for key in row)
+    keys: dict[str, None] = {}
+    for row in batch:
+        if not keys.keys() >= row.keys():
+            keys.update(dict.fromkeys(row))
     for key in keys:
         if key not in columns:
             columns[key] = [pa.nulls(n_before)] if n_before else []
@@ -115,7 +118,9 @@ def _array(values: list[Any]) -> Any:
     try:
         if kinds == {int}:
             return pa.array(values, pa.int64())
-        if kinds <= {int, float}:
+        if kinds == {float}:
+            return pa.array(values, pa.float64())
+        if kinds == {int, float}:
             return pa.array([None if v is None else float(v) for v in values], pa.float64())
     except OverflowError:
         return values

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.readers.bad_rows import BadRows
-from benchrouter.readers.cells import numbers, texts
+from benchrouter.readers.cells import coded_texts, numbers
 from benchrouter.readers.names import require
-from benchrouter.readers.part import Part, distinct, encode, key_codes
+from benchrouter.readers.part import Part, distinct, join_codes
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import Source
 
@@ -47,19 +47,21 @@ def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, on_
     for ours in ("model", "sample_id", "prompt", "score"):
         require(source, ours, names.get(ours, ours))
     bad = BadRows(source, on_error)
-    datasets = _keys(source, names, "dataset", bad)
-    sample_ids = _keys(source, names, "sample_id", bad)
-    keys = key_codes(datasets, sample_ids)
-    first, record = _records(keys)
-
-    models = _keys(source, names, "model", bad)
-    model, model_names = encode(models)
-    prompt = _prompts(source, names, record, len(first), bad)
+    dataset, datasets = _coded(source, names, "dataset", bad)
+    sample, sample_ids = _coded(source, names, "sample_id", bad)
+    first, record = _records(join_codes(dataset, sample, len(sample_ids)))
+    model, models = _coded(source, names, "model", bad)
+    prompt, prompts = _prompts(source, names, record, len(first), bad)
     scores = _values(source, names, "score", bad)
     costs = _values(source, names, "cost_usd", bad)
     log_likelihoods = _values(source, names, "log_likelihood", bad)
-    cell = record * max(len(model_names), 1) + model
-    _mark_duplicates(source, datasets, sample_ids, models, cell, bad)
+
+    def key(row: int) -> str:
+        names_of = (models, model), (datasets, dataset), (sample_ids, sample)
+        found = [repr(values[int(codes[row])].as_py()) for values, codes in names_of]
+        return f"(model {found[0]}, dataset {found[1]}, sample_id {found[2]})"
+
+    _mark_duplicates(source, record * max(len(models), 1) + model, key, bad)
 
     rows = np.flatnonzero(bad.keep)
     kept, number = np.unique(record[rows], return_inverse=True)
@@ -84,19 +86,19 @@ def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, on_
     filled_scores = matrix(scores)
     assert filled_scores is not None  # required above
     first_kept, _ = distinct(number)
-    found = model_names.take(pa.array(used)).to_pylist()
+    found = models.take(pa.array(used)).to_pylist()
     return Part(
         layout="long",
         sidecar=sidecar,
         on_error=on_error,
         models=found,
         known_models=found,
-        all_datasets=datasets.take(pa.array(first)),
-        all_sample_ids=sample_ids.take(pa.array(first)),
+        all_datasets=datasets.take(pa.array(dataset[first])),
+        all_sample_ids=sample_ids.take(pa.array(sample[first])),
         all_positions=np.arange(len(first), dtype=np.int64),
         n_positions=len(first),
         kept=kept,
-        prompts=prompt.take(pa.array(rows[first_kept])).cast(pa.large_string()),
+        prompts=prompts.take(pa.array(prompt[rows[first_kept]])),
         scores=filled_scores,
         cost_usd=matrix(costs),
         log_likelihood=matrix(log_likelihoods),
@@ -105,14 +107,17 @@ def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, on_
     )
 
 
-def _keys(source: Source, names: Mapping[str, str], ours: str, bad: BadRows) -> pa.LargeStringArray:
+def _coded(
+    source: Source, names: Mapping[str, str], ours: str, bad: BadRows
+) -> tuple[NDArray[np.int64], pa.LargeStringArray]:
+    """Number of each row's text (−1 = bad), and the texts."""
     import pyarrow as pa
 
     if ours not in names:
-        return pa.repeat(pa.scalar(source.stem, pa.large_string()), source.n_rows)
-    values, missing = texts(source, names[ours])
+        return np.zeros(source.n_rows, np.int64), pa.array([source.stem], pa.large_string())
+    codes, values, missing = coded_texts(source, names[ours], integers=ours != "prompt")
     bad.add(missing, _found(source, names[ours], ours, "text that is not blank"))
-    return values
+    return codes, values
 
 
 def _records(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -130,11 +135,9 @@ def _prompts(
     record: NDArray[np.int64],
     n_records: int,
     bad: BadRows,
-) -> pa.LargeStringArray:
+) -> tuple[NDArray[np.int64], pa.LargeStringArray]:
     """Read the prompts; rows that disagree with the first good row of their record are bad."""
-    prompts, missing = texts(source, names["prompt"], integers=False)
-    bad.add(missing, _found(source, names["prompt"], "prompt", "text that is not blank"))
-    code, _ = encode(prompts)
+    code, prompts = _coded(source, names, "prompt", bad)
     kept = np.flatnonzero(bad.keep)
     first = np.zeros(n_records, dtype=np.int64)
     # NumPy keeps the last of repeated assignments, here the first row of the record.
@@ -149,7 +152,7 @@ def _prompts(
             f"sample_id in row {int(source.positions[first[record[row]]]) + 1}"
         ),
     )
-    return prompts
+    return code, prompts
 
 
 def _values(
@@ -167,12 +170,7 @@ def _found(source: Source, column: str, ours: str, expected: str) -> Callable[[i
 
 
 def _mark_duplicates(
-    source: Source,
-    datasets: pa.LargeStringArray,
-    sample_ids: pa.LargeStringArray,
-    models: pa.LargeStringArray,
-    cell: NDArray[np.int64],
-    bad: BadRows,
+    source: Source, cell: NDArray[np.int64], key: Callable[[int], str], bad: BadRows
 ) -> None:
     """Take out rows whose (record, model) a row before them has."""
     kept = np.flatnonzero(bad.keep)
@@ -184,8 +182,6 @@ def _mark_duplicates(
     bad.add(
         earlier != np.arange(source.n_rows),
         lambda row: (
-            f"duplicate (model {models[row].as_py()!r}, dataset {datasets[row].as_py()!r}, "
-            f"sample_id {sample_ids[row].as_py()!r}), "
-            f"found before in row {int(source.positions[earlier[row]]) + 1}"
+            f"duplicate {key(row)}, found before in row {int(source.positions[earlier[row]]) + 1}"
         ),
     )

@@ -75,7 +75,7 @@ class Part:
 
 
 def encode(values: pa.Array) -> tuple[NDArray[np.int64], pa.Array]:
-    """Return the number of each value in order of first appearance (−1 for null), and the values."""
+    """Return each value's number in order of first appearance (−1 for null), and the values."""
     encoded = values.dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     return codes.astype(np.int64, copy=False), encoded.dictionary
@@ -108,8 +108,15 @@ def key_codes(datasets: pa.Array, sample_ids: pa.Array) -> NDArray[np.int64]:
     """One number per (dataset, sample_id); −1 where either is null."""
     dataset_codes, _ = encode(datasets)
     sample_codes, names = encode(sample_ids)
-    keys = dataset_codes * len(names) + sample_codes
-    keys[(dataset_codes < 0) | (sample_codes < 0)] = -1
+    return join_codes(dataset_codes, sample_codes, len(names))
+
+
+def join_codes(
+    dataset: NDArray[np.int64], sample_id: NDArray[np.int64], n_sample_ids: int
+) -> NDArray[np.int64]:
+    """One number per pair of numbers; −1 where either is −1."""
+    keys = dataset * n_sample_ids + sample_id
+    keys[(dataset < 0) | (sample_id < 0)] = -1
     return keys
 
 

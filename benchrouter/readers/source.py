@@ -24,6 +24,8 @@ class Source:
         In the order of the file.
     load : callable
         Name of a column to its ``pyarrow.ChunkedArray`` of ``n_rows`` values.
+    load_coded : callable or None
+        The same for a text column as dictionaries, where that is faster than as text.
     positions : int64 array, shape (n_rows,)
         Place of each readable row among all data rows of the input, from 0, ascending.
     n_positions : int
@@ -48,6 +50,7 @@ class Source:
     not_text: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     lines: Callable[[], NDArray[np.int64] | None] = lambda: None
     unreadable: tuple[tuple[int, str], ...] = ()
+    load_coded: Callable[[str], Any] | None = None
 
     @property
     def n_rows(self) -> int:
