@@ -1,3 +1,49 @@
-"""Route prompts to LLMs with the by-products of benchmarks (arXiv 2309.15789)."""
+"""Route prompts to LLMs with the by-products of benchmarks (arXiv 2309.15789).
+
+    table → encoder → index → votes → scores → router
+
+Each name below is loaded when it is first used: importing this package loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchrouter.decisions import Decisions, Explanation, TaskDecision
+    from benchrouter.encoder import Encoder, EncoderNotFound
+    from benchrouter.router import Router
+    from benchrouter.table import BenchmarkTable
 
 __version__ = "0.1.0"
+__all__ = [
+    "BenchmarkTable",
+    "Decisions",
+    "Encoder",
+    "EncoderNotFound",
+    "Explanation",
+    "Router",
+    "TaskDecision",
+    "__version__",
+]
+
+_HOMES = {
+    "BenchmarkTable": "benchrouter.table",
+    "Decisions": "benchrouter.decisions",
+    "Encoder": "benchrouter.encoder",
+    "EncoderNotFound": "benchrouter.encoder",
+    "Explanation": "benchrouter.decisions",
+    "Router": "benchrouter.router",
+    "TaskDecision": "benchrouter.decisions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'benchrouter' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

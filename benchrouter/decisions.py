@@ -68,7 +68,8 @@ class TaskDecision:
     best_by_score, best_on_average : str
         The model of the largest score, and the benchmark's best on average.
     probability : float
-        Chance that `best_by_score` truly beats `best_on_average` (eq. 8); NaN where p is unknown.
+        Chance that `best_by_score` truly beats `best_on_average` (eq. 8); NaN where the two are
+        the same model, or p is unknown.
     distance : float
         u of the task.
     benchmark_distances : float64 array, shape (n_datasets,)
@@ -123,7 +124,7 @@ class TaskDecision:
             "best_on_average": self.best_on_average,
             "probability": plain(self.probability),
             "distance": self.distance,
-            "benchmark_distances": [plain(u) for u in self.benchmark_distances.tolist()],
+            "benchmark_distances": without_nan(self.benchmark_distances.tolist()),
             "warning": self.warning,
             "n_prompts": self.n_prompts,
             "n_labels": self.n_labels,
@@ -225,3 +226,19 @@ def plain(value: float) -> float | None:
     float or None
     """
     return value if math.isfinite(value) else None
+
+
+def without_nan(values: list[Any]) -> list[Any]:
+    """Nested lists of numbers with :func:`plain` applied to each.
+
+    Parameters
+    ----------
+    values : list
+        As ``array.tolist()`` gives it.
+
+    Returns
+    -------
+    list
+        Of the same shape.
+    """
+    return [without_nan(v) if isinstance(v, list) else plain(v) for v in values]

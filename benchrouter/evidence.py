@@ -136,7 +136,9 @@ def model_costs_usd(table: BenchmarkTable) -> Array:
     return np.asarray(np.where(known, means, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan))
 
 
-def predict(neighbours: Neighbours, evidence: Evidence, excluded: tuple[int, ...]) -> Array:
+def predict(
+    neighbours: Neighbours, evidence: Evidence, excluded: tuple[int, ...]
+) -> NDArray[np.float32]:
     """g: the neighbours' mean correctness per prompt and model (eq. 11).
 
     Parameters

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchrouter import scores
 from benchrouter.encoder.precomputed import as_unit_rows
-from benchrouter.evidence import Evidence, model_costs_usd
+from benchrouter.evidence import Evidence, evidence_of, model_costs_usd
 from benchrouter.holdout import (
     DRAWS,
     LABEL_SHARES,
@@ -23,7 +23,7 @@ from benchrouter.holdout import (
     without,
 )
 from benchrouter.index import Index
-from benchrouter.voting import Outcomes, PackedOutcomes, pack
+from benchrouter.voting import Outcomes, PackedOutcomes
 
 if TYPE_CHECKING:
     from benchrouter.encoder import Fingerprint
@@ -174,55 +174,21 @@ def fit(
         If the embeddings do not fit the table or are not unit rows, if the fallback is not one of
         the models, or if a model has no score at all.
     """
-    if table.n_records == 0 or table.n_models == 0:
-        raise ValueError(
-            f"a router needs records and models, found {table.n_records} records and "
-            f"{table.n_models} models"
-        )
     if fallback is not None and fallback not in table.models:
         raise ValueError(f"fallback {fallback!r} is not a model of the table: {table.models}")
-    rows = as_unit_rows(table.aligned(embeddings), "embeddings")
-    index = Index(rows, threads=threads, verify=False)
     raw_means = scores.dataset_means(table.scores, table.dataset, table.n_datasets)
-    empty = [
-        m
-        for m, here in zip(table.models, ~np.isnan(raw_means).all(axis=0), strict=True)
-        if not here
-    ]
-    if empty:
-        raise ValueError(f"models without any score: {', '.join(empty)}; leave them out")
+    unscored = np.isnan(raw_means).all(axis=0)
+    if unscored.any():
+        names = [model for model, bare in zip(table.models, unscored, strict=True) if bare]
+        raise ValueError(f"models without any score: {', '.join(names)}; leave them out")
     cost_usd = model_costs_usd(table)
     preferred = scores.preference(cost_usd, table.params_b)
     routable = not np.isnan(table.thresholds).any()
-    if routable:
-        correctness = table.correctness()
-        correct = pack(correctness)
-        means = scores.dataset_means(correctness, table.dataset, table.n_datasets)
-        is_binary = bool(np.all((table.scores == correctness) | np.isnan(correctness)))
-        evidence = Evidence(
-            index=index,
-            outcomes=correct,
-            correctness=correctness,
-            dataset=table.dataset,
-            means=means,
-            k=settings.k,
-            kappa=settings.kappa,
-            threshold=settings.threshold,
-            threads=threads,
-        )
-    else:
-        # Only distances are measured: the outcomes of this evidence are never read.
-        correct, means, is_binary = None, np.full_like(raw_means, np.nan), False
-        evidence = Evidence(
-            index=index,
-            outcomes=table.scores,
-            correctness=table.scores,
-            dataset=table.dataset,
-            means=raw_means,
-            k=settings.k,
-            kappa=settings.kappa,
-            threads=threads,
-        )
+    evidence = _evidence(table, embeddings, raw_means, settings, routable, threads)
+    correct = evidence.outcomes if isinstance(evidence.outcomes, PackedOutcomes) else None
+    correctness = evidence.correctness
+    is_binary = bool(np.all((table.scores == correctness) | np.isnan(correctness)))
+    means = evidence.means if routable else np.full_like(raw_means, np.nan)
     pairs, benchmark_u, distance_limit = _held_out(evidence, settings, routable, progress)
     best = scores.best_on_average(means if routable else raw_means, preferred)
     return Fit(
@@ -230,7 +196,7 @@ def fit(
         fingerprint=fingerprint,
         models=table.models,
         datasets=table.datasets,
-        embeddings=rows,
+        embeddings=evidence.index.embeddings,
         dataset=table.dataset,
         sample_ids=table.sample_ids,
         prompts=table.prompts,
@@ -249,6 +215,37 @@ def fit(
     )
 
 
+def _evidence(
+    table: BenchmarkTable,
+    embeddings: NDArray[np.float32],
+    raw_means: Array,
+    settings: Settings,
+    routable: bool,
+    threads: int,
+) -> Evidence:
+    """Build the predictor's view; without thresholds it only measures distances."""
+    if routable:
+        return evidence_of(
+            table,
+            embeddings,
+            k=settings.k,
+            kappa=settings.kappa,
+            threshold=settings.threshold,
+            threads=threads,
+        )
+    rows = as_unit_rows(table.aligned(embeddings), "embeddings")
+    return Evidence(
+        index=Index(rows, threads=threads, verify=False),
+        outcomes=table.scores,
+        correctness=table.scores,
+        dataset=table.dataset,
+        means=raw_means,
+        k=settings.k,
+        kappa=settings.kappa,
+        threads=threads,
+    )
+
+
 def _held_out(
     evidence: Evidence, settings: Settings, routable: bool, progress: Progress | None
 ) -> tuple[Pairs, Array, float]:
@@ -263,11 +260,11 @@ def _held_out(
         return concatenate([], n_models), np.empty(0), limit
     parts = []
     benchmark_u = np.empty(evidence.n_datasets)
-    distances = []
+    per_dataset = []
     for held_out in hold_out(evidence, seed=settings.seed, progress=progress):
         similarities = without(held_out, evidence).similarities[:, : settings.kappa]
-        distances.append(scores.prompt_distances(similarities))
-        benchmark_u[held_out.code] = distances[-1].mean()
+        per_dataset.append(scores.prompt_distances(similarities))
+        benchmark_u[held_out.code] = per_dataset[-1].mean()
         if routable:
             parts.append(
                 pairs_of(
@@ -278,7 +275,7 @@ def _held_out(
                     seed=settings.seed,
                 )
             )
-    limit = float(np.quantile(np.concatenate(distances), DISTANCE_QUANTILE))
+    limit = float(np.quantile(np.concatenate(per_dataset), DISTANCE_QUANTILE))
     return concatenate(parts, n_models), benchmark_u, limit
 
 

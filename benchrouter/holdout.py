@@ -183,28 +183,26 @@ def pairs_of(
     base = without(held_out, evidence)
     rows = held_out.rows
     embeddings = np.ascontiguousarray(evidence.index.embeddings[rows])
-    u: list[float] = []
-    p: list[Array] = []
-    unlabelled: tuple[float, Array] | None = None
+    pairs: list[tuple[float, Array]] = []
     for i, share in enumerate(label_shares):
         n_moved = min(math.floor(share * len(rows) + 1e-9), MOST_LABELS)
-        for draw in range(draws):
-            if n_moved == 0:
-                unlabelled = unlabelled or _pair(base, rows, held_out.code, evidence)
-                pair = unlabelled
-            else:
-                rng = np.random.default_rng([seed, held_out.code, i, draw])
-                moved = np.sort(rng.choice(len(rows), n_moved, replace=False))
-                rest = np.delete(np.arange(len(rows)), moved)
-                similarities = embeddings[rest] @ embeddings[moved].T
-                labelled = Neighbours(
-                    np.broadcast_to(rows[moved], similarities.shape), similarities
-                )
-                others = Neighbours(base.ids[rest], base.similarities[rest])
-                pool = with_labels(others, labelled, evidence)
-                pair = _pair(pool, rows[rest], held_out.code, evidence)
-            u.append(pair[0])
-            p.append(pair[1])
+        if n_moved == 0:
+            pairs += [_pair(base, rows, held_out.code, evidence)] * draws
+            continue
+        rng = np.random.default_rng([seed, held_out.code, i])
+        moved = np.array([rng.choice(len(rows), n_moved, replace=False) for _ in range(draws)])
+        # One product for all draws of a share: many small ones would each wait for their threads.
+        similarities = embeddings @ embeddings[moved.ravel()].T
+        for draw, chosen in enumerate(moved):
+            rest = np.setdiff1d(np.arange(len(rows)), chosen)
+            columns = slice(draw * n_moved, (draw + 1) * n_moved)
+            shape = (len(rest), n_moved)
+            labelled = Neighbours(np.broadcast_to(rows[chosen], shape), similarities[rest, columns])
+            others = Neighbours(base.ids[rest], base.similarities[rest])
+            pool = with_labels(others, labelled, evidence)
+            pairs.append(_pair(pool, rows[rest], held_out.code, evidence))
+    u = [pair[0] for pair in pairs]
+    p = [pair[1] for pair in pairs]
     return Pairs(
         np.array(u),
         np.array(p),

@@ -287,7 +287,14 @@ class Router:
         )
         for start in range(0, len(rows), BLOCK):
             block = slice(start, start + BLOCK)
-            self._decide(rows[block], rule, k, Chosen(*(out[block] for out in chosen)))
+            part = Chosen(
+                chosen.model[block],
+                chosen.score[block],
+                chosen.margin[block],
+                chosen.distance[block],
+                chosen.fallback[block],
+            )
+            self._decide(rows[block], rule, k, part)
         return Decisions(self.models, *chosen)
 
     def route_stream(

@@ -304,7 +304,9 @@ def prior_weight_of_p(p: Array, p_hat: Array, n_records: NDArray[np.int64]) -> f
     return max(room / spread - 1.0, 1.0)
 
 
-def label_informed_p(p_hat: Array, g_bar: NDArray[np.bool_], labels: Array, tau: float) -> Array:
+def label_informed_p(
+    p_hat: Array, g_bar: NDArray[np.bool_], labels: NDArray[np.floating], tau: float
+) -> Array:
     """Measure p of a task on labelled prompts, p̂ as prior: (τ·p̂ + right) / (τ + n).
 
     Parameters
@@ -312,7 +314,7 @@ def label_informed_p(p_hat: Array, g_bar: NDArray[np.bool_], labels: Array, tau:
     p_hat : float64 array, shape (n_models,)
     g_bar : bool array, shape (n_labels, n_models)
         The predictor's verdict on the labelled prompts, made without their labels.
-    labels : float64 array, shape (n_labels, n_models)
+    labels : float array, shape (n_labels, n_models)
         Correctness 0 or 1, NaN = not labelled.
     tau : float
         Weight of p̂, in labelled prompts.

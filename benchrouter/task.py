@@ -37,8 +37,9 @@ def choose_for_task(
     embeddings : float32 array, shape (n_prompts, dim)
         Unit rows.
     labels : float array, shape (n_labels, n_models), optional
-        Scores of the first n_labels prompts, NaN = not run. They join the neighbours, and S1, S2,
-        S3 are then of the other prompts (of all, each without its own label, where none is left).
+        Scores of the first n_labels prompts, NaN = not run. Prompts with a label join the
+        neighbours, and S1, S2, S3 are then of the other prompts (where none is left, of all, each
+        without its own label).
     score : "s1", "s2" or "s3"
         What to maximise; eq. 8's fallback belongs to "s3".
     label_threshold : float
@@ -65,9 +66,14 @@ def choose_for_task(
         raise ValueError("a task needs at least one prompt, found none")
     settings = fit.settings
     known = _check_labels(labels, len(embeddings), fit, label_threshold)
+    labelled = np.flatnonzero(~np.isnan(known).all(axis=1))
+    known = known[labelled]
     depth = max(settings.k, settings.kappa)
-    plain_neighbours = index.search(embeddings, depth)
-    neighbours, outcomes = _with_labels(fit, embeddings, plain_neighbours, known, depth)
+    of_benchmark = index.search(embeddings, depth)
+    neighbours, outcomes = of_benchmark, fit.correct
+    if len(labelled):
+        neighbours = _with_labelled(embeddings, of_benchmark, labelled, len(fit.embeddings), depth)
+        outcomes = _append(fit.correct, pack(known))
     prior = prior_of(fit.means)
     task = task_scores(
         np.ascontiguousarray(neighbours.ids),
@@ -83,14 +89,13 @@ def choose_for_task(
     p = np.full(len(fit.models), np.nan)
     if len(fit.pairs.u):
         p = scores.smooth(np.array([u]), fit.pairs.u, fit.pairs.p, settings.sigma)[0]
-    if len(known):
-        voting = np.ascontiguousarray(plain_neighbours.ids[: len(known), : settings.k])
+    if len(labelled):
+        voting = np.ascontiguousarray(of_benchmark.ids[labelled, : settings.k])
         g = votes(voting, fit.correct, prior=prior, threads=index.threads).votes
-        p_hat, tau = np.where(np.isnan(p), 0.5, p), fit.tau
-        labelled = ~np.isnan(known).all(axis=0)
-        measured = scores.label_informed_p(p_hat, verdicts(g, settings.threshold), known, tau)
-        p = np.where(labelled, measured, p)
-    return _decide(fit, score, s1, s2, p, support, u, len(embeddings), len(known))
+        p_hat = np.where(np.isnan(p), 0.5, p)
+        measured = scores.label_informed_p(p_hat, verdicts(g, settings.threshold), known, fit.tau)
+        p = np.where(np.isnan(known).all(axis=0), p, measured)
+    return _decide(fit, score, s1, s2, p, support, u, len(embeddings), len(labelled))
 
 
 def _check_labels(
@@ -114,34 +119,38 @@ def _check_labels(
     return np.asarray(correct, dtype=np.float32)
 
 
-def _with_labels(
-    fit: Fit,
+def _with_labelled(
     embeddings: NDArray[np.float32],
-    neighbours: Neighbours,
-    known: NDArray[np.float32],
+    of_benchmark: Neighbours,
+    labelled: NDArray[np.int64],
+    n_records: int,
     depth: int,
-) -> tuple[Neighbours, PackedOutcomes]:
-    """Neighbours of the prompts to be scored, labelled prompts among them, and all outcomes."""
-    assert fit.correct is not None
-    n_labels, n_records = len(known), len(fit.embeddings)
-    if n_labels == 0:
-        return neighbours, fit.correct
-    scored = np.arange(n_labels, len(embeddings))
+) -> Neighbours:
+    """Neighbours of the prompts without labels (of all, if none is left), labelled ones among them.
+
+    Labelled prompt i has the record number n_records + i; it is never its own neighbour.
+    """
+    scored = np.setdiff1d(np.arange(len(embeddings)), labelled)
     if len(scored) == 0:
-        scored = np.arange(n_labels)
-    pool = Index(np.ascontiguousarray(embeddings[:n_labels]), verify=False)
-    labelled = pool.search(np.ascontiguousarray(embeddings[scored]), min(n_labels, depth + 1))
-    own = (labelled.ids == scored[:, None]) | (labelled.ids < 0)
-    labelled_ids = np.where(own, -1, labelled.ids + n_records)
-    similarities = np.where(own, np.float32(-np.inf), labelled.similarities)
-    merged = nearest(
+        scored = labelled
+    pool = Index(np.ascontiguousarray(embeddings[labelled]), verify=False)
+    nearby = pool.search(np.ascontiguousarray(embeddings[scored]), min(len(labelled), depth + 1))
+    dropped = (nearby.ids < 0) | (labelled[nearby.ids] == scored[:, None])
+    return nearest(
         Neighbours(
-            np.concatenate((neighbours.ids[scored], labelled_ids), axis=1),
-            np.concatenate((neighbours.similarities[scored], similarities), axis=1),
+            np.concatenate(
+                (of_benchmark.ids[scored], np.where(dropped, -1, nearby.ids + n_records)), axis=1
+            ),
+            np.concatenate(
+                (
+                    of_benchmark.similarities[scored],
+                    np.where(dropped, np.float32(-np.inf), nearby.similarities),
+                ),
+                axis=1,
+            ),
         ),
         depth,
     )
-    return merged, _append(fit.correct, pack(known))
 
 
 def _append(first: PackedOutcomes, second: PackedOutcomes) -> PackedOutcomes:
@@ -176,11 +185,11 @@ def _decide(
     values = {"s1": s1, "s2": s2, "s3": s3}[score]
     best = bma if np.isnan(values).all() else scores.best_model(values, preferred, s1)
     probability = float("nan")
-    if not np.isnan(p[[best, bma]]).any():
+    if best != bma and not np.isnan(p[[best, bma]]).any():
         n_scored = n_prompts - n_labels or n_prompts
         probability = scores.probability_better((s2[best], s2[bma]), (p[best], p[bma]), n_scored)
     chosen = best
-    if score == "s3" and not probability > fit.settings.eta:
+    if score == "s3" and best != bma and not probability > fit.settings.eta:
         chosen = bma
     return TaskDecision(
         model=fit.models[chosen],

@@ -90,7 +90,7 @@ def decide(
         else:
             scores = means[i].astype(np.float32)
         fallback = not support[i].any() or np.isnan(u) or u > distance_limit
-        ranked = sorted(range(len(prior)), key=lambda m: (-scores[m], preference[m]))  # noqa: B023
+        ranked = sorted(range(len(prior)), key=lambda m: (-scores[m], preference[m]))
         model = fallback_model if fallback else ranked[0]
         others = [scores[m] for m in range(len(prior)) if m != model]
         margin = scores[model] - max(others) if others else np.float32(0)

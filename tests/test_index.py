@@ -8,15 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import unit_rows
 
 from benchrouter.index import Index, Neighbours, check_unit_rows, merge, nearest
 
 PROPOSALS = ("blas", "faiss", "bfloat16", "auto")
-
-
-def unit_rows(n, dim, seed=0):
-    rows = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def exact(queries, records, k):

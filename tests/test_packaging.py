@@ -28,7 +28,16 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ["faiss", "huggingface_hub", "pandas", "pyarrow", "torch", "transformers"]
 IMPORT_LIMIT_S = 0.150
 
-PUBLIC = ["__version__"]
+PUBLIC = [
+    "BenchmarkTable",
+    "Decisions",
+    "Encoder",
+    "EncoderNotFound",
+    "Explanation",
+    "Router",
+    "TaskDecision",
+    "__version__",
+]
 
 
 def pyproject() -> dict:

@@ -249,7 +249,22 @@ def test_import_is_light():
 
 # Text of every kind that a file can hold: quotes, line ends, U+2028, numbers, missing-looking.
 awkward = st.sampled_from(
-    ["a", "1", "007", "nan", "NA", "null", "true", '"', "''", "a,b", "a\nb", "a\r\nb", "\u2028", "é"]
+    [
+        "a",
+        "1",
+        "007",
+        "nan",
+        "NA",
+        "null",
+        "true",
+        '"',
+        "''",
+        "a,b",
+        "a\nb",
+        "a\r\nb",
+        "\u2028",
+        "é",
+    ]
 )
 characters = st.characters(exclude_categories=["Cs"])
 texts = st.one_of(awkward, st.text(characters, min_size=1, max_size=6)).filter(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import scores
+from benchrouter.decisions import plain, without_nan
 from benchrouter.evidence import (
     Evidence,
     accuracy_of_verdicts,
@@ -106,15 +107,13 @@ class LeaveOneOut:
             "models": list(self.models),
             "n_records": self.n_records.tolist(),
             **{
-                name: _plain(getattr(self, name))
+                name: without_nan(getattr(self, name).tolist())
                 for name in ("accuracy", "u", "s1", "s2", "s3", "p", "p_hat", "probability")
             },
             "picks": {
                 rule: [self.models[m] for m in chosen] for rule, chosen in self.picks.items()
             },
-            "macro_accuracy": {
-                rule: _plain(np.array(self.macro_accuracy(rule))) for rule in self.picks
-            },
+            "macro_accuracy": {rule: plain(self.macro_accuracy(rule)) for rule in self.picks},
         }
 
 
@@ -264,7 +263,3 @@ def _pick(
         picks["S3 true p"][d] = true_best if true_chance > eta else bma
         picks["oracle"][d] = scores.best_model(evidence.means[d], preferred)
     return probability, picks
-
-
-def _plain(values: Array) -> Any:
-    return np.where(np.isnan(values), None, values.astype(object)).tolist()

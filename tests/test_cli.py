@@ -1,0 +1,619 @@
+"""The command line: every command run, its JSON, its exit codes, its files and its memory."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from benchrouter import __version__
+from benchrouter.cli import app
+from benchrouter.router import Router
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = ["fit", "choose", "route", "explain", "inspect", "encode", "demo"]
+MODELS = ["m-a", "m-b", "m-c"]
+DATASETS = ["code", "law", "maths"]
+DIM = 8
+
+
+def unit_rows(rng, n, dim=DIM):
+    rows = rng.standard_normal((n, dim)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A table of 90 records, its embeddings, a fitted router, 5 prompts and their embeddings.
+
+    Dataset d lies around axis d; model d is right on it in 9 of 10, the others in 2 of 10.
+    """
+    root = tmp_path_factory.mktemp("cli")
+    rng = np.random.default_rng(7)
+    dataset = np.repeat(np.arange(3), 30)
+    rows = unit_rows(rng, 90) * 0.3 + np.eye(DIM, dtype=np.float32)[dataset]
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    chance = np.where(dataset[:, None] == np.arange(3), 0.9, 0.2)
+    scores = (rng.random((90, 3)) < chance).astype(np.float32)
+    columns = {
+        "dataset": [DATASETS[d] for d in dataset],
+        "sample_id": [str(i) for i in range(90)],
+        "prompt": [f"question {i}" for i in range(90)],
+        **{name: scores[:, m] for m, name in enumerate(MODELS)},
+    }
+    pq.write_table(pa.table(columns), root / "table.parquet")
+    np.save(root / "table.npy", rows.astype(np.float32))
+    lines = [json.dumps({"id": f"q{i}", "prompt": f"new {i}"}) + "\n" for i in range(5)]
+    (root / "p.jsonl").write_text("".join(lines))
+    queries = np.eye(DIM, dtype=np.float32)[[0, 1, 2, 0, 1]]
+    np.save(root / "p.npy", queries)
+    result = call(
+        "fit", root / "table.parquet", "--embeddings", root / "table.npy", "-o", root / "R"
+    )
+    assert result.exit_code == 0, result.output
+    return root
+
+
+def call(*arguments, **options):
+    return CliRunner().invoke(app, [str(a) for a in arguments], **options)
+
+
+def document(result):
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout, parse_constant=pytest.fail)
+
+
+def shell(*arguments, **options):
+    """Run the command in a process of its own."""
+    code = "from benchrouter.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        cwd=ROOT,
+        timeout=120,
+        **options,
+    )
+
+
+# --- what every command says ---------------------------------------------------------------------
+
+
+def test_fit_says_what_was_read(files, tmp_path):
+    found = document(
+        call(
+            *("fit", files / "table.parquet", "--embeddings", files / "table.npy"),
+            *("--output", tmp_path / "R", "--k", 3, "--models", "m-a,m-c", "--json"),
+        )
+    )
+    assert {k: found[k] for k in ("records", "datasets", "models", "missing", "skipped")} == {
+        **{"records": 90, "datasets": 3, "models": ["m-a", "m-c"], "missing": 0.0, "skipped": []}
+    }
+    assert set(found["seconds"]) == {"read", "embeddings", "fit", "save"}
+    assert found["encoder"] is None
+    router = Router.load(tmp_path / "R")
+    assert router.models == ("m-a", "m-c")
+    assert router.describe()["settings"]["k"] == 3
+    assert router.best_on_average == found["best_on_average"]
+
+
+def test_fit_passes_every_number_on(files, tmp_path):
+    result = call(
+        *(
+            "fit",
+            files / "table.parquet",
+            "--embeddings",
+            files / "table.npy",
+            "-o",
+            tmp_path / "R",
+        ),
+        *("--kappa", 7, "--sigma", 0.2, "--eta", 0.7, "--threshold", 0.4, "--seed", 3),
+        *("--label-shares", "0,.1", "--fallback", "m-c", "--threads", 1),
+        *("--correct-above", "0.5", "--correct-above", "law=0.25"),
+    )
+    assert result.exit_code == 0, result.output
+    described = Router.load(tmp_path / "R").describe()
+    settings = described["settings"]
+    assert [settings[n] for n in ("kappa", "sigma", "eta", "threshold", "seed")] == [
+        *(7, 0.2, 0.7, 0.4, 3)
+    ]
+    assert settings["label_shares"] == [0.0, 0.1]
+    assert described["fallback"] == "m-c"
+
+
+def test_fit_joins_tables_and_their_embeddings_in_order(files, tmp_path):
+    whole = pq.read_table(files / "table.parquet")
+    rows = np.load(files / "table.npy")
+    for name, start, stop in (("one", 0, 40), ("two", 40, 90)):
+        pq.write_table(whole.slice(start, stop - start), tmp_path / f"{name}.parquet")
+        np.save(tmp_path / f"{name}.npy", rows[start:stop])
+    result = call(
+        *("fit", tmp_path / "one.parquet", tmp_path / "two.parquet", "-o", tmp_path / "R"),
+        *("--embeddings", tmp_path / "one.npy", "--embeddings", tmp_path / "two.npy"),
+    )
+    assert result.exit_code == 0, result.output
+    for left, right in ((files / "R", tmp_path / "R"),):
+        expected, found = (Router.load(d).route(embeddings=rows) for d in (left, right))
+        np.testing.assert_array_equal(found.model, expected.model)
+        np.testing.assert_array_equal(found.score, expected.score)
+
+
+def test_fit_reads_other_peoples_names(files, tmp_path):
+    records = [
+        f'{{"task": "t{i % 2}", "sample_id": "{i}", "text": "x {i}", "llm": "{m}", "ok": {i % 2}}}'
+        for i in range(8)
+        for m in ("p", "q")
+    ]
+    (tmp_path / "long.jsonl").write_text("\n".join(records) + "\n")
+    np.save(tmp_path / "e.npy", unit_rows(np.random.default_rng(0), 8))
+    found = document(
+        call(
+            *("fit", tmp_path / "long.jsonl", "--embeddings", tmp_path / "e.npy"),
+            *("-o", tmp_path / "R", "--columns", "score=ok,model=llm", "--layout", "long"),
+            *("--dataset-column", "task", "--prompt-column", "text", "--json"),
+        )
+    )
+    assert (found["records"], found["datasets"], found["models"]) == (8, 2, ["p", "q"])
+
+
+def test_route_follows_the_embeddings(files, tmp_path):
+    found = document(
+        call(
+            *("route", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy"),
+            *("--output", tmp_path / "o.jsonl", "--batch-size", 2, "--json"),
+        )
+    )
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [r["id"] for r in rows] == ["q0", "q1", "q2", "q3", "q4"]
+    assert [r["model"] for r in rows] == ["m-a", "m-b", "m-c", "m-a", "m-b"]
+    expected = Router.load(files / "R").route(embeddings=np.load(files / "p.npy"))
+    np.testing.assert_array_equal(np.float32([r["score"] for r in rows]), expected.score)
+    assert found["prompts"] == 5
+    assert found["models"] == {"m-a": 2, "m-b": 2, "m-c": 1}
+    assert found["fallbacks"] == 0
+    assert os.listdir(tmp_path) == ["o.jsonl"]
+
+
+@pytest.mark.parametrize("rule", ["mean", "raw", "s3"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_route_writes_the_other_formats(files, tmp_path, rule, suffix):
+    target = tmp_path / f"o.{suffix}"
+    result = call(
+        *("route", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy"),
+        *("-o", target, "--rule", rule, "--no-prompt", "--prefix", "r_"),
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    assert "routed 5 prompts" in result.stderr
+    if suffix == "csv":
+        with open(target, newline="") as file:
+            rows = list(csv.DictReader(file))
+    else:
+        rows = pq.read_table(target).to_pylist()
+    assert list(rows[0]) == ["id", "r_model", "r_score", "r_margin", "r_distance", "r_fallback"]
+    expected = Router.load(files / "R").route(embeddings=np.load(files / "p.npy"), rule=rule)
+    assert [r["r_model"] for r in rows] == expected.names()
+
+
+def test_route_reads_stdin_and_writes_stdout(files):
+    result = shell(
+        *("route", files / "R", "-", "--embeddings", files / "p.npy", "--output", "-"),
+        input=(files / "p.jsonl").read_bytes(),
+    )
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in result.stdout.decode().splitlines()]
+    assert [(r["id"], r["model"]) for r in rows[:2]] == [("q0", "m-a"), ("q1", "m-b")]
+    assert len(rows) == 5
+
+
+def test_route_skips_and_lists(files, tmp_path):
+    (tmp_path / "p.txt").write_text("a\n\nc\nd\ne\n")
+    found = document(
+        call(
+            *("route", files / "R", tmp_path / "p.txt", "--embeddings", files / "p.npy"),
+            *("-o", tmp_path / "o.jsonl", "--on-error", "skip", "--json"),
+        )
+    )
+    assert (found["prompts"], found["skipped"]) == (4, 1)
+    assert found["first_skipped"] == [
+        f"{tmp_path / 'p.txt'}, line 2: found an empty prompt, expected text"
+    ]
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [r["model"] for r in rows] == ["m-a", "m-c", "m-a", "m-b"]
+
+
+def test_choose_shows_all_models(files):
+    found = document(
+        call("choose", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy", "--json")
+    )
+    assert found["n_prompts"] == 5
+    assert [m["model"] for m in found["models"]] == MODELS
+    assert set(found["models"][0]) == {
+        *("model", "s1", "s2", "s3", "p_hat", "support", "standing", "params_b", "cost_usd")
+    }
+    assert len(found["benchmark_distances"]) == 3
+    result = call("choose", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy")
+    assert result.exit_code == 0
+    for words in (*MODELS, "S1", "p̂", "standing", found["reason"][:20], "the benchmark's own"):
+        assert words in result.stdout
+
+
+def test_choose_by_another_score_and_with_labels(files, tmp_path):
+    (tmp_path / "l.csv").write_text("m-b,m-a\n0,1\n0,1\n0,\n")
+    arguments = ["choose", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy"]
+    found = document(call(*arguments, "--score", "s1", "--json"))
+    s1 = {m["model"]: m["s1"] for m in found["models"]}
+    assert s1[found["model"]] == max(s1.values())
+    labelled = document(call(*arguments, "--labels", tmp_path / "l.csv", "--json"))
+    assert labelled["n_labels"] == 3
+    labels = np.float32([[1, 0, np.nan], [1, 0, np.nan], [np.nan, 0, np.nan]])
+    expected = Router.load(files / "R").choose(None, labels, embeddings=np.load(files / "p.npy"))
+    assert labelled["model"] == expected.model
+    np.testing.assert_allclose([m["p_hat"] for m in labelled["models"]], expected.p_hat)
+
+
+def test_explain_names_the_neighbours(files, tmp_path):
+    np.save(tmp_path / "one.npy", np.load(files / "p.npy")[1:2])
+    arguments = ["explain", files / "R", "why?", "--embeddings", tmp_path / "one.npy"]
+    found = document(call(*arguments, "--json"))
+    assert (found["prompt"], found["model"]) == ("why?", "m-b")
+    assert len(found["neighbours"]) == 5
+    assert {n["dataset"] for n in found["neighbours"]} == {"law"}
+    assert set(found["neighbours"][0]["scores"]) == set(MODELS)
+    result = call(*arguments[:2], "-", *arguments[3:], input="why?")
+    assert result.exit_code == 0, result.output
+    for words in ("why?", "m-b", "law", found["neighbours"][0]["prompt"]):
+        assert words in result.stdout
+
+
+def test_inspect_lists_what_is_inside(files):
+    found = document(call("inspect", files / "R", "--json"))
+    assert found["verified"] is True
+    assert found["n_records"] == 90
+    assert {d["name"]: d["n_records"] for d in found["datasets"]} == dict.fromkeys(DATASETS, 30)
+    for name, file in found["files"].items():
+        assert (files / "R" / name).stat().st_size == file["bytes"]
+        assert len(file["sha256"]) == 64
+    result = call("inspect", files / "R")
+    for words in (*MODELS, *DATASETS, "embeddings.npy", "5, 19", "0.09, 0.6, 0.5"):
+        assert words in result.stdout
+
+
+def minilm():
+    from benchrouter.encoder import EncoderNotFound, resolve
+
+    try:
+        resolve("minilm")
+    except EncoderNotFound:
+        pytest.skip("the packaged MiniLM weights (extra minilm) are not installed")
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+
+
+def test_encode_then_fit_then_route_without_naming_the_encoder_again(files, tmp_path):
+    minilm()
+    found = document(
+        call(
+            *("encode", files / "table.parquet", "-o", tmp_path / "t.npy"),
+            *("--encoder", "minilm", "--json"),
+        )
+    )
+    assert (found["prompts"], found["dim"]) == (90, 384)
+    rows = np.load(tmp_path / "t.npy")
+    assert rows.shape == (90, 384)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    fitted = document(
+        call(
+            *("fit", files / "table.parquet", "--embeddings", tmp_path / "t.npy"),
+            *("-o", tmp_path / "R", "--json"),
+        )
+    )
+    assert fitted["encoder"] == found["encoder"]
+    result = call("route", tmp_path / "R", files / "p.jsonl", "-o", tmp_path / "o.jsonl")
+    assert result.exit_code == 0, result.output
+    expected = Router.load(tmp_path / "R", encoder="minilm").route([f"new {i}" for i in range(5)])
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [r["model"] for r in rows] == expected.names()
+    # a router refuses embeddings of another encoder
+    sidecar = json.loads((tmp_path / "t.npy.json").read_text())
+    sidecar["fingerprint"]["pooling"] = "cls"
+    (tmp_path / "t.npy.json").write_text(json.dumps(sidecar))
+    result = call(
+        *("choose", tmp_path / "R", files / "table.parquet"),
+        *("--embeddings", tmp_path / "t.npy"),
+    )
+    assert result.exit_code == 3
+    assert "pooling mean against cls" in result.stderr
+
+
+# --- exit codes ----------------------------------------------------------------------------------
+
+
+def wrong(files, tmp_path, name):
+    """Arguments that must fail, by name: exit code, words of the message, arguments."""
+    router, prompts, rows = files / "R", files / "p.jsonl", files / "p.npy"
+    out = tmp_path / "o.jsonl"
+    routed = ["--embeddings", rows, "-o", out]
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n{"text": "b"}\n')
+    (tmp_path / "table.csv").write_text("dataset,sample_id,prompt,m\nd,1,p,high\n")
+    np.save(tmp_path / "three.npy", np.load(rows)[:3])
+    np.save(tmp_path / "long.npy", 2 * np.load(rows))
+    (tmp_path / "plain").mkdir(exist_ok=True)
+    given = ["--embeddings", files / "table.npy", "-o", tmp_path / "N"]
+    return {
+        "no prompts": (1, "no.jsonl: No such file", ["route", router, "no.jsonl", *routed]),
+        "no router": (1, "is not a router", ["route", tmp_path, prompts, *routed]),
+        "bad record": (
+            *(1, "bad.jsonl, line 2: found no field 'prompt'"),
+            ["route", router, tmp_path / "bad.jsonl", *routed],
+        ),
+        "too few embeddings": (
+            *(1, "has 3 embeddings, the prompts are 5"),
+            ["route", router, prompts, "--embeddings", tmp_path / "three.npy", "-o", out],
+        ),
+        "no unit rows": (
+            *(1, "found norm 2, expected 1"),
+            ["route", router, prompts, "--embeddings", tmp_path / "long.npy", "-o", out],
+        ),
+        "no output format": (
+            *(1, "the suffix is none of"),
+            ["route", router, prompts, "--embeddings", rows, "-o", tmp_path / "o.txt"],
+        ),
+        "no rule": (
+            2,
+            "expected mean, raw, s3",
+            ["route", router, prompts, "--rule", "x", *routed],
+        ),
+        "two on stdout": (
+            *(2, "both want stdout"),
+            ["route", router, prompts, "--embeddings", rows, "-o", "-", "--json"],
+        ),
+        "no output": (2, "Missing option", ["route", router, prompts]),
+        "no command": (2, "No such command", ["rout"]),
+        "no encoder": (3, "records no encoder", ["route", router, prompts, "-o", out]),
+        "no such encoder": (
+            *(3, "no-such-folder"),
+            ["route", router, prompts, "-o", out, "--encoder", "./no-such-folder"],
+        ),
+        "no weights for fit": (
+            *(3, "no-such-folder"),
+            ["fit", files / "table.parquet", "-o", tmp_path / "N", "--encoder", "./no-such-folder"],
+        ),
+        "score is no number": (1, "high", ["fit", tmp_path / "table.csv", *given]),
+        "no such model": (
+            1,
+            "gpt-9",
+            ["fit", files / "table.parquet", *given, "--models", "gpt-9"],
+        ),
+        "no such fallback": (
+            *(1, "gpt-9"),
+            ["fit", files / "table.parquet", *given, "--fallback", "gpt-9"],
+        ),
+        "not a router there": (
+            *(1, "is not a router"),
+            [*("fit", files / "table.parquet", *given[:2]), "-o", tmp_path / "plain"],
+        ),
+        "sigma": (
+            1,
+            "sigma must be above 0",
+            ["fit", files / "table.parquet", *given, "--sigma", 0],
+        ),
+        "threshold": (
+            *(2, "expected VALUE or DATASET=VALUE"),
+            ["fit", files / "table.parquet", *given, "--correct-above", "law=high"],
+        ),
+        "two files for one table": (
+            *(2, "found 2 files for 1 tables"),
+            ["fit", files / "table.parquet", *given, "--embeddings", rows],
+        ),
+        "no score": (2, "expected s1, s2, s3", ["choose", router, prompts, "--score", "s4"]),
+        "labels of a stranger": (
+            *(1, "suffix is none of"),
+            ["choose", router, prompts, "--embeddings", rows, "--labels", rows],
+        ),
+        "an empty prompt": (1, "found an empty prompt", ["explain", router, " "]),
+        "five embeddings": (
+            *(1, "has 5 embeddings, expected 1"),
+            ["explain", router, "x", "--embeddings", rows],
+        ),
+        "nothing to inspect": (1, "is not a router", ["inspect", tmp_path]),
+        "no .npy": (2, "expected FILE.npy", ["encode", prompts, "-o", tmp_path / "e.bin"]),
+        "no demo weights": (3, "no-such-folder", ["demo", "--encoder", "./no-such-folder"]),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no prompts",
+        "no router",
+        "bad record",
+        "too few embeddings",
+        "no unit rows",
+        "no output format",
+        "no rule",
+        "two on stdout",
+        "no output",
+        "no command",
+        "no encoder",
+        "no such encoder",
+        "no weights for fit",
+        "score is no number",
+        "no such model",
+        "no such fallback",
+        "not a router there",
+        "sigma",
+        "threshold",
+        "two files for one table",
+        "no score",
+        "labels of a stranger",
+        "an empty prompt",
+        "five embeddings",
+        "nothing to inspect",
+        "no .npy",
+        "no demo weights",
+    ],
+)
+def test_errors_have_a_code_and_one_plain_line(files, tmp_path, name):
+    code, words, arguments = wrong(files, tmp_path, name)
+    result = call(*arguments)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert words in " ".join(result.stderr.replace("│", " ").split())
+    assert "Traceback" not in result.stderr
+    if code != 2:
+        errors = [t for t in result.stderr.splitlines() if t.startswith("error: ")]
+        assert errors == [result.stderr.splitlines()[-1]]
+    assert not (tmp_path / "o.jsonl").exists()
+    assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob(".*"))
+
+
+def test_debug_shows_the_traceback(files):
+    result = shell("inspect", files, env={**os.environ, "BENCHROUTER_DEBUG": "1"})
+    assert b"Traceback" in result.stderr
+    result = shell("inspect", files)
+    assert result.returncode == 1
+    assert result.stderr.startswith(b"error: ")
+    assert result.stderr.count(b"\n") == 1
+
+
+def test_a_closed_pipe_is_no_traceback(files, tmp_path):
+    (tmp_path / "p.txt").write_text("x\n" * 50_000)
+    np.save(tmp_path / "p.npy", np.tile(np.eye(1, DIM, dtype=np.float32), (50_000, 1)))
+    code = "from benchrouter.cli import main; main()"
+    arguments = ["route", files / "R", tmp_path / "p.txt", "--embeddings", tmp_path / "p.npy"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments), "-o", "-"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    ) as process:
+        assert json.loads(process.stdout.readline())["model"] == "m-a"
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 141
+    assert errors == b""
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_a_stopped_run_leaves_no_file_under_the_name(files, tmp_path, sent, code):
+    program = "from benchrouter.cli import main; main()"
+    target = tmp_path / "o.csv"
+    arguments = ["route", files / "R", "-", "--embeddings", files / "p.npy", "-o", target]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments), "--batch-size", "2"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    ) as process:
+        process.stdin.write(b"one\ntwo\nthree\n")
+        process.stdin.flush()
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(".o.csv.*.partial")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(sent)
+        process.wait(60)
+        errors = process.stderr.read()
+    assert process.returncode == code
+    assert not target.exists()
+    left = os.listdir(tmp_path)
+    assert len(left) == (1 if sent == signal.SIGKILL else 0)
+    assert b"Traceback" not in errors
+    if sent == signal.SIGINT:
+        assert errors == b"error: interrupted\n"
+
+
+# --- documents, start-up, memory -----------------------------------------------------------------
+
+
+def test_help_names_every_command_and_the_exit_codes():
+    result = call("--help")
+    assert result.exit_code == 0
+    listed = re.findall(r"^│ (\w+) ", result.stdout.split("Commands")[1], re.MULTILINE)
+    assert listed == COMMANDS
+    for command in COMMANDS:
+        text = call(command, "--help").stdout
+        assert "Exit codes: 0 done; 1 the input is bad" in " ".join(text.split())
+    assert call("--version").stdout == f"benchrouter {__version__}\n"
+
+
+def test_the_readme_shows_every_command():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"benchrouter (\w+)", "\n".join(re.findall(r"`[^`]+`", text))))
+    documented |= set(re.findall(r"^\s*\$? ?benchrouter (\w+)", text, re.MULTILINE))
+    assert documented == set(COMMANDS)
+    for code in (0, 1, 2, 3, 130, 141):
+        assert re.search(rf"\b{code}\b", text)
+
+
+def test_help_loads_no_heavy_package():
+    code = (
+        "import sys\nfrom benchrouter.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'faiss', 'pyarrow', 'transformers', 'numpy') "
+        "if m in sys.modules], file=sys.stderr)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "--help"], capture_output=True, cwd=ROOT, text=True
+    )
+    assert result.stderr.strip() == "[]"
+
+
+PEAK = """
+import sys
+from benchrouter.cli import main
+try:
+    main()
+finally:
+    # of this process alone, unlike getrusage, which remembers its parent's
+    for line in open("/proc/self/status"):
+        if line.startswith("VmHWM"):
+            print("peak", line.split()[1], file=sys.stderr)
+"""
+
+
+def peak_kib(files, tmp_path, n):
+    """Peak memory in KiB of routing n lines of JSONL with 32-dimensional embeddings."""
+    with open(tmp_path / "p.jsonl", "w") as file:
+        for i in range(n):
+            file.write(f'{{"id": {i}, "prompt": "prompt number {i} of a long file"}}\n')
+    rng = np.random.default_rng(1)
+    rows = np.lib.format.open_memmap(tmp_path / "p.npy", "w+", np.float16, (n, DIM))
+    for start in range(0, n, 50_000):
+        rows[start : start + 50_000] = unit_rows(rng, min(50_000, n - start))
+    rows.flush()
+    arguments = ["route", files / "R", tmp_path / "p.jsonl", "--embeddings", tmp_path / "p.npy"]
+    result = subprocess.run(
+        [sys.executable, "-c", PEAK, *map(str, arguments), "-o", str(tmp_path / "o.jsonl")],
+        capture_output=True,
+        cwd=ROOT,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    with open(tmp_path / "o.jsonl", "rb") as file:
+        assert sum(1 for _ in file) == n
+    return int(re.search(r"peak (\d+)", result.stderr).group(1))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    ("few", "many"),
+    [(50_000, 200_000), pytest.param(100_000, 1_000_000, marks=pytest.mark.slow)],
+)
+def test_memory_does_not_grow_with_the_number_of_prompts(files, tmp_path, few, many):
+    small, large = (peak_kib(files, tmp_path, n) for n in (few, many))
+    print(f"{few:,} prompts {small / 1024:.0f} MiB, {many:,} prompts {large / 1024:.0f} MiB")
+    assert large <= 1.05 * small + 8 * 1024
