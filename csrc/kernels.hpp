@@ -275,47 +275,69 @@ inline void prefetch_rows(const Ballots& ballots, const Outcomes& outcomes, int6
 
 // ------------------------------------------------------------------------------------------ votes
 
-// Copies to memory that will not be read soon, without first reading its lines into the cache.
-void copy_out(void* to, const void* from, int64_t bytes, bool stream) {
+// An output on its way to memory: values are made in `buffer`, behind the `held` bytes that did not
+// fill a cache line, and leave it in whole lines, past the caches if `stream` says so.
+struct Outlet {
+    char* buffer;
+    char* to;
+    bool stream;
+    int64_t held;
+};
+
+template <class T>
+T* room(const Outlet& outlet) {
+    return reinterpret_cast<T*>(outlet.buffer + outlet.held);
+}
+
+// Sends out what has been held and the `bytes` that were made behind it.
+inline void send(Outlet& outlet, int64_t bytes) {
+    bytes += outlet.held;
+    int64_t sent = bytes;
 #if defined(__SSE2__)
-    if (stream) {
-        char* out = static_cast<char*>(to);
-        const char* in = static_cast<const char*>(from);
-        const int64_t head = static_cast<int64_t>(-reinterpret_cast<uintptr_t>(out) & 63);
-        if (head < bytes) {
-            memcpy(out, in, static_cast<size_t>(head));
-            int64_t at = head;
-            for (; at + 64 <= bytes; at += 64) {
+    if (outlet.stream) {
+        // Only a thread's first piece starts within a line.
+        sent = static_cast<int64_t>(-reinterpret_cast<uintptr_t>(outlet.to) & 63);
+        if (sent > bytes) sent = bytes;
+        if (sent > 0) memcpy(outlet.to, outlet.buffer, static_cast<size_t>(sent));
+        for (; sent + 64 <= bytes; sent += 64) {
+            char* to = outlet.to + sent;
+            const char* from = outlet.buffer + sent;
 #if defined(__AVX512F__)
-                _mm512_stream_si512(reinterpret_cast<__m512i*>(out + at),
-                                    _mm512_loadu_si512(in + at));
+            _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_loadu_si512(from));
 #else
-                for (int part = 0; part < 64; part += 16) {
-                    _mm_stream_si128(
-                        reinterpret_cast<__m128i*>(out + at + part),
-                        _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + at + part)));
-                }
-#endif
+            for (int part = 0; part < 64; part += 16) {
+                _mm_stream_si128(reinterpret_cast<__m128i*>(to + part),
+                                 _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + part)));
             }
-            memcpy(out + at, in + at, static_cast<size_t>(bytes - at));
-            return;
-        }
-    }
-#else
-    (void)stream;
 #endif
-    if (bytes > 0) memcpy(to, from, static_cast<size_t>(bytes));
+        }
+        outlet.held = bytes - sent;
+        outlet.to += sent;
+        char rest[64];  // of which `held` count; a copy of fixed size needs no call
+        memcpy(rest, outlet.buffer + sent, sizeof rest);
+        memcpy(outlet.buffer, rest, sizeof rest);
+        return;
+    }
+#endif
+    if (sent > 0) memcpy(outlet.to, outlet.buffer, static_cast<size_t>(sent));
+    outlet.to += sent;
+}
+
+// Sends out what is still held.
+inline void finish(Outlet& outlet) {
+    if (outlet.held > 0) memcpy(outlet.to, outlet.buffer, static_cast<size_t>(outlet.held));
+#if defined(__SSE2__)
+    if (outlet.stream) _mm_sfence();
+#endif
 }
 
 // Unweighted votes of a block from 0/1 correctness, without a prior, at most 255 neighbours.
 template <bool kPresent>
 void count_block(const Ballots& ballots, const Outcomes& outcomes, int64_t begin, int64_t end,
-                 Scratch& scratch) {
+                 const Scratch& scratch, float* votes, uint16_t* support) {
     const int64_t words = outcomes.words, k = ballots.k;
-    for (int64_t i = begin; i < end; ++i) {
+    for (int64_t i = begin; i < end; ++i, votes += outcomes.models, support += outcomes.models) {
         const int64_t* ids = ballots.ids + i * ballots.columns;
-        float* votes = scratch.block_votes + (i - begin) * outcomes.models;
-        uint16_t* support = scratch.block_support + (i - begin) * outcomes.models;
         const int32_t found = kPresent ? 0 : count_neighbours(ids, k);
         for (int64_t word = 0; word < words; ++word) {
             uint8_t correct[64], present[64];
@@ -342,7 +364,7 @@ constexpr int64_t kTableVotes = 31;
 
 template <bool kOneWord>
 void look_up_block(const Ballots& ballots, const Outcomes& outcomes, int64_t begin, int64_t end,
-                   Scratch& scratch) {
+                   float* votes) {
     const int64_t words = kOneWord ? 1 : outcomes.words, k = ballots.k, models = outcomes.models;
     alignas(64) float quotients[32] = {};
     for (int64_t c = 0; c <= k; ++c) {
@@ -350,7 +372,6 @@ void look_up_block(const Ballots& ballots, const Outcomes& outcomes, int64_t beg
     }
     const __m512 low = _mm512_load_ps(quotients), high = _mm512_load_ps(quotients + 16);
     const __m512i one = _mm512_set1_epi8(1);
-    float* votes = scratch.block_votes;
     for (int64_t i = begin; i < end; ++i, votes += models) {
         const int64_t* ids = ballots.ids + i * ballots.columns;
         for (int64_t word = 0; word < words; ++word) {
@@ -373,18 +394,24 @@ void look_up_block(const Ballots& ballots, const Outcomes& outcomes, int64_t beg
 #endif
 
 Fault tally_block(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
-                  int64_t begin, int64_t end, Scratch& scratch) {
-    for (int64_t i = begin; i < end; ++i) {
+                  int64_t begin, int64_t end, Scratch& scratch, float* votes, uint16_t* support) {
+    for (int64_t i = begin; i < end; ++i, votes += outcomes.models, support += outcomes.models) {
         const Fault fault = tally(ballots, outcomes, i, scratch);
         if (fault.kind != FaultKind::none) return fault;
         value_votes(outcomes, prior.weight, scratch);
-        const int64_t at = (i - begin) * outcomes.models;
         for (int64_t m = 0; m < outcomes.models; ++m) {
-            scratch.block_votes[at + m] = static_cast<float>(scratch.value[m]);
-            scratch.block_support[at + m] = static_cast<uint16_t>(scratch.support[m]);
+            votes[m] = static_cast<float>(scratch.value[m]);
+            support[m] = static_cast<uint16_t>(scratch.support[m]);
         }
     }
     return {};
+}
+
+// Asks for the neighbours of the blocks to come while this one is computed.
+inline void prefetch_ids(const Ballots& ballots, int64_t begin, int64_t end) {
+    const char* to = reinterpret_cast<const char*>(ballots.ids + end * ballots.columns);
+    const char* from = reinterpret_cast<const char*>(ballots.ids + begin * ballots.columns);
+    for (; from < to; from += 64) __builtin_prefetch(from);
 }
 
 Fault votes(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior, int64_t begin,
@@ -392,42 +419,47 @@ Fault votes(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior
     const int64_t models = outcomes.models, step = block_queries(models);
     const bool counted =
         outcomes.bits && !ballots.weights && prior.weight == 0.0 && ballots.k <= kByteCount;
-    bool all_k = false;  // whether block_support holds k throughout
+    Outlet votes{scratch.block_votes, reinterpret_cast<char*>(out + begin * models), stream, 0};
+    Outlet support{scratch.block_support, reinterpret_cast<char*>(out_support + begin * models),
+                   stream, 0};
+#if defined(__AVX512BW__)
+    bool all_k = false;  // whether the outlet of the support holds k throughout
+#endif
     for (int64_t from = begin; from < end; from += step) {
         const int64_t to = end - from < step ? end : from + step;
+        prefetch_ids(ballots, to + step < end ? to + step : end,
+                     to + 2 * step < end ? to + 2 * step : end);
         const Checked ids = check_ids(ballots, outcomes.records, ballots.k, from, to);
         if (ids.fault.kind != FaultKind::none) return ids.fault;
-        const Fault weights = check_weights(ballots, from, to);
-        if (weights.kind != FaultKind::none) return weights;
+        Fault fault = check_weights(ballots, from, to);
+        if (fault.kind != FaultKind::none) return fault;
+        float* v = room<float>(votes);
+        uint16_t* s = room<uint16_t>(support);
         bool looked_up = false;
 #if defined(__AVX512BW__)
         looked_up =
-            counted && !outcomes.present && !ids.holes && ballots.k <= kTableVotes && ballots.k > 0;
+            counted && !outcomes.present && !ids.holes && ballots.k > 0 && ballots.k <= kTableVotes;
         if (looked_up) {
-            outcomes.words == 1 ? look_up_block<true>(ballots, outcomes, from, to, scratch)
-                                : look_up_block<false>(ballots, outcomes, from, to, scratch);
-            if (!all_k) {
-                for (int64_t at = 0; at < step * models; ++at) {
-                    scratch.block_support[at] = static_cast<uint16_t>(ballots.k);
-                }
+            outcomes.words == 1 ? look_up_block<true>(ballots, outcomes, from, to, v)
+                                : look_up_block<false>(ballots, outcomes, from, to, v);
+            for (int64_t at = 0; !all_k && at < step * models; ++at) {
+                s[at] = static_cast<uint16_t>(ballots.k);
             }
         }
-#endif
         all_k = looked_up;
+#endif
         if (!looked_up && counted) {
-            outcomes.present ? count_block<true>(ballots, outcomes, from, to, scratch)
-                             : count_block<false>(ballots, outcomes, from, to, scratch);
+            outcomes.present ? count_block<true>(ballots, outcomes, from, to, scratch, v, s)
+                             : count_block<false>(ballots, outcomes, from, to, scratch, v, s);
         } else if (!looked_up) {
-            const Fault fault = tally_block(ballots, outcomes, prior, from, to, scratch);
+            fault = tally_block(ballots, outcomes, prior, from, to, scratch, v, s);
             if (fault.kind != FaultKind::none) return fault;
         }
-        const int64_t count = (to - from) * models;
-        copy_out(out + from * models, scratch.block_votes, count * 4, stream);
-        copy_out(out_support + from * models, scratch.block_support, count * 2, stream);
+        send(votes, (to - from) * models * 4);
+        send(support, (to - from) * models * 2);
     }
-#if defined(__SSE2__)
-    if (stream) _mm_sfence();
-#endif
+    finish(votes);
+    finish(support);
     return {};
 }
 

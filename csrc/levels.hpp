@@ -13,10 +13,11 @@ constexpr int64_t padded_models(int64_t models) {
     return (models + kModelGroup - 1) / kModelGroup * kModelGroup;
 }
 
-// Queries whose votes are gathered in cache before they are written out.
+// Queries whose votes are made in cache before they are written out: few, so that computing,
+// reading neighbours and writing votes overlap.
 constexpr int64_t block_queries(int64_t models) {
-    const int64_t fitting = 4096 / (models > 0 ? models : 1);
-    return fitting > 128 ? 128 : (fitting < 16 ? 16 : fitting);
+    const int64_t fitting = 320 / (models > 0 ? models : 1);
+    return fitting > 64 ? 64 : (fitting < 4 ? 4 : fitting);
 }
 
 // Working memory of one thread. Arrays hold padded_models() values unless said otherwise.
@@ -28,8 +29,8 @@ struct Scratch {
     int32_t* correct;
     int32_t* support;
     float* score;
-    float* block_votes;       // block_queries() * models + kModelGroup
-    uint16_t* block_support;  // same
+    char* block_votes;    // block_queries() * models + 2 * kModelGroup float32
+    char* block_support;  // as many uint16
 };
 
 struct Kernels {

@@ -24,7 +24,7 @@ public:
     Workspace(const Outcomes& outcomes, const Prior& prior, int threads) {
         const size_t models = static_cast<size_t>(padded_models(outcomes.models));
         const size_t block =
-            static_cast<size_t>(block_queries(outcomes.models) * outcomes.models) + kModelGroup;
+            static_cast<size_t>(block_queries(outcomes.models) * outcomes.models + 2 * kModelGroup);
         prior_.assign(models, 0.0f);
         std::copy(prior.mean, prior.mean + outcomes.models, prior_.begin());
         for (int t = 0; t < threads; ++t) {
@@ -40,8 +40,8 @@ public:
             s.correct = ints_.back().data();
             s.support = s.correct + models;
             s.score = floats_.back().data();
-            s.block_votes = s.score + models;
-            s.block_support = supports_.back().data();
+            s.block_votes = reinterpret_cast<char*>(s.score + models);
+            s.block_support = reinterpret_cast<char*>(supports_.back().data());
             scratch_.push_back(s);
         }
     }
