@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchrouter.readers.bad_rows import BadRows
 from benchrouter.readers.files import open_source, source_of_arrow
 from benchrouter.readers.long import read_long
 from benchrouter.readers.merge import merge
@@ -73,10 +74,14 @@ def _part(
     models: Sequence[str] | None,
     on_error: str,
 ) -> Part:
+    # Before anything else: broken lines hide columns.
+    bad = BadRows(source, on_error)
+    if source.n_rows == 0:
+        raise ValueError(f"{source.name}: found no readable row; the first: {bad.messages()[0]}")
     names = source_names(source, sidecar, wanted)
     if layout_of(layout, names, wanted, sidecar) == "long":
-        return read_long(source, sidecar, names, on_error=on_error)
-    return read_wide(source, sidecar, names, models=models, on_error=on_error)
+        return read_long(source, sidecar, names, bad=bad)
+    return read_wide(source, sidecar, names, models=models, bad=bad)
 
 
 def _check_models(parts: Sequence[Part], models: Sequence[str] | None) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, on_error: str) -> Part:
+def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, bad: BadRows) -> Part:
     """Read a long source.
 
     Parameters
@@ -30,8 +30,8 @@ def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, on_
         What lay beside it.
     names : dict of str to str
         Our names to the columns of the source.
-    on_error : str
-        "raise" or "skip": then a bad row is left out, not its record.
+    bad : BadRows
+        Takes what cannot be read; a bad row is left out, not its record.
 
     Returns
     -------
@@ -46,7 +46,6 @@ def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, on_
     # Without a sample_id nothing says which rows are of one record.
     for ours in ("model", "sample_id", "prompt", "score"):
         require(source, ours, names.get(ours, ours))
-    bad = BadRows(source, on_error)
     dataset, datasets = _coded(source, names, "dataset", bad)
     sample, sample_ids = _coded(source, names, "sample_id", bad)
     first, record = _records(join_codes(dataset, sample, len(sample_ids)))
@@ -90,7 +89,7 @@ def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, on_
     return Part(
         layout="long",
         sidecar=sidecar,
-        on_error=on_error,
+        on_error=bad.on_error,
         models=found,
         known_models=found,
         all_datasets=datasets.take(pa.array(dataset[first])),

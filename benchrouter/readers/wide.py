@@ -30,7 +30,7 @@ def read_wide(
     names: Mapping[str, str],
     *,
     models: Sequence[str] | None,
-    on_error: str,
+    bad: BadRows,
 ) -> Part:
     """Read a wide source.
 
@@ -44,8 +44,8 @@ def read_wide(
         Our names to the columns of the source.
     models : sequence of str or None
         Read these columns only; those that the source lacks are left to the other sources.
-    on_error : str
-        "raise" or "skip": then a bad cell leaves out its record.
+    bad : BadRows
+        Takes what cannot be read; a bad cell leaves out its record.
 
     Returns
     -------
@@ -61,7 +61,6 @@ def read_wide(
         if names.get(ours, ours) != ours:
             raise ValueError(f"columns maps {ours!r}, which a wide table does not have")
     require(source, "prompt", names.get("prompt", "prompt"))
-    bad = BadRows(source, on_error)
     datasets = _datasets(source, names, bad)
     sample_ids = _sample_ids(source, names, bad)
     prompts, no_prompt = texts(source, names["prompt"], integers=False)
@@ -86,7 +85,7 @@ def read_wide(
     return Part(
         layout="wide",
         sidecar=sidecar,
-        on_error=on_error,
+        on_error=bad.on_error,
         models=list(found),
         known_models=known,
         all_datasets=datasets,
