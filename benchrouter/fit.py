@@ -177,9 +177,8 @@ def fit(
     if fallback is not None and fallback not in table.models:
         raise ValueError(f"fallback {fallback!r} is not a model of the table: {table.models}")
     raw_means = scores.dataset_means(table.scores, table.dataset, table.n_datasets)
-    unscored = np.isnan(raw_means).all(axis=0)
-    if unscored.any():
-        names = [model for model, bare in zip(table.models, unscored, strict=True) if bare]
+    names = [table.models[m] for m in np.flatnonzero(np.isnan(raw_means).all(axis=0))]
+    if names:
         raise ValueError(f"models without any score: {', '.join(names)}; leave them out")
     cost_usd = model_costs_usd(table)
     preferred = scores.preference(cost_usd, table.params_b)

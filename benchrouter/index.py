@@ -327,11 +327,11 @@ def nearest(candidates: Neighbours, k: int) -> Neighbours:
     bits = np.ascontiguousarray(similarities + np.float32(0)).view(np.int32).astype(np.int64)
     ascending = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     keys = (-ascending << 32) | (ids & 0xFFFFFFFF)
-    order = np.argpartition(keys, width - 1, axis=1)[:, :width] if width < ids.shape[1] else None
-    if order is not None:
-        keys, ids, similarities = (
-            np.take_along_axis(a, order, axis=1) for a in (keys, ids, similarities)
-        )
+    if width < ids.shape[1]:
+        best = np.argpartition(keys, width - 1, axis=1)[:, :width]
+        keys = np.take_along_axis(keys, best, axis=1)
+        ids = np.take_along_axis(ids, best, axis=1)
+        similarities = np.take_along_axis(similarities, best, axis=1)
     order = np.argsort(keys, axis=1)
     found.ids[:, :width] = np.take_along_axis(ids, order, axis=1)
     found.similarities[:, :width] = np.take_along_axis(similarities, order, axis=1)
