@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,13 +225,14 @@ class BenchmarkTable:
 
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
+        models = _names("models", models)
         table = read_files(
             [Path(path) for path in paths],
             layout=layout,
             columns=columns,
             dataset_column=dataset_column,
             prompt_column=prompt_column,
-            models=_names("models", models),
+            models=models,
             thresholds=thresholds,
             on_error=on_error,
         )
@@ -284,13 +285,14 @@ complete, thresholds, on_error
         """
         from benchrouter.readers import read_arrow
 
+        models = _names("models", models)
         read = read_arrow(
             table,
             layout=layout,
             columns=columns,
             dataset_column=dataset_column,
             prompt_column=prompt_column,
-            models=_names("models", models),
+            models=models,
             thresholds=thresholds,
             on_error=on_error,
         )
@@ -430,7 +432,7 @@ complete, thresholds, on_error
 
     def _known_params(self, chosen: Sequence[int]) -> str:
         known = [f"{self.models[i]} {self.params_b[i]:g}" for i in chosen if self.params_b[i] >= 0]
-        return ", ".join(known) or "none"
+        return ", ".join(known) or "none; model_params_billion of a sidecar would tell"
 
     def rows(self, records: NDArray[Any] | Sequence[int]) -> BenchmarkTable:
         """Return some of the records; datasets without any are dropped.
@@ -608,15 +610,16 @@ def _check_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
         raise ValueError(f"unknown {what} {unknown}; the table has {list(known)}")
 
 
-def _names(what: str, names: Sequence[str] | None) -> list[str] | None:
+def _names(what: str, names: Iterable[str] | None) -> list[str] | None:
     if names is None:
         return None
     if isinstance(names, str):
         raise TypeError(f"{what} must be a sequence of names, got the text {names!r}")
-    _check_names(what, list(names))
-    if not names:
+    listed = list(names)
+    if not listed:
         raise ValueError(f"{what} is empty, expected at least one name")
-    return list(names)
+    _check_names(what, listed)
+    return listed
 
 
 def _known(value: float) -> float | None:

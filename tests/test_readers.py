@@ -798,3 +798,20 @@ def test_formats_give_equal_tables(tmp_path):
     assert found.scores[17, 2] == np.float32(rows[17]["m2"])
     for name in ("u.csv", "v.jsonl", "w.jsonl.gz"):
         assert read(tmp_path / name) == found
+
+
+def test_long_records_of_a_csv(tmp_path, monkeypatch):
+    prompt = "x\n" * 1_000_000
+    path = put(tmp_path / "t.csv", f'prompt,a\n"{prompt}",1\ny,abc\n')
+    # Python's reader stops at such fields, so the line is not told.
+    with pytest.raises(ValueError, match=r"t.csv, row 2: score of model 'a' is 'abc'"):
+        read(path)
+    assert read(path, on_error="skip").prompts == [prompt]
+    monkeypatch.setattr("benchrouter.readers.files.BLOCK_BYTES", 1 << 16)
+    with pytest.raises(ValueError, match="more than 65536 bytes: is a quote not closed?"):
+        read(path)
+
+
+def test_models_may_come_from_an_iterator(tmp_path):
+    path = put(tmp_path / "t.csv", csv_of("d,1,x,1,0", header="dataset,sample_id,prompt,a,b"))
+    assert read(path, models=iter(["b", "a"])).models == ("b", "a")

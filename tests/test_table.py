@@ -142,6 +142,9 @@ def test_select_models_in_the_order_asked_for():
 def test_select_max_params_keeps_unknown_sizes_out():
     assert table().select(max_params=70).models == ("a", "c")
     assert table().select(max_params=69.9).models == ("a",)
+    unknown = table(params_b=np.full(3, NAN))
+    with pytest.raises(ValueError, match="known: none; model_params_billion of a sidecar"):
+        unknown.select(max_params=1)
     with pytest.raises(ValueError, match=r"at most 1 billion parameters; known: a 7, c 70"):
         table().select(max_params=1)
 

@@ -18,6 +18,8 @@ from benchrouter.readers.source import Source
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Arrow wants every record of a CSV within a block.
+BLOCK_BYTES = 1 << 26
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 
 
@@ -158,7 +160,7 @@ def _open_csv(path: Path, stem: str) -> Source:
         table = arrow_csv.read_csv(
             path,
             # Row numbers of ragged rows are only told without threads.
-            read_options=arrow_csv.ReadOptions(use_threads=False),
+            read_options=arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
             parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
             # Text as it stands: "007" is a sample_id, and "NA" may be a prompt.
             convert_options=arrow_csv.ConvertOptions(
@@ -166,7 +168,10 @@ def _open_csv(path: Path, stem: str) -> Source:
             ),
         )
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}{_undecodable(path)}: {error}") from error
+        why = str(error)
+        if "straddling" in why:
+            why = f"found a record of more than {BLOCK_BYTES} bytes: is a quote not closed?"
+        raise ValueError(f"{path}{_undecodable(path)}: {why}") from error
     _check_quotes(path, table)
     n_positions = table.num_rows + len(ragged)
     readable = np.ones(n_positions, dtype=bool)
