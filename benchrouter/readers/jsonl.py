@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_ROWS = 65_536
+_DECODER = json.JSONDecoder()
 
 
 def read_jsonl(lines: Iterable[bytes], *, name: str, stem: str) -> Source:
@@ -71,8 +72,9 @@ def read_jsonl(lines: Iterable[bytes], *, name: str, stem: str) -> Source:
 
 def _row(line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-        if b"\\ud" in line.lower():
+        # Faster than json.loads, which guesses the encoding of every line.
+        row = _DECODER.decode(line.decode())
+        if b"\\ud" in line or b"\\uD" in line:
             # Half a surrogate pair is legal JSON but no text.
             json.dumps(row, ensure_ascii=False).encode()
     except UnicodeError as error:
