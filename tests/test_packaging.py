@@ -25,7 +25,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ["faiss", "huggingface_hub", "pandas", "pyarrow", "torch", "transformers"]
+HEAVY = ["faiss", "huggingface_hub", "pandas", "pyarrow", "torch", "transformers"]  # not at import
 IMPORT_LIMIT_S = 0.150
 
 PUBLIC = [
