@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 from pathlib import Path
@@ -75,10 +74,12 @@ def _packaged_minilm() -> EncoderFiles:
     spec = importlib.util.find_spec(MINILM_PACKAGE.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise EncoderNotFound(_advice(MINILM, f"the package {MINILM_PACKAGE} not installed"))
+    from importlib import metadata
+
     folder = Path(spec.submodule_search_locations[0]) / "model"
     try:
-        version = importlib.metadata.version(MINILM_PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
+        version = metadata.version(MINILM_PACKAGE)
+    except metadata.PackageNotFoundError:
         version = "of unknown version"
     return read_layout(folder, name=MINILM, revision=f"{MINILM_PACKAGE} {version}")
 
