@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions import plain
+from benchrouter.decisions import plain, without_nan
 from benchrouter.evidence import prior_of
 from benchrouter.fit import Fit, Settings
 from benchrouter.holdout import Pairs
@@ -120,6 +120,9 @@ def load(directory: str | Path, *, verify: bool = True) -> Fit:
         raw_means=arrays["raw_means"],
         params_b=_floats(model["params_b"] for model in content["models"]),
         cost_usd=_floats(model["cost_usd"] for model in content["models"]),
+        prices=_floats(
+            price for model in content["models"] for price in model["usd_per_million_tokens"]
+        ).reshape(-1, 2),
         pairs=Pairs(
             arrays["pair_u"], arrays["pair_p"], arrays["pair_dataset"], arrays["pair_share"]
         ),
@@ -241,6 +244,7 @@ def _description(fit: Fit) -> dict[str, Any]:
                 "standing": plain(standing[i]),
                 "params_b": plain(float(fit.params_b[i])),
                 "cost_usd": plain(float(fit.cost_usd[i])),
+                "usd_per_million_tokens": without_nan(fit.prices[i].tolist()),
             }
             for i, name in enumerate(fit.models)
         ],

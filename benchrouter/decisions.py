@@ -79,7 +79,10 @@ class TaskDecision:
     n_prompts, n_labels : int
     models : tuple of str
     s1, s2, s3, p_hat, standing, params_b, cost_usd : float64 arrays, shape (n_models,)
-        p_hat includes what labels say of p; NaN = unknown.
+        p_hat includes what labels say of p; cost_usd is the mean recorded per prompt; NaN =
+        unknown.
+    prices : float64 array, shape (n_models, 2)
+        Listed US$ per million tokens in and out; NaN = unknown.
     support : int64 array, shape (n_models,)
         Prompts with at least one neighbour on which the model was run.
     """
@@ -105,6 +108,7 @@ class TaskDecision:
     standing: Array
     params_b: Array
     cost_usd: Array
+    prices: Array
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, ready for JSON (unknown = None).
@@ -129,7 +133,11 @@ class TaskDecision:
             "n_prompts": self.n_prompts,
             "n_labels": self.n_labels,
             "models": [
-                {"model": name, **{c: plain(getattr(self, c)[i].item()) for c in columns}}
+                {
+                    "model": name,
+                    **{c: plain(getattr(self, c)[i].item()) for c in columns},
+                    "usd_per_million_tokens": without_nan(self.prices[i].tolist()),
+                }
                 for i, name in enumerate(self.models)
             ],
         }

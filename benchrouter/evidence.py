@@ -116,7 +116,7 @@ def evidence_of(
 
 
 def model_costs_usd(table: BenchmarkTable) -> Array:
-    """Cost of every model, for ties and tables.
+    """Mean recorded cost of every model.
 
     Parameters
     ----------
@@ -125,11 +125,10 @@ def model_costs_usd(table: BenchmarkTable) -> Array:
     Returns
     -------
     float64 array, shape (n_models,)
-        Where the table records costs: US$ per prompt, the mean over datasets. Otherwise the
-        listed prices, US$ per million input plus million output tokens. NaN = unknown.
+        US$ per prompt, the mean over datasets; NaN = not recorded.
     """
     if table.cost_usd is None:
-        return np.asarray(table.prices.sum(axis=1))
+        return np.full(table.n_models, np.nan)
     means = scores.dataset_means(table.cost_usd, table.dataset, table.n_datasets)
     known = ~np.isnan(means)
     count = known.sum(axis=0)

@@ -102,7 +102,9 @@ class Fit:
     means, raw_means : float64 arrays, shape (n_datasets, n_models)
         Mean correctness and mean raw score; NaN = not run.
     params_b, cost_usd : float64 arrays, shape (n_models,)
-        NaN = unknown.
+        Billions of parameters, and mean recorded US$ per prompt; NaN = unknown.
+    prices : float64 array, shape (n_models, 2)
+        Listed US$ per million tokens in and out; NaN = unknown.
     pairs : Pairs
         Of the smoother.
     benchmark_u : float64 array, shape (n_datasets,)
@@ -129,6 +131,7 @@ class Fit:
     raw_means: Array
     params_b: Array
     cost_usd: Array
+    prices: Array
     pairs: Pairs
     benchmark_u: Array
     distance_limit: float
@@ -181,7 +184,7 @@ def fit(
     if names:
         raise ValueError(f"models without any score: {', '.join(names)}; leave them out")
     cost_usd = model_costs_usd(table)
-    preferred = scores.preference(cost_usd, table.params_b)
+    preferred = scores.preference(cost_usd, table.prices, table.params_b)
     routable = not np.isnan(table.thresholds).any()
     evidence = _evidence(table, embeddings, raw_means, settings, routable, threads)
     correct = evidence.outcomes if isinstance(evidence.outcomes, PackedOutcomes) else None
@@ -205,6 +208,7 @@ def fit(
         raw_means=raw_means,
         params_b=table.params_b,
         cost_usd=cost_usd,
+        prices=table.prices,
         pairs=pairs,
         benchmark_u=benchmark_u,
         distance_limit=distance_limit,

@@ -59,7 +59,7 @@ class Router:
         self._cache_dir = cache_dir
         self._lock = threading.Lock()
         self._index = Index(fitted.embeddings, threads=threads, verify=False)
-        self._preferred = scores.preference(fitted.cost_usd, fitted.params_b)
+        self._preferred = scores.preference(fitted.cost_usd, fitted.prices, fitted.params_b)
         if encoder is not None and not isinstance(encoder, str):
             self.check_encoder(encoder.fingerprint)
 

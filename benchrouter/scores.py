@@ -96,20 +96,25 @@ def standing(means: Array) -> Array:
     return np.asarray(model_effect + dataset_effect.mean())
 
 
-def preference(cost_usd: Array, params_b: Array) -> NDArray[np.int32]:
+def preference(cost_usd: Array, prices: Array, params_b: Array) -> NDArray[np.int32]:
     """Rank of every model among equals: lower cost, then fewer parameters, then table order.
 
     Parameters
     ----------
-    cost_usd, params_b : float64 arrays, shape (n_models,)
-        NaN = unknown, which comes last.
+    cost_usd : float64 array, shape (n_models,)
+        Recorded cost per prompt; NaN = unknown, which comes last.
+    prices : float64 array, shape (n_models, 2)
+        Listed prices in and out. Their sum is the cost where no model's cost was recorded.
+    params_b : float64 array, shape (n_models,)
+        Billions of parameters; NaN = unknown, which comes last.
 
     Returns
     -------
     int32 array, shape (n_models,)
         A permutation of 0 … n_models − 1; the smallest wins a tie.
     """
-    order = np.lexsort((np.arange(len(cost_usd)), _last(params_b), _last(cost_usd)))
+    cost = prices.sum(axis=1) if np.isnan(cost_usd).all() else cost_usd
+    order = np.lexsort((np.arange(len(cost)), _last(params_b), _last(cost)))
     rank = np.empty(len(order), dtype=np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
     return rank

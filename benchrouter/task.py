@@ -179,7 +179,7 @@ def _decide(
     n_prompts: int,
     n_labels: int,
 ) -> TaskDecision:
-    preferred = scores.preference(fit.cost_usd, fit.params_b)
+    preferred = scores.preference(fit.cost_usd, fit.prices, fit.params_b)
     s3 = scores.s3(s2, p)
     bma = fit.best_on_average
     values = {"s1": s1, "s2": s2, "s3": s3}[score]
@@ -213,6 +213,7 @@ def _decide(
         standing=prior_of(fit.means).astype(np.float64),
         params_b=fit.params_b,
         cost_usd=fit.cost_usd,
+        prices=fit.prices,
     )
 
 

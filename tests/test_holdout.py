@@ -108,7 +108,7 @@ def test_three_of_ten_is_not_above_three_tenths():
     np.testing.assert_array_equal(verdicts(g, 0.3), [False, True])
 
 
-def test_costs_are_recorded_ones_or_else_prices():
+def test_costs_are_means_over_datasets_of_recorded_ones():
     table = make_table(
         np.zeros((3, 2)),
         [0, 0, 1],
@@ -116,4 +116,4 @@ def test_costs_are_recorded_ones_or_else_prices():
     )
     np.testing.assert_array_equal(model_costs_usd(table), [6.0, np.nan])
     priced = make_table(np.zeros((1, 2)), [0], prices=np.array([[0.5, 1.5], [np.nan, 1.0]]))
-    np.testing.assert_array_equal(model_costs_usd(priced), [2.0, np.nan])
+    np.testing.assert_array_equal(model_costs_usd(priced), [np.nan, np.nan])

@@ -53,9 +53,18 @@ def test_standing_needs_a_score_of_every_model_and_dataset():
 def test_ties_go_to_lower_cost_then_fewer_parameters_then_table_order():
     cost = np.array([NAN, 2.0, 1.0, 1.0, 1.0])
     params = np.array([1.0, 1.0, NAN, 7.0, 7.0])
-    preferred = scores.preference(cost, params)
+    unpriced = np.full((5, 2), NAN)
+    preferred = scores.preference(cost, unpriced, params)
     np.testing.assert_array_equal(preferred, [4, 3, 2, 0, 1])
     assert scores.best_model(np.full(5, 0.5), preferred) == 3
+
+
+def test_listed_prices_decide_where_no_cost_was_recorded():
+    prices = np.array([[2.0, 2.0], [1.0, 4.0], [0.5, 0.6]])
+    unknown = np.full(3, NAN)
+    np.testing.assert_array_equal(scores.preference(unknown, prices, unknown), [1, 2, 0])
+    recorded = np.array([NAN, 0.1, NAN])
+    np.testing.assert_array_equal(scores.preference(recorded, prices, unknown), [1, 0, 2])
 
 
 def test_a_task_breaks_ties_by_s1_first_and_nan_never_wins():

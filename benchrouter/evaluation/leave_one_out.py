@@ -235,7 +235,7 @@ def _pick(
     eta: float,
 ) -> tuple[Array, dict[str, NDArray[np.int64]]]:
     """Chance that S3's model beats BMA, and the model that every rule chooses, per dataset."""
-    preferred = scores.preference(model_costs_usd(table), table.params_b)
+    preferred = scores.preference(model_costs_usd(table), table.prices, table.params_b)
     n_datasets = len(s1)
     picks = {rule: np.empty(n_datasets, dtype=np.int64) for rule in RULES}
     probability = np.empty(n_datasets)
