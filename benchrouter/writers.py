@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from benchrouter.prompts import PromptBatch
 
 RESULTS = ("model", "score", "margin", "distance", "fallback")
+ROW_GROUP_BYTES = 16 << 20  # small groups read slowly, large ones are held in memory
 SUFFIXES = (".jsonl", ".parquet", ".csv")
 
 
@@ -219,6 +220,7 @@ class ParquetWriter(DecisionWriter):
     def __init__(self, target: Path, prompt_column: str | None, prefix: str) -> None:
         super().__init__(target, prompt_column, prefix)
         self._writer: Any = None
+        self._pending: list[pa.RecordBatch] = []
         self._schema: pa.Schema | None = None
 
     def _write(self, batch: PromptBatch, decisions: Decisions) -> None:
@@ -239,7 +241,17 @@ class ParquetWriter(DecisionWriter):
             for name, column in zip(self._names, columns[-len(self._names) :], strict=True)
         ]
         schema = pa.schema(fields)
-        self._open(schema).write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+        self._open(schema)
+        self._pending.append(pa.RecordBatch.from_arrays(columns, schema=schema))
+        if sum(pending.nbytes for pending in self._pending) >= ROW_GROUP_BYTES:
+            self._write_row_group()
+
+    def _write_row_group(self) -> None:
+        import pyarrow as pa
+
+        if self._pending:
+            self._writer.write_table(pa.Table.from_batches(self._pending))
+            self._pending = []
 
     def _fields(self, batch: PromptBatch) -> pa.RecordBatch:
         import pyarrow as pa
@@ -281,12 +293,11 @@ class ParquetWriter(DecisionWriter):
             f"{where} is {column.type}, in the first batch it was {expected}; write .jsonl"
         )
 
-    def _open(self, schema: pa.Schema) -> Any:
+    def _open(self, schema: pa.Schema) -> None:
         import pyarrow.parquet as pq
 
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._partial, schema)
-        return self._writer
 
     def _finish(self) -> None:
         import pyarrow as pa
@@ -295,6 +306,7 @@ class ParquetWriter(DecisionWriter):
             kinds = [pa.string(), pa.float32(), pa.float32(), pa.float32(), pa.bool_()]
             prompt = [] if self._prompt_column is None else [(self._prompt_column, pa.string())]
             self._open(pa.schema([*prompt, *zip(self._names, kinds, strict=True)]))
+        self._write_row_group()
         self._writer.close()
 
 

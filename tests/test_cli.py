@@ -346,7 +346,7 @@ def wrong(files, tmp_path, name):
     out = tmp_path / "o.jsonl"
     routed = ["--embeddings", rows, "-o", out]
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n{"text": "b"}\n')
-    (tmp_path / "table.csv").write_text("dataset,sample_id,prompt,m\nd,1,p,high\n")
+    (tmp_path / "table.csv").write_text("dataset,sample_id,prompt,model,score\nd,1,p,m,high\n")
     np.save(tmp_path / "three.npy", np.load(rows)[:3])
     np.save(tmp_path / "long.npy", 2 * np.load(rows))
     (tmp_path / "plain").mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchrouter.cli import options, output
-from benchrouter.cli.encoding import load_all_embeddings, load_router, read_all
+from benchrouter.cli.encoding import encode_all, load_all_embeddings, load_router, read_all
 
 if TYPE_CHECKING:
     from benchrouter.decisions import TaskDecision
@@ -58,6 +58,8 @@ def choose(
             )
         given = given[rows]
     router = load_router(directory, encoder=encoder, embeddings=embeddings, device=device)
+    if given is None:
+        given = encode_all(router.encoder, texts)
     known = None
     if labels is not None:
         known = read_labels(labels, router.models, texts, prompt_column=prompt_column)

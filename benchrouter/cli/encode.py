@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from benchrouter.cli import options, output
-from benchrouter.cli.encoding import DEFAULT_ENCODER, load_encoder
+from benchrouter.cli.encoding import DEFAULT_ENCODER, WINDOW, load_encoder
 
 
 def encode(
@@ -53,7 +53,7 @@ def encode(
     try:
         with output.Progress("encode", "prompts") as advance:
             with open(beside, "wb") as file:
-                for block in loaded.encode_stream(texts()):
+                for block in loaded.encode_stream(texts(), window=WINDOW):
                     file.write(np.ascontiguousarray(block, np.float32).data)
                     advance(len(block))
             n, seconds = advance.done, advance.seconds

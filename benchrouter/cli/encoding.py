@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ENCODER = "sentence-transformers/all-mpnet-base-v2"  # as benchrouter.encoder has it
 
+WINDOW = 1024  # prompts between two signs of progress: some seconds on a CPU
+
 
 def load_encoder(
     name: str, *, device: str = "cpu", dtype: str = "float32", cache_dir: Path | None = None
@@ -58,7 +60,7 @@ def encode_all(encoder: Encoder, prompts: Sequence[str]) -> NDArray[np.float32]:
 
     rows = np.empty((len(prompts), encoder.dim), np.float32)
     with Progress("encode", "prompts", len(prompts)) as advance:
-        for block in encoder.encode_stream(prompts):
+        for block in encoder.encode_stream(prompts, window=WINDOW):
             rows[advance.done : advance.done + len(block)] = block
             advance(len(block))
     return rows

@@ -14,6 +14,9 @@ from benchrouter.cli.encoding import load_router
 if TYPE_CHECKING:
     from benchrouter.prompts import PromptBatch
 
+GIVEN_BATCH = 8192
+ENCODED_BATCH = 1024  # some seconds on a CPU, so that progress is seen
+
 
 def route(
     directory: options.RouterDir,
@@ -31,7 +34,14 @@ def route(
     embeddings: options.Embeddings = None,
     encoder: options.EncoderName = None,
     device: options.Device = "cpu",
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in memory at a time.")] = 8192,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Prompts in memory at a time; {GIVEN_BATCH} with --embeddings, else "
+            f"{ENCODED_BATCH}.",
+        ),
+    ] = None,
     prompt_column: options.PromptColumn = "prompt",
     format: options.Format = None,
     on_error: options.OnError = "raise",
@@ -58,7 +68,11 @@ def route(
     from benchrouter.writers import open_decisions
 
     batches = read_prompts(
-        prompts, prompt_column=prompt_column, batch=batch_size, on_error=on_error, format=format
+        prompts,
+        prompt_column=prompt_column,
+        batch=batch_size or (GIVEN_BATCH if embeddings is not None else ENCODED_BATCH),
+        on_error=on_error,
+        format=format,
     )
     router = load_router(directory, encoder=encoder, embeddings=embeddings, device=device)
     pairs: Iterator[tuple[PromptBatch, Any]]
