@@ -286,6 +286,7 @@ py::tuple decide_binding(const py::object& neighbours, const py::object& similar
     const Decision decision{is_s3 ? Rule::s3 : Rule::mean,
                             similarities_view.data,
                             kappa,
+                            preference_view.data,
                             order.data(),
                             threshold,
                             table.data,

@@ -16,6 +16,36 @@ namespace benchrouter {
 namespace BR_LEVEL {
 namespace {
 
+// Float64 and int64 values at a time: one register of the level. (Wider vector types would be split
+// by the compiler, through memory.)
+#if defined(__AVX512F__)
+constexpr int kWidth = 8;
+#elif defined(__AVX2__)
+constexpr int kWidth = 4;
+#else
+constexpr int kWidth = 2;
+#endif
+typedef double Lanes __attribute__((vector_size(8 * kWidth)));
+typedef int64_t Masks __attribute__((vector_size(8 * kWidth)));
+typedef float Floats __attribute__((vector_size(4 * kWidth)));
+typedef int32_t Ints __attribute__((vector_size(4 * kWidth)));
+
+template <class Vector, class T>
+inline Vector load(const T* from) {
+    Vector vector;
+    memcpy(&vector, from, sizeof vector);
+    return vector;
+}
+
+inline Lanes widen(const float* from) {
+    return __builtin_convertvector(load<Floats>(from), Lanes);
+}
+
+// The values where the mask is all ones, 0 elsewhere.
+inline Lanes masked(Lanes values, Masks mask) {
+    return reinterpret_cast<Lanes>(reinterpret_cast<Masks>(values) & mask);
+}
+
 // ---------------------------------------------------------------------------------------- checks
 
 struct Checked {
@@ -69,11 +99,14 @@ Fault check_weights(const Ballots& ballots, int64_t begin, int64_t end) {
 Fault check_similarities(const Ballots& ballots, const Decision& decision, int64_t begin,
                          int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
+        const int64_t* ids = ballots.ids + i * ballots.columns;
+        const float* similarities = decision.similarities + i * ballots.columns;
+        int64_t wrong = 0;
         for (int64_t j = 0; j < decision.kappa; ++j) {
-            const int64_t at = i * ballots.columns + j;
-            if (ballots.ids[at] >= 0 && !is_number(decision.similarities[at])) {
-                return {FaultKind::similarity, i, j};
-            }
+            wrong |= static_cast<int64_t>(ids[j] >= 0) & !is_number(similarities[j]);
+        }
+        for (int64_t j = 0; wrong && j < decision.kappa; ++j) {
+            if (ids[j] >= 0 && !is_number(similarities[j])) return {FaultKind::similarity, i, j};
         }
     }
     return {};
@@ -159,57 +192,81 @@ int32_t count_neighbours(const int64_t* ids, int64_t k) {
 }
 
 void tally_counts(const Outcomes& outcomes, const int64_t* ids, int64_t k, Scratch& scratch) {
-    const int64_t padded = padded_models(outcomes.models);
+    const int64_t counted = padded_models(outcomes.models, 16);
     count_long(outcomes, outcomes.bits, outcomes.present, ids, k, scratch.correct);
     if (outcomes.present) {
         count_long(outcomes, outcomes.present, nullptr, ids, k, scratch.support);
     } else {
         const int32_t found = count_neighbours(ids, k);
-        for (int64_t m = 0; m < padded; ++m) scratch.support[m] = found;
+        for (int64_t m = 0; m < counted; ++m) scratch.support[m] = found;
     }
-    for (int64_t m = 0; m < padded; ++m) {
+    for (int64_t m = 0; m < counted; ++m) {
         scratch.sum[m] = scratch.correct[m];
         scratch.total[m] = scratch.support[m];
     }
 }
 
-void tally_weighted_bits(const Outcomes& outcomes, const int64_t* ids, const float* weights,
-                         int64_t k, Scratch& scratch) {
-    for (int64_t j = 0; j < k; ++j) {
-        if (ids[j] < 0) continue;
-        const double w = weights[j];
-        for (int64_t word = 0; word < outcomes.words; ++word) {
-            const int64_t at = ids[j] * outcomes.words + word;
-            const uint64_t present = outcomes.present ? outcomes.present[at] : ~uint64_t{0};
-            const uint64_t correct = outcomes.bits[at] & present;
-            double* sum = scratch.sum + 64 * word;
-            double* total = scratch.total + 64 * word;
-            int32_t* support = scratch.support + 64 * word;
-            for (int m = 0; m < 64; ++m) {
-                sum[m] += (correct >> m) & 1 ? w : 0.0;
-                total[m] += (present >> m) & 1 ? w : 0.0;
-                support[m] += static_cast<int32_t>((present >> m) & 1);
-            }
-        }
-    }
-}
+// Outcomes of kWidth models on one record.
+struct Group {
+    Lanes values;
+    Masks present;
+};
 
-void tally_scores(const Outcomes& outcomes, const int64_t* ids, const float* weights, int64_t k,
-                  Scratch& scratch) {
-    const int64_t models = outcomes.models;
-    double* __restrict__ sum = scratch.sum;
-    double* __restrict__ total = scratch.total;
-    int32_t* __restrict__ support = scratch.support;
-    for (int64_t j = 0; j < k; ++j) {
-        if (ids[j] < 0) continue;
-        const double w = weights ? weights[j] : 1.0;
-        const float* __restrict__ row = outcomes.scores + ids[j] * models;
-        for (int64_t m = 0; m < models; ++m) {
-            const bool present = row[m] == row[m];
-            sum[m] = add(sum[m], present ? mul(w, static_cast<double>(row[m])) : 0.0);
-            total[m] = add(total[m], present ? w : 0.0);
-            support[m] += present;
+struct BitRows {
+    const Outcomes& outcomes;
+    int64_t start(int64_t model) const { return model; }
+    static Masks spread(uint64_t row, int64_t model) {
+        Masks bit;
+        for (int l = 0; l < kWidth; ++l) bit[l] = int64_t{1} << l;
+        return (static_cast<int64_t>(row >> (model % 64)) & bit) == bit;
+    }
+    Group at(int64_t record, int64_t model) const {
+        const int64_t word = record * outcomes.words + model / 64;
+        const uint64_t present = outcomes.present ? outcomes.present[word] : ~uint64_t{0};
+        return {masked(1.0 + Lanes{}, spread(outcomes.bits[word] & present, model)),
+                spread(present, model)};
+    }
+};
+
+// The last group of scores overlaps the one before it, so that nothing beyond a row is read; where
+// a row is shorter than a group, it is copied.
+struct ScoreRows {
+    const Outcomes& outcomes;
+    int64_t start(int64_t model) const {
+        const int64_t last = outcomes.models - kWidth;
+        return last < 0 ? 0 : (model < last ? model : last);
+    }
+    Group at(int64_t record, int64_t model) const {
+        const float* row = outcomes.scores + record * outcomes.models + model;
+        float few[kWidth];
+        if (outcomes.models < kWidth) {
+            for (int m = 0; m < kWidth; ++m) few[m] = m < outcomes.models ? row[m] : 0.0f;
+            row = few;
         }
+        const Lanes values = widen(row);
+        return {values, values == values};
+    }
+};
+
+template <class Rows>
+void tally_rows(const Rows& rows, int64_t models, const int64_t* ids, const float* weights,
+                int64_t k, Scratch& scratch) {
+    for (int64_t group = 0; group < models; group += kWidth) {
+        const int64_t model = rows.start(group);
+        Lanes sum = {}, total = {};
+        Masks support = {};
+        for (int64_t j = 0; j < k; ++j) {
+            if (ids[j] < 0) continue;
+            const Group outcome = rows.at(ids[j], model);
+            const double w = weights ? weights[j] : 1.0;
+            sum += masked(w * outcome.values, outcome.present);
+            total += masked(w + Lanes{}, outcome.present);
+            support -= outcome.present;
+        }
+        const Ints counts = __builtin_convertvector(support, Ints);
+        memcpy(scratch.sum + model, &sum, sizeof sum);
+        memcpy(scratch.total + model, &total, sizeof total);
+        memcpy(scratch.support + model, &counts, sizeof counts);
     }
 }
 
@@ -236,17 +293,11 @@ Fault tally(const Ballots& ballots, const Outcomes& outcomes, int64_t query, Scr
         tally_counts(outcomes, ids, ballots.k, scratch);
         return {};
     }
-    const int64_t padded = padded_models(outcomes.models);
-    for (int64_t m = 0; m < padded; ++m) {
-        scratch.sum[m] = 0.0;
-        scratch.total[m] = 0.0;
-        scratch.support[m] = 0;
-    }
     if (outcomes.bits) {
-        tally_weighted_bits(outcomes, ids, weights, ballots.k, scratch);
+        tally_rows(BitRows{outcomes}, outcomes.models, ids, weights, ballots.k, scratch);
         return {};
     }
-    tally_scores(outcomes, ids, weights, ballots.k, scratch);
+    tally_rows(ScoreRows{outcomes}, outcomes.models, ids, weights, ballots.k, scratch);
     return check_sums(outcomes, ids, ballots.k, scratch);
 }
 
@@ -257,6 +308,8 @@ void value_votes(const Outcomes& outcomes, double prior_weight, Scratch& scratch
                                 scratch.prior[m], prior_weight);
     }
 }
+
+constexpr int64_t kAhead = 4;
 
 // Asks for the rows of a query that comes soon; the rows of large tables are far away.
 inline void prefetch_rows(const Ballots& ballots, const Outcomes& outcomes, int64_t query) {
@@ -396,6 +449,7 @@ void look_up_block(const Ballots& ballots, const Outcomes& outcomes, int64_t beg
 Fault tally_block(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
                   int64_t begin, int64_t end, Scratch& scratch, float* votes, uint16_t* support) {
     for (int64_t i = begin; i < end; ++i, votes += outcomes.models, support += outcomes.models) {
+        if (i + kAhead < end) prefetch_rows(ballots, outcomes, i + kAhead);
         const Fault fault = tally(ballots, outcomes, i, scratch);
         if (fault.kind != FaultKind::none) return fault;
         value_votes(outcomes, prior.weight, scratch);
@@ -494,28 +548,59 @@ void score_models(const Outcomes& outcomes, const Decision& decision, double u, 
     }
 }
 
+// The model that comes first by (score, then preference), and the best score but its own.
+struct Best {
+    int64_t model;
+    float other;
+};
+
+// One integer holds a score, in an order of signed integers, above a model's reversed preference:
+// the two largest of them are found without a branch.
+Best find_best(const Outcomes& outcomes, const Decision& decision, const Scratch& scratch) {
+    const Masks nothing = INT64_MIN + Masks{};
+    Masks first = nothing, second = nothing;
+    for (int64_t m = 0; m < outcomes.models; m += kWidth) {
+        const Floats zero = {};  // -0 + 0 = 0: equal scores have equal bits
+        const Floats scores = load<Floats>(scratch.score + m) + zero;
+        Ints bits = reinterpret_cast<Ints>(scores);
+        bits ^= (bits >> 31) & INT32_MAX;
+        const Ints reversed = INT32_MAX - load<Ints>(scratch.preference + m);
+        const Masks keys =
+            (__builtin_convertvector(bits, Masks) << 32) | __builtin_convertvector(reversed, Masks);
+        const Masks lower = keys < first ? keys : first;
+        first = keys < first ? first : keys;
+        second = lower < second ? second : lower;
+    }
+    int64_t best[kWidth], next[kWidth];
+    memcpy(best, &first, sizeof best);
+    memcpy(next, &second, sizeof next);
+    for (int width = kWidth / 2; width > 0; width /= 2) {
+        for (int l = 0; l < width; ++l) {
+            const int64_t a = best[l], b = best[l + width];
+            const int64_t lower = a < b ? a : b,
+                          other = next[l] < next[l + width] ? next[l + width] : next[l];
+            best[l] = a < b ? b : a;
+            next[l] = lower < other ? other : lower;
+        }
+    }
+    const int64_t place = INT32_MAX - (best[0] & INT32_MAX);
+    int32_t bits = static_cast<int32_t>(next[0] >> 32);
+    bits ^= (bits >> 31) & INT32_MAX;
+    float other;
+    memcpy(&other, &bits, sizeof other);
+    // Without neighbours all scores of rule "s3" are NaN, which may sort below the padding.
+    return {decision.order[place < outcomes.models ? place : 0], other};
+}
+
 // Writes the decision of one query from its scores, support and distance.
 void choose(const Outcomes& outcomes, const Decision& decision, double u, int64_t query,
             const Scratch& scratch, const Chosen& out) {
     int32_t any_support = 0;
     for (int64_t m = 0; m < outcomes.models; ++m) any_support |= scratch.support[m];
-    const float lowest = -__builtin_inff();
-    int64_t best = decision.order[0];
-    float best_score = lowest, second = lowest;
-    for (int64_t o = 0; o < outcomes.models; ++o) {
-        const int64_t m = decision.order[o];
-        const float score = scratch.score[m];
-        if (score > best_score) {
-            second = best_score;
-            best_score = score;
-            best = m;
-        } else if (score > second) {
-            second = score;
-        }
-    }
     const bool fallback = any_support == 0 || !(u <= decision.distance_limit);
-    const int64_t model = fallback ? decision.fallback_model : best;
-    const float other = model == best ? second : best_score;
+    const Best best = find_best(outcomes, decision, scratch);
+    const int64_t model = fallback ? decision.fallback_model : best.model;
+    const float other = model == best.model ? best.other : scratch.score[best.model];
     out.model[query] = static_cast<int32_t>(model);
     out.score[query] = scratch.score[model];
     out.margin[query] = outcomes.models == 1 ? 0.0f : scratch.score[model] - other;
@@ -526,7 +611,7 @@ void choose(const Outcomes& outcomes, const Decision& decision, double u, int64_
 Fault decide(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
              const Decision& decision, int64_t begin, int64_t end, const Chosen& out,
              Scratch& scratch) {
-    constexpr int64_t step = 128;
+    constexpr int64_t step = 32;
     const int64_t used = ballots.k > decision.kappa ? ballots.k : decision.kappa;
     const double prior_weight = decision.rule == Rule::s3 ? 0.0 : prior.weight;
     for (int64_t from = begin; from < end; from += step) {
@@ -538,7 +623,7 @@ Fault decide(const Ballots& ballots, const Outcomes& outcomes, const Prior& prio
         fault = check_similarities(ballots, decision, from, to);
         if (fault.kind != FaultKind::none) return fault;
         for (int64_t i = from; i < to; ++i) {
-            if (i + 4 < to) prefetch_rows(ballots, outcomes, i + 4);
+            if (i + kAhead < to) prefetch_rows(ballots, outcomes, i + kAhead);
             fault = tally(ballots, outcomes, i, scratch);
             if (fault.kind != FaultKind::none) return fault;
             value_votes(outcomes, prior_weight, scratch);
@@ -577,27 +662,14 @@ Fault task(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
 
 // Sixteen partial sums, halved by a fixed tree: the same bits at every level. Products of two
 // float32 are exact in float64, so it does not matter whether they are fused into the sums.
-typedef double Lanes __attribute__((vector_size(64)));
-typedef float Floats __attribute__((vector_size(32)));
 constexpr int64_t kLanes = 16;
 
-inline Lanes widen(const float* from) {
-    Floats floats;
-    memcpy(&floats, from, sizeof floats);
-    return __builtin_convertvector(floats, Lanes);
-}
+constexpr int kParts = kLanes / kWidth;
 
-inline Lanes load(const double* from) {
-    Lanes lanes;
-    memcpy(&lanes, from, sizeof lanes);
-    return lanes;
-}
-
-inline float sum_lanes(const Lanes& low, const Lanes& high) {
-    const Lanes eight = low + high;
-    double sums[8];
-    memcpy(sums, &eight, sizeof sums);
-    for (int width = 4; width > 0; width /= 2) {
+inline float sum_lanes(const Lanes* parts) {
+    double sums[kLanes];
+    memcpy(sums, parts, sizeof sums);
+    for (int width = kLanes / 2; width > 0; width /= 2) {
         for (int l = 0; l < width; ++l) sums[l] += sums[l + width];
     }
     return static_cast<float>(sums[0]);
@@ -607,27 +679,24 @@ template <int kRecords>
 void similarities_of(const double* query, const float* records, int64_t dim, const int64_t* ids,
                      float* out) {
     const float* rows[kRecords];
-    Lanes low[kRecords], high[kRecords];
-    for (int r = 0; r < kRecords; ++r) {
-        rows[r] = records + ids[r] * dim;
-        low[r] = high[r] = Lanes{};
-    }
+    Lanes sums[kRecords][kParts] = {};
+    for (int r = 0; r < kRecords; ++r) rows[r] = records + ids[r] * dim;
     int64_t i = 0;
     for (; i + kLanes <= dim; i += kLanes) {
-        const Lanes query_low = load(query + i), query_high = load(query + i + 8);
-        for (int r = 0; r < kRecords; ++r) {
-            low[r] += query_low * widen(rows[r] + i);
-            high[r] += query_high * widen(rows[r] + i + 8);
+        for (int part = 0; part < kParts; ++part) {
+            const Lanes values = load<Lanes>(query + i + part * kWidth);
+            for (int r = 0; r < kRecords; ++r) {
+                sums[r][part] += values * widen(rows[r] + i + part * kWidth);
+            }
         }
     }
     for (int r = 0; r < kRecords; ++r) {
-        if (i < dim) {
-            float rest[kLanes] = {};
-            memcpy(rest, rows[r] + i, static_cast<size_t>(dim - i) * sizeof(float));
-            low[r] += load(query + i) * widen(rest);
-            high[r] += load(query + i + 8) * widen(rest + 8);
+        float rest[kLanes] = {};
+        if (i < dim) memcpy(rest, rows[r] + i, static_cast<size_t>(dim - i) * sizeof(float));
+        for (int part = 0; i < dim && part < kParts; ++part) {
+            sums[r][part] += load<Lanes>(query + i + part * kWidth) * widen(rest + part * kWidth);
         }
-        out[r] = sum_lanes(low[r], high[r]);
+        out[r] = sum_lanes(sums[r]);
     }
 }
 
@@ -636,7 +705,7 @@ void similarities(const double* query, const float* records, int64_t dim, const 
 #if defined(__AVX512F__)
     constexpr int together = 4;
 #else
-    constexpr int together = 2;
+    constexpr int together = 1;
 #endif
     int64_t c = 0;
     for (; c + together <= count; c += together) {

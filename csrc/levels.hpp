@@ -9,8 +9,8 @@ namespace benchrouter {
 // Kernels work on whole groups of models: arrays of one value per model are padded to this.
 constexpr int64_t kModelGroup = 64;
 
-constexpr int64_t padded_models(int64_t models) {
-    return (models + kModelGroup - 1) / kModelGroup * kModelGroup;
+constexpr int64_t padded_models(int64_t models, int64_t group = kModelGroup) {
+    return (models + group - 1) / group * group;
 }
 
 // Queries whose votes are made in cache before they are written out: few, so that computing,
@@ -22,13 +22,14 @@ constexpr int64_t block_queries(int64_t models) {
 
 // Working memory of one thread. Arrays hold padded_models() values unless said otherwise.
 struct Scratch {
-    const float* prior;  // the caller's, padded with 0
+    const float* prior;         // the caller's, padded with 0
+    const int32_t* preference;  // the caller's, padded with INT32_MAX
     double* sum;
     double* total;
     double* value;
     int32_t* correct;
     int32_t* support;
-    float* score;
+    float* score;         // padded with -inf
     char* block_votes;    // block_queries() * models + 2 * kModelGroup float32
     char* block_support;  // as many uint16
 };

@@ -21,19 +21,23 @@ constexpr int64_t kStreamBytes = 8 << 20;
 // Working memory of every thread, one allocation for each.
 class Workspace {
 public:
-    Workspace(const Outcomes& outcomes, const Prior& prior, int threads) {
+    Workspace(const Outcomes& outcomes, const Prior& prior, int threads,
+              const int32_t* preference = nullptr) {
         const size_t models = static_cast<size_t>(padded_models(outcomes.models));
         const size_t block =
             static_cast<size_t>(block_queries(outcomes.models) * outcomes.models + 2 * kModelGroup);
         prior_.assign(models, 0.0f);
         std::copy(prior.mean, prior.mean + outcomes.models, prior_.begin());
+        preference_.assign(models, std::numeric_limits<int32_t>::max());
+        if (preference) std::copy(preference, preference + outcomes.models, preference_.begin());
         for (int t = 0; t < threads; ++t) {
             doubles_.emplace_back(3 * models);
             ints_.emplace_back(2 * models);
-            floats_.emplace_back(models + block);
+            floats_.emplace_back(models + block, -std::numeric_limits<float>::infinity());
             supports_.emplace_back(block);
             Scratch s{};
             s.prior = prior_.data();
+            s.preference = preference_.data();
             s.sum = doubles_.back().data();
             s.total = s.sum + models;
             s.value = s.total + models;
@@ -49,6 +53,7 @@ public:
 
 private:
     std::vector<float> prior_;
+    std::vector<int32_t> preference_;
     std::vector<std::vector<double>> doubles_;
     std::vector<std::vector<int32_t>> ints_;
     std::vector<std::vector<float>> floats_;
@@ -109,7 +114,7 @@ Fault decide(const Ballots& ballots, const Outcomes& outcomes, const Prior& prio
     const int64_t step = chunk_queries(ballots.queries, work_per_query(ballots, outcomes));
     const int64_t chunks = (ballots.queries + step - 1) / step;
     const int threads = threads_for(run.threads, chunks);
-    Workspace workspace(outcomes, prior, threads);
+    Workspace workspace(outcomes, prior, threads, decision.preference);
     return for_chunks(chunks, threads, [&](int64_t chunk, int thread) {
         const int64_t begin = chunk * step, end = std::min(begin + step, ballots.queries);
         return kernels.decide(ballots, outcomes, prior, decision, begin, end, chosen,

@@ -42,6 +42,7 @@ struct Decision {
     Rule rule;
     const float* similarities;  // (queries, columns)
     int64_t kappa;              // the first kappa columns give the distance
+    const int32_t* preference;  // (models,) a permutation of 0 .. models - 1
     const int64_t* order;       // (models,) models by ascending preference number
     double threshold;
     const float* p_table;  // (grid_size, models) for Rule::s3
