@@ -221,6 +221,7 @@ class ParquetWriter(DecisionWriter):
         super().__init__(target, prompt_column, prefix)
         self._writer: Any = None
         self._pending: list[pa.RecordBatch] = []
+        self._pending_bytes = 0
         self._schema: pa.Schema | None = None
 
     def _write(self, batch: PromptBatch, decisions: Decisions) -> None:
@@ -243,7 +244,8 @@ class ParquetWriter(DecisionWriter):
         schema = pa.schema(fields)
         self._open(schema)
         self._pending.append(pa.RecordBatch.from_arrays(columns, schema=schema))
-        if sum(pending.nbytes for pending in self._pending) >= ROW_GROUP_BYTES:
+        self._pending_bytes += self._pending[-1].nbytes
+        if self._pending_bytes >= ROW_GROUP_BYTES:
             self._write_row_group()
 
     def _write_row_group(self) -> None:
@@ -251,7 +253,7 @@ class ParquetWriter(DecisionWriter):
 
         if self._pending:
             self._writer.write_table(pa.Table.from_batches(self._pending))
-            self._pending = []
+            self._pending, self._pending_bytes = [], 0
 
     def _fields(self, batch: PromptBatch) -> pa.RecordBatch:
         import pyarrow as pa

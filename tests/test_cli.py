@@ -239,8 +239,9 @@ def test_choose_shows_all_models(files):
     )
     assert found["n_prompts"] == 5
     assert [m["model"] for m in found["models"]] == MODELS
-    assert set(found["models"][0]) == {
-        *("model", "s1", "s2", "s3", "p_hat", "support", "standing", "params_b", "cost_usd")
+    assert set(found["models"][0]) >= {
+        *("model", "s1", "s2", "s3", "p_hat", "support", "standing", "params_b", "cost_usd"),
+        "usd_per_million_tokens",
     }
     assert len(found["benchmark_distances"]) == 3
     result = call("choose", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy")

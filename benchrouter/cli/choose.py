@@ -83,13 +83,15 @@ def show_task(decision: TaskDecision, title: str = "") -> None:
             *(float(a[m]) for a in (decision.s1, decision.s2, decision.s3, decision.p_hat)),
             int(decision.support[m]),
             float(decision.standing[m]),
-            *(_amount(a[m]) for a in (decision.params_b, decision.cost_usd)),
+            output.amount(decision.params_b[m]),
+            output.amount(decision.cost_usd[m]),
+            output.amounts(decision.prices[m]),
         ]
         for m in order
     ]
     output.table(
         title or f"{decision.n_prompts:,} prompts, by {decision.score.upper()}",
-        ["model", "S1", "S2", "S3", "p̂", "support", "standing", "params (B)", "cost (US$)"],
+        ["model", "S1", "S2", "S3", "p̂", "support", "standing", *output.MODEL_FACTS],
         rows,
         marked=order.index(chosen),
     )
@@ -106,7 +108,3 @@ def show_task(decision: TaskDecision, title: str = "") -> None:
     if decision.warning:
         facts.append(("warning", decision.warning))
     output.facts(facts)
-
-
-def _amount(value: float) -> str | None:
-    return f"{value:.3g}" if value == value else None

@@ -32,9 +32,15 @@ def _show(document: dict[str, Any]) -> None:
     models, datasets, files = document["models"], document["datasets"], document["files"]
     output.table(
         "models",
-        ["model", "standing", "params (B)", "cost (US$)"],
+        ["model", "standing", *output.MODEL_FACTS],
         [
-            [m["name"], m["standing"], _amount(m["params_b"]), _amount(m["cost_usd"])]
+            [
+                m["name"],
+                m["standing"],
+                output.amount(m["params_b"]),
+                output.amount(m["cost_usd"]),
+                output.amounts(m["usd_per_million_tokens"]),
+            ]
             for m in models
         ],
     )
@@ -71,7 +77,3 @@ def _encoder(encoder: dict[str, Any]) -> str:
         f"{encoder['weights_sha256'][:16]}, {encoder['pooling']} pooling, "
         f"{encoder['max_tokens']} tokens, dim {encoder['dim']}, {encoder['dtype']}"
     )
-
-
-def _amount(value: float | None) -> str | None:
-    return None if value is None else f"{value:.3g}"

@@ -24,11 +24,12 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the input is bad or a file cannot be read or written; 2 wrong usage; "
-    "3 the encoder, its weights, its device or a package is missing; 130 interrupted; "
+    "3 the encoder, its weights, its device or a package is missing; 130 interrupted (143 by SIGTERM); "
     "141 the reader of stdout went away."
 )
 
 SHOWN_SKIPS = 20  # messages about skipped records
+MODEL_FACTS = ("params (B)", "US$ a prompt", "US$ per 10⁶ tokens in, out")
 PLAIN_WIDTH = 160  # columns of a table that goes to a file or a pipe
 PLAIN_SECONDS = 10.0  # between lines of progress where stderr is no terminal
 
@@ -173,6 +174,17 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) >= 10 or value == 0 else f"{value:.3f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def amount(value: float | None) -> str | None:
+    """Three digits of a number that may be unknown (None or NaN)."""
+    return None if value is None or value != value else f"{value:.3g}"
+
+
+def amounts(values: Iterable[float | None]) -> str | None:
+    """Several of them; None if all are unknown."""
+    texts = [amount(value) for value in values]
+    return ", ".join(text or "–" for text in texts) if any(texts) else None
 
 
 def shorten(text: str, width: int = 60) -> str:
