@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import _core
+from benchrouter.encoder.precomputed import UNIT_TOLERANCE
 
 Rows = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -31,7 +32,6 @@ FEW_QUERIES = 8  # up to here one pass of BLAS over the records beats faiss (ben
 BFLOAT16_WORK = 1 << 34  # multiplications from which loading torch and converting pay
 BLOCK_BYTES = 64 << 20  # of one block of similarities
 CANDIDATES = 1 << 23  # ranked at a time where many are needed
-UNIT_TOLERANCE = 1e-3
 BFLOAT16_ROUNDING = 2.0**-9  # half a unit in the last of its 8 bits
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchrouter import artifact, scores
 from benchrouter.decisions import Decisions, Explanation, Neighbour, TaskDecision
-from benchrouter.encoder.precomputed import as_unit_rows
+from benchrouter.encoder import DEFAULT_ENCODER, as_unit_rows
 from benchrouter.evidence import prior_of
 from benchrouter.fit import Fit, Settings, fit
 from benchrouter.holdout import DRAWS, LABEL_SHARES
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Rule = Literal["mean", "raw", "s3"]
 RULES = ("mean", "raw", "s3")
-DEFAULT_ENCODER = "sentence-transformers/all-mpnet-base-v2"  # arXiv 2309.15789, sec. 5
 BLOCK = 16384  # prompts searched and decided at a time: bounds memory, not speed
 GRID = 1024  # steps of u over [0, 2] at which p̂ is tabulated for single prompts
 
