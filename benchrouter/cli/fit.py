@@ -245,7 +245,7 @@ def _show(document: dict[str, Any]) -> None:
         [
             ("records", document["records"]),
             ("datasets", document["datasets"]),
-            ("models", len(document["models"])),
+            ("models", f"{len(document['models'])}: {', '.join(document['models'])}"),
             ("scores missing", f"{document['missing']:.1%}"),
             ("records skipped", len(document["skipped"])),
             ("best on average", document["best_on_average"]),

@@ -24,8 +24,8 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the input is bad or a file cannot be read or written; 2 wrong usage; "
-    "3 the encoder, its weights, its device or a package is missing; 130 interrupted (143 by SIGTERM); "
-    "141 the reader of stdout went away."
+    "3 the encoder, its weights, its device or a package is missing; 130 interrupted (143 by "
+    "SIGTERM); 141 the reader of stdout went away."
 )
 
 SHOWN_SKIPS = 20  # messages about skipped records
