@@ -7,11 +7,11 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,9 +49,8 @@ def save(fit: Fit, directory: str | Path) -> None:
     if target.exists() and not (target / DESCRIPTION).is_file():
         raise ValueError(f"{directory} exists and is not a router: it has no {DESCRIPTION}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    beside = _new_beside(target)
     try:
-        os.chmod(beside, 0o777 & ~_umask())
         for name, array in _arrays(fit).items():
             with open(beside / f"{name}.npy", "wb") as file:
                 np.save(file, np.ascontiguousarray(array), allow_pickle=False)
@@ -346,7 +345,7 @@ def _put_in_place(beside: Path, target: Path) -> None:
         names = os.fsencode(beside), os.fsencode(target)
         if libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0:
             return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    old = _new_beside(target)
     os.rename(target, old / target.name)
     os.rename(beside, target)
     shutil.rmtree(old, ignore_errors=True)
@@ -360,7 +359,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def _new_beside(target: Path) -> Path:
+    path = target.parent / f".{target.name}.{uuid4().hex}"
+    path.mkdir()
+    return path
