@@ -388,6 +388,10 @@ PYBIND11_MODULE(_core, module) {
     module.doc() = "Votes, decisions and exact ranking over NumPy arrays; see benchrouter.voting.";
 #if defined(BR_SANITIZED)
     module.attr("sanitized") = true;
+    module.def("overrun", [] {
+        const std::vector<float> few(3);
+        return *(static_cast<const volatile float*>(few.data()) + few.size());
+    });
 #else
     module.attr("sanitized") = false;
 #endif

@@ -496,7 +496,8 @@ Fault votes(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior
         if (looked_up) {
             outcomes.words == 1 ? look_up_block<true>(ballots, outcomes, from, to, v)
                                 : look_up_block<false>(ballots, outcomes, from, to, v);
-            for (int64_t at = 0; !all_k && at < step * models; ++at) {
+            // A cache line beyond the block as well: send() moves whole lines.
+            for (int64_t at = 0; !all_k && at < step * models + kModelGroup; ++at) {
                 s[at] = static_cast<uint16_t>(ballots.k);
             }
         }

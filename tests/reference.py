@@ -8,24 +8,24 @@ import numpy as np
 def votes(neighbours, outcomes, *, prior, k=None, prior_weight=0.0, weights=None):
     """Votes in float64 and support; outcomes are scores (n_records, n_models), NaN = missing."""
     neighbours = neighbours[:, :k]
+    outcomes, prior = outcomes.astype(np.float64), prior.astype(np.float64)
     n_queries, n_models = len(neighbours), outcomes.shape[1]
     means = np.empty((n_queries, n_models))
     support = np.zeros((n_queries, n_models), np.int64)
     for i in range(n_queries):
-        for m in range(n_models):
-            total = weight = 0.0
-            for j, record in enumerate(neighbours[i]):
-                if record < 0 or np.isnan(outcomes[record, m]):
-                    continue
-                w = 1.0 if weights is None else float(weights[i, j])
-                total += w * float(outcomes[record, m])
-                weight += w
-                support[i, m] += 1
-            weight += prior_weight
-            if support[i, m] == 0 or weight == 0:
-                means[i, m] = prior[m]
-            else:
-                means[i, m] = (total + prior_weight * float(prior[m])) / weight
+        total, weight = np.zeros(n_models), np.zeros(n_models)
+        for j, record in enumerate(neighbours[i]):
+            if record < 0:
+                continue
+            present = ~np.isnan(outcomes[record])
+            w = 1.0 if weights is None else float(weights[i, j])
+            total[present] += w * outcomes[record, present]
+            weight[present] += w
+            support[i, present] += 1
+        weight += prior_weight
+        empty = (support[i] == 0) | (weight == 0)
+        means[i] = (total + prior_weight * prior) / np.where(empty, 1.0, weight)
+        means[i, empty] = prior[empty]
     return means, support
 
 
