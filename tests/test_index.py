@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import unit_rows
 
+from benchrouter.encoder import as_unit_rows
 from benchrouter.index import Index, Neighbours, check_unit_rows, merge, nearest
 
 PROPOSALS = ("blas", "faiss", "bfloat16", "auto")
@@ -169,3 +170,16 @@ def test_bad_queries_and_bad_k():
         index.search(unit_rows(1, 8), 0)
     with pytest.raises(ValueError, match="proposal must be .* got 'annoy'"):
         Index(unit_rows(4, 8), proposal="annoy")
+
+
+@pytest.mark.parametrize("proposal", ["faiss", "bfloat16"])
+def test_real_embeddings_give_the_same_neighbours_whatever_proposes(shared, proposal):
+    pytest.importorskip("faiss" if proposal == "faiss" else "torch")
+    records = as_unit_rows(np.load(shared / "data" / "mmlu_pro.minilm.npy"), "records")
+    queries = as_unit_rows(np.load(shared / "data" / "ulab_llmrouter.minilm.npy")[::5], "queries")
+    found = Index(records, proposal=proposal).search(queries, 19)
+    expected = Index(records, proposal="blas").search(queries, 19)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.similarities, expected.similarities)
+    ids, _ = exact(queries[:100], records, 19)
+    np.testing.assert_array_equal(found.ids[:100], ids)
