@@ -169,20 +169,6 @@ inline void count_bits(const uint64_t* bits, const uint64_t* mask, int64_t words
 // Byte counters hold 255; longer lists are counted in pieces.
 constexpr int64_t kByteCount = 255;
 
-void count_long(const Outcomes& outcomes, const uint64_t* bits, const uint64_t* mask,
-                const int64_t* ids, int64_t k, int32_t* counts) {
-    for (int64_t word = 0; word < outcomes.words; ++word) {
-        int32_t* of_word = counts + 64 * word;
-        for (int i = 0; i < 64; ++i) of_word[i] = 0;
-        for (int64_t from = 0; from < k; from += kByteCount) {
-            const int64_t some = k - from < kByteCount ? k - from : kByteCount;
-            uint8_t bytes[64];
-            count_bits(bits, mask, outcomes.words, word, ids + from, some, bytes);
-            for (int i = 0; i < 64; ++i) of_word[i] += bytes[i];
-        }
-    }
-}
-
 // --------------------------------------------------------------------------------------- tallying
 
 int32_t count_neighbours(const int64_t* ids, int64_t k) {
@@ -191,18 +177,35 @@ int32_t count_neighbours(const int64_t* ids, int64_t k) {
     return found;
 }
 
-void tally_counts(const Outcomes& outcomes, const int64_t* ids, int64_t k, Scratch& scratch) {
-    const int64_t counted = padded_models(outcomes.models, 16);
-    count_long(outcomes, outcomes.bits, outcomes.present, ids, k, scratch.correct);
-    if (outcomes.present) {
-        count_long(outcomes, outcomes.present, nullptr, ids, k, scratch.support);
-    } else {
-        const int32_t found = count_neighbours(ids, k);
-        for (int64_t m = 0; m < counted; ++m) scratch.support[m] = found;
+// Adds the byte counters of the models of one word to sums, or replaces the sums by them.
+inline void add_counts(const uint8_t* __restrict__ counts, int64_t models, bool replace,
+                       double* __restrict__ sums) {
+    for (int64_t from = 0; from < models; from += 16) {
+        for (int m = 0; m < 16; ++m) {
+            sums[from + m] = (replace ? 0.0 : sums[from + m]) + counts[from + m];
+        }
     }
-    for (int64_t m = 0; m < counted; ++m) {
-        scratch.sum[m] = scratch.correct[m];
-        scratch.total[m] = scratch.support[m];
+}
+
+void tally_counts(const Outcomes& outcomes, const int64_t* ids, int64_t k, Scratch& scratch) {
+    const int64_t models = outcomes.models;
+    for (int64_t word = 0; word < outcomes.words; ++word) {
+        const int64_t at = 64 * word, live = models - at < 64 ? models - at : 64;
+        for (int64_t from = 0; from < k || from == 0; from += kByteCount) {
+            const int64_t some = k - from < kByteCount ? k - from : kByteCount;
+            uint8_t counts[64];
+            count_bits(outcomes.bits, outcomes.present, outcomes.words, word, ids + from, some,
+                       counts);
+            add_counts(counts, live, from == 0, scratch.sum + at);
+            if (!outcomes.present) continue;
+            count_bits(outcomes.present, nullptr, outcomes.words, word, ids + from, some, counts);
+            add_counts(counts, live, from == 0, scratch.total + at);
+        }
+    }
+    const double found = count_neighbours(ids, k);
+    for (int64_t m = 0; m < models; ++m) {
+        if (!outcomes.present) scratch.total[m] = found;
+        scratch.support[m] = scratch.total[m];
     }
 }
 
@@ -253,20 +256,18 @@ void tally_rows(const Rows& rows, int64_t models, const int64_t* ids, const floa
                 int64_t k, Scratch& scratch) {
     for (int64_t group = 0; group < models; group += kWidth) {
         const int64_t model = rows.start(group);
-        Lanes sum = {}, total = {};
-        Masks support = {};
+        Lanes sum = {}, total = {}, support = {};
         for (int64_t j = 0; j < k; ++j) {
             if (ids[j] < 0) continue;
             const Group outcome = rows.at(ids[j], model);
             const double w = weights ? weights[j] : 1.0;
             sum += masked(w * outcome.values, outcome.present);
             total += masked(w + Lanes{}, outcome.present);
-            support -= outcome.present;
+            support += masked(1.0 + Lanes{}, outcome.present);
         }
-        const Ints counts = __builtin_convertvector(support, Ints);
         memcpy(scratch.sum + model, &sum, sizeof sum);
         memcpy(scratch.total + model, &total, sizeof total);
-        memcpy(scratch.support + model, &counts, sizeof counts);
+        memcpy(scratch.support + model, &support, sizeof support);
     }
 }
 
@@ -384,28 +385,33 @@ inline void finish(Outlet& outlet) {
 #endif
 }
 
+// The votes and the support of models from their byte counters.
+inline void divide_counts(const uint8_t* __restrict__ correct, const uint8_t* __restrict__ present,
+                          const float* __restrict__ prior, int64_t models,
+                          float* __restrict__ votes, uint16_t* __restrict__ support) {
+    for (int64_t m = 0; m < models; ++m) {
+        votes[m] = vote_of_counts(correct[m], present[m], prior[m]);
+        support[m] = present[m];
+    }
+}
+
 // Unweighted votes of a block from 0/1 correctness, without a prior, at most 255 neighbours.
 template <bool kPresent>
 void count_block(const Ballots& ballots, const Outcomes& outcomes, int64_t begin, int64_t end,
                  const Scratch& scratch, float* votes, uint16_t* support) {
-    const int64_t words = outcomes.words, k = ballots.k;
-    for (int64_t i = begin; i < end; ++i, votes += outcomes.models, support += outcomes.models) {
+    const int64_t words = outcomes.words, k = ballots.k, models = outcomes.models;
+    for (int64_t i = begin; i < end; ++i, votes += models, support += models) {
         const int64_t* ids = ballots.ids + i * ballots.columns;
-        const int32_t found = kPresent ? 0 : count_neighbours(ids, k);
+        uint8_t correct[64], present[64];
+        if (!kPresent) memset(present, static_cast<int>(count_neighbours(ids, k)), sizeof present);
         for (int64_t word = 0; word < words; ++word) {
-            uint8_t correct[64], present[64];
             count_bits(outcomes.bits, kPresent ? outcomes.present : nullptr, words, word, ids, k,
                        correct);
             if (kPresent) count_bits(outcomes.present, nullptr, words, word, ids, k, present);
-            for (int64_t group = 64 * word; group < outcomes.models && group < 64 * word + 64;
-                 group += 16) {
-                for (int m = 0; m < 16; ++m) {
-                    const int32_t there = kPresent ? present[group % 64 + m] : found;
-                    votes[group + m] =
-                        vote_of_counts(correct[group % 64 + m], there, scratch.prior[group + m]);
-                    support[group + m] = static_cast<uint16_t>(there);
-                }
-            }
+            const int64_t from = 64 * word;
+            const int64_t live = models - from < 64 ? models - from : 64;
+            divide_counts(correct, present, scratch.prior + from, padded_models(live, 16),
+                          votes + from, support + from);
         }
     }
 }
@@ -417,13 +423,9 @@ constexpr int64_t kTableVotes = 31;
 
 template <bool kOneWord>
 void look_up_block(const Ballots& ballots, const Outcomes& outcomes, int64_t begin, int64_t end,
-                   float* votes) {
+                   const float* quotients, float* votes) {
     const int64_t words = kOneWord ? 1 : outcomes.words, k = ballots.k, models = outcomes.models;
-    alignas(64) float quotients[32] = {};
-    for (int64_t c = 0; c <= k; ++c) {
-        quotients[c] = vote_of_counts(static_cast<int32_t>(c), static_cast<int32_t>(k), 0.0f);
-    }
-    const __m512 low = _mm512_load_ps(quotients), high = _mm512_load_ps(quotients + 16);
+    const __m512 low = _mm512_loadu_ps(quotients), high = _mm512_loadu_ps(quotients + 16);
     const __m512i one = _mm512_set1_epi8(1);
     for (int64_t i = begin; i < end; ++i, votes += models) {
         const int64_t* ids = ballots.ids + i * ballots.columns;
@@ -478,6 +480,10 @@ Fault votes(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior
                    stream, 0};
 #if defined(__AVX512BW__)
     bool all_k = false;  // whether the outlet of the support holds k throughout
+    float quotients[kTableVotes + 1] = {};
+    for (int32_t c = 0; c <= kTableVotes && c <= ballots.k; ++c) {
+        quotients[c] = vote_of_counts(c, static_cast<int32_t>(ballots.k), 0.0f);
+    }
 #endif
     for (int64_t from = begin; from < end; from += step) {
         const int64_t to = end - from < step ? end : from + step;
@@ -494,8 +500,8 @@ Fault votes(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior
         looked_up =
             counted && !outcomes.present && !ids.holes && ballots.k > 0 && ballots.k <= kTableVotes;
         if (looked_up) {
-            outcomes.words == 1 ? look_up_block<true>(ballots, outcomes, from, to, v)
-                                : look_up_block<false>(ballots, outcomes, from, to, v);
+            outcomes.words == 1 ? look_up_block<true>(ballots, outcomes, from, to, quotients, v)
+                                : look_up_block<false>(ballots, outcomes, from, to, quotients, v);
             // A cache line beyond the block as well: send() moves whole lines.
             for (int64_t at = 0; !all_k && at < step * models + kModelGroup; ++at) {
                 s[at] = static_cast<uint16_t>(ballots.k);
@@ -596,9 +602,9 @@ Best find_best(const Outcomes& outcomes, const Decision& decision, const Scratch
 // Writes the decision of one query from its scores, support and distance.
 void choose(const Outcomes& outcomes, const Decision& decision, double u, int64_t query,
             const Scratch& scratch, const Chosen& out) {
-    int32_t any_support = 0;
-    for (int64_t m = 0; m < outcomes.models; ++m) any_support |= scratch.support[m];
-    const bool fallback = any_support == 0 || !(u <= decision.distance_limit);
+    double all_support = 0.0;
+    for (int64_t m = 0; m < outcomes.models; ++m) all_support += scratch.support[m];
+    const bool fallback = all_support == 0.0 || !(u <= decision.distance_limit);
     const Best best = find_best(outcomes, decision, scratch);
     const int64_t model = fallback ? decision.fallback_model : best.model;
     const float other = model == best.model ? best.other : scratch.score[best.model];
@@ -646,15 +652,27 @@ Fault task(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
     if (ids.fault.kind != FaultKind::none) return ids.fault;
     Fault fault = check_weights(ballots, begin, end);
     if (fault.kind != FaultKind::none) return fault;
+    // Summed apart from what other threads write beside.
+    for (int64_t m = 0; m < outcomes.models; ++m) {
+        scratch.s1[m] = 0.0;
+        scratch.s2[m] = 0.0;
+        scratch.supported[m] = 0.0;
+    }
     for (int64_t i = begin; i < end; ++i) {
+        if (i + kAhead < end) prefetch_rows(ballots, outcomes, i + kAhead);
         fault = tally(ballots, outcomes, i, scratch);
         if (fault.kind != FaultKind::none) return fault;
         value_votes(outcomes, prior.weight, scratch);
         for (int64_t m = 0; m < outcomes.models; ++m) {
-            s1[m] = add(s1[m], scratch.value[m]);
-            s2[m] += scratch.value[m] > threshold ? 1.0 : 0.0;
-            support[m] += scratch.support[m] > 0;
+            scratch.s1[m] = add(scratch.s1[m], scratch.value[m]);
+            scratch.s2[m] += scratch.value[m] > threshold ? 1.0 : 0.0;
+            scratch.supported[m] += scratch.support[m] > 0.0 ? 1.0 : 0.0;
         }
+    }
+    for (int64_t m = 0; m < outcomes.models; ++m) {
+        s1[m] = scratch.s1[m];
+        s2[m] = scratch.s2[m];
+        support[m] = static_cast<int64_t>(scratch.supported[m]);
     }
     return {};
 }

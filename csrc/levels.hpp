@@ -27,8 +27,10 @@ struct Scratch {
     double* sum;
     double* total;
     double* value;
-    int32_t* correct;
-    int32_t* support;
+    double* support;
+    double* s1;
+    double* s2;
+    double* supported;
     float* score;         // padded with -inf
     char* block_votes;    // block_queries() * models + 2 * kModelGroup float32
     char* block_support;  // as many uint16
@@ -39,7 +41,7 @@ struct Kernels {
                    float* votes, uint16_t* support, bool stream, Scratch&);
     Fault (*decide)(const Ballots&, const Outcomes&, const Prior&, const Decision&, int64_t begin,
                     int64_t end, const Chosen&, Scratch&);
-    // Adds g, 1[g > threshold] and 1[support > 0] of the queries to s1, s2 and support.
+    // Sums of g, 1[g > threshold] and 1[support > 0] over the queries.
     Fault (*task)(const Ballots&, const Outcomes&, const Prior&, double threshold, int64_t begin,
                   int64_t end, double* s1, double* s2, int64_t* support, Scratch&);
     // Similarities of one query (in float64, padded with 0 to a multiple of 16) to `count` records.

@@ -38,9 +38,10 @@ constexpr double kSmallestDistance = 1e-7;
 // One model's vote: the weighted mean of the present outcomes, drawn by `prior_weight`
 // pseudo-records towards the prior; the prior itself where nothing is present, or where all that is
 // weighs nothing.
-BR_HD double vote(double sum, double total, int32_t support, double prior, double prior_weight) {
+// Support is a count; as a double, so that loops over models hold one type.
+BR_HD double vote(double sum, double total, double support, double prior, double prior_weight) {
     const double weight = add(total, prior_weight);
-    const bool empty = (support == 0) | (weight == 0.0);
+    const bool empty = (support == 0.0) | (weight == 0.0);
     const double drawn = add(sum, mul(prior_weight, prior)) / (empty ? 1.0 : weight);
     return empty ? prior : drawn;
 }

@@ -31,8 +31,7 @@ public:
         preference_.assign(models, std::numeric_limits<int32_t>::max());
         if (preference) std::copy(preference, preference + outcomes.models, preference_.begin());
         for (int t = 0; t < threads; ++t) {
-            doubles_.emplace_back(3 * models);
-            ints_.emplace_back(2 * models);
+            doubles_.emplace_back(7 * models);
             floats_.emplace_back(models + block, -std::numeric_limits<float>::infinity());
             supports_.emplace_back(block);
             Scratch s{};
@@ -41,8 +40,10 @@ public:
             s.sum = doubles_.back().data();
             s.total = s.sum + models;
             s.value = s.total + models;
-            s.correct = ints_.back().data();
-            s.support = s.correct + models;
+            s.support = s.value + models;
+            s.s1 = s.support + models;
+            s.s2 = s.s1 + models;
+            s.supported = s.s2 + models;
             s.score = floats_.back().data();
             s.block_votes = reinterpret_cast<char*>(s.score + models);
             s.block_support = reinterpret_cast<char*>(supports_.back().data());
@@ -55,7 +56,6 @@ private:
     std::vector<float> prior_;
     std::vector<int32_t> preference_;
     std::vector<std::vector<double>> doubles_;
-    std::vector<std::vector<int32_t>> ints_;
     std::vector<std::vector<float>> floats_;
     std::vector<std::vector<uint16_t>> supports_;
     std::vector<Scratch> scratch_;
