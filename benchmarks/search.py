@@ -225,7 +225,8 @@ def rates(report: Report, title: str, timings: dict[str, Timing], sizes: dict[st
             ]
         )
         report.row(f"{title}: {name}", rate[name], "prompts/s", len(timing.seconds))
-        report.row(f"{title}: benchrouter against {name}", ratio, "x", len(timing.seconds))
+        if name != "benchrouter":
+            report.row(f"{title}: benchrouter against {name}", ratio, "x", len(timing.seconds))
     header = ["", "prompts/s", "a prompt", "spread", "n", "benchrouter is x"]
     print_table(title, header, lines)
 

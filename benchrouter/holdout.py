@@ -97,6 +97,8 @@ def hold_out(
             evidence.depth,
             evidence.dataset,
             n_datasets,
+            skip=code,
+            keep=2 * evidence.depth,
         )
         own = np.arange(n_datasets) == code
         yield HeldOut(code, rows, merge(lists, own, 2 * evidence.depth))

@@ -132,7 +132,14 @@ class Index:
         return self._exact(queries, propose, error, self.n_records, k, spare)
 
     def search_per_dataset(
-        self, queries: Rows, k: int, dataset: NDArray[np.int32], n_datasets: int
+        self,
+        queries: Rows,
+        k: int,
+        dataset: NDArray[np.int32],
+        n_datasets: int,
+        *,
+        skip: int | None = None,
+        keep: int | None = None,
     ) -> Neighbours:
         """Find the k nearest records of every query in each dataset.
 
@@ -148,6 +155,10 @@ class Index:
             Dataset code of every record of this index.
         n_datasets : int
             Number of datasets.
+        skip : int, optional
+            A dataset that is left out: its lists stay empty.
+        keep : int, optional
+            Only the best `keep` of a query's lists together are wanted; the others may be missing.
 
         Returns
         -------
@@ -155,19 +166,24 @@ class Index:
             Arrays of shape (n_queries, n_datasets, k).
         """
         check_unit_rows(queries, "queries", dim=self.dim)
-        members = [np.flatnonzero(dataset == code) for code in range(n_datasets)]
+        members = {code: np.flatnonzero(dataset == code) for code in range(n_datasets)}
+        members = {code: ids for code, ids in members.items() if len(ids) and code != skip}
         found = _no_neighbours((len(queries), n_datasets, k))
         error = _float32_error(self.dim)
         step = max(1, BLOCK_BYTES // (4 * max(self.n_records, 1)))
         for start in range(0, len(queries), step):
             some = queries[start : start + step]
             block = some @ self.embeddings.T
-            for code, ids in enumerate(members):
-                if len(ids) == 0:
-                    continue
-                columns = block[:, ids]
-                propose = _propose_largest(columns, ids)
-                best = self._exact(some, propose, error, len(ids), k, SPARE)
+            columns = {code: block[:, _as_slice(ids)] for code, ids in members.items()}
+            first = {
+                code: _largest(part, min(k + SPARE, part.shape[1]))
+                for code, part in columns.items()
+            }
+            floor = _floor([best.similarities for best in first.values()], k, keep, len(some))
+            floor -= 2.0 * _accumulation(self.dim)
+            for code, ids in members.items():
+                propose = _propose_largest(columns[code], ids, first[code])
+                best = self._exact(some, propose, error, len(ids), k, SPARE, floor)
                 found.ids[start : start + step, code] = best.ids
                 found.similarities[start : start + step, code] = best.similarities
         return found
@@ -180,8 +196,12 @@ class Index:
         n_records: int,
         k: int,
         spare: int,
+        floor: Rows | None = None,
     ) -> Neighbours:
-        """Rank proposed candidates exactly, taking more wherever the proposal leaves a doubt."""
+        """Rank proposed candidates exactly, taking more wherever the proposal leaves a doubt.
+
+        Candidates that are proposed below a query's floor are not wanted.
+        """
         found = _no_neighbours((len(queries), k))
         pending = np.arange(len(queries))
         count = min(k + spare, n_records)
@@ -191,16 +211,21 @@ class Index:
             for start in range(0, len(pending), step):
                 rows = pending[start : start + step]
                 proposed = propose(rows, count)
+                candidates = proposed.ids
+                if floor is not None:
+                    wanted = proposed.similarities >= floor[rows, None]
+                    candidates = np.where(wanted, candidates, -1)
                 asked = queries if len(rows) == len(queries) else queries[rows]
-                ids, similarities = _core.rank(
-                    asked, self.embeddings, proposed.ids, k, self.threads
-                )
+                ids, similarities = _core.rank(asked, self.embeddings, candidates, k, self.threads)
                 found.ids[rows] = ids
                 found.similarities[rows] = similarities
                 if count < n_records:
                     lowest = proposed.similarities.min(axis=1)
                     hidden = lowest + error(rows, lowest)
-                    unsure.append(rows[hidden >= similarities[:, -1]])
+                    doubtful = hidden >= similarities[:, -1]
+                    if floor is not None:
+                        doubtful &= lowest >= floor[rows]
+                    unsure.append(rows[doubtful])
             pending = np.concatenate(unsure) if unsure else pending[:0]
             count = min(4 * count, n_records)
         return found
@@ -394,12 +419,31 @@ def _largest(block: Rows, count: int) -> Neighbours:
     return Neighbours(ids, np.take_along_axis(block, ids, axis=1))
 
 
-def _propose_largest(block: Rows, ids: Ids) -> Propose:
+def _propose_largest(block: Rows, ids: Ids, first: Neighbours) -> Propose:
+    """Propose from a block of similarities; `first` = what :func:`_largest` has found before."""
+
     def propose(rows: Ids, count: int) -> Neighbours:
-        best = _largest(block if len(rows) == len(block) else block[rows], count)
+        if count == first.ids.shape[1]:
+            best = Neighbours(first.ids[rows], first.similarities[rows])
+        else:
+            best = _largest(block[rows], count)
         return Neighbours(ids[best.ids], best.similarities)
 
     return propose
+
+
+def _as_slice(ids: Ids) -> Ids | slice:
+    """Ids that follow each other as a slice, which needs no copy."""
+    whole = len(ids) == ids[-1] - ids[0] + 1
+    return slice(int(ids[0]), int(ids[-1]) + 1) if whole else ids
+
+
+def _floor(lists: list[Rows], k: int, keep: int | None, n_queries: int) -> Rows:
+    """Similarity of the `keep`-th best among the best k of every list; −inf = no floor."""
+    best = [-np.partition(-part, min(k, part.shape[1]) - 1)[:, :k] for part in lists]
+    if keep is None or sum(part.shape[1] for part in best) <= keep:
+        return np.full(n_queries, -np.inf, dtype=np.float32)
+    return np.asarray(-np.partition(-np.concatenate(best, axis=1), keep - 1)[:, keep - 1])
 
 
 def _accumulation(dim: int) -> float:

@@ -100,7 +100,9 @@ def test_a_read_only_map_is_searched_in_place(tmp_path, crowded):
         np.testing.assert_array_equal(found.ids, exact(crowded[:30], crowded, 3)[0])
 
 
-def test_nearest_per_dataset_and_any_merge_of_them(crowded):
+@pytest.mark.parametrize("ranked_at_a_time", [1, 1 << 23])
+def test_nearest_per_dataset_and_any_merge_of_them(crowded, monkeypatch, ranked_at_a_time):
+    monkeypatch.setattr("benchrouter.index.CANDIDATES", ranked_at_a_time)
     queries = np.concatenate([unit_rows(30, 48, seed=3), crowded[[7, 700]]])
     dataset = np.random.default_rng(0).integers(0, 6, len(crowded)).astype(np.int32)
     dataset[dataset == 4] = 5  # a dataset without records
@@ -118,6 +120,11 @@ def test_nearest_per_dataset_and_any_merge_of_them(crowded):
     merged = merge(lists, excluded, 7)
     np.testing.assert_array_equal(merged.ids, members[ids])
     np.testing.assert_array_equal(merged.similarities, similarities)
+    kept = Index(crowded).search_per_dataset(queries, 7, dataset, 6, skip=2, keep=9)
+    assert (kept.ids[:, 2] == -1).all()
+    assert (kept.ids == -1).sum() > (lists.ids == -1).sum() + lists.ids[:, 2].size
+    others = np.array([False, False, True, False, False, False])
+    np.testing.assert_array_equal(merge(kept, others, 9).ids, merge(lists, others, 9).ids)
     everything = merge(lists, np.ones(6, dtype=bool), 7)
     assert (everything.ids == -1).all()
 
