@@ -382,6 +382,16 @@ py::tuple rank_binding(const py::object& queries, const py::object& records,
     return py::make_tuple(ids, similarities);
 }
 
+void stream_copy_binding(const py::object& source, const py::object& target, int64_t threads) {
+    const auto from = read<uint8_t, 1>(source, "source");
+    const auto to = write<uint8_t, 1>(target, "target");
+    expect_shape(to, from.shape, "as source");
+    refuse_overlap({extent(to)}, {extent(from)});
+    const Run run = checked_run(threads, "auto");
+    const py::gil_scoped_release released;
+    stream_copy(from.data, to.data, from.bytes(), run);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, module) {
@@ -415,6 +425,8 @@ PYBIND11_MODULE(_core, module) {
                py::arg("threads"), py::arg("simd"));
     module.def("rank", &rank_binding, py::arg("queries"), py::arg("records"), py::arg("candidates"),
                py::arg("k"), py::arg("threads"), py::arg("simd") = "auto");
+    module.def("stream_copy", &stream_copy_binding, py::arg("source"), py::arg("target"),
+               py::arg("threads"), "What memory allows: benchmarks/votes.py compares with it.");
 }
 
 }  // namespace benchrouter

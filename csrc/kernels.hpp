@@ -329,6 +329,20 @@ inline void prefetch_rows(const Ballots& ballots, const Outcomes& outcomes, int6
 
 // ------------------------------------------------------------------------------------------ votes
 
+#if defined(__SSE2__)
+// Writes whole cache lines past the caches; `to` is where a line begins.
+inline void stream_line(char* to, const char* from) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_loadu_si512(from));
+#else
+    for (int part = 0; part < 64; part += 16) {
+        _mm_stream_si128(reinterpret_cast<__m128i*>(to + part),
+                         _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + part)));
+    }
+#endif
+}
+#endif
+
 // An output on its way to memory: values are made in `buffer`, behind the `held` bytes that did not
 // fill a cache line, and leave it in whole lines, past the caches if `stream` says so.
 struct Outlet {
@@ -354,16 +368,7 @@ inline void send(Outlet& outlet, int64_t bytes) {
         if (sent > bytes) sent = bytes;
         if (sent > 0) memcpy(outlet.to, outlet.buffer, static_cast<size_t>(sent));
         for (; sent + 64 <= bytes; sent += 64) {
-            char* to = outlet.to + sent;
-            const char* from = outlet.buffer + sent;
-#if defined(__AVX512F__)
-            _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_loadu_si512(from));
-#else
-            for (int part = 0; part < 64; part += 16) {
-                _mm_stream_si128(reinterpret_cast<__m128i*>(to + part),
-                                 _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + part)));
-            }
-#endif
+            stream_line(outlet.to + sent, outlet.buffer + sent);
         }
         outlet.held = bytes - sent;
         outlet.to += sent;
@@ -375,6 +380,18 @@ inline void send(Outlet& outlet, int64_t bytes) {
 #endif
     if (sent > 0) memcpy(outlet.to, outlet.buffer, static_cast<size_t>(sent));
     outlet.to += sent;
+}
+
+// Copies as votes are written: what memory allows, for benchmarks/votes.py.
+void copy(char* to, const char* from, int64_t bytes) {
+    int64_t done = 0;
+#if defined(__SSE2__)
+    if ((reinterpret_cast<uintptr_t>(to) & 63) == 0) {
+        for (; done + 64 <= bytes; done += 64) stream_line(to + done, from + done);
+        _mm_sfence();
+    }
+#endif
+    memcpy(to + done, from + done, static_cast<size_t>(bytes - done));
 }
 
 // Sends out what is still held.
@@ -736,7 +753,7 @@ void similarities(const double* query, const float* records, int64_t dim, const 
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {votes, decide, task, similarities};
+const Kernels kernels = {votes, decide, task, similarities, copy};
 
 }  // namespace BR_LEVEL
 }  // namespace benchrouter

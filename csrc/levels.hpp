@@ -47,6 +47,7 @@ struct Kernels {
     // Similarities of one query (in float64, padded with 0 to a multiple of 16) to `count` records.
     void (*similarities)(const double* query, const float* records, int64_t dim, const int64_t* ids,
                          int64_t count, float* similarities);
+    void (*copy)(char* to, const char* from, int64_t bytes);
 };
 
 namespace scalar {

@@ -242,4 +242,19 @@ Fault rank(const Ballots& candidates, const float* queries, const float* records
     });
 }
 
+void stream_copy(const uint8_t* source, uint8_t* target, int64_t bytes, Run run) {
+    const Kernels& kernels = kernels_of(run.simd);
+    // The first piece ends where a cache line does, so that the others begin there.
+    const int64_t head = std::min<int64_t>(-reinterpret_cast<intptr_t>(target) & 63, bytes);
+    std::copy(source, source + head, target);
+    constexpr int64_t step = 1 << 20;
+    const int64_t chunks = (bytes - head + step - 1) / step;
+    for_chunks(chunks, threads_for(run.threads, chunks), [&](int64_t chunk, int) -> Fault {
+        const int64_t from = head + chunk * step;
+        kernels.copy(reinterpret_cast<char*>(target + from),
+                     reinterpret_cast<const char*>(source + from), std::min(step, bytes - from));
+        return {};
+    });
+}
+
 }  // namespace benchrouter

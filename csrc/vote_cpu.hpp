@@ -94,4 +94,7 @@ Fault task_scores(const Ballots&, const Outcomes&, const Prior&, const int64_t* 
 Fault rank(const Ballots& candidates, const float* queries, const float* records, int64_t n_records,
            int64_t dim, int64_t* ids, float* similarities, Run);
 
+// Copies with the stores that votes are written with, to measure what memory allows.
+void stream_copy(const uint8_t* source, uint8_t* target, int64_t bytes, Run);
+
 }  // namespace benchrouter

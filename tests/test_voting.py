@@ -484,6 +484,19 @@ def test_many_callers_at_once_get_the_same_answers():
     assert wrong == []
 
 
+def test_streaming_copy_is_a_copy():
+    source = np.random.default_rng(0).integers(0, 256, 3_000_001, dtype=np.uint8)
+    for shift in (0, 1, 63):
+        room = np.zeros(source.size + 64, np.uint8)
+        target = room[shift : shift + source.size]
+        _core.stream_copy(source, target, 2)
+        assert_array_equal(target, source)
+        assert room[:shift].sum() == 0 and room[shift + source.size :].sum() == 0
+    _core.stream_copy(source[:0], room[:0], 1)
+    with pytest.raises(ValueError, match=r"target has shape \(1,\), expected \(2,\) as source"):
+        _core.stream_copy(source[:2], room[:1], 1)
+
+
 def test_as_many_neighbours_as_support_can_count():
     outcomes = f32([[1, 0], [0, NAN]])
     neighbours = np.zeros((1, 65535), np.int64)
