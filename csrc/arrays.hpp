@@ -44,15 +44,16 @@ inline std::string shape_text(const py::array& array) {
 template <class T, std::size_t kDims>
 py::array checked_array(const py::handle& object, const char* name) {
     const py::dtype expected = py::dtype::of<T>();
-    const std::string wanted = py::str(static_cast<const py::object&>(expected));
+    const auto text = [](const py::object& dtype) { return std::string(py::str(dtype)); };
     if (!py::isinstance<py::array>(object)) {
-        throw py::type_error(std::string(name) + " must be a NumPy array of " + wanted + ", got " +
-                             std::string(py::str(py::type::of(object).attr("__name__"))));
+        throw py::type_error(std::string(name) + " must be a NumPy array of " + text(expected) +
+                             ", got " + text(py::type::of(object).attr("__name__")));
     }
     const py::array array = py::reinterpret_borrow<py::array>(object);
-    if (!array.dtype().equal(expected)) {
-        throw py::type_error(std::string(name) + " must be " + wanted + ", got " +
-                             std::string(py::str(static_cast<const py::object&>(array.dtype()))));
+    const py::dtype found = array.dtype();
+    if (!py::detail::npy_api::get().PyArray_EquivTypes_(found.ptr(), expected.ptr())) {
+        throw py::type_error(std::string(name) + " must be " + text(expected) + ", got " +
+                             text(found));
     }
     if (array.ndim() != static_cast<py::ssize_t>(kDims)) {
         refuse_value(std::string(name) + " must have " + std::to_string(kDims) +

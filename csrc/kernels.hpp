@@ -98,15 +98,24 @@ Fault check_weights(const Ballots& ballots, int64_t begin, int64_t end) {
 // Refuses similarities that are not finite where there is a neighbour.
 Fault check_similarities(const Ballots& ballots, const Decision& decision, int64_t begin,
                          int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-        const int64_t* ids = ballots.ids + i * ballots.columns;
-        const float* similarities = decision.similarities + i * ballots.columns;
-        int64_t wrong = 0;
-        for (int64_t j = 0; j < decision.kappa; ++j) {
-            wrong |= static_cast<int64_t>(ids[j] >= 0) & !is_number(similarities[j]);
+    const int64_t columns = ballots.columns;
+    const bool whole = decision.kappa == columns;
+    const int64_t rows = whole ? 1 : end - begin;
+    const int64_t width = whole ? (end - begin) * columns : decision.kappa;
+    int64_t wrong = 0;
+    for (int64_t r = 0; r < rows; ++r) {
+        const int64_t at = (begin + r) * columns;
+        for (int64_t j = at; j < at + width; ++j) {
+            wrong |=
+                static_cast<int64_t>(ballots.ids[j] >= 0 && !is_number(decision.similarities[j]));
         }
-        for (int64_t j = 0; wrong && j < decision.kappa; ++j) {
-            if (ids[j] >= 0 && !is_number(similarities[j])) return {FaultKind::similarity, i, j};
+    }
+    for (int64_t i = begin; wrong && i < end; ++i) {
+        for (int64_t j = 0; j < decision.kappa; ++j) {
+            const int64_t at = i * columns + j;
+            if (ballots.ids[at] >= 0 && !is_number(decision.similarities[at])) {
+                return {FaultKind::similarity, i, j};
+            }
         }
     }
     return {};
@@ -177,20 +186,21 @@ int32_t count_neighbours(const int64_t* ids, int64_t k) {
     return found;
 }
 
-// Adds the byte counters of the models of one word to sums, or replaces the sums by them.
+// Adds the byte counters of models to sums, or replaces the sums by them.
 inline void add_counts(const uint8_t* __restrict__ counts, int64_t models, bool replace,
                        double* __restrict__ sums) {
-    for (int64_t from = 0; from < models; from += 16) {
-        for (int m = 0; m < 16; ++m) {
-            sums[from + m] = (replace ? 0.0 : sums[from + m]) + counts[from + m];
-        }
+    if (replace) {
+        for (int64_t m = 0; m < models; ++m) sums[m] = counts[m];
+    } else {
+        for (int64_t m = 0; m < models; ++m) sums[m] += counts[m];
     }
 }
 
 void tally_counts(const Outcomes& outcomes, const int64_t* ids, int64_t k, Scratch& scratch) {
     const int64_t models = outcomes.models;
     for (int64_t word = 0; word < outcomes.words; ++word) {
-        const int64_t at = 64 * word, live = models - at < 64 ? models - at : 64;
+        const int64_t at = 64 * word;
+        const int64_t live = padded_models(models - at < 64 ? models - at : 64, 16);
         for (int64_t from = 0; from < k || from == 0; from += kByteCount) {
             const int64_t some = k - from < kByteCount ? k - from : kByteCount;
             uint8_t counts[64];
@@ -203,7 +213,8 @@ void tally_counts(const Outcomes& outcomes, const int64_t* ids, int64_t k, Scrat
         }
     }
     const double found = count_neighbours(ids, k);
-    for (int64_t m = 0; m < models; ++m) {
+    const int64_t padded = padded_models(models, kWidth);
+    for (int64_t m = 0; m < padded; ++m) {
         if (!outcomes.present) scratch.total[m] = found;
         scratch.support[m] = scratch.total[m];
     }
@@ -302,9 +313,11 @@ Fault tally(const Ballots& ballots, const Outcomes& outcomes, int64_t query, Scr
     return check_sums(outcomes, ids, ballots.k, scratch);
 }
 
-// The votes of one query in float64, after tally().
+// The votes of one query in float64, after tally(). Whole registers: what stands beyond the last
+// model is divided as well and not looked at.
 void value_votes(const Outcomes& outcomes, double prior_weight, Scratch& scratch) {
-    for (int64_t m = 0; m < outcomes.models; ++m) {
+    const int64_t padded = padded_models(outcomes.models, kWidth);
+    for (int64_t m = 0; m < padded; ++m) {
         scratch.value[m] = vote(scratch.sum[m], scratch.total[m], scratch.support[m],
                                 scratch.prior[m], prior_weight);
     }
@@ -467,12 +480,13 @@ void look_up_block(const Ballots& ballots, const Outcomes& outcomes, int64_t beg
 
 Fault tally_block(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
                   int64_t begin, int64_t end, Scratch& scratch, float* votes, uint16_t* support) {
+    const int64_t padded = padded_models(outcomes.models, 16);
     for (int64_t i = begin; i < end; ++i, votes += outcomes.models, support += outcomes.models) {
         if (i + kAhead < end) prefetch_rows(ballots, outcomes, i + kAhead);
         const Fault fault = tally(ballots, outcomes, i, scratch);
         if (fault.kind != FaultKind::none) return fault;
         value_votes(outcomes, prior.weight, scratch);
-        for (int64_t m = 0; m < outcomes.models; ++m) {
+        for (int64_t m = 0; m < padded; ++m) {  // what is too much is written over next
             votes[m] = static_cast<float>(scratch.value[m]);
             support[m] = static_cast<uint16_t>(scratch.support[m]);
         }
@@ -557,19 +571,21 @@ double mean_distance(const int64_t* ids, const float* similarities, int64_t kapp
 
 // Turns the votes in scratch.value into scores.
 void score_models(const Outcomes& outcomes, const Decision& decision, double u, Scratch& scratch) {
+    const int64_t models = outcomes.models, padded = padded_models(models, kWidth);
     if (decision.rule == Rule::mean) {
-        for (int64_t m = 0; m < outcomes.models; ++m) {
+        for (int64_t m = 0; m < padded; ++m) {
             scratch.score[m] = static_cast<float>(scratch.value[m]);
         }
-        return;
+    } else {
+        const GridCell cell = find_cell({decision.p_start, decision.p_step, decision.grid_size}, u);
+        const float* low = decision.p_table + cell.low * models;
+        const float* high = decision.p_table + cell.high * models;
+        for (int64_t m = 0; m < models; ++m) {
+            const double p = interpolate(low[m], high[m], cell.fraction);
+            scratch.score[m] = static_cast<float>(s3(scratch.value[m] > decision.threshold, p));
+        }
     }
-    const GridCell cell = find_cell({decision.p_start, decision.p_step, decision.grid_size}, u);
-    const float* low = decision.p_table + cell.low * outcomes.models;
-    const float* high = decision.p_table + cell.high * outcomes.models;
-    for (int64_t m = 0; m < outcomes.models; ++m) {
-        const double p = interpolate(low[m], high[m], cell.fraction);
-        scratch.score[m] = static_cast<float>(s3(scratch.value[m] > decision.threshold, p));
-    }
+    for (int64_t m = models; m < padded; ++m) scratch.score[m] = -__builtin_inff();
 }
 
 // The model that comes first by (score, then preference), and the best score but its own.
@@ -670,7 +686,8 @@ Fault task(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
     Fault fault = check_weights(ballots, begin, end);
     if (fault.kind != FaultKind::none) return fault;
     // Summed apart from what other threads write beside.
-    for (int64_t m = 0; m < outcomes.models; ++m) {
+    const int64_t padded = padded_models(outcomes.models, kWidth);
+    for (int64_t m = 0; m < padded; ++m) {
         scratch.s1[m] = 0.0;
         scratch.s2[m] = 0.0;
         scratch.supported[m] = 0.0;
@@ -680,7 +697,7 @@ Fault task(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
         fault = tally(ballots, outcomes, i, scratch);
         if (fault.kind != FaultKind::none) return fault;
         value_votes(outcomes, prior.weight, scratch);
-        for (int64_t m = 0; m < outcomes.models; ++m) {
+        for (int64_t m = 0; m < padded; ++m) {
             scratch.s1[m] = add(scratch.s1[m], scratch.value[m]);
             scratch.s2[m] += scratch.value[m] > threshold ? 1.0 : 0.0;
             scratch.supported[m] += scratch.support[m] > 0.0 ? 1.0 : 0.0;

@@ -31,7 +31,7 @@ struct Scratch {
     double* s1;
     double* s2;
     double* supported;
-    float* score;         // padded with -inf
+    float* score;
     char* block_votes;    // block_queries() * models + 2 * kModelGroup float32
     char* block_support;  // as many uint16
 };

@@ -2,8 +2,10 @@
 #include "vote_cpu.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "levels.hpp"
@@ -18,46 +20,51 @@ constexpr int64_t kInlineWork = 1 << 16;
 // Outputs larger than this leave the cache before anyone reads them.
 constexpr int64_t kStreamBytes = 8 << 20;
 
-// Working memory of every thread, one allocation for each.
+// Working memory of every thread. Arrays begin at cache lines: no register's worth of them lies
+// over two lines, and no two threads write to one.
 class Workspace {
 public:
     Workspace(const Outcomes& outcomes, const Prior& prior, int threads,
               const int32_t* preference = nullptr) {
-        const size_t models = static_cast<size_t>(padded_models(outcomes.models));
-        const size_t block =
-            static_cast<size_t>(block_queries(outcomes.models) * outcomes.models + 2 * kModelGroup);
-        prior_.assign(models, 0.0f);
-        std::copy(prior.mean, prior.mean + outcomes.models, prior_.begin());
-        preference_.assign(models, std::numeric_limits<int32_t>::max());
-        if (preference) std::copy(preference, preference + outcomes.models, preference_.begin());
+        const int64_t models = padded_models(outcomes.models);
+        const int64_t block = block_queries(outcomes.models) * outcomes.models + 2 * kModelGroup;
+        float* const padded_prior = take<float>(models);
+        std::copy(prior.mean, prior.mean + outcomes.models, padded_prior);
+        int32_t* const padded_preference = take<int32_t>(models);
+        std::fill(padded_preference, padded_preference + models,
+                  std::numeric_limits<int32_t>::max());
+        if (preference) std::copy(preference, preference + outcomes.models, padded_preference);
         for (int t = 0; t < threads; ++t) {
-            doubles_.emplace_back(7 * models);
-            floats_.emplace_back(models + block, -std::numeric_limits<float>::infinity());
-            supports_.emplace_back(block);
             Scratch s{};
-            s.prior = prior_.data();
-            s.preference = preference_.data();
-            s.sum = doubles_.back().data();
-            s.total = s.sum + models;
-            s.value = s.total + models;
-            s.support = s.value + models;
-            s.s1 = s.support + models;
-            s.s2 = s.s1 + models;
-            s.supported = s.s2 + models;
-            s.score = floats_.back().data();
-            s.block_votes = reinterpret_cast<char*>(s.score + models);
-            s.block_support = reinterpret_cast<char*>(supports_.back().data());
+            s.prior = padded_prior;
+            s.preference = padded_preference;
+            for (double** array :
+                 {&s.sum, &s.total, &s.value, &s.support, &s.s1, &s.s2, &s.supported}) {
+                *array = take<double>(models);
+            }
+            s.score = take<float>(models);
+            s.block_votes = reinterpret_cast<char*>(take<float>(block));
+            s.block_support = reinterpret_cast<char*>(take<uint16_t>(block));
             scratch_.push_back(s);
         }
     }
     Scratch& of(int thread) { return scratch_[static_cast<size_t>(thread)]; }
 
 private:
-    std::vector<float> prior_;
-    std::vector<int32_t> preference_;
-    std::vector<std::vector<double>> doubles_;
-    std::vector<std::vector<float>> floats_;
-    std::vector<std::vector<uint16_t>> supports_;
+    static constexpr std::align_val_t kLine{64};
+    struct Release {
+        void operator()(void* memory) const { ::operator delete(memory, kLine); }
+    };
+
+    // An array of zeros.
+    template <class T>
+    T* take(int64_t count) {
+        const size_t bytes = static_cast<size_t>(count) * sizeof(T);
+        memory_.emplace_back(::operator new(bytes, kLine));
+        return static_cast<T*>(std::memset(memory_.back().get(), 0, bytes));
+    }
+
+    std::vector<std::unique_ptr<void, Release>> memory_;
     std::vector<Scratch> scratch_;
 };
 
