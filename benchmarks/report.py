@@ -151,6 +151,7 @@ class Report:
         self.aims: list[dict[str, Any]] = []
         self.machine = machine()
         self.begun = time.perf_counter()
+        self.busy = busy_seconds()
         cpu = self.machine["cpu"]
         print(f"{name}: {cpu}, {self.machine['cores']} cores, commit {commit()}")
 
@@ -222,7 +223,9 @@ class Report:
                 for aim in self.aims
             ]
             print_table("aims", ["", "reached", "aim", ""], table)
-        print(f"\n{self.name}: {took:.1f} s in all")
+        others = busy_by_others(self.busy, took)
+        said = "" if others is None else f", other processes took {others:.0%} of the cores' time"
+        print(f"\n{self.name}: {took:.1f} s in all{said}")
         if self.json_path is None:
             return
         found = {
@@ -234,6 +237,7 @@ class Report:
             "commit": commit(),
             "command": command(),
             "seconds": took,
+            "busy_by_others": others,
             "rows": self.rows,
             "aims": self.aims,
         }
@@ -263,6 +267,26 @@ def machine() -> dict[str, Any]:
     if meminfo.exists():
         facts["memory_gib"] = round(int(meminfo.read_text().split()[1]) / 2**20, 1)
     return facts
+
+
+def busy_seconds() -> tuple[float, float] | None:
+    """Processor seconds of all processes so far, and of this one with its children."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    user, nice, system, _, _, irq, softirq, *_ = map(int, stat.read_text().split()[1:11])
+    times = os.times()
+    own = times.user + times.system + times.children_user + times.children_system
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK"), own
+
+
+def busy_by_others(before: tuple[float, float] | None, seconds: float) -> float | None:
+    """Share of the machine's processor time that other processes took since `before`."""
+    after = busy_seconds()
+    if before is None or after is None:
+        return None
+    others = (after[0] - before[0]) - (after[1] - before[1])
+    return max(others / (seconds * (os.cpu_count() or 1)), 0.0)
 
 
 def available_cores() -> int:

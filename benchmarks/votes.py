@@ -33,7 +33,7 @@ def main() -> None:
     report = Report("votes", arguments)
     threads = arguments.threads or available_cores()
     report.row("threads", threads, "threads")
-    repeats = 5 if report.quick else 21
+    repeats = 5 if report.quick else 15
     rng = np.random.default_rng(20231)
     ids = rng.integers(0, N_RECORDS, (1_000_000, K))
 
