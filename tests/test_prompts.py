@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchrouter.decisions import Decisions
+from benchrouter.embedding_file import EmbeddingFile, with_embeddings
 from benchrouter.labels import read_labels
-from benchrouter.prompts import EmbeddingFile, read_embeddings, read_prompts, with_embeddings
+from benchrouter.prompts import read_prompts
 from benchrouter.writers import open_decisions
 
 
@@ -213,8 +214,9 @@ def test_a_missing_file_is_missing(tmp_path, name):
 def test_embeddings_come_in_blocks(tmp_path, dtype):
     rows = np.arange(22, dtype=dtype).reshape(11, 2)
     np.save(tmp_path / "e.npy", rows)
-    blocks = list(read_embeddings(tmp_path / "e.npy", block=4))
-    assert [len(b) for b in blocks] == [4, 4, 3]
+    with EmbeddingFile(tmp_path / "e.npy") as file:
+        blocks = [file.take(4) for _ in range(4)]
+    assert [len(b) for b in blocks] == [4, 4, 3, 0]
     assert {b.dtype for b in blocks} == {np.dtype(dtype)}
     np.testing.assert_array_equal(np.concatenate(blocks), rows)
 
@@ -222,8 +224,9 @@ def test_embeddings_come_in_blocks(tmp_path, dtype):
 @pytest.mark.parametrize(
     ("array", "error", "words"),
     [
-        (np.zeros((2, 2)), TypeError, "embeddings are float64, expected float16 or float32"),
-        (np.zeros(4, np.float32), ValueError, r"shape \(4,\), expected \(n, dim\)"),
+        (np.zeros((2, 2)), TypeError, r"e\.npy must be float16 or float32, got float64"),
+        (np.zeros((2, 2), ">f4"), TypeError, r"e\.npy must be float16 or float32, got >f4"),
+        (np.zeros(4, np.float32), ValueError, r"shape \(4,\), expected \(n_records, dim\)"),
         (np.zeros((3, 2), np.float32, order="F"), ValueError, "Fortran order"),
     ],
 )

@@ -64,7 +64,8 @@ def route(
     options.check_on_error(on_error)
     if as_json and target == "-":
         raise typer.BadParameter("--json and --output - both want stdout")
-    from benchrouter.prompts import read_prompts, with_embeddings
+    from benchrouter.embedding_file import with_embeddings
+    from benchrouter.prompts import read_prompts
     from benchrouter.writers import open_decisions
 
     batches = read_prompts(

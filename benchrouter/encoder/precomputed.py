@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,6 +140,31 @@ def as_unit_rows(
     return out
 
 
+def check_kind(dtype: np.dtype[Any], shape: tuple[int, ...], what: str) -> None:
+    """Refuse what no array of embeddings has.
+
+    Parameters
+    ----------
+    dtype : dtype
+        float16 or float32, in the machine's byte order.
+    shape : tuple of int
+        (n_records, dim), dim at least 1.
+    what : str
+        The argument or file that errors name.
+
+    Raises
+    ------
+    TypeError
+        For another dtype.
+    ValueError
+        For another shape.
+    """
+    if dtype not in (np.float16, np.float32):
+        raise TypeError(f"{what} must be float16 or float32, got {dtype}")
+    if len(shape) != 2 or shape[1] == 0:
+        raise ValueError(f"{what}: found shape {shape}, expected (n_records, dim)")
+
+
 def _refuse_row(row: NDArray[np.float32], norm: np.float32, number: int, what: str) -> None:
     if not np.isfinite(row).all():
         raise ValueError(f"{what}, row {number}: found NaN or infinity, expected finite values")
@@ -150,10 +176,7 @@ def _refuse_row(row: NDArray[np.float32], norm: np.float32, number: int, what: s
 def _check(array: NDArray[np.generic], what: str) -> None:
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{what} must be a NumPy array, got {type(array).__name__}")
-    if array.dtype not in (np.float16, np.float32):
-        raise TypeError(f"{what} must be float16 or float32, got {array.dtype}")
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise ValueError(f"{what}: found shape {array.shape}, expected (n_records, dim)")
+    check_kind(array.dtype, array.shape, what)
 
 
 def _sidecar(path: Path) -> Path:
