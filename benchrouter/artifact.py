@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -19,12 +20,17 @@ from numpy.typing import NDArray
 from benchrouter.decisions import plain, without_nan
 from benchrouter.evidence import prior_of
 from benchrouter.fit import Fit, Settings
-from benchrouter.holdout import Pairs
+from benchrouter.holdout import ALL_RECORDS, SAMPLE, Pairs
 from benchrouter.voting import Outcomes, PackedOutcomes
 
 FORMAT_VERSION = 1
 DESCRIPTION = "router.json"
 RECORDS = "records.arrow"  # Arrow IPC: memory-mapped, unlike Parquet; read by pyarrow, polars, R
+ARRAYS = (
+    "embeddings", "dataset", "means", "raw_means", "pair_u", "pair_p", "pair_dataset", "pair_share",
+    "raw", "correct_bits", "correct_present",
+)  # fmt: skip
+FILES = {DESCRIPTION, RECORDS, *(f"{name}.npy" for name in ARRAYS)}
 RENAME_EXCHANGE = 2  # linux/fs.h
 AT_FDCWD = -100
 
@@ -41,14 +47,11 @@ def save(fit: Fit, directory: str | Path) -> None:
     Raises
     ------
     ValueError
-        If the path exists and is not a router.
+        If the path exists and is not a router, or holds other files as well.
     OSError
         If the disk is full or not writeable; an earlier router is then untouched.
     """
-    target = Path(directory).absolute()
-    if target.exists() and not (target / DESCRIPTION).is_file():
-        raise ValueError(f"{directory} exists and is not a router: it has no {DESCRIPTION}")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = check_target(directory)
     beside = _new_beside(target)
     try:
         for name, array in _arrays(fit).items():
@@ -71,6 +74,42 @@ def save(fit: Fit, directory: str | Path) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def check_target(directory: str | Path) -> Path:
+    """Check, before any long work, that a router may be written to a directory.
+
+    Parameters
+    ----------
+    directory : path
+        Its parents are made where they are missing; a symbolic link is followed.
+
+    Returns
+    -------
+    Path
+        The directory, absolute.
+
+    Raises
+    ------
+    ValueError
+        If it exists and is not a router, or holds files that no router has.
+    OSError
+        If the parent cannot be made or written.
+    """
+    target = Path(directory).resolve()
+    if target.exists():
+        if not (target / DESCRIPTION).is_file():
+            raise ValueError(f"{directory} exists and is not a router: it has no {DESCRIPTION}")
+        foreign = sorted({path.name for path in target.iterdir()} - FILES)
+        if foreign:
+            raise ValueError(
+                f"{directory} holds {foreign[0]!r} beside a router, and would be replaced whole: "
+                "move it away first"
+            )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(target.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target.parent))
+    return target
+
+
 def load(directory: str | Path, *, verify: bool = True) -> Fit:
     """Read a fit; its large arrays are memory-mapped and stay valid if the directory is replaced.
 
@@ -89,11 +128,22 @@ def load(directory: str | Path, *, verify: bool = True) -> Fit:
     ValueError
         Naming the file that is missing, damaged, or of a newer format.
     """
-    from benchrouter.encoder import Fingerprint
-
     root = Path(directory)
     content = read_description(root)
+    try:
+        return _read(root, content, verify)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(
+            f"{root / DESCRIPTION} does not describe a router: {type(error).__name__} {error}"
+        ) from error
+
+
+def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
+    from benchrouter.encoder import Fingerprint
+
     for name, expected in content["files"].items():
+        if name not in FILES:
+            raise ValueError(f"{root / DESCRIPTION} lists {name!r}, which is no file of a router")
         _check_file(root / name, expected, verify)
     arrays = {
         name.removesuffix(".npy"): _read_array(root / name)
@@ -101,6 +151,7 @@ def load(directory: str | Path, *, verify: bool = True) -> Fit:
         if name.endswith(".npy")
     }
     sample_ids, prompts = _read_records(root / RECORDS)
+    _check_shapes(root, arrays, content, len(prompts))
     recorded = content["encoder"]
     return Fit(
         settings=Settings(
@@ -149,9 +200,6 @@ def describe(fit: Fit) -> dict[str, Any]:
     content = _description(fit)
     content["best_on_average"] = fit.models[fit.best_on_average]
     content["fallback"] = fit.models[fit.fallback]
-    content["estimated_from"] = (
-        "every record" if len(fit.dataset) <= 100_000 else "at most 500 records a dataset"
-    )
     return content
 
 
@@ -255,6 +303,9 @@ def _description(fit: Fit) -> dict[str, Any]:
         "scores_are_binary": isinstance(fit.raw, PackedOutcomes),
         "distance_limit": plain(fit.distance_limit),
         "tau": fit.tau,
+        "estimated_from": f"at most {SAMPLE} records a dataset"
+        if len(fit.dataset) > ALL_RECORDS
+        else "every record",
         "best_on_average": fit.best_on_average,
         "fallback": fit.fallback,
     }
@@ -312,13 +363,45 @@ def _read_array(path: Path) -> NDArray[Any]:
 
 
 def _check_file(path: Path, expected: dict[str, Any], verify: bool) -> None:
-    if path.name != str(path.relative_to(path.parent)) or not path.is_file():
+    if not path.is_file():
         raise ValueError(f"{path} is missing: the router is not whole")
     size = path.stat().st_size
     if size != expected["bytes"]:
         raise ValueError(f"{path} is damaged: it has {size} bytes, recorded {expected['bytes']}")
     if verify and _sha256(path) != expected["sha256"]:
         raise ValueError(f"{path} is damaged: its SHA-256 is not the recorded one")
+
+
+def _check_shapes(
+    root: Path, arrays: dict[str, NDArray[Any]], content: dict[str, Any], n_prompts: int
+) -> None:
+    """Hold the arrays against the description: each was whole by itself."""
+    n, models, datasets = content["n_records"], len(content["models"]), len(content["datasets"])
+    pairs, words = len(arrays["pair_u"]), -(-models // 64)
+    expected: dict[str, tuple[type, tuple[int, ...]]] = {
+        "embeddings": (np.float32, (n, content["dim"])),
+        "dataset": (np.int32, (n,)),
+        "means": (np.float64, (datasets, models)),
+        "raw_means": (np.float64, (datasets, models)),
+        "pair_u": (np.float64, (pairs,)),
+        "pair_p": (np.float64, (pairs, models)),
+        "pair_dataset": (np.int32, (pairs,)),
+        "pair_share": (np.float64, (pairs,)),
+        "raw": (np.float32, (n, models)),
+        "correct_bits": (np.uint64, (n, words)),
+        "correct_present": (np.uint64, (n, words)),
+    }
+    for name, array in arrays.items():
+        dtype, shape = expected[name]
+        if array.dtype != dtype or array.shape != shape:
+            raise ValueError(
+                f"{root / name}.npy has {array.dtype} {array.shape}, the router needs "
+                f"{np.dtype(dtype)} {shape}"
+            )
+    if n_prompts != n:
+        raise ValueError(f"{root / RECORDS} has {n_prompts} records, the router has {n}")
+    if not (0 <= content["best_on_average"] < models and 0 <= content["fallback"] < models):
+        raise ValueError(f"{root / DESCRIPTION} names a fallback that is not one of its models")
 
 
 def _sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchrouter import scores
 from benchrouter.encoder.precomputed import as_unit_rows
-from benchrouter.index import Index, Neighbours
+from benchrouter.index import Index, Neighbours, check_count
 from benchrouter.voting import Outcomes, pack, votes
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def evidence_of(
         If the embeddings do not fit the table or are not unit rows, if k or kappa is below 1, or
         if a dataset has no threshold.
     """
-    if k < 1 or kappa < 1:
-        raise ValueError(f"k and kappa must be at least 1, got k={k}, kappa={kappa}")
+    check_count(k, "k")
+    check_count(kappa, "kappa")
     rows = as_unit_rows(table.aligned(embeddings), "embeddings")
     correctness = table.correctness()
     return Evidence(
@@ -173,14 +173,16 @@ def prior_of(means: Array) -> NDArray[np.float32]:
     Returns
     -------
     float32 array, shape (n_models,)
-        A model without any score here, and every model without any dataset, gets the mean of the
-        others, or 0.5.
+        No standing is credited beyond the best and the worst dataset mean that any model has, as
+        the additive fit may do for a model that ran on few datasets. A model without any score
+        here gets the mean of the others, or 0.5.
     """
     prior = np.full(means.shape[1], np.nan)
     present = ~np.isnan(means)
     models, datasets = present.any(axis=0), present.any(axis=1)
     if models.any():
-        prior[models] = scores.standing(means[np.ix_(datasets, models)])
+        fitted = scores.standing(means[np.ix_(datasets, models)])
+        prior[models] = np.clip(fitted, means[present].min(), means[present].max())
     known = prior[models]
     return np.where(models, prior, known.mean() if len(known) else 0.5).astype(np.float32)
 

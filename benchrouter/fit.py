@@ -20,9 +20,10 @@ from benchrouter.holdout import (
     concatenate,
     hold_out,
     pairs_of,
+    sample_of,
     without,
 )
-from benchrouter.index import Index
+from benchrouter.index import Index, check_count
 from benchrouter.voting import Outcomes, PackedOutcomes
 
 if TYPE_CHECKING:
@@ -64,11 +65,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse numbers outside their range."""
-        if self.k < 1 or self.kappa < 1 or self.draws < 1:
-            raise ValueError(
-                "k, kappa and draws must be at least 1, got "
-                f"k={self.k}, kappa={self.kappa}, draws={self.draws}"
-            )
+        for name, least in (("k", 1), ("kappa", 1), ("draws", 1), ("seed", 0)):
+            check_count(getattr(self, name), name, least)
+        if not isinstance(self.label_shares, tuple):
+            found = type(self.label_shares).__name__
+            raise TypeError(f"label_shares must be a tuple of numbers, got {found}")
         if not self.sigma > 0.0:
             raise ValueError(f"sigma must be above 0, got {self.sigma}")
         for name in ("eta", "threshold"):
@@ -175,14 +176,15 @@ def fit(
     ------
     TypeError, ValueError
         If the embeddings do not fit the table or are not unit rows, if the fallback is not one of
-        the models, or if a model has no score at all.
+        the models, or if a model or a dataset has no score at all.
     """
     if fallback is not None and fallback not in table.models:
         raise ValueError(f"fallback {fallback!r} is not a model of the table: {table.models}")
     raw_means = scores.dataset_means(table.scores, table.dataset, table.n_datasets)
-    names = [table.models[m] for m in np.flatnonzero(np.isnan(raw_means).all(axis=0))]
-    if names:
-        raise ValueError(f"models without any score: {', '.join(names)}; leave them out")
+    for what, names, axis in (("models", table.models, 0), ("datasets", table.datasets, 1)):
+        bare = [names[i] for i in np.flatnonzero(np.isnan(raw_means).all(axis=axis))]
+        if bare:
+            raise ValueError(f"{what} without any score: {', '.join(bare)}; leave them out")
     cost_usd = model_costs_usd(table)
     preferred = scores.preference(cost_usd, table.prices, table.params_b)
     routable = not np.isnan(table.thresholds).any()
@@ -255,7 +257,9 @@ def _held_out(
     """Training pairs, each dataset's distance, and the distance beyond which prompts fall back."""
     n_models = evidence.means.shape[1]
     if evidence.n_datasets == 1:
-        own = evidence.index.search(evidence.index.embeddings, settings.kappa + 1)
+        rows = sample_of(evidence, 0, settings.seed)
+        queries = np.ascontiguousarray(evidence.index.embeddings[rows])
+        own = evidence.index.search(queries, settings.kappa + 1)
         others = own.similarities[:, 1:]  # without the record itself
         known = np.isfinite(others).any(axis=1)
         distances = scores.prompt_distances(others[known])
@@ -283,7 +287,11 @@ def _held_out(
 
 
 def _tau(pairs: Pairs, evidence: Evidence, settings: Settings) -> float:
-    """Weight of p̂ in labelled prompts, from how far it strays on held-out datasets."""
+    """Weight of p̂ in labelled prompts, from how far it strays on held-out datasets.
+
+    The pairs of a dataset are kept from its own p̂; the predictors behind the other pairs did see
+    its records, as in the published nesting.
+    """
     least = min(settings.label_shares)
     codes = np.unique(pairs.dataset)
     if len(codes) < 2:
@@ -296,5 +304,5 @@ def _tau(pairs: Pairs, evidence: Evidence, settings: Settings) -> float:
         p_hat[i] = scores.smooth(
             pairs.u[here][:1], pairs.u[others], pairs.p[others], settings.sigma
         )[0]
-    n_records = np.bincount(evidence.dataset, minlength=evidence.n_datasets)[codes]
+    n_records = np.array([len(sample_of(evidence, code, settings.seed)) for code in codes])
     return scores.prior_weight_of_p(p, p_hat, n_records)

@@ -88,10 +88,7 @@ def hold_out(
     """
     n_datasets = evidence.n_datasets
     for code in range(n_datasets):
-        rows = np.flatnonzero(evidence.dataset == code)
-        if len(evidence.dataset) > ALL_RECORDS and len(rows) > SAMPLE:
-            rng = np.random.default_rng([seed, code])
-            rows = np.sort(rng.choice(rows, SAMPLE, replace=False))
+        rows = sample_of(evidence, code, seed)
         lists = evidence.index.search_per_dataset(
             np.ascontiguousarray(evidence.index.embeddings[rows]),
             evidence.depth,
@@ -104,6 +101,27 @@ def hold_out(
         yield HeldOut(code, rows, merge(lists, own, 2 * evidence.depth))
         if progress is not None:
             progress("holding out each dataset", code + 1, n_datasets)
+
+
+def sample_of(evidence: Evidence, code: int, seed: int) -> NDArray[np.int64]:
+    """Records that stand for a dataset: all of them, or in a large benchmark a seeded sample.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    code : int
+        The dataset.
+    seed : int
+
+    Returns
+    -------
+    int64 array, shape (n,)
+        Ascending; at most 500 above 100,000 records.
+    """
+    rows = np.flatnonzero(evidence.dataset == code)
+    if len(evidence.dataset) > ALL_RECORDS and len(rows) > SAMPLE:
+        rows = np.sort(np.random.default_rng([seed, code]).choice(rows, SAMPLE, replace=False))
+    return rows
 
 
 def without(held_out: HeldOut, evidence: Evidence, code: int | None = None) -> Neighbours:

@@ -124,8 +124,7 @@ class Index:
             If the queries are not unit float32 rows of this index's dim, or k < 1.
         """
         check_unit_rows(queries, "queries", dim=self.dim)
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        check_count(k, "k")
         if self.n_records == 0:
             return _no_neighbours((len(queries), k))
         propose, error, spare = self._proposal(queries, k)
@@ -361,6 +360,29 @@ def nearest(candidates: Neighbours, k: int) -> Neighbours:
     found.ids[:, :width] = np.take_along_axis(ids, order, axis=1)
     found.similarities[:, :width] = np.take_along_axis(similarities, order, axis=1)
     return found
+
+
+def check_count(value: object, name: str, least: int = 1) -> None:
+    """Raise unless `value` is an integer of at least `least`.
+
+    Parameters
+    ----------
+    value : object
+        What is checked.
+    name : str
+        Its name in messages.
+    least : int
+        Smallest value allowed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming what was found and what was expected.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def check_unit_rows(

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import artifact, scores
-from benchrouter.decisions import Decisions, Explanation, Neighbour, TaskDecision
+from benchrouter.decisions import Decisions, Explanation, TaskDecision
 from benchrouter.encoder import DEFAULT_ENCODER, as_unit_rows
-from benchrouter.evidence import prior_of
 from benchrouter.fit import Fit, Settings, fit
 from benchrouter.holdout import DRAWS, LABEL_SHARES
 from benchrouter.index import Index
+from benchrouter.rules import Rule, Rules
 from benchrouter.task import Score, choose_for_task
-from benchrouter.voting import Chosen, decide, unpack, votes
 
 if TYPE_CHECKING:
     from benchrouter.encoder import Encoder, Fingerprint
     from benchrouter.table import BenchmarkTable
-
-Rule = Literal["mean", "raw", "s3"]
-RULES = ("mean", "raw", "s3")
-BLOCK = 16384  # prompts searched and decided at a time: bounds memory, not speed
-GRID = 1024  # steps of u over [0, 2] at which p̂ is tabulated for single prompts
 
 
 class Router:
@@ -58,7 +51,7 @@ class Router:
         self._cache_dir = cache_dir
         self._lock = threading.Lock()
         self._index = Index(fitted.embeddings, threads=threads, verify=False)
-        self._preferred = scores.preference(fitted.cost_usd, fitted.prices, fitted.params_b)
+        self._rules = Rules(fitted, self._index)
         if encoder is not None and not isinstance(encoder, str):
             self.check_encoder(encoder.fingerprint)
 
@@ -277,24 +270,7 @@ class Router:
             Naming the argument, what was found and what was expected.
         """
         rows = self._embed(prompts, embeddings)
-        chosen = Chosen(
-            np.empty(len(rows), np.int32),
-            np.empty(len(rows), np.float32),
-            np.empty(len(rows), np.float32),
-            np.empty(len(rows), np.float32),
-            np.empty(len(rows), np.bool_),
-        )
-        for start in range(0, len(rows), BLOCK):
-            block = slice(start, start + BLOCK)
-            part = Chosen(
-                chosen.model[block],
-                chosen.score[block],
-                chosen.margin[block],
-                chosen.distance[block],
-                chosen.fallback[block],
-            )
-            self._decide(rows[block], rule, k, part)
-        return Decisions(self.models, *chosen)
+        return Decisions(self.models, *self._rules.decide(rows, rule, k))
 
     def route_stream(
         self,
@@ -344,43 +320,9 @@ class Router:
         """
         rows = self._embed(
             None if prompt is None else [prompt],
-            None if embedding is None else np.asarray(embedding)[None, :],
+            None if embedding is None else embedding[None],
         )
-        k = self._fit.settings.k if k is None else k
-        chosen = self._decide(rows, rule, k)
-        model, fallback = int(chosen.model[0]), bool(chosen.fallback[0])
-        distance = float(chosen.distance[0])
-        neighbours = self._index.search(rows, k)
-        predicted, support = self._scores_of_models(neighbours.ids, rule, distance)
-        best = int(scores.best_model(predicted, self._preferred))
-        if not fallback:
-            reason = f"{self.models[model]} has the largest score under the rule {rule!r}"
-        elif distance > self._fit.distance_limit:
-            reason = (
-                f"the prompt's distance {distance:.3f} lies beyond {self._fit.distance_limit:.3f}, "
-                "the 99th percentile of the benchmark's own held-out prompts (the largest score "
-                f"was {self.models[best]}'s)"
-            )
-        else:
-            reason = "no neighbour of the prompt has a score"
-        return Explanation(
-            prompt=prompt,
-            rule=rule,
-            model=self.models[model],
-            reason=reason,
-            score=float(chosen.score[0]),
-            margin=float(chosen.margin[0]),
-            distance=distance,
-            fallback=fallback,
-            models=self.models,
-            scores=predicted,
-            support=support,
-            neighbours=[
-                self._neighbour(int(i), float(s))
-                for i, s in zip(neighbours.ids[0], neighbours.similarities[0], strict=True)
-                if i >= 0
-            ],
-        )
+        return self._rules.explain(prompt, rows, rule, k)
 
     def save(self, directory: str | Path) -> None:
         """Write the router to a directory, atomically.
@@ -454,8 +396,9 @@ class Router:
     def _embed(
         self, prompts: Sequence[str] | None, embeddings: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
-        if isinstance(prompts, str):
-            raise TypeError("prompts must be a list of strings, got a single string")
+        if prompts is not None and (isinstance(prompts, str) or not hasattr(prompts, "__len__")):
+            found = "a single string" if isinstance(prompts, str) else type(prompts).__name__
+            raise TypeError(f"prompts must be a list of strings, got {found}")
         if embeddings is None:
             if prompts is None:
                 raise ValueError("prompts or embeddings are needed, got neither")
@@ -468,92 +411,6 @@ class Router:
                 f"embeddings have dim {rows.shape[1]}, the router's have dim {self._index.dim}"
             )
         return rows
-
-    def _decide(
-        self,
-        rows: NDArray[np.float32],
-        rule: Rule,
-        k: int | None,
-        out: Chosen | None = None,
-    ) -> Chosen:
-        settings = self._fit.settings
-        k = settings.k if k is None else k
-        outcomes, prior, prior_weight = self._voting(rule)
-        neighbours = self._index.search(rows, max(k, settings.kappa))
-        tabulated = self._p_table if rule == "s3" else None
-        return decide(
-            neighbours.ids,
-            neighbours.similarities,
-            outcomes,
-            prior=prior,
-            preference=self._preferred,
-            k=k,
-            kappa=settings.kappa,
-            rule="s3" if rule == "s3" else "mean",
-            prior_weight=prior_weight,
-            threshold=settings.threshold,
-            p_table=tabulated,
-            p_start=0.0,
-            p_step=2.0 / GRID,
-            distance_limit=self._fit.distance_limit,
-            fallback_model=self._fit.fallback,
-            threads=self._index.threads,
-            out=out,
-        )
-
-    def _voting(self, rule: Rule) -> tuple[Any, NDArray[np.float32], float]:
-        """Outcomes that vote under a rule, the models' prior, and the weight of that prior."""
-        if rule not in RULES:
-            raise ValueError(f"rule must be 'mean', 'raw' or 's3', got {rule!r}")
-        if rule != "s3":
-            return self._fit.raw, self._raw_prior, 1.0 if rule == "mean" else 0.0
-        if self._fit.correct is None or len(self._fit.pairs.u) == 0:
-            raise ValueError(
-                "the rule 's3' needs p̂, and this benchmark gives none: it takes at least two "
-                "datasets, each with a correctness threshold; use 'mean' or 'raw'"
-            )
-        return self._fit.correct, self._prior, 0.0
-
-    @cached_property
-    def _raw_prior(self) -> NDArray[np.float32]:
-        return prior_of(self._fit.raw_means)
-
-    @cached_property
-    def _prior(self) -> NDArray[np.float32]:
-        return prior_of(self._fit.means)
-
-    @cached_property
-    def _p_table(self) -> NDArray[np.float32]:
-        grid = np.linspace(0.0, 2.0, GRID + 1)
-        pairs = self._fit.pairs
-        p_hat = scores.smooth(grid, pairs.u, pairs.p, self._fit.settings.sigma)
-        return np.where(np.isnan(p_hat), 0.5, p_hat).astype(np.float32)
-
-    def _scores_of_models(
-        self, ids: NDArray[np.int64], rule: Rule, distance: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        outcomes, prior, prior_weight = self._voting(rule)
-        voted = votes(ids, outcomes, prior=prior, prior_weight=prior_weight)
-        predicted = voted.votes[0].astype(np.float64)
-        if rule == "s3":
-            grid = np.linspace(0.0, 2.0, GRID + 1)
-            p = np.array([np.interp(distance, grid, column) for column in self._p_table.T])
-            g_bar = (predicted > self._fit.settings.threshold).astype(np.float64)
-            predicted = scores.s3(g_bar, p)
-        return predicted, voted.support[0].astype(np.int64)
-
-    def _neighbour(self, record: int, similarity: float) -> Neighbour:
-        row = unpack(self._fit.raw, np.array([record]))[0].tolist()
-        return Neighbour(
-            dataset=self.datasets[self._fit.dataset[record]],
-            sample_id=self._fit.sample_ids[record],
-            prompt=self._fit.prompts[record],
-            similarity=similarity,
-            scores={
-                name: None if value != value else value
-                for name, value in zip(self.models, row, strict=True)
-            },
-        )
 
 
 def _load_encoder(encoder: Encoder | str, device: str, cache_dir: str | Path | None) -> Encoder:

@@ -18,7 +18,6 @@ SIGMA = 0.09  # width of the smoother's kernel, arXiv 2309.15789, sec. 5
 ETA = 0.6  # least chance of beating the best model on average, arXiv 2309.15789, eq. 8
 THRESHOLD = 0.5  # a vote above it predicts "correct", arXiv 2309.15789, sec. 3
 DISTANCE_FLOOR = 1e-7  # a prompt that stands in the benchmark keeps a positive distance
-EXACT_PROMPTS = 4096  # above it P(better) uses the normal law, whose error is then below 1e-3
 
 Array = NDArray[np.float64]
 
@@ -69,7 +68,8 @@ def standing(means: Array) -> Array:
     Returns
     -------
     float64 array, shape (n_models,)
-        In the unit of the scores; the additive fit may leave their range by a little.
+        In the unit of the scores; the additive fit of a model that ran on few datasets may leave
+        their range.
 
     Raises
     ------
@@ -169,12 +169,23 @@ def best_on_average(means: Array, preferred: NDArray[np.int32]) -> int:
     Returns
     -------
     int
-        Position of the model. Only models with a score on every dataset are candidates; where
-        there is none, those with scores on the most datasets are, compared by their standing.
+        Position of the model. Only models with a score on every dataset (that anyone was run on)
+        are candidates; where there is none, those with scores on the most datasets are, compared
+        by their standing.
+
+    Raises
+    ------
+    ValueError
+        If there is no score at all.
     """
-    coverage = (~np.isnan(means)).sum(axis=0)
-    score = np.where(coverage == coverage.max(), standing(means), np.nan)
-    return best_model(score, preferred)
+    present = ~np.isnan(means)
+    if not present.any():
+        raise ValueError("no model has a score on any dataset")
+    datasets, models = present.any(axis=1), present.any(axis=0)
+    coverage = present.sum(axis=0)
+    score = np.full(means.shape[1], np.nan)
+    score[models] = standing(means[np.ix_(datasets, models)])
+    return best_model(np.where(coverage == coverage.max(), score, np.nan), preferred)
 
 
 def task_distance(similarities: NDArray[np.float32]) -> float:
@@ -354,8 +365,7 @@ def probability_better(
     n : int
         Number of prompts of the task.
     method : "exact" or "draws"
-        "exact" convolves the laws (above 4096 prompts: the normal law with continuity
-        correction); "draws" is the paper's Monte Carlo.
+        "exact" convolves the laws, to about 1e-12; "draws" is the paper's Monte Carlo.
     draws, seed : int
         For "draws" only.
 
@@ -374,35 +384,31 @@ def probability_better(
         return float(np.mean(a > b))
     if method != "exact":
         raise ValueError(f"method must be 'exact' or 'draws', got {method!r}")
-    if n > EXACT_PROMPTS:
-        mean, variance = (
-            [hit * c + (n - hit) * (1.0 - c) for hit, c in zip(positive, p, strict=True)],
-            sum(n * c * (1.0 - c) for c in p),
-        )
-        if variance == 0.0:
-            return float(mean[0] > mean[1])
-        return 0.5 * math.erfc(-(mean[0] - mean[1] - 0.5) / math.sqrt(2.0 * variance))
     law_a, law_b = (
-        np.convolve(_binomial_law(hit, chance), _binomial_law(n - hit, 1.0 - chance))
+        _convolve(_binomial_law(hit, chance), _binomial_law(n - hit, 1.0 - chance))
         for hit, chance in zip(positive, p, strict=True)
     )
-    below = np.concatenate(([0.0], np.cumsum(law_b)))[:-1]  # P(b < count)
-    return float(np.clip(law_a @ below, 0.0, 1.0))
+    below = np.concatenate(([0.0], np.cumsum(law_b[1])))  # below[i] = P(b < first count of b + i)
+    at = np.clip(np.arange(len(law_a[1])) + law_a[0] - law_b[0], 0, len(below) - 1)
+    return float(np.clip(law_a[1] @ below[at], 0.0, 1.0))
 
 
-def _binomial_law(n: int, p: float) -> Array:
-    """Probabilities of 0 … n successes."""
+Law = tuple[int, Array]  # the first count, and the probabilities of it and of those that follow
+
+
+def _convolve(one: Law, other: Law) -> Law:
+    return one[0] + other[0], np.asarray(np.convolve(one[1], other[1]))
+
+
+def _binomial_law(n: int, p: float) -> Law:
+    """Probabilities of the counts that n draws may give, but for a tail below 1e-18."""
     if p <= 0.0 or p >= 1.0:
-        law = np.zeros(n + 1)
-        law[0 if p <= 0.0 else n] = 1.0
-        return law
-    log_factorial = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, n + 1)))))
-    hits = np.arange(n + 1)
-    log_law = (
-        log_factorial[n]
-        - log_factorial
-        - log_factorial[::-1]
-        + hits * math.log(p)
-        + (n - hits) * math.log1p(-p)
-    )
-    return np.asarray(np.exp(log_law))
+        return (0 if p <= 0.0 else n), np.ones(1)
+    reach = 10.0 * math.sqrt(n * p * (1.0 - p)) + 30.0  # Bernstein's inequality
+    low, high = max(0, math.floor(n * p - reach)), min(n, math.ceil(n * p + reach))
+    hits = np.arange(low, high + 1)
+    # log of pmf(h + 1)/pmf(h), summed up from the lowest count
+    steps = np.log((n - hits[:-1]) / (hits[:-1] + 1)) + math.log(p) - math.log1p(-p)
+    log_law = np.concatenate(([0.0], np.cumsum(steps)))
+    law = np.exp(log_law - log_law.max())
+    return low, np.asarray(law / law.sum())

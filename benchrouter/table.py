@@ -340,9 +340,9 @@ complete, thresholds, on_error
                 f"datasets {unknown} have scores outside [0, 1] and no threshold: give one "
                 'per dataset, thresholds={"name": 0.5}'
             )
-        # In float64, so that no score is compared with a rounded threshold.
-        above = self.scores.astype(np.float64) > self.thresholds[self.dataset][:, None]
-        correct = above.astype(np.float32)
+        # Rounded as the scores are, so that a recorded 0.3 is not above 0.3.
+        thresholds = self.thresholds.astype(np.float32)
+        correct = (self.scores > thresholds[self.dataset][:, None]).astype(np.float32)
         correct[np.isnan(self.scores)] = np.nan
         return correct
 
@@ -500,9 +500,13 @@ complete, thresholds, on_error
 
         Raises
         ------
+        TypeError
+            If they are no array.
         ValueError
             If there are more or fewer rows.
         """
+        if not isinstance(embeddings, np.ndarray):
+            raise TypeError(f"embeddings must be an array, got {type(embeddings).__name__}")
         n = len(embeddings)
         if n == self.n_source_rows:
             return np.asarray(embeddings[self.source_rows])

@@ -72,7 +72,7 @@ def choose_for_task(
     of_benchmark = index.search(embeddings, depth)
     neighbours, outcomes = of_benchmark, fit.correct
     if len(labelled):
-        neighbours = _with_labelled(embeddings, of_benchmark, labelled, len(fit.embeddings), depth)
+        neighbours = _with_labelled(embeddings, of_benchmark, labelled, index, depth)
         outcomes = _append(fit.correct, pack(known))
     prior = prior_of(fit.means)
     task = task_scores(
@@ -123,23 +123,24 @@ def _with_labelled(
     embeddings: NDArray[np.float32],
     of_benchmark: Neighbours,
     labelled: NDArray[np.int64],
-    n_records: int,
+    index: Index,
     depth: int,
 ) -> Neighbours:
     """Neighbours of the prompts without labels (of all, if none is left), labelled ones among them.
 
-    Labelled prompt i has the record number n_records + i; it is never its own neighbour.
+    Labelled prompts are numbered after the benchmark's records; none is its own neighbour.
     """
     scored = np.setdiff1d(np.arange(len(embeddings)), labelled)
     if len(scored) == 0:
         scored = labelled
-    pool = Index(np.ascontiguousarray(embeddings[labelled]), verify=False)
+    pool = Index(np.ascontiguousarray(embeddings[labelled]), threads=index.threads, verify=False)
     nearby = pool.search(np.ascontiguousarray(embeddings[scored]), min(len(labelled), depth + 1))
     dropped = (nearby.ids < 0) | (labelled[nearby.ids] == scored[:, None])
     return nearest(
         Neighbours(
             np.concatenate(
-                (of_benchmark.ids[scored], np.where(dropped, -1, nearby.ids + n_records)), axis=1
+                (of_benchmark.ids[scored], np.where(dropped, -1, nearby.ids + index.n_records)),
+                axis=1,
             ),
             np.concatenate(
                 (

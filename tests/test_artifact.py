@@ -202,3 +202,61 @@ def test_kill_while_saving_leaves_a_whole_router(tmp_path):
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         same(router, Router.load(tmp_path / "router"))
+
+
+def test_a_link_is_followed_and_kept(tmp_path):
+    fitted().save(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    second = fitted(missing=True)
+    second.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    same(second, Router.load(tmp_path / "real"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_a_router_with_other_files_beside_it_is_not_replaced(tmp_path):
+    fitted().save(tmp_path / "router")
+    (tmp_path / "router" / "note.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds 'note.txt' beside a router"):
+        fitted().save(tmp_path / "router")
+    assert (tmp_path / "router" / "note.txt").read_text() == "mine"
+
+
+def forged(root, change):
+    """Change the description and make its hash right again."""
+    path = root / "router.json"
+    content = json.loads(path.read_text())
+    change(content)
+    content["sha256"] = artifact._own_hash(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c["files"].pop("embeddings.npy"), "does not describe a router: .*embeddings"),
+        (lambda c: c.pop("files"), "does not describe a router: .*files"),
+        (lambda c: c["settings"].update(extra=1), "does not describe a router: .*extra"),
+        (lambda c: c["files"].update({"../x": {}}), "lists '../x', which is no file of a router"),
+        (lambda c: c.update(fallback=99), "fallback that is not one of its models"),
+        (lambda c: c.update(n_records=7), r"bits.npy has uint64 \(120, 1\), .*uint64 \(7, 1\)"),
+        (lambda c: c["models"].pop(), "means.npy has"),
+    ],
+)
+def test_a_description_that_fits_no_router_is_refused(tmp_path, change, words):
+    fitted().save(tmp_path / "router")
+    forged(tmp_path / "router", change)
+    with pytest.raises(ValueError, match=words):
+        Router.load(tmp_path / "router")
+
+
+def test_the_directory_says_from_what_p_was_estimated(tmp_path, monkeypatch):
+    fitted().save(tmp_path / "all")
+    monkeypatch.setattr("benchrouter.holdout.ALL_RECORDS", 50)
+    monkeypatch.setattr("benchrouter.artifact.ALL_RECORDS", 50)
+    fitted().save(tmp_path / "some")
+    said = [
+        json.loads((tmp_path / name / "router.json").read_text())["estimated_from"]
+        for name in ("all", "some")
+    ]
+    assert said == ["every record", "at most 500 records a dataset"]

@@ -9,7 +9,7 @@ import pytest
 import reference_method
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tables import make_table
+from tables import make_table, unit_rows
 
 from benchrouter.evaluation import leave_one_dataset_out
 from benchrouter.table import BenchmarkTable
@@ -129,5 +129,21 @@ def test_too_few_datasets_and_unknown_nesting():
         leave_one_dataset_out(table, rows)
     with pytest.raises(ValueError, match="nesting must be 'strict' or 'published', got 'loose'"):
         leave_one_dataset_out(table, rows, nesting="loose")
-    with pytest.raises(ValueError, match="k and kappa must be at least 1, got k=0"):
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         leave_one_dataset_out(make_table(np.ones((3, 1)), np.arange(3)), rows[:3].copy(), k=0)
+
+
+def test_a_model_that_ran_on_one_dataset_and_a_dataset_that_none_ran_on():
+    rng = np.random.default_rng(0)
+    dataset = np.repeat(np.arange(4), 20)
+    scores = (rng.random((80, 3)) < 0.7).astype(np.float32)
+    scores[dataset != 0, 2] = np.nan
+    scores[dataset == 1] = np.nan
+    rows = unit_rows(80, 6)
+    for nesting in ("strict", "published"):
+        found = leave_one_dataset_out(make_table(scores, dataset), rows, nesting=nesting)
+        assert np.isnan(found.accuracy[1]).all()
+        assert np.isfinite(found.s1).all()
+        assert np.isfinite(found.s3[[0, 2, 3]][:, :2]).all()
+        assert 0.0 <= found.macro_accuracy("BMA") <= 1.0
+        json.dumps(found.to_dict(), allow_nan=False)

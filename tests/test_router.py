@@ -11,6 +11,7 @@ from tables import make_table, unit_rows
 
 from benchrouter import Router
 from benchrouter.fit import Settings
+from benchrouter.index import Index
 from benchrouter.voting import unpack
 
 NAN = float("nan")
@@ -104,7 +105,10 @@ def test_explain_shows_who_was_right(router, compass):
     assert explained.model == router.route(embeddings=rows[3:4]).names()[0]
 
 
-def test_explain_agrees_with_route_for_every_rule(router):
+@pytest.mark.parametrize("t", [0.2, 0.4, 0.5, 0.6, 0.8])
+def test_explain_agrees_with_route_for_every_rule(compass, t):
+    table, rows = compass
+    router = Router.fit(table, embeddings=rows, threshold=t, label_shares=(0.0,))
     queries = unit_rows(60, 4, seed=5)
     for rule in ("mean", "raw", "s3"):
         decisions = router.route(embeddings=queries, rule=rule)
@@ -249,7 +253,7 @@ def test_bad_input(router, compass):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (dict(k=0), "k, kappa and draws must be at least 1, got k=0"),
+        (dict(k=0), "k must be at least 1, got 0"),
         (dict(sigma=0.0), "sigma must be above 0, got 0.0"),
         (dict(eta=1.5), r"eta must lie in \[0, 1\], got 1.5"),
         (dict(label_shares=()), "label_shares must be numbers"),
@@ -268,7 +272,7 @@ def test_no_prompts_give_no_decisions(router):
 def test_blocks_and_batches_change_nothing(router, monkeypatch):
     queries = unit_rows(100, 4, seed=4)
     whole = router.route(embeddings=queries, rule="s3")
-    monkeypatch.setattr("benchrouter.router.BLOCK", 7)
+    monkeypatch.setattr("benchrouter.rules.BLOCK", 7)
     parts = router.route(embeddings=queries, rule="s3")
     streamed = list(router.route_stream([(None, queries[:33]), (None, queries[33:])], rule="s3"))
     for name in ("model", "score", "margin", "distance", "fallback"):
@@ -391,3 +395,80 @@ def test_half_precision_embeddings_are_widened_and_others_refused(compass):
         router.route(embeddings=rows[:5].astype(np.float64))
     with pytest.raises(ValueError, match="norm"):
         router.route(embeddings=2 * rows[:5])
+
+
+@pytest.fixture(scope="module")
+def specialist():
+    """A model that ran on the one dataset where only it was right."""
+    rng = np.random.default_rng(0)
+    dataset = np.repeat(np.arange(4), 30)
+    scores = (rng.random((120, 3)) < 0.9).astype(np.float32)
+    scores[dataset == 0] = [0, 0, 1]
+    scores[dataset != 0, 2] = np.nan
+    return make_table(scores, dataset), unit_rows(120, 8)
+
+
+def test_a_standing_never_leaves_the_range_of_what_was_seen(specialist):
+    table, rows = specialist
+    router = Router.fit(table, embeddings=rows)
+    standing = [model["standing"] for model in router.describe()["models"]]
+    assert 0.0 <= min(standing) <= max(standing) <= 1.0
+    queries = unit_rows(200, 8, seed=2)
+    for rule in ("mean", "raw", "s3"):
+        assert router.route(embeddings=queries, rule=rule).score.max() <= 1.0
+    decision = router.choose(embeddings=queries)
+    assert decision.s1.max() <= 1.0
+    assert decision.support[2] < 200
+    assert decision.best_on_average != "model 2"
+
+
+def test_a_dataset_without_any_score_is_named(specialist):
+    table, rows = specialist
+    with pytest.raises(ValueError, match="datasets without any score: dataset 1, dataset 2, data"):
+        Router.fit(table.select(models=["model 2"]), embeddings=rows)
+
+
+@pytest.mark.parametrize(
+    ("k", "error", "words"),
+    [
+        (2.5, TypeError, "k must be an integer, got 2.5"),
+        (True, TypeError, "k must be an integer, got True"),
+        ("5", TypeError, "k must be an integer, got '5'"),
+        (0, ValueError, "k must be at least 1, got 0"),
+        (-1, ValueError, "k must be at least 1, got -1"),
+        (10**12, ValueError, "k must be at most 65535, got 1000000000000"),
+    ],
+)
+def test_bad_k(router, compass, k, error, words):
+    table, rows = compass
+    with pytest.raises(error, match=words):
+        router.route(embeddings=rows[:2], k=k)
+    with pytest.raises(error, match=words):
+        router.explain(embedding=rows[0], k=k)
+    if k != 10**12:
+        with pytest.raises(error, match=words):
+            Router.fit(table, embeddings=rows, k=k)
+
+
+def test_arguments_of_the_wrong_kind_are_named(router, compass):
+    table, rows = compass
+    with pytest.raises(TypeError, match="embeddings must be an array, got list"):
+        Router.fit(table, embeddings=rows.tolist())
+    with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
+        Router.fit(table, embeddings=rows, seed=-1)
+    with pytest.raises(TypeError, match="draws must be an integer, got 2.5"):
+        Router.fit(table, embeddings=rows, draws=2.5)
+    with pytest.raises(TypeError, match="prompts must be a list of strings, got generator"):
+        router.choose((p for p in ["a"]), embeddings=rows[:1])
+
+
+def test_a_single_large_dataset_is_sampled_too(monkeypatch):
+    monkeypatch.setattr("benchrouter.holdout.ALL_RECORDS", 50)
+    monkeypatch.setattr("benchrouter.holdout.SAMPLE", 10)
+    searched = []
+    search = Index.search
+    monkeypatch.setattr(
+        Index, "search", lambda self, q, k: searched.append(len(q)) or search(self, q, k)
+    )
+    Router.fit(make_table(np.ones((60, 2)), np.zeros(60)), embeddings=unit_rows(60, 4))
+    assert searched == [10]

@@ -145,6 +145,18 @@ def test_probability_is_the_enumerated_one(p):
     assert exact == pytest.approx(brute_probability(s2, p, 4), abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("n", "p", "known"),
+    [
+        (4097, (1.0, 0.9999), 1 - 0.9999**4097),  # b misses at least once
+        (20_000, (1.0, 0.9999), 1 - 0.9999**20_000),
+        (1_000_000, (1.0, 1.0 - 1e-7), 1 - (1 - 1e-7) ** 1_000_000),
+    ],
+)
+def test_probability_of_rare_mistakes(n, p, known):
+    assert scores.probability_better((1.0, 1.0), p, n) == pytest.approx(known, abs=1e-9)
+
+
 @pytest.mark.parametrize("n", [1, 20, 500, 4097, 100_000])
 def test_probability_agrees_with_the_papers_draws(n):
     for s2, p in [((0.6, 0.55), (0.7, 0.68)), ((0.5, 0.5), (0.6, 0.6)), ((0.31, 0.3), (0.9, 0.9))]:

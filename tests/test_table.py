@@ -110,12 +110,13 @@ def test_correctness_is_strictly_above_the_datasets_threshold():
     assert_array_equal(correct, [[1, 0, 0], [1, NAN, 0], [0, 1, 1], [0, 1, NAN]])
 
 
-def test_correctness_compares_without_rounding_the_threshold():
-    # float32(0.1) > 0.1: rounding the threshold first would make them equal.
-    one = table(
-        scores=np.full((4, 3), 0.1, np.float32), thresholds=np.array([0.1, 0.2])
-    ).correctness()
-    assert_array_equal(one[:, 0], [1, 1, 1, 0])
+def test_a_score_equal_to_the_threshold_is_not_correct_however_it_is_rounded():
+    # float32(0.3) > 0.3, but what was recorded was 0.3.
+    for value in (0.1, 0.3, 0.6, 1 / 3):
+        above = np.nextafter(np.float32(value), np.float32(1))
+        scores = np.array([[value, above, 0]] * 4, dtype=np.float32)
+        one = table(scores=scores, thresholds=np.array([value, value])).correctness()
+        assert_array_equal(one, [[0, 1, 0]] * 4)
 
 
 def test_correctness_names_datasets_without_threshold():

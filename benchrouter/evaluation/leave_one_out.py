@@ -44,9 +44,10 @@ class LeaveOneOut:
     s1, s2, s3, p, p_hat : float64 arrays, shape (n_datasets, n_models)
         p is the true accuracy of the predictor, p_hat the smoother's estimate without the dataset.
     probability : float64 array, shape (n_datasets,)
-        Chance that S3's model beats the best on average (eq. 8).
+        Chance that S3's model beats the best on average (eq. 8); NaN where p is unknown.
     picks : dict of str to int64 array, shape (n_datasets,)
-        Position of the model that each rule chooses.
+        Position of the model that each rule chooses; where a rule has no score for any model, the
+        best on average.
     """
 
     datasets: tuple[str, ...]
@@ -244,8 +245,12 @@ def _pick(
         bma = scores.best_on_average(np.delete(evidence.means, d, axis=0), preferred)
 
         def choose(score: Array, p_task: Array, d: int = d, bma: int = bma) -> tuple[int, float]:
+            if np.isnan(score).all():  # a dataset that no model ran on
+                return bma, float("nan")
             best = scores.best_model(score, preferred, s1[d])
             pair = (best, bma)
+            if np.isnan(p_task[list(pair)]).any():
+                return best, float("nan")
             chance = scores.probability_better(
                 (s2[d, pair[0]], s2[d, pair[1]]),
                 (p_task[pair[0]], p_task[pair[1]]),
@@ -261,5 +266,6 @@ def _pick(
         picks["S3"][d] = best
         picks["S3 with fallback"][d] = best if probability[d] > eta else bma
         picks["S3 true p"][d] = true_best if true_chance > eta else bma
-        picks["oracle"][d] = scores.best_model(evidence.means[d], preferred)
+        ran = not np.isnan(evidence.means[d]).all()
+        picks["oracle"][d] = scores.best_model(evidence.means[d], preferred) if ran else bma
     return probability, picks

@@ -1,0 +1,238 @@
+"""The three rules for single prompts: neighbours to votes to a decision, and its explanation."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter import scores
+from benchrouter.decisions import Explanation, Neighbour
+from benchrouter.evidence import prior_of, verdicts
+from benchrouter.fit import Fit
+from benchrouter.index import Index, Neighbours, check_count
+from benchrouter.voting import Chosen, Outcomes, decide, unpack, votes
+
+Rule = Literal["mean", "raw", "s3"]
+RULES = ("mean", "raw", "s3")
+BLOCK = 16384  # prompts searched and decided at a time: bounds memory, not speed
+GRID = 1024  # steps of u over [0, 2] at which p̂ is tabulated
+MOST_NEIGHBOURS = 65535  # support is counted in 16 bits
+
+
+class Rules:
+    """The rules on one benchmark, with what they need at every prompt.
+
+    Parameters
+    ----------
+    fit : Fit
+    index : Index
+        Over the fit's embeddings.
+    """
+
+    def __init__(self, fit: Fit, index: Index) -> None:
+        self._fit = fit
+        self._index = index
+        self._preferred = scores.preference(fit.cost_usd, fit.prices, fit.params_b)
+
+    def decide(self, rows: NDArray[np.float32], rule: Rule, k: int | None) -> Chosen:
+        """Choose a model for every prompt.
+
+        Parameters
+        ----------
+        rows : float32 array, shape (n_prompts, dim)
+            Unit rows.
+        rule : "mean", "raw" or "s3"
+        k : int, optional
+            Neighbours that vote, instead of the fit's.
+
+        Returns
+        -------
+        Chosen
+            Arrays of shape (n_prompts,).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the rule or k is none, or the benchmark does not offer the rule.
+        """
+        k = self._check(rule, k)
+        n = len(rows)
+        chosen = Chosen(
+            np.empty(n, np.int32),
+            np.empty(n, np.float32),
+            np.empty(n, np.float32),
+            np.empty(n, np.float32),
+            np.empty(n, np.bool_),
+        )
+        for start in range(0, n, BLOCK):
+            block = slice(start, start + BLOCK)
+            neighbours = self._index.search(rows[block], max(k, self._fit.settings.kappa))
+            out = Chosen(
+                chosen.model[block],
+                chosen.score[block],
+                chosen.margin[block],
+                chosen.distance[block],
+                chosen.fallback[block],
+            )
+            self._decide(neighbours, rule, k, out)
+        return chosen
+
+    def explain(
+        self, prompt: str | None, row: NDArray[np.float32], rule: Rule, k: int | None
+    ) -> Explanation:
+        """Decide on one prompt, and show on what.
+
+        Parameters
+        ----------
+        prompt : str, optional
+            Only repeated in the explanation.
+        row : float32 array, shape (1, dim)
+            Its embedding.
+        rule : "mean", "raw" or "s3"
+        k : int, optional
+
+        Returns
+        -------
+        Explanation
+        """
+        k = self._check(rule, k)
+        neighbours = self._index.search(row, max(k, self._fit.settings.kappa))
+        chosen = self._decide(neighbours, rule, k)
+        model, distance = int(chosen.model[0]), float(chosen.distance[0])
+        voting = np.ascontiguousarray(neighbours.ids[:, :k])
+        predicted, support = self._scores_of_models(voting, rule, distance)
+        return Explanation(
+            prompt=prompt,
+            rule=rule,
+            model=self._fit.models[model],
+            reason=self._reason(bool(chosen.fallback[0]), distance, predicted, rule),
+            score=float(chosen.score[0]),
+            margin=float(chosen.margin[0]),
+            distance=distance,
+            fallback=bool(chosen.fallback[0]),
+            models=self._fit.models,
+            scores=predicted,
+            support=support,
+            neighbours=[
+                self._neighbour(record, similarity)
+                for record, similarity in zip(
+                    voting[0].tolist(), neighbours.similarities[0, :k].tolist(), strict=True
+                )
+                if record >= 0
+            ],
+        )
+
+    def _check(self, rule: Rule, k: int | None) -> int:
+        if rule not in RULES:
+            raise ValueError(f"rule must be 'mean', 'raw' or 's3', got {rule!r}")
+        if rule == "s3" and (self._fit.correct is None or len(self._fit.pairs.u) == 0):
+            raise ValueError(
+                "the rule 's3' needs p̂, and this benchmark gives none: it takes at least two "
+                "datasets, each with a correctness threshold; use 'mean' or 'raw'"
+            )
+        if k is None:
+            return self._fit.settings.k
+        check_count(k, "k")
+        if k > MOST_NEIGHBOURS:
+            raise ValueError(f"k must be at most {MOST_NEIGHBOURS}, got {k}")
+        return int(k)
+
+    def _decide(
+        self, neighbours: Neighbours, rule: Rule, k: int, out: Chosen | None = None
+    ) -> Chosen:
+        settings = self._fit.settings
+        outcomes, prior, prior_weight = self._voting(rule)
+        return decide(
+            neighbours.ids,
+            neighbours.similarities,
+            outcomes,
+            prior=prior,
+            preference=self._preferred,
+            k=k,
+            kappa=settings.kappa,
+            rule="s3" if rule == "s3" else "mean",
+            prior_weight=prior_weight,
+            threshold=settings.threshold,
+            p_table=self._p_table if rule == "s3" else None,
+            p_start=0.0,
+            p_step=2.0 / GRID,
+            distance_limit=self._fit.distance_limit,
+            fallback_model=self._fit.fallback,
+            threads=self._index.threads,
+            out=out,
+        )
+
+    def _voting(self, rule: Rule) -> tuple[Outcomes, NDArray[np.float32], float]:
+        """Outcomes that vote under a rule, the models' prior, and the weight of that prior."""
+        if rule == "s3" and self._fit.correct is not None:
+            return self._fit.correct, self._prior, 0.0
+        return self._fit.raw, self._raw_prior, 1.0 if rule == "mean" else 0.0
+
+    @cached_property
+    def _raw_prior(self) -> NDArray[np.float32]:
+        return prior_of(self._fit.raw_means)
+
+    @cached_property
+    def _prior(self) -> NDArray[np.float32]:
+        return prior_of(self._fit.means)
+
+    @cached_property
+    def _p_table(self) -> NDArray[np.float32]:
+        pairs = self._fit.pairs
+        p_hat = scores.smooth(_grid(), pairs.u, pairs.p, self._fit.settings.sigma)
+        return np.where(np.isnan(p_hat), 0.5, p_hat).astype(np.float32)
+
+    def _scores_of_models(
+        self, voting: NDArray[np.int64], rule: Rule, distance: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Score of every model on one prompt, and its support."""
+        outcomes, prior, prior_weight = self._voting(rule)
+        voted = votes(
+            voting,
+            outcomes,
+            prior=prior,
+            prior_weight=prior_weight,
+            threads=self._index.threads,
+        )
+        predicted = voted.votes[0].astype(np.float64)
+        if rule == "s3":
+            g_bar = verdicts(voted.votes[0], self._fit.settings.threshold)
+            p = np.array([np.interp(distance, _grid(), column) for column in self._p_table.T])
+            predicted = scores.s3(g_bar.astype(np.float64), p)
+        return predicted, voted.support[0].astype(np.int64)
+
+    def _reason(
+        self, fallback: bool, distance: float, predicted: NDArray[np.float64], rule: Rule
+    ) -> str:
+        best = self._fit.models[scores.best_model(predicted, self._preferred)]
+        limit = self._fit.distance_limit
+        if not fallback:
+            return f"{best} has the largest score under the rule {rule!r}"
+        if distance > limit:
+            return (
+                f"the prompt's distance {distance:.3f} lies beyond {limit:.3f}, the 99th "
+                "percentile of the benchmark's own held-out prompts (the largest score was "
+                f"{best}'s)"
+            )
+        return "no neighbour of the prompt has a score"
+
+    def _neighbour(self, record: int, similarity: float) -> Neighbour:
+        fit = self._fit
+        row = unpack(fit.raw, np.array([record]))[0].tolist()
+        return Neighbour(
+            dataset=fit.datasets[fit.dataset[record]],
+            sample_id=fit.sample_ids[record],
+            prompt=fit.prompts[record],
+            similarity=similarity,
+            scores={
+                name: None if np.isnan(value) else value
+                for name, value in zip(fit.models, row, strict=True)
+            },
+        )
+
+
+def _grid() -> NDArray[np.float64]:
+    return np.linspace(0.0, 2.0, GRID + 1)
