@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.prompts import csv_reader, lines_of
+
 OTHER_COLUMNS = ("id", "sample_id", "dataset")  # beside the prompt; may stand there, are not read
 
 
@@ -27,8 +29,9 @@ def read_labels(
     Parameters
     ----------
     path : str or Path
-        ``.csv``, ``.jsonl`` or ``.parquet``. An empty cell, null, or no column: unknown. If there
-        is a column of prompts, it must repeat the prompts.
+        ``.csv``, ``.jsonl`` or ``.parquet``. An empty cell, null, or no column: unknown; so is an
+        empty line of a CSV file of one column. If there is a column of prompts, it must repeat the
+        prompts.
     models : sequence of str
         The router's models, in order.
     prompts : sequence of str
@@ -44,16 +47,17 @@ def read_labels(
     Raises
     ------
     ValueError
-        For a column that is no model, no column that is one, more rows than prompts, another
-        prompt than that of the row, or a value that is not 0, 1, true, false or empty.
+        For a file that cannot be read as what its suffix says, a column that is no model or stands
+        there twice, no column that is one, a row of more or fewer cells than the header, more
+        rows than prompts, another prompt than that of the row, or a value that is not 0, 1, true,
+        false or empty. The message names the file, and line or row.
     """
-    rows = _rows(Path(path))
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names, rows = _read(Path(path))
     known = [name for name in names if name in set(models)]
     unknown = [n for n in names if n not in {*models, *OTHER_COLUMNS, prompt_column}]
     if unknown:
         raise ValueError(f"{path}: found column {unknown[0]!r}, expected models {list(models)}")
-    if rows and not known:
+    if not known:
         raise ValueError(f"{path}: found columns {names}, expected one of {list(models)} at least")
     if len(rows) > len(prompts):
         raise ValueError(f"{path}: found {len(rows)} rows of labels for {len(prompts)} prompts")
@@ -70,30 +74,76 @@ def read_labels(
     return labels
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Names of the columns, and the rows."""
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True, restkey="", restval="")
-            return list(reader)
+        return _read_csv(path)
     if suffix == ".jsonl":
-        rows = []
-        with open(path, "rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                where = f"{path}, line {number}"
-                try:
-                    row = json.loads(line)
-                except ValueError as e:
-                    raise ValueError(f"{where}: found text that is not JSON ({e})") from e
-                if not isinstance(row, dict):
-                    raise ValueError(f"{where}: found a {type(row).__name__}, expected an object")
-                rows.append(row)
-        return rows
+        return _read_jsonl(path)
     if suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        return list(pq.read_table(path).to_pylist())
+        return _read_parquet(path)
     raise ValueError(f"{path}: the suffix is none of .csv, .jsonl, .parquet")
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    rows = []
+    with open(path, "rb") as stream:
+        reader, header = csv_reader(lines_of(stream, str(path)), str(path))
+        while True:
+            where = f"{path}, line {reader.line_num + 1}"
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return header, rows
+            except csv.Error as e:
+                raise ValueError(
+                    f"{where}: found no CSV record ({e}), expected {len(header)} cells"
+                ) from e
+            if not cells and len(header) == 1:
+                cells = [""]  # an empty line is how a single empty cell may be written
+            if len(cells) != len(header):
+                raise ValueError(f"{where}: found {len(cells)} cells, expected {len(header)}")
+            rows.append(dict(zip(header, cells, strict=True)))
+
+
+def _read_jsonl(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    rows: list[dict[str, Any]] = []
+    with open(path, "rb") as stream:
+        for number, line in enumerate(lines_of(stream, str(path)), start=1):
+            where = f"{path}, line {number}"
+            try:
+                row = json.loads(line, object_pairs_hook=_object)
+            except (ValueError, RecursionError) as e:
+                raise ValueError(f"{where}: found text that is no JSON object ({e})") from e
+            if not isinstance(row, dict):
+                raise ValueError(f"{where}: found a {type(row).__name__}, expected an object")
+            rows.append(row)
+    if not rows:
+        raise ValueError(f"{path}: found an empty file, expected a JSON object a line")
+    return list(dict.fromkeys(name for row in rows for name in row)), rows
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"a name twice in {[name for name, _ in pairs]}")
+    return found
+
+
+def _read_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open(path, "rb") as stream:
+        try:
+            file = pq.ParquetFile(stream)
+            names = file.schema_arrow.names
+            if len(set(names)) == len(names):
+                return names, file.read().to_pylist()
+        except (pa.ArrowInvalid, OSError) as e:
+            raise ValueError(f"{path}: found no readable Parquet file ({e})") from e
+    raise ValueError(f"{path}: found a column name twice in {names}")
 
 
 def _label(value: Any, where: str) -> float:

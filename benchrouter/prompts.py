@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    import _csv
+
     import pyarrow as pa
 
 FORMATS = ("txt", "jsonl", "parquet", "csv")
@@ -135,7 +137,7 @@ def _row_batches(
         if format is None:
             first = stream.peek(4)  # type: ignore[attr-defined]
             format = "jsonl" if first.removeprefix(BOM).startswith(b"{") else "txt"
-        lines = _lines(stream, name)
+        lines = lines_of(stream, name)
         if format == "txt":
             records = _txt_records(lines, name)
         elif format == "jsonl":
@@ -157,7 +159,7 @@ def _opened(path: str) -> Iterator[BinaryIO]:
             yield stream
 
 
-def _lines(stream: BinaryIO, name: str) -> Iterator[bytes]:
+def lines_of(stream: BinaryIO, name: str) -> Iterator[bytes]:
     """Lines with their ends, split at line feeds only, without a byte order mark."""
     try:
         for number, line in enumerate(stream):
@@ -257,16 +259,7 @@ def _encodable(record: dict[str, Any]) -> bool:
 def _csv_records(
     lines: Iterable[bytes], name: str, prompt_column: str
 ) -> Iterator[tuple[str, dict[str, Any]] | str]:
-    csv.field_size_limit(CSV_FIELD_LIMIT)
-    reader = csv.reader(_decoded(lines, name), strict=True)
-    try:
-        header = next(reader)
-    except StopIteration:
-        raise ValueError(f"{name}: found an empty file, expected a header line") from None
-    except csv.Error as e:
-        raise ValueError(f"{name}, line 1: found no CSV header ({e})") from e
-    if len(set(header)) < len(header):
-        raise ValueError(f"{name}, line 1: found a column name twice in {header}")
+    reader, header = csv_reader(lines, name)
     if prompt_column not in header:
         raise ValueError(f"{name}, line 1: found columns {header}, expected {prompt_column!r}")
     while True:
@@ -285,6 +278,42 @@ def _csv_records(
         prompt = record.pop(prompt_column)
         wrong = _wrong_prompt(prompt, where)
         yield wrong or (prompt, record)
+
+
+def csv_reader(lines: Iterable[bytes], name: str) -> tuple[_csv.Reader, list[str]]:
+    """Start reading CSV.
+
+    Parameters
+    ----------
+    lines : iterable of bytes
+        With their ends.
+    name : str
+        The file, for messages.
+
+    Returns
+    -------
+    reader : csv.reader
+        Stands behind the header; raises `csv.Error` for a record that is not CSV.
+    header : list of str
+        Names of the columns, all different.
+
+    Raises
+    ------
+    ValueError
+        For an empty file, a header that is not CSV or names a column twice, and, while records
+        are read, for bytes that are not UTF-8.
+    """
+    csv.field_size_limit(CSV_FIELD_LIMIT)
+    reader = csv.reader(_decoded(lines, name), strict=True)
+    try:
+        header = next(reader)
+    except StopIteration:
+        raise ValueError(f"{name}: found an empty file, expected a header line") from None
+    except csv.Error as e:
+        raise ValueError(f"{name}, line 1: found no CSV header ({e})") from e
+    if len(set(header)) < len(header):
+        raise ValueError(f"{name}, line 1: found a column name twice in {header}")
+    return reader, header
 
 
 def _decoded(lines: Iterable[bytes], name: str) -> Iterator[str]:

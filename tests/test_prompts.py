@@ -19,7 +19,6 @@ import pytest
 
 from benchrouter.decisions import Decisions
 from benchrouter.embedding_file import EmbeddingFile, with_embeddings
-from benchrouter.labels import read_labels
 from benchrouter.prompts import read_prompts
 from benchrouter.writers import open_decisions
 
@@ -425,34 +424,3 @@ time.sleep(60)
     partial = [name for name in os.listdir(tmp_path) if name.endswith(".partial")]
     assert len(partial) == 1
     assert partial[0].startswith(f".o.{suffix}.")
-
-
-# --- labels --------------------------------------------------------------------------------------
-
-
-def test_labels_are_ordered_by_model_and_unknown_is_nan(tmp_path):
-    path = write(tmp_path / "l.csv", "b,prompt,a\n1,x,\n0,y,true\n")
-    expected = np.float32([[np.nan, 1, np.nan], [1, 0, np.nan]])
-    np.testing.assert_array_equal(read_labels(path, ("a", "b", "c"), ["x", "y", "z"]), expected)
-    path = write(tmp_path / "l.jsonl", '{"b": 1}\n{"b": false, "a": 1.0, "c": null}\n')
-    np.testing.assert_array_equal(read_labels(path, ("a", "b", "c"), ["x", "y", "z"]), expected)
-    table = pa.table({"b": [1.0, 0.0], "a": [None, 1.0], "id": [1, 2]})
-    pq.write_table(table, tmp_path / "l.parquet")
-    found = read_labels(tmp_path / "l.parquet", ("a", "b", "c"), ["x", "y", "z"])
-    np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("a,gpt\n1,0\n", "found column 'gpt', expected models"),
-        ("id\n1\n", "expected one of"),
-        ("a\n1\n1\n1\n", "found 3 rows of labels for 2 prompts"),
-        ("a,prompt\n1,other\n", "row 1: found prompt 'other', the task's prompt there is 'x'"),
-        ("a\n0.5\n", "row 1, a: found '0.5', expected 0, 1 or nothing"),
-        ("a\nyes\n", "row 1, a: found 'yes', expected 0, 1 or nothing"),
-    ],
-)
-def test_bad_labels_are_refused(tmp_path, text, words):
-    with pytest.raises(ValueError, match=words):
-        read_labels(write(tmp_path / "l.csv", text), ("a", "b"), ["x", "y"])

@@ -1,0 +1,114 @@
+"""Labels in: which models were right on the first prompts of a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchrouter.labels import read_labels
+
+NAN = np.nan
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def labels_of(path: Path) -> np.ndarray:
+    return read_labels(path, ("a", "b"), ["x", "y", "z"])
+
+
+def test_labels_are_ordered_by_model_and_unknown_is_nan(tmp_path):
+    path = write(tmp_path / "l.csv", "b,prompt,a\n1,x,\n0,y,true\n")
+    expected = np.float32([[np.nan, 1, np.nan], [1, 0, np.nan]])
+    np.testing.assert_array_equal(read_labels(path, ("a", "b", "c"), ["x", "y", "z"]), expected)
+    path = write(tmp_path / "l.jsonl", '{"b": 1}\n{"b": false, "a": 1.0, "c": null}\n')
+    np.testing.assert_array_equal(read_labels(path, ("a", "b", "c"), ["x", "y", "z"]), expected)
+    table = pa.table({"b": [1.0, 0.0], "a": [None, 1.0], "id": [1, 2]})
+    pq.write_table(table, tmp_path / "l.parquet")
+    found = read_labels(tmp_path / "l.parquet", ("a", "b", "c"), ["x", "y", "z"])
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\n1\n\n0\n", [[1, NAN], [NAN, NAN], [0, NAN]]),
+        ("a\r\n1\r\n\r\n0\r\n", [[1, NAN], [NAN, NAN], [0, NAN]]),
+        ("b\n\n1", [[NAN, NAN], [NAN, 1]]),
+        ("b\n1\n\n", [[NAN, 1], [NAN, NAN]]),
+        ('b\n1\n""\n', [[NAN, 1], [NAN, NAN]]),
+        ("\ufeffa,b\n1,0\n,\n0,1\n", [[1, 0], [NAN, NAN], [0, 1]]),
+        ('prompt,a\n"x",1\ny,0\n', [[1, NAN], [0, NAN]]),
+    ],
+)
+def test_every_line_is_the_row_of_its_prompt(tmp_path, text, expected):
+    found = labels_of(write(tmp_path / "l.csv", text))
+    np.testing.assert_array_equal(found, np.float32(expected))
+
+
+def test_columns_without_rows_are_no_labels(tmp_path):
+    assert labels_of(write(tmp_path / "l.csv", "a,b\n")).shape == (0, 2)
+    pq.write_table(pa.table({"a": pa.array([], pa.int8())}), tmp_path / "l.parquet")
+    assert labels_of(tmp_path / "l.parquet").shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,gpt\n1,0\n", "found column 'gpt', expected models"),
+        ("id\n1\n", "expected one of"),
+        ("a\n1\n1\n1\n", "found 3 rows of labels for 2 prompts"),
+        ("a,prompt\n1,other\n", "row 1: found prompt 'other', the task's prompt there is 'x'"),
+        ("a\n0.5\n", "row 1, a: found '0.5', expected 0, 1 or nothing"),
+        ("a\nyes\n", "row 1, a: found 'yes', expected 0, 1 or nothing"),
+    ],
+)
+def test_bad_labels_are_refused(tmp_path, text, words):
+    with pytest.raises(ValueError, match=words):
+        read_labels(write(tmp_path / "l.csv", text), ("a", "b"), ["x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("l.csv", "a,b\n1,0\n\n0,1\n", "line 3: found 0 cells, expected 2"),
+        ("l.csv", "a,b\n1,0\n0\n", "line 3: found 1 cells, expected 2"),
+        ("l.csv", "a,b\n1,0,1\n", "line 2: found 3 cells, expected 2"),
+        ("l.csv", 'prompt,a\n"x\nx",1\ny\n', "line 4: found 1 cells, expected 2"),
+        ("l.csv", 'a,b\n1,"0"x\n', "line 2: found no CSV record"),
+        ("l.csv", "a,a\n1,0\n", "line 1: found a column name twice in .'a', 'a'."),
+        ("l.csv", "", "found an empty file, expected a header line"),
+        ("l.csv", "id,prompt\n", "found columns .'id', 'prompt'., expected one of .'a', 'b'."),
+        ("l.csv", "\n", "found columns .., expected one of .'a', 'b'."),
+        ("l.csv", b"a\n1\n\xff\n", "line 3: found bytes that are not UTF-8"),
+        ("l.csv", b"\xe9\n1\n", "line 1: found bytes that are not UTF-8"),
+        ("l.jsonl", "", "found an empty file, expected a JSON object a line"),
+        ("l.jsonl", "{}\n{}\n", "found columns .., expected one of .'a', 'b'."),
+        ("l.jsonl", '{"a": 1}\n\n{"a": 0}\n', "line 2: found text that is no JSON object"),
+        ("l.jsonl", '{"a": 1, "a": 0}\n', "line 1: .*a name twice in .'a', 'a'."),
+        ("l.jsonl", "[1]\n", "line 1: found a list, expected an object"),
+        ("l.jsonl", b'{"a": 1}\n{"\xff": 1}\n', "line 2: .*can't decode byte 0xff"),
+        ("l.parquet", "text", "found no readable Parquet file"),
+    ],
+)
+def test_bad_files_are_named_with_the_line(tmp_path, name, content, words):
+    path = write(tmp_path / name, content)
+    with pytest.raises(ValueError, match=words) as error:
+        labels_of(path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_bad_columns_of_parquet_are_refused(tmp_path):
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([0])], names=["a", "a"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(ValueError, match="found a column name twice in .'a', 'a'."):
+        labels_of(tmp_path / "twice.parquet")
+    pq.write_table(pa.table({"id": pa.array([], pa.int8())}), tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match="found columns .'id'., expected one of .'a', 'b'."):
+        labels_of(tmp_path / "none.parquet")
