@@ -87,7 +87,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     with open(path, "rb") as stream:
         reader, header = csv_reader(lines_of(stream, str(path)), str(path))
         while True:
