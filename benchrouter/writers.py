@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from benchrouter.decisions import plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -350,7 +351,7 @@ def _json_text(record: dict[str, Any]) -> str:
 def finite(value: Any) -> Any:
     """Return `value` with None for every float in it, at any depth, that is not finite."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return plain(value)
     if isinstance(value, dict):
         return {name: finite(v) for name, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -216,7 +216,7 @@ def _document(
             {
                 "model": name,
                 "params_b": table.params_b[m],
-                "prices_usd": table.prices[m],
+                "usd_per_million_tokens": table.prices[m],
                 "skills": dict(zip(table.datasets, made.skills[:, m].tolist(), strict=True)),
                 "new_task_skill": made.new_task_skills[m],
             }

@@ -94,20 +94,16 @@ def encoder_needed() -> Iterator[None]:
 
 def emit(document: dict[str, Any]) -> None:
     """Print one JSON document: NumPy values as plain ones, null for what is not finite."""
-    print(json.dumps(plain(document), ensure_ascii=False, allow_nan=False, indent=2))
-
-
-def plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it."""
     from benchrouter.writers import finite
 
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(name): plain(v) for name, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return finite(value)
+    def of_numpy(value: Any) -> Any:
+        return finite(value.tolist())
+
+    print(
+        json.dumps(
+            finite(document), ensure_ascii=False, allow_nan=False, indent=2, default=of_numpy
+        )
+    )
 
 
 def say(text: str) -> None:
