@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import importlib
+import inspect
 import json
 import os
 import re
@@ -11,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +23,9 @@ import pytest
 from typer.testing import CliRunner
 
 from benchrouter import __version__
-from benchrouter.cli import app
+from benchrouter.cli import app, output
+from benchrouter.encoder import DEFAULT_ENCODER, Fingerprint
+from benchrouter.fit import Settings
 from benchrouter.router import Router
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +70,14 @@ def files(tmp_path_factory):
     )
     assert result.exit_code == 0, result.output
     return root
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(monkeypatch, tmp_path_factory):
+    """Keep what tests encode out of the user's own cache."""
+    folder = tmp_path_factory.mktemp("cache") / "embeddings"
+    monkeypatch.setenv("BENCHROUTER_CACHE", str(folder))
+    return folder
 
 
 def call(*arguments, **options):
@@ -165,6 +179,22 @@ def test_fit_reads_other_peoples_names(files, tmp_path):
         )
     )
     assert (found["records"], found["datasets"], found["models"]) == (8, 2, ["p", "q"])
+
+
+def test_fit_takes_only_the_datasets_named(files, tmp_path):
+    found = document(
+        call(
+            *("fit", files / "table.parquet", "--embeddings", files / "table.npy"),
+            *("-o", tmp_path / "R", "--datasets", "law,code", "--json"),
+        )
+    )
+    assert (found["records"], found["datasets"]) == (60, 2)
+    router = Router.load(tmp_path / "R")
+    assert router.datasets == ("code", "law")
+    # the rows of the embeddings are those of the records that were kept
+    whole = np.load(files / "table.npy")
+    assert router.route(embeddings=whole[:60]).distance.max() < 0.5
+    assert router.route(embeddings=whole[60:]).distance.min() > 0.5
 
 
 def test_route_follows_the_embeddings(files, tmp_path):
@@ -272,7 +302,13 @@ def test_explain_names_the_neighbours(files, tmp_path):
     assert len(found["neighbours"]) == 5
     assert {n["dataset"] for n in found["neighbours"]} == {"law"}
     assert set(found["neighbours"][0]["scores"]) == set(MODELS)
-    result = call(*arguments[:2], "-", *arguments[3:], input="why?")
+    for text, expected in (("why?\n", "why?"), ("why?\r\n", "why?"), ("why\n?\n\n", "why\n?\n")):
+        piped = document(call(*arguments[:2], "-", *arguments[3:], "--json", input=text))
+        assert piped["prompt"] == expected
+    result = call(*arguments[:2], "-", *arguments[3:], input=b"why\xff?")
+    assert result.exit_code == 1
+    assert "standard input: found bytes that are not UTF-8" in result.stderr
+    result = call(*arguments)
     assert result.exit_code == 0, result.output
     for words in ("why?", "m-b", "law", found["neighbours"][0]["prompt"]):
         assert words in result.stdout
@@ -326,16 +362,91 @@ def test_encode_then_fit_then_route_without_naming_the_encoder_again(files, tmp_
     expected = Router.load(tmp_path / "R", encoder="minilm").route([f"new {i}" for i in range(5)])
     rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert [r["model"] for r in rows] == expected.names()
-    # a router refuses embeddings of another encoder
-    sidecar = json.loads((tmp_path / "t.npy.json").read_text())
-    sidecar["fingerprint"]["pooling"] = "cls"
-    (tmp_path / "t.npy.json").write_text(json.dumps(sidecar))
-    result = call(
-        *("choose", tmp_path / "R", files / "table.parquet"),
-        *("--embeddings", tmp_path / "t.npy"),
+
+
+def write_sidecar(path, **changes):
+    mark = Fingerprint("m", None, "0" * 64, "mean", 256, DIM, True, "float32")
+    described = {
+        "format": 1,
+        "shape": list(np.load(path).shape),
+        "fingerprint": dataclasses.replace(mark, **changes).to_dict(),
+    }
+    path.with_name(path.name + ".json").write_text(json.dumps(described))
+
+
+def test_embeddings_of_another_encoder_are_bad_input(files, tmp_path):
+    for name, rows in (("t", "table"), ("p", "p")):
+        np.save(tmp_path / f"{name}.npy", np.load(files / f"{rows}.npy"))
+        write_sidecar(tmp_path / f"{name}.npy")
+    np.save(tmp_path / "one.npy", np.load(files / "p.npy")[:1])
+    write_sidecar(tmp_path / "one.npy")
+    fitted = ["fit", files / "table.parquet", "--embeddings", tmp_path / "t.npy"]
+    assert call(*fitted, "-o", tmp_path / "R").exit_code == 0
+    for changes, code in (({"dtype": "float16"}, 0), ({"pooling": "cls"}, 1)):
+        for name in ("p", "one"):
+            write_sidecar(tmp_path / f"{name}.npy", **changes)
+        given = ["--embeddings", tmp_path / "p.npy"]
+        for arguments in (
+            ["choose", tmp_path / "R", files / "p.jsonl", *given],
+            ["route", tmp_path / "R", files / "p.jsonl", *given, "-o", tmp_path / "o.csv"],
+            ["explain", tmp_path / "R", "x", "--embeddings", tmp_path / "one.npy"],
+        ):
+            result = call(*arguments)
+            assert result.exit_code == code, result.output
+            assert ("pooling mean against cls" in result.stderr) == bool(code)
+
+
+def test_another_encoder_is_bad_input_and_the_cache_is_used_where_it_is_told(
+    files, tmp_path, cache_folder
+):
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package)
+    from tiny_encoder import write_bert
+
+    own, other = (str(write_bert(tmp_path / str(seed), seed=seed)) for seed in (0, 1))
+    (tmp_path / "p.txt").write_text("w1 w2\nw3\n")
+    fitted = ["fit", files / "table.parquet", "-o", tmp_path / "R", "--encoder", own]
+    assert call(*fitted, "--no-cache").exit_code == 0
+    routed = ["route", tmp_path / "R", tmp_path / "p.txt", "-o", tmp_path / "o.jsonl"]
+    encoded = ["encode", tmp_path / "p.txt", "-o", tmp_path / "p.npy", "--encoder", own]
+    chosen = ["choose", tmp_path / "R", tmp_path / "p.txt"]
+    for arguments in (routed, [*chosen, "--no-cache"], [*encoded, "--no-cache"]):
+        result = call(*arguments)
+        assert result.exit_code == 0, result.output
+    assert not cache_folder.exists()
+    here = tmp_path / "here"
+    for arguments in (chosen, encoded):
+        assert call(*arguments).exit_code == 0
+        assert [path.suffix for path in cache_folder.iterdir()] == [".sqlite3"]
+        (stored,) = cache_folder.iterdir()
+        stored.unlink()
+        assert call(*arguments, "--cache-dir", here).exit_code == 0
+        assert not list(cache_folder.iterdir())
+        assert len(list(here.iterdir())) == 1
+    for arguments in (routed, chosen, ["explain", tmp_path / "R", "w1"]):
+        result = call(*arguments, "--encoder", other)
+        assert result.exit_code == 1, result.output
+        assert "embedded by another encoder: weights " in result.stderr
+
+
+@pytest.mark.parametrize("command", ["choose", "route", "explain"])
+def test_threads_reach_the_router(files, tmp_path, monkeypatch, command):
+    np.save(tmp_path / "one.npy", np.load(files / "p.npy")[:1])
+    (tmp_path / "p.txt").write_text("x\n")
+    found = []
+    load = Router.load
+    monkeypatch.setattr(
+        Router,
+        "load",
+        lambda *a, **options: found.append(options["threads"]) or load(*a, **options),
     )
-    assert result.exit_code == 3
-    assert "pooling mean against cls" in result.stderr
+    result = call(
+        *(command, files / "R", "x" if command == "explain" else tmp_path / "p.txt"),
+        *("--embeddings", tmp_path / "one.npy", "--threads", 3),
+        *(["-o", tmp_path / "o.csv"] if command == "route" else []),
+    )
+    assert result.exit_code == 0, result.output
+    assert found == [3]
 
 
 # --- exit codes ----------------------------------------------------------------------------------
@@ -405,6 +516,29 @@ def wrong(files, tmp_path, name):
             *(1, "is not a router"),
             [*("fit", files / "table.parquet", *given[:2]), "-o", tmp_path / "plain"],
         ),
+        "not a router there, seen first": (
+            *(1, "is not a router"),
+            ["fit", files / "table.parquet", "-o", tmp_path / "plain", "--encoder", "./no-such"],
+        ),
+        "a file above it, seen first": (
+            *(1, "bad.jsonl"),
+            [
+                *("fit", files / "table.parquet", "-o", tmp_path / "bad.jsonl" / "R"),
+                *("--encoder", "./no-such"),
+            ],
+        ),
+        "no such fallback, seen first": (
+            *(1, "--fallback: found 'gpt-9', expected one of ['m-a', 'm-b', 'm-c']"),
+            [
+                *("fit", files / "table.parquet", "-o", tmp_path / "N", "--encoder", "./no-such"),
+                *("--fallback", "gpt-9"),
+            ],
+        ),
+        "no such dataset": (
+            1,
+            "physics",
+            ["fit", files / "table.parquet", *given, "--datasets", "law,physics"],
+        ),
         "sigma": (
             1,
             "sigma must be above 0",
@@ -454,6 +588,10 @@ def wrong(files, tmp_path, name):
         "no such model",
         "no such fallback",
         "not a router there",
+        "not a router there, seen first",
+        "a file above it, seen first",
+        "no such fallback, seen first",
+        "no such dataset",
         "sigma",
         "threshold",
         "two files for one table",
@@ -549,6 +687,34 @@ def test_help_names_every_command_and_the_exit_codes():
         text = call(command, "--help").stdout
         assert "Exit codes: 0 done; 1 the input is bad" in " ".join(text.split())
     assert call("--version").stdout == f"benchrouter {__version__}\n"
+
+
+def test_defaults_of_fit_are_those_of_the_library():
+    fit, encode = (
+        getattr(importlib.import_module(f"benchrouter.cli.{name}"), name)
+        for name in ("fit", "encode")
+    )
+    options = inspect.signature(fit).parameters
+    names = ("k", "kappa", "sigma", "eta", "threshold", "seed")
+    assert {n: options[n].default for n in names} == {n: getattr(Settings(), n) for n in names}
+    for command in (fit, encode):
+        (option,) = get_type_hints(command, include_extras=True)["encoder"].__metadata__
+        assert f"{DEFAULT_ENCODER} if not given" in option.help
+
+
+def test_json_has_plain_values_and_null_for_what_is_not_finite(capsys):
+    output.emit(
+        {
+            "a": np.array([[1.5, np.nan], [np.inf, 2.0]]),
+            "b": [np.float32(0.5), np.float32("nan"), np.int64(3), np.bool_(True)],
+            "c": {"d": (np.float64("-inf"), float("nan"), None, "x", 1)},
+        }
+    )
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "a": [[1.5, None], [None, 2.0]],
+        "b": [0.5, None, 3, True],
+        "c": {"d": [None, None, None, "x", 1]},
+    }
 
 
 def test_the_readme_shows_every_command():

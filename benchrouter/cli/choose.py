@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchrouter.cli import options, output
-from benchrouter.cli.encoding import encode_all, load_all_embeddings, load_router, read_all
+from benchrouter.cli.encoding import (
+    cache_folder,
+    encode_all,
+    load_all_embeddings,
+    load_router,
+    read_all,
+)
 
 if TYPE_CHECKING:
     from benchrouter.decisions import TaskDecision
@@ -28,7 +34,10 @@ def choose(
     score: Annotated[str, typer.Option(help="s1, s2 or s3.")] = "s3",
     embeddings: options.Embeddings = None,
     encoder: options.EncoderName = None,
+    cache: options.Cache = True,
+    cache_dir: options.CacheDir = None,
     device: options.Device = "cpu",
+    threads: options.Threads = 0,
     prompt_column: options.PromptColumn = "prompt",
     format: options.Format = None,
     on_error: options.OnError = "raise",
@@ -57,12 +66,19 @@ def choose(
                 f"{embeddings} has {len(given)} embeddings, the prompts are {n_records}"
             )
         given = given[rows]
-    router = load_router(directory, encoder=encoder, embeddings=embeddings, device=device)
-    if given is None:
-        given = encode_all(router.encoder, texts)
+    router = load_router(
+        directory,
+        encoder=encoder,
+        embeddings=embeddings,
+        device=device,
+        threads=threads,
+        cache_dir=cache_folder(cache, cache_dir),
+    )
     known = None
     if labels is not None:
         known = read_labels(labels, router.models, texts, prompt_column=prompt_column)
+    if given is None:
+        given = encode_all(router.encoder, texts)
     decision = router.choose(texts, known, embeddings=given, score=chosen_score)
     if as_json:
         output.emit({**decision.to_dict(), "skipped": skipped})

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from benchrouter.cli import options, output
-from benchrouter.cli.encoding import DEFAULT_ENCODER, WINDOW, load_encoder
+from benchrouter.cli.encoding import WINDOW, cache_folder, load_encoder
 
 
 def encode(
@@ -20,8 +20,14 @@ def encode(
         typer.Option("--output", "-o", metavar="FILE.npy", help="float32 rows, one a record."),
     ],
     encoder: Annotated[
-        str, typer.Option(help="Encoder: minilm, a local folder, or a hub name.")
-    ] = DEFAULT_ENCODER,
+        str | None,
+        typer.Option(
+            help="minilm, a local folder, or a hub name; sentence-transformers/all-mpnet-base-v2 "
+            "if not given."
+        ),
+    ] = None,
+    cache: options.Cache = True,
+    cache_dir: options.CacheDir = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     prompt_column: options.PromptColumn = "prompt",
@@ -42,7 +48,9 @@ def encode(
     from benchrouter.prompts import read_prompts
 
     batches = read_prompts(prompts, prompt_column=prompt_column, format=format)
-    loaded = load_encoder(encoder, device=device, dtype=dtype)
+    loaded = load_encoder(
+        encoder, device=device, dtype=dtype, cache_dir=cache_folder(cache, cache_dir)
+    )
 
     def texts() -> Iterator[str]:
         for batch in batches:

@@ -16,42 +16,69 @@ if TYPE_CHECKING:
     from benchrouter.prompts import PromptBatch
     from benchrouter.router import Router
 
-DEFAULT_ENCODER = "sentence-transformers/all-mpnet-base-v2"  # as benchrouter.encoder has it
-
 WINDOW = 1024  # prompts between two signs of progress: some seconds on a CPU
 
 
 def load_encoder(
-    name: str, *, device: str = "cpu", dtype: str = "float32", cache_dir: Path | None = None
+    name: str | None, *, device: str = "cpu", dtype: str = "float32", cache_dir: Path | None = None
 ) -> Encoder:
-    """Load an encoder; `EncoderUnavailable` if it cannot run here."""
+    """Load an encoder (None: the default one); `EncoderUnavailable` if it cannot run here."""
     with encoder_needed():
-        from benchrouter.encoder import Encoder
+        from benchrouter.encoder import DEFAULT_ENCODER, Encoder
 
-        return Encoder.load(name, device=device, dtype=dtype, cache_dir=cache_dir)
+        return Encoder.load(
+            DEFAULT_ENCODER if name is None else name,
+            device=device,
+            dtype=dtype,
+            cache_dir=cache_dir,
+        )
 
 
 def load_router(
-    directory: Path, *, encoder: str | None, embeddings: Path | None, device: str
+    directory: Path,
+    *,
+    encoder: str | None,
+    embeddings: Path | None,
+    device: str,
+    threads: int,
+    cache_dir: Path | None = None,
 ) -> Router:
-    """Load a router with its encoder, or check embeddings of a file against that encoder."""
+    """Load a router with its encoder, or check embeddings of a file against that encoder.
+
+    Raises
+    ------
+    EncoderUnavailable
+        If the encoder cannot run here, or none is known.
+    ValueError
+        If the encoder, or that of the embeddings, is not the router's own.
+    """
+    from benchrouter.artifact import read_description
     from benchrouter.router import Router
 
-    router = Router.load(directory, encoder=encoder, device=device)
     if embeddings is not None:
+        router = Router.load(directory, threads=threads)
         fingerprint = fingerprint_beside(embeddings)
         if fingerprint is not None:
-            with encoder_needed():
-                router.check_encoder(fingerprint)
+            router.check_encoder(fingerprint)
         return router
-    if encoder is None and router.describe()["encoder"] is None:
+    recorded = read_description(directory)["encoder"]
+    if encoder is None and recorded is None:
         raise EncoderUnavailable(
             f"{directory} was fitted on given embeddings and records no encoder: give "
             "--embeddings, or --encoder"
         )
-    with encoder_needed():
-        _ = router.encoder
-    return router
+    name = recorded["name"] if encoder is None else encoder
+    loaded = load_encoder(name, device=device, cache_dir=cache_dir)
+    return Router.load(directory, encoder=loaded, threads=threads)
+
+
+def cache_folder(wanted: bool, given: Path | None) -> Path | None:
+    """Folder of the options --cache and --cache-dir; None = no cache."""
+    from benchrouter.encoder import default_cache_dir
+
+    if not wanted:
+        return None
+    return default_cache_dir() if given is None else given
 
 
 def encode_all(encoder: Encoder, prompts: Sequence[str]) -> NDArray[np.float32]:

@@ -21,11 +21,12 @@ def explain(
     embeddings: options.Embeddings = None,
     encoder: options.EncoderName = None,
     device: options.Device = "cpu",
+    threads: options.Threads = 0,
     as_json: options.Json = False,
 ) -> None:
     """Show the decision on one prompt and the benchmark records that voted."""
     chosen_rule = options.check_rule(rule)
-    text = sys.stdin.buffer.read().decode() if prompt == "-" else prompt
+    text = _of_stdin() if prompt == "-" else prompt
     if not text.strip():
         raise ValueError("found an empty prompt, expected text")
     given = None
@@ -33,12 +34,24 @@ def explain(
         given, _ = load_all_embeddings([embeddings])
         if len(given) != 1:
             raise ValueError(f"{embeddings} has {len(given)} embeddings, expected 1")
-    router = load_router(directory, encoder=encoder, embeddings=embeddings, device=device)
+    router = load_router(
+        directory, encoder=encoder, embeddings=embeddings, device=device, threads=threads
+    )
     found = router.explain(text, embedding=None if given is None else given[0], rule=chosen_rule)
     if as_json:
         output.emit(found.to_dict())
     else:
         show_explanation(found)
+
+
+def _of_stdin() -> str:
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise ValueError(
+            f"standard input: found bytes that are not UTF-8 ({e.reason}), expected a prompt"
+        ) from e
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def show_explanation(found: Explanation) -> None:

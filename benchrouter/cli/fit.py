@@ -9,7 +9,7 @@ import typer
 
 from benchrouter.cli import options, output
 from benchrouter.cli.encoding import (
-    DEFAULT_ENCODER,
+    cache_folder,
     encode_all,
     load_all_embeddings,
     load_encoder,
@@ -42,16 +42,12 @@ def fit(
     encoder: Annotated[
         str | None,
         typer.Option(
-            help=f"minilm, a local folder, or a hub name; {DEFAULT_ENCODER} if not given. With "
-            "--embeddings it is only recorded."
+            help="minilm, a local folder, or a hub name; sentence-transformers/all-mpnet-base-v2 "
+            "if not given. With --embeddings it is only recorded."
         ),
     ] = None,
-    cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Keep embeddings on disk for the next time.")
-    ] = True,
-    cache_dir: Annotated[
-        Path | None, typer.Option(envvar="BENCHROUTER_CACHE", help="Where they are kept.")
-    ] = None,
+    cache: options.Cache = True,
+    cache_dir: options.CacheDir = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     k: Annotated[int, typer.Option(min=1, help="Neighbours that vote.")] = 5,
@@ -68,6 +64,9 @@ def fit(
     ] = None,
     models: Annotated[
         list[str] | None, typer.Option(metavar="A,B", help="Only these models.")
+    ] = None,
+    datasets: Annotated[
+        list[str] | None, typer.Option(metavar="A,B", help="Only these datasets.")
     ] = None,
     max_params: Annotated[
         float | None, typer.Option(help="Only models of at most so many billion parameters.")
@@ -114,6 +113,7 @@ def fit(
             f"found {len(embeddings)} files for {len(tables)} tables, expected one each",
             param_hint="--embeddings",
         )
+    from benchrouter.artifact import check_target
     from benchrouter.fit import Settings
     from benchrouter.fit import fit as fit_table
     from benchrouter.holdout import LABEL_SHARES
@@ -129,6 +129,7 @@ def fit(
         seed=seed,
         label_shares=LABEL_SHARES if shares is None else shares,
     )
+    check_target(directory)
     stages = output.Stages()
     with stages("read"):
         table = BenchmarkTable.read(
@@ -138,6 +139,7 @@ def fit(
             dataset_column=dataset_column,
             prompt_column=prompt_column,
             models=options.listed(models),
+            datasets=options.listed(datasets),
             max_params=max_params,
             min_records=min_records,
             complete=complete,
@@ -145,6 +147,8 @@ def fit(
             on_error=on_error,
         )
     _say_read(table)
+    if fallback is not None and fallback not in table.models:
+        raise ValueError(f"--fallback: found {fallback!r}, expected one of {list(table.models)}")
     fingerprint: Fingerprint | None
     if embeddings:
         with stages("embeddings"):
@@ -152,10 +156,10 @@ def fit(
     else:
         with stages("load encoder"):
             loaded = load_encoder(
-                encoder or DEFAULT_ENCODER,
+                encoder,
                 device=device,
                 dtype=dtype,
-                cache_dir=_cache_dir(cache_dir) if cache else None,
+                cache_dir=cache_folder(cache, cache_dir),
             )
             fingerprint = loaded.fingerprint
         with stages("encode"):
@@ -205,12 +209,6 @@ def _given(
             f"{named.dim}"
         )
     return rows, named
-
-
-def _cache_dir(given: Path | None) -> Path:
-    from benchrouter.encoder import default_cache_dir
-
-    return default_cache_dir() if given is None else given
 
 
 def _say_read(table: BenchmarkTable) -> None:

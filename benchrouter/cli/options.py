@@ -39,9 +39,22 @@ EncoderName = Annotated[
     str | None,
     typer.Option(help="Encoder: minilm, a local folder, or a hub name."),
 ]
+Cache = Annotated[
+    bool, typer.Option("--cache/--no-cache", help="Keep embeddings on disk for the next time.")
+]
+CacheDir = Annotated[
+    Path | None, typer.Option(envvar="BENCHROUTER_CACHE", help="Where they are kept.")
+]
 Device = Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda, cuda:1 …")]
 Dtype = Annotated[str, typer.Option(help="Arithmetic of the encoder: float32, bfloat16, float16.")]
-Threads = Annotated[int, typer.Option(min=0, help="Threads for search and votes; 0 = all.")]
+Threads = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Threads of ranking and voting, 0 = all (BLAS, faiss and torch have their own: "
+        "OMP_NUM_THREADS).",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of whatever is drawn.")]
 
 

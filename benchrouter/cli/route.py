@@ -34,6 +34,7 @@ def route(
     embeddings: options.Embeddings = None,
     encoder: options.EncoderName = None,
     device: options.Device = "cpu",
+    threads: options.Threads = 0,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -57,7 +58,8 @@ def route(
     """Route every prompt to a model.
 
     The output holds the fields of the input, the prompt, and model, score, margin, distance,
-    fallback. It appears under its name only when it is complete.
+    fallback. It appears under its name only when it is complete. Embeddings are not kept: encode
+    prompts that are routed again with `benchrouter encode`.
     """
     chosen_rule = options.check_rule(rule)
     options.check_format(format)
@@ -75,7 +77,9 @@ def route(
         on_error=on_error,
         format=format,
     )
-    router = load_router(directory, encoder=encoder, embeddings=embeddings, device=device)
+    router = load_router(
+        directory, encoder=encoder, embeddings=embeddings, device=device, threads=threads
+    )
     pairs: Iterator[tuple[PromptBatch, Any]]
     if embeddings is None:
         pairs = ((batch, None) for batch in batches)
