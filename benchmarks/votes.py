@@ -68,8 +68,9 @@ def headline(
     ):
         chunk = best_chunk(lambda some, c, m=method: m(scores, some, theirs, c), ids)
         numpys[f"{name}, chunk {chunk}"] = lambda m=method, c=chunk: m(scores, ids, theirs, c)
-    source = np.zeros((ids.nbytes + ours.nbytes) // 2, np.uint8)
-    target = np.ones_like(source)
+    # Written before it is read: memory that never was is one page of zeros, in the cache.
+    source = np.ones((ids.nbytes + ours.nbytes) // 2, np.uint8)
+    target = np.zeros_like(source)
     contenders = {
         **numpys,
         **{
