@@ -525,7 +525,7 @@ complete, thresholds, on_error
         dict
             n_records, n_models, n_datasets, n_source_rows, n_skipped, skipped, missing (share of
             scores in [0, 1]), has_cost_usd, has_log_likelihood; ``models``: name, n_scores,
-            mean_score, params_b, price_usd_in, price_usd_out (per million tokens); ``datasets``:
+            mean_score, params_b, usd_per_million_tokens ([in, out]); ``datasets``:
             name, n_records, metric, threshold. Unknown is None.
         """
         present = ~np.isnan(self.scores)
@@ -548,8 +548,7 @@ complete, thresholds, on_error
                     "n_scores": int(n_scores[i]),
                     "mean_score": float(totals[i] / n_scores[i]) if n_scores[i] else None,
                     "params_b": _known(self.params_b[i]),
-                    "price_usd_in": _known(self.prices[i, 0]),
-                    "price_usd_out": _known(self.prices[i, 1]),
+                    "usd_per_million_tokens": [_known(price) for price in self.prices[i]],
                 }
                 for i, name in enumerate(self.models)
             ],

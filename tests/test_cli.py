@@ -394,6 +394,9 @@ def test_embeddings_of_another_encoder_are_bad_input(files, tmp_path):
             result = call(*arguments)
             assert result.exit_code == code, result.output
             assert ("pooling mean against cls" in result.stderr) == bool(code)
+            named = call(*arguments, "--encoder", "minilm")
+            assert named.exit_code == 2
+            assert "no encoder is needed" in named.stderr
 
 
 def test_another_encoder_is_bad_input_and_the_cache_is_used_where_it_is_told(

@@ -233,8 +233,7 @@ def test_describe_is_json_with_none_for_unknown():
         "n_scores": 3,
         "mean_score": 1.0,
         "params_b": None,
-        "price_usd_in": None,
-        "price_usd_out": None,
+        "usd_per_million_tokens": [None, None],
     }
     assert found["datasets"] == [
         {"name": "d0", "n_records": 3, "metric": "exact match", "threshold": 0.5},

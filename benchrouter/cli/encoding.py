@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from benchrouter.cli.output import EncoderUnavailable, Progress, encoder_needed
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ def load_router(
     from benchrouter.artifact import read_description
     from benchrouter.router import Router
 
+    if embeddings is not None and encoder is not None:
+        raise typer.BadParameter("the prompts have --embeddings: no encoder is needed")
     if embeddings is not None:
         router = Router.load(directory, threads=threads)
         fingerprint = fingerprint_beside(embeddings)
