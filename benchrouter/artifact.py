@@ -42,7 +42,7 @@ def save(fit: Fit, directory: str | Path) -> None:
     ----------
     fit : Fit
     directory : path
-        Created, or replaced if it holds a router.
+        Created, or replaced if it is empty or holds a router.
 
     Raises
     ------
@@ -95,7 +95,9 @@ def check_target(directory: str | Path) -> Path:
         If the parent cannot be made or written.
     """
     target = Path(directory).resolve()
-    if target.exists():
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{directory} exists and is a file, expected a directory")
+    if target.is_dir() and any(target.iterdir()):
         if not (target / DESCRIPTION).is_file():
             raise ValueError(f"{directory} exists and is not a router: it has no {DESCRIPTION}")
         foreign = sorted({path.name for path in target.iterdir()} - FILES)

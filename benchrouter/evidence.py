@@ -136,7 +136,7 @@ def model_costs_usd(table: BenchmarkTable) -> Array:
 
 
 def predict(
-    neighbours: Neighbours, evidence: Evidence, excluded: tuple[int, ...]
+    neighbours: Neighbours, evidence: Evidence, prior: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """g: the neighbours' mean correctness per prompt and model (eq. 11).
 
@@ -145,21 +145,36 @@ def predict(
     neighbours : Neighbours
         Arrays of shape (n, depth).
     evidence : Evidence
-    excluded : tuple of int
-        Datasets that the stand-in of a prompt without any vote, the model's standing, must not
-        know.
+    prior : float32 array, shape (n_models,)
+        Vote of a prompt without evidence, as :func:`prior_without` gives it.
 
     Returns
     -------
     float32 array, shape (n, n_models)
     """
-    kept = np.setdiff1d(np.arange(evidence.n_datasets), excluded)
     return votes(
         np.ascontiguousarray(neighbours.ids[:, : evidence.k]),
         evidence.outcomes,
-        prior=prior_of(evidence.means[kept]),
+        prior=prior,
         threads=evidence.threads,
     ).votes
+
+
+def prior_without(evidence: Evidence, *excluded: int) -> NDArray[np.float32]:
+    """:func:`prior_of` the datasets that are not excluded.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    *excluded : int
+        Datasets that the prior must not know.
+
+    Returns
+    -------
+    float32 array, shape (n_models,)
+    """
+    kept = np.setdiff1d(np.arange(evidence.n_datasets), excluded)
+    return prior_of(evidence.means[kept])
 
 
 def prior_of(means: Array) -> NDArray[np.float32]:

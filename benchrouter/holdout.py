@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import scores
-from benchrouter.evidence import Evidence, accuracy_of_verdicts, predict
+from benchrouter.evidence import Evidence, accuracy_of_verdicts, predict, prior_without
 from benchrouter.index import Neighbours, merge, nearest
 
 LABEL_SHARES = tuple(round(0.02 * i, 2) for i in range(15))  # arXiv 2309.15789, sec. 5
@@ -201,13 +201,14 @@ def pairs_of(
         len(label_shares)·draws of them.
     """
     base = without(held_out, evidence)
+    prior = prior_without(evidence, held_out.code)
     rows = held_out.rows
     embeddings = np.ascontiguousarray(evidence.index.embeddings[rows])
     pairs: list[tuple[float, Array]] = []
     for i, share in enumerate(label_shares):
         n_moved = min(math.floor(share * len(rows) + 1e-9), MOST_LABELS)
         if n_moved == 0:
-            pairs += [_pair(base, rows, held_out.code, evidence)] * draws
+            pairs += [_pair(base, rows, prior, evidence)] * draws
             continue
         rng = np.random.default_rng([seed, held_out.code, i])
         moved = np.array([rng.choice(len(rows), n_moved, replace=False) for _ in range(draws)])
@@ -220,7 +221,7 @@ def pairs_of(
             labelled = Neighbours(np.broadcast_to(rows[chosen], shape), similarities[rest, columns])
             others = Neighbours(base.ids[rest], base.similarities[rest])
             pool = with_labels(others, labelled, evidence)
-            pairs.append(_pair(pool, rows[rest], held_out.code, evidence))
+            pairs.append(_pair(pool, rows[rest], prior, evidence))
     u = [pair[0] for pair in pairs]
     p = [pair[1] for pair in pairs]
     return Pairs(
@@ -232,10 +233,10 @@ def pairs_of(
 
 
 def _pair(
-    neighbours: Neighbours, rows: NDArray[np.int64], code: int, evidence: Evidence
+    neighbours: Neighbours, rows: NDArray[np.int64], prior: NDArray[np.float32], evidence: Evidence
 ) -> tuple[float, Array]:
     u = scores.task_distance(neighbours.similarities[:, : evidence.kappa])
-    g = predict(neighbours, evidence, (code,))
+    g = predict(neighbours, evidence, prior)
     return u, accuracy_of_verdicts(g, evidence.correctness[rows], evidence.threshold)
 
 

@@ -59,8 +59,8 @@ def choose_for_task(
         raise ValueError(f"score must be 's1', 's2' or 's3', got {score!r}")
     if fit.correct is None:
         raise ValueError(
-            "a task needs correctness, and this benchmark has datasets without a threshold: "
-            "give thresholds when fitting, or route prompts one by one"
+            "a task needs correctness, and datasets of this benchmark have no threshold: "
+            "give thresholds when fitting (--correct-above), or route prompts one by one"
         )
     if len(embeddings) == 0:
         raise ValueError("a task needs at least one prompt, found none")

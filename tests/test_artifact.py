@@ -158,6 +158,17 @@ def test_a_directory_that_is_no_router_is_never_replaced(tmp_path):
     assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
 
 
+def test_an_empty_directory_is_filled_and_a_file_left_alone(tmp_path):
+    (tmp_path / "empty").mkdir()
+    router = fitted()
+    router.save(tmp_path / "empty")
+    same(router, Router.load(tmp_path / "empty"))
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(ValueError, match="exists and is a file, expected a directory"):
+        router.save(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "text"
+
+
 def test_replacing_a_router_leaves_the_loaded_one_valid(tmp_path):
     first = fitted()
     first.save(tmp_path / "router")

@@ -353,7 +353,7 @@ def test_a_metric_without_threshold_offers_raw_scores_only():
     router = Router.fit(table, embeddings=rows, k=1, kappa=1)
     assert router.route(embeddings=rows, rule="raw").names() == ["model 1", "model 0", "model 0"]
     assert router.route(embeddings=rows).score[1] == pytest.approx((-1.0 - 2.25) / 2)
-    with pytest.raises(ValueError, match="datasets without a threshold"):
+    with pytest.raises(ValueError, match="have no threshold: give thresholds"):
         router.choose(embeddings=rows)
     with pytest.raises(ValueError, match="the rule 's3' needs p̂"):
         router.route(embeddings=rows, rule="s3")

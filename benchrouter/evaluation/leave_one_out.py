@@ -16,6 +16,7 @@ from benchrouter.evidence import (
     evidence_of,
     model_costs_usd,
     predict,
+    prior_without,
     verdicts,
 )
 from benchrouter.holdout import HeldOut, Progress, hold_out, without
@@ -220,7 +221,7 @@ def _predict_task(
     """Distance u, votes g and accuracy p of a held-out dataset, without one dataset more."""
     neighbours = without(task, evidence, also)
     excluded = (task.code,) if also is None else (task.code, also)
-    g = predict(neighbours, evidence, excluded)
+    g = predict(neighbours, evidence, prior_without(evidence, *excluded))
     p = accuracy_of_verdicts(g, evidence.correctness[task.rows], evidence.threshold)
     return scores.task_distance(neighbours.similarities[:, : evidence.kappa]), g, p
 
