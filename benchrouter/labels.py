@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.csv_records import CsvError
 from benchrouter.prompts import csv_reader, lines_of
 
 OTHER_COLUMNS = ("id", "sample_id", "dataset")  # beside the prompt; may stand there, are not read
@@ -96,7 +96,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
                 cells = next(reader)
             except StopIteration:
                 return header, rows
-            except csv.Error as e:
+            except CsvError as e:
                 raise ValueError(
                     f"{where}: found no CSV record ({e}), expected {len(header)} cells"
                 ) from e
@@ -113,7 +113,10 @@ def _read_jsonl(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         for number, line in enumerate(lines_of(stream, str(path)), start=1):
             where = f"{path}, line {number}"
             try:
-                row = json.loads(line, object_pairs_hook=_object)
+                # as text: from bytes, json guesses the encoding of every line anew
+                row = json.loads(line.decode(), object_pairs_hook=_object)
+            except UnicodeDecodeError as e:
+                raise ValueError(f"{where}: found text that is not UTF-8 ({e.reason})") from e
             except (ValueError, RecursionError) as e:
                 raise ValueError(f"{where}: found text that is no JSON object ({e})") from e
             if not isinstance(row, dict):

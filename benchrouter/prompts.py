@@ -5,7 +5,6 @@ Every reader holds one batch in memory, so that memory does not grow with the nu
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import sys
@@ -19,13 +18,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import _csv
+from benchrouter.csv_records import CsvError, CsvRecords
 
+if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMATS = ("txt", "jsonl", "parquet", "csv")
-CSV_FIELD_LIMIT = 2**31 - 1  # the csv module's own limit, 128 KiB, is shorter than a long prompt
 BOM = b"\xef\xbb\xbf"
 
 
@@ -69,7 +67,8 @@ def read_prompts(
 
     Text holds one prompt a line; lines end at ``\n`` (or ``\r\n``) and nowhere else. JSONL holds
     one object a line. CSV has a header, and a value of it stays the string it is. ``.txt``,
-    ``.jsonl`` and ``.csv`` may be compressed (``.gz``). An empty prompt is a bad record.
+    ``.jsonl`` and ``.csv`` may be compressed (``.gz``). An empty prompt is a bad record, and so is
+    an empty line, except for one at the very end of the file.
 
     Parameters
     ----------
@@ -137,7 +136,7 @@ def _row_batches(
         if format is None:
             first = stream.peek(4)  # type: ignore[attr-defined]
             format = "jsonl" if first.removeprefix(BOM).startswith(b"{") else "txt"
-        lines = lines_of(stream, name)
+        lines = _without_empty_end(lines_of(stream, name))
         if format == "txt":
             records = _txt_records(lines, name)
         elif format == "jsonl":
@@ -166,6 +165,17 @@ def lines_of(stream: BinaryIO, name: str) -> Iterator[bytes]:
             yield line.removeprefix(BOM) if number == 0 else line
     except (EOFError, zlib.error, gzip.BadGzipFile) as e:
         raise ValueError(f"{name}: not a whole gzip file: {e}") from e
+
+
+def _without_empty_end(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Leave out one empty line behind the last record: many editors add it."""
+    held: bytes | None = None
+    for number, line in enumerate(lines):
+        if held is not None:
+            yield held
+        held = line if number > 0 and line in (b"\n", b"\r\n") else None
+        if held is None:
+            yield line
 
 
 def _batches(
@@ -213,7 +223,7 @@ def _txt_records(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, dict[
         try:
             prompt = line.removesuffix(b"\n").removesuffix(b"\r").decode()
         except UnicodeDecodeError as e:
-            yield f"{where}: found bytes that are not UTF-8 ({e.reason}), expected a prompt"
+            yield f"{where}: found text that is not UTF-8 ({e.reason}), expected a prompt"
             continue
         wrong = _wrong_prompt(prompt, where)
         yield wrong or (prompt, {})
@@ -225,7 +235,11 @@ def _jsonl_records(
     for number, line in enumerate(lines, start=1):
         where = f"{name}, line {number}"
         try:
-            record = json.loads(line, parse_constant=_not_json)
+            # as text: from bytes, json guesses the encoding of every line anew
+            record = json.loads(line.decode(), parse_constant=_not_json)
+        except UnicodeDecodeError as e:
+            yield f"{where}: found text that is not UTF-8 ({e.reason}), expected a JSON object"
+            continue
         except (ValueError, RecursionError) as e:
             found = "an empty line" if not line.strip() else f"text that is not JSON ({e})"
             yield f"{where}: found {found}, expected one JSON object a line"
@@ -268,7 +282,7 @@ def _csv_records(
             cells = next(reader)
         except StopIteration:
             return
-        except csv.Error as e:
+        except CsvError as e:
             yield f"{where}: found no CSV record ({e}), expected {len(header)} cells"
             continue
         if len(cells) != len(header):
@@ -280,7 +294,7 @@ def _csv_records(
         yield wrong or (prompt, record)
 
 
-def csv_reader(lines: Iterable[bytes], name: str) -> tuple[_csv.Reader, list[str]]:
+def csv_reader(lines: Iterable[bytes], name: str) -> tuple[CsvRecords, list[str]]:
     """Start reading CSV.
 
     Parameters
@@ -292,8 +306,8 @@ def csv_reader(lines: Iterable[bytes], name: str) -> tuple[_csv.Reader, list[str
 
     Returns
     -------
-    reader : csv.reader
-        Stands behind the header; raises `csv.Error` for a record that is not CSV.
+    reader : CsvRecords
+        Stands behind the header; raises `CsvError` for a record that is not CSV.
     header : list of str
         Names of the columns, all different.
 
@@ -303,13 +317,12 @@ def csv_reader(lines: Iterable[bytes], name: str) -> tuple[_csv.Reader, list[str
         For an empty file, a header that is not CSV or names a column twice, and, while records
         are read, for bytes that are not UTF-8.
     """
-    csv.field_size_limit(CSV_FIELD_LIMIT)
-    reader = csv.reader(_decoded(lines, name), strict=True)
+    reader = CsvRecords(_decoded(lines, name))
     try:
         header = next(reader)
     except StopIteration:
         raise ValueError(f"{name}: found an empty file, expected a header line") from None
-    except csv.Error as e:
+    except CsvError as e:
         raise ValueError(f"{name}, line 1: found no CSV header ({e})") from e
     if len(set(header)) < len(header):
         raise ValueError(f"{name}, line 1: found a column name twice in {header}")
@@ -322,7 +335,7 @@ def _decoded(lines: Iterable[bytes], name: str) -> Iterator[str]:
             yield line.decode()
         except UnicodeDecodeError as e:
             raise ValueError(
-                f"{name}, line {number}: found bytes that are not UTF-8 ({e.reason})"
+                f"{name}, line {number}: found text that is not UTF-8 ({e.reason})"
             ) from e
 
 

@@ -121,7 +121,10 @@ def test_stdin_goes_by_its_first_byte(monkeypatch, stdin, expected):
 
 BAD = [
     ("p.jsonl", '{"prompt": "a"}\n{"prompt"\n', "line 2: found text that is not JSON"),
-    ("p.jsonl", '{"prompt": "a"}\n\n', "line 2: found an empty line"),
+    ("p.jsonl", '{"prompt": "a"}\n\n\n', "line 2: found an empty line"),
+    ("p.jsonl", b'{"prompt": "a"}\n{\x00"\x00\n', "line 2: found text that is not JSON"),
+    ("p.txt", "a\n\n\n", "line 2: found an empty prompt"),
+    ("p.csv", "prompt,x\na,1\n\n\n", "line 3: found 0 cells, expected 2"),
     ("p.jsonl", '{"prompt": "a"}\n[1]\n', "line 2: found a JSON list, expected an object"),
     ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', "line 2: found no field 'prompt'"),
     ("p.jsonl", '{"prompt": "a"}\n{"prompt": null}\n', "line 2: found null, expected text"),
@@ -129,13 +132,44 @@ BAD = [
     ("p.jsonl", '{"prompt": "a"}\n{"prompt": " "}\n', "line 2: found an empty prompt"),
     ("p.jsonl", '{"prompt": "a"}\n{"prompt": "b", "x": NaN}\n', "line 2: .*NaN is no JSON number"),
     ("p.jsonl", '{"prompt": "a"}\n{"prompt": "\\ud800"}\n', "line 2: found half a surrogate"),
-    ("p.jsonl", b'{"prompt": "a"}\n{"prompt": "\xff"}\n', "line 2: found text that is not JSON"),
-    ("p.txt", b"a\n\xff\n", "line 2: found bytes that are not UTF-8"),
+    ("p.jsonl", b'{"prompt": "a"}\n{"prompt": "\xff"}\n', "line 2: found text that is not UTF-8"),
+    ("p.txt", b"a\n\xff\n", "line 2: found text that is not UTF-8"),
     ("p.txt", "a\n\nb\n", "line 2: found an empty prompt"),
     ("p.csv", "prompt,x\na,1\nb\n", "line 3: found 1 cells, expected 2"),
     ("p.csv", 'prompt,x\n"a\nb",1\n,2\n', "line 4: found an empty prompt"),
     ("p.csv", 'prompt,x\na,1\n"b"c,2\n', "line 3: found no CSV record"),
 ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.txt", "a\nb\n"),
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": "b"}\n'),
+        ("p.csv", "prompt\na\nb\n"),
+    ],
+)
+def test_one_empty_line_at_the_end_is_no_record(tmp_path, name, content, end):
+    whole = write(tmp_path / name, content.replace("\n", end) + end)
+    assert all_prompts(whole) == ["a", "b"]
+    assert sum(batch.n_source_rows for batch in read_prompts(whole)) == 2
+
+
+def test_an_empty_line_alone_is_a_bad_record(tmp_path):
+    with pytest.raises(ValueError, match="line 1: found an empty prompt"):
+        all_prompts(write(tmp_path / "p.txt", "\n"))
+
+
+@pytest.mark.parametrize("length", [100_000, 1_000_000])
+def test_a_long_csv_prompt_leaves_the_limit_of_the_csv_module_alone(tmp_path, length):
+    before = csv.field_size_limit()
+    line = "x" * 99
+    prompts = [f"{line}\n" * (length // 100), "y" * length, 'say ""'.replace('""', '"')]
+    with open(tmp_path / "p.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["prompt"], *([p] for p in prompts)])
+    assert all_prompts(tmp_path / "p.csv") == prompts
+    assert csv.field_size_limit() == before == 131_072
 
 
 @pytest.mark.parametrize(("name", "content", "words"), BAD)
@@ -181,7 +215,7 @@ def test_skipping_in_parquet_keeps_the_positions(tmp_path):
         ("p.csv", "", {}, "found an empty file, expected a header line"),
         ("p.csv", "text\nx\n", {}, r"found columns \['text'\], expected 'prompt'"),
         ("p.csv", "prompt,prompt\nx,y\n", {}, "found a column name twice"),
-        ("p.csv", b"prompt\n\xff\n", {}, "line 2: found bytes that are not UTF-8"),
+        ("p.csv", b"prompt\n\xff\n", {}, "line 2: found text that is not UTF-8"),
         ("p.txt", "x\n", {"batch": 0}, "batch is 0, expected at least 1"),
         ("p.txt", "x\n", {"on_error": "ignore"}, "expected 'raise' or 'skip'"),
         ("p.txt", "x\n", {"format": "xml"}, "expected one of txt, jsonl, parquet, csv"),
