@@ -462,6 +462,7 @@ void look_up_block(const Ballots& ballots, const Outcomes& outcomes, int64_t beg
         for (int64_t word = 0; word < words; ++word) {
             const uint64_t* bits = outcomes.bits + word;
             __m512i sums = _mm512_setzero_si512();
+#pragma GCC unroll 2
             for (int64_t j = 0; j < k; ++j) {
                 sums = _mm512_mask_add_epi8(sums, _cvtu64_mask64(bits[ids[j] * words]), sums, one);
             }
@@ -494,7 +495,7 @@ Fault tally_block(const Ballots& ballots, const Outcomes& outcomes, const Prior&
     return {};
 }
 
-// Asks for the neighbours of the blocks to come while this one is computed.
+// Asks for the neighbours of the block to come while this one is computed.
 inline void prefetch_ids(const Ballots& ballots, int64_t begin, int64_t end) {
     const char* to = reinterpret_cast<const char*>(ballots.ids + end * ballots.columns);
     const char* from = reinterpret_cast<const char*>(ballots.ids + begin * ballots.columns);
@@ -518,8 +519,7 @@ Fault votes(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior
 #endif
     for (int64_t from = begin; from < end; from += step) {
         const int64_t to = end - from < step ? end : from + step;
-        prefetch_ids(ballots, to + step < end ? to + step : end,
-                     to + 2 * step < end ? to + 2 * step : end);
+        prefetch_ids(ballots, to, to + step < end ? to + step : end);
         const Checked ids = check_ids(ballots, outcomes.records, ballots.k, from, to);
         if (ids.fault.kind != FaultKind::none) return ids.fault;
         Fault fault = check_weights(ballots, from, to);
