@@ -465,6 +465,7 @@ def wrong(files, tmp_path, name):
     np.save(tmp_path / "three.npy", np.load(rows)[:3])
     np.save(tmp_path / "long.npy", 2 * np.load(rows))
     (tmp_path / "plain").mkdir(exist_ok=True)
+    (tmp_path / "plain" / "notes.txt").write_text("kept")
     given = ["--embeddings", files / "table.npy", "-o", tmp_path / "N"]
     return {
         "no prompts": (1, "no.jsonl: No such file", ["route", router, "no.jsonl", *routed]),
@@ -648,6 +649,34 @@ def test_a_closed_pipe_is_no_traceback(files, tmp_path):
     assert errors == b""
 
 
+@pytest.mark.parametrize("command", ["inspect", "choose", "explain", "fit"])
+def test_a_reader_that_left_before_the_tables_is_no_traceback(files, tmp_path, command):
+    np.save(tmp_path / "one.npy", np.load(files / "p.npy")[:1])
+    arguments = {
+        "inspect": [files / "R"],
+        "choose": [files / "R", files / "p.jsonl", "--embeddings", files / "p.npy"],
+        "explain": [files / "R", "x", "--embeddings", tmp_path / "one.npy"],
+        "fit": [
+            *(files / "table.parquet", "--embeddings", files / "table.npy"),
+            *("-o", tmp_path / "R"),
+        ],
+    }[command]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as stdout:
+        result = subprocess.run(
+            [sys.executable, "-m", "benchrouter", command, *map(str, arguments)],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            timeout=120,
+        )
+    assert result.returncode == 141, result.stderr
+    assert b"Error" not in result.stderr
+    if command == "fit":
+        assert (tmp_path / "R" / "router.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
@@ -690,6 +719,54 @@ def test_help_names_every_command_and_the_exit_codes():
         text = call(command, "--help").stdout
         assert "Exit codes: 0 done; 1 the input is bad" in " ".join(text.split())
     assert call("--version").stdout == f"benchrouter {__version__}\n"
+
+
+def test_the_package_runs_as_a_module_and_takes_the_short_help():
+    result = subprocess.run(
+        [sys.executable, "-m", "benchrouter", "--version"], capture_output=True, cwd=ROOT, text=True
+    )
+    assert (result.returncode, result.stdout) == (0, f"benchrouter {__version__}\n")
+    assert call("-h").stdout == call("--help").stdout
+    assert call("fit", "-h").stdout == call("fit", "--help").stdout
+
+
+NAMES = ["mistralai/Mixtral-8x7B-Instruct-v0.1", "m-b"]
+
+
+def show_names(rows):
+    output.table(
+        "t", ["model", "score", "US$ a prompt", "right on", "prompt"], rows, cut=["prompt"]
+    )
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_tables_break_no_name_and_keep_to_the_width(monkeypatch, capsys, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    others = "arithmetic-and-algebra, unit_conversion, " * 3
+    show_names([[name, 0.12345, None, others, "word " * 30] for name in NAMES])
+    shown = capsys.readouterr().out
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert max(map(len, lines)) <= max(width, len(NAMES[0]) + 2 + 24)
+    words = shown.split()
+    assert {*NAMES, "0.123", "arithmetic-and-algebra,", "unit_conversion,"} <= set(words)
+    assert "US$" not in words
+    assert "…" in shown
+
+
+def test_a_table_in_a_pipe_is_wide(monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    output.table("t", ["a", "b"], [["x " * 70, 1.0]])
+    assert "x " * 70 in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "80")
+    output.table("t", ["a", "b"], [["x", "y " * 70]])
+    assert max(map(len, capsys.readouterr().out.splitlines())) == 80
+
+
+def test_what_is_missing_everywhere_is_left_out(capsys):
+    output.table("t", ["a", "b", "c"], [["x", None, float("nan")], ["y", None, 0]])
+    assert capsys.readouterr().out.split()[:3] == ["t", "a", "c"]
+    output.table("t", ["a", "b"], [])
+    assert capsys.readouterr().out.split()[:3] == ["t", "a", "b"]
 
 
 def test_defaults_of_fit_are_those_of_the_library():

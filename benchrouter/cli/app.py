@@ -14,6 +14,7 @@ app = typer.Typer(
     name="benchrouter",
     help="Route prompts to LLMs with per-sample results of benchmarks (arXiv 2309.15789).",
     epilog=output.EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

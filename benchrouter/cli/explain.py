@@ -84,6 +84,7 @@ def show_explanation(found: Explanation) -> None:
             ]
             for n in found.neighbours
         ],
+        cut=["prompt"],
     )
 
 

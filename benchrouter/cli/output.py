@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,8 +30,9 @@ EXIT_CODES = (
 )
 
 SHOWN_SKIPS = 20  # messages about skipped records
-MODEL_FACTS = ("params (B)", "US$ a prompt", "US$ per 10⁶ tokens in, out")
-PLAIN_WIDTH = 160  # columns of a table that goes to a file or a pipe
+MODEL_FACTS = ("params B", "US$ a prompt", "US$/10⁶ tokens")  # tokens in/out
+PLAIN_WIDTH = 160  # columns of a table that goes to a file or a pipe, if COLUMNS is not set
+MISSING = "–"
 PLAIN_SECONDS = 10.0  # between lines of progress where stderr is no terminal
 
 
@@ -51,7 +53,8 @@ def guarded(command: Command) -> Command:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with _cache_warnings_as_notes():
+                command(*args, **kwargs)
             sys.stdout.flush()
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
@@ -81,6 +84,22 @@ def _exit_of(e: BaseException) -> tuple[int, str]:
     if isinstance(e, Exception):
         return BAD_INPUT, f"{type(e).__name__}: {e} (not foreseen; --debug shows where)"
     raise e
+
+
+@contextmanager
+def _cache_warnings_as_notes() -> Iterator[None]:
+    """Say what is wrong with the cache in one line, without the line of code that warned."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *others: Any) -> None:
+            if category.__name__ == "CacheWarning":  # by name, for it is not imported yet
+                say(f"note: {message}")
+            else:
+                shown(message, category, *others)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 @contextmanager
@@ -123,11 +142,20 @@ def say_skipped(messages: Sequence[str], n: int | None = None) -> None:
 
 
 def console() -> Console:
-    """Return the console for results, as wide as the terminal, or `PLAIN_WIDTH` elsewhere."""
+    """Return the console for results, as wide as the terminal or as COLUMNS says.
+
+    Elsewhere, as in a pipe, it is `PLAIN_WIDTH` wide. A reader that went away is a
+    BrokenPipeError.
+    """
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    return Console(width=width, markup=False, highlight=False, emoji=False)
+    class OurConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the process with its own exit code
+
+    told = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    width = None if told else PLAIN_WIDTH
+    return OurConsole(width=width, markup=False, highlight=False, emoji=False)
 
 
 def table(
@@ -136,19 +164,112 @@ def table(
     rows: Iterable[Sequence[Any]],
     *,
     marked: int | None = None,
+    cut: Sequence[str] = (),
 ) -> None:
-    """Print a table; numbers stand right, row `marked` is bold."""
+    """Print a table; numbers stand right, row `marked` is bold.
+
+    Words are never broken: what does not fit is wrapped between words, or follows in a second
+    block of columns. Only the columns named in `cut` are cut short. A column of which nothing is
+    known is left out.
+    """
     from rich import box
     from rich.table import Table
 
     rows = [list(row) for row in rows]
-    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, name in enumerate(columns):
-        number = any(isinstance(row[i], (int, float)) for row in rows)
-        grid.add_column(name, justify="right" if number else "left", overflow="fold")
-    for i, row in enumerate(rows):
-        grid.add_row(*(cell(v) for v in row), style="bold" if i == marked else None)
-    console().print(grid)
+    shown = [
+        i
+        for i in range(len(columns))
+        if i == 0 or not rows or any(cell(row[i]) != MISSING for row in rows)
+    ]
+    texts = [[columns[i], *(cell(row[i]) for row in rows)] for i in shown]
+    least = [_least_width(t, whole=c == 0, cut=t[0] in cut) for c, t in enumerate(texts)]
+    out = console()
+    width = out.width
+    for number, block in enumerate(_blocks(least, width)):
+        grid = Table(
+            title=title if number == 0 else None,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        widths = _widths(
+            [texts[c] for c in block],
+            [least[c] for c in block],
+            [columns[shown[c]] in cut for c in block],
+            width,
+        )
+        out.width = max(width, sum(widths) + GAP * len(widths))  # rather too wide than broken
+        for c, wide in zip(block, widths, strict=True):
+            i = shown[c]
+            right = columns[i] in MODEL_FACTS or any(
+                isinstance(row[i], (int, float)) for row in rows
+            )
+            grid.add_column(
+                columns[i],
+                justify="right" if right else "left",
+                no_wrap=columns[i] in cut,
+                overflow="ellipsis" if columns[i] in cut else "fold",
+                width=wide,
+            )
+        for r in range(len(rows)):
+            grid.add_row(*(texts[c][r + 1] for c in block), style="bold" if r == marked else None)
+        out.print()
+        out.print(grid)
+    out.print()
+
+
+GAP = 2  # between two columns
+CUT_WIDTH = 24  # columns that may be cut short keep so many characters
+
+
+def _least_width(texts: Sequence[str], *, whole: bool, cut: bool) -> int:
+    """Width that a column needs so that no word of it is broken."""
+    from rich.cells import cell_len
+
+    longest = max(map(cell_len, texts))
+    if cut:
+        return min(longest, CUT_WIDTH)
+    if whole:
+        return max(longest if len(texts) == 1 else max(map(cell_len, texts[1:])), _word(texts[0]))
+    return max(map(_word, texts))
+
+
+def _word(text: str) -> int:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, text.split()), default=0)
+
+
+def _blocks(least: Sequence[int], width: int) -> list[list[int]]:
+    """Columns that stand side by side, the first one in every block."""
+    blocks = [[0]]
+    used = least[0]
+    for column in range(1, len(least)):
+        if used + GAP + least[column] > width and len(blocks[-1]) > 1:
+            blocks.append([0])
+            used = least[0]
+        blocks[-1].append(column)
+        used += GAP + least[column]
+    return blocks
+
+
+def _widths(
+    texts: Sequence[Sequence[str]], least: Sequence[int], cut: Sequence[bool], width: int
+) -> list[int]:
+    """Widths of the columns of one block: as wide as their texts, then cut, then wrapped."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, t)) for t in texts]
+    excess = sum(widths) + GAP * (len(widths) - 1) - width
+    while excess > 0:
+        spare = [(cut[c], w, c) for c, w in enumerate(widths) if w > least[c]]
+        if not spare:
+            break
+        widths[max(spare)[-1]] -= 1
+        excess -= 1
+    return widths
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> None:
@@ -156,6 +277,8 @@ def facts(rows: Iterable[tuple[str, Any]]) -> None:
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for name, value in rows:
         grid.add_row(name, cell(value))
     console().print(grid)
@@ -164,7 +287,7 @@ def facts(rows: Iterable[tuple[str, Any]]) -> None:
 def cell(value: Any) -> str:
     """Text of a value in a table; what is missing is a dash."""
     if value is None or (isinstance(value, float) and value != value):
-        return "–"
+        return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -178,9 +301,9 @@ def amount(value: float | None) -> str | None:
 
 
 def amounts(values: Iterable[float | None]) -> str | None:
-    """Several of them; None if all are unknown."""
+    """Several of them, with strokes between; None if all are unknown."""
     texts = [amount(value) for value in values]
-    return ", ".join(text or "–" for text in texts) if any(texts) else None
+    return "/".join(text or MISSING for text in texts) if any(texts) else None
 
 
 def shorten(text: str, width: int = 60) -> str:
