@@ -181,6 +181,45 @@ def test_fit_reads_other_peoples_names(files, tmp_path):
     assert (found["records"], found["datasets"], found["models"]) == (8, 2, ["p", "q"])
 
 
+def fit_with_year(files, folder, *arguments):
+    """Fit the table with a column `year` beside the models, and one dataset less in [0, 1]."""
+    columns = pq.read_table(files / "table.parquet")
+    pq.write_table(columns.append_column("year", pa.array([2020] * 90)), folder / "y.parquet")
+    return call(
+        *("fit", folder / "y.parquet", "--embeddings", files / "table.npy"),
+        *("-o", folder / "R", *arguments),
+    )
+
+
+def test_fit_warns_of_datasets_without_a_threshold_and_of_columns_that_are_no_model(
+    files, tmp_path
+):
+    result = fit_with_year(files, tmp_path, "--json")
+    warning, note = json.loads(result.stdout)["warnings"]
+    assert warning == (
+        "warning: 3 datasets have no threshold between right and wrong: 'code', 'law', 'maths' "
+        "(in 'code' model 'year' has the score 2020, outside [0, 1]); choose and route --rule s3 "
+        "need one for every dataset: give --correct-above"
+    )
+    assert note.startswith("note: taken for models, as numeric columns: 'year'; it has values ")
+    assert "such as 2020" in note
+    assert note.endswith(f"--models, or by model_columns in {tmp_path / 'y.json'}")
+    assert result.stderr.splitlines()[1:3] == [warning, note]
+
+
+def test_fit_is_silent_where_all_is_said(files, tmp_path):
+    assert (
+        document(fit_with_year(files, tmp_path, "--models", "m-a,m-b", "--json"))["warnings"] == []
+    )
+    (warning,) = document(fit_with_year(files, tmp_path, "--correct-above", "0.5", "--json"))[
+        "warnings"
+    ]
+    assert warning.startswith("note: taken for models")
+    (tmp_path / "y.json").write_text('{"model_columns": ["m-a", "m-b", "m-c", "year"]}')
+    (warning,) = document(fit_with_year(files, tmp_path, "--json"))["warnings"]
+    assert warning.startswith("warning: 3 datasets have no threshold")
+
+
 def test_fit_takes_only_the_datasets_named(files, tmp_path):
     found = document(
         call(
@@ -464,6 +503,8 @@ def wrong(files, tmp_path, name):
     (tmp_path / "table.csv").write_text("dataset,sample_id,prompt,model,score\nd,1,p,m,high\n")
     np.save(tmp_path / "three.npy", np.load(rows)[:3])
     np.save(tmp_path / "long.npy", 2 * np.load(rows))
+    (tmp_path / "d.csv").mkdir(exist_ok=True)
+    (tmp_path / "junk.csv.gz").write_text("dataset,prompt,m\n")
     (tmp_path / "plain").mkdir(exist_ok=True)
     (tmp_path / "plain" / "notes.txt").write_text("kept")
     given = ["--embeddings", files / "table.npy", "-o", tmp_path / "N"]
@@ -538,6 +579,28 @@ def wrong(files, tmp_path, name):
                 *("--fallback", "gpt-9"),
             ],
         ),
+        "too few embeddings for fit": (
+            *(1, "three.npy: found 3 embeddings, expected 90, one a record of the input"),
+            [
+                *("fit", files / "table.parquet", "--embeddings", tmp_path / "three.npy"),
+                *("-o", tmp_path / "N"),
+            ],
+        ),
+        "the same table twice": (
+            *(1, "the same record stands in both"),
+            [
+                *("fit", files / "table.parquet", files / "table.parquet", *given),
+                *("--embeddings", files / "table.npy"),
+            ],
+        ),
+        "a directory for a table": (
+            *(1, "d.csv: is a directory, expected a file"),
+            ["fit", tmp_path / "d.csv", *given],
+        ),
+        "junk for a gzipped table": (
+            *(1, "junk.csv.gz: not a whole gzip file: Not a gzipped file"),
+            ["fit", tmp_path / "junk.csv.gz", *given],
+        ),
         "no such dataset": (
             1,
             "physics",
@@ -595,6 +658,10 @@ def wrong(files, tmp_path, name):
         "not a router there, seen first",
         "a file above it, seen first",
         "no such fallback, seen first",
+        "too few embeddings for fit",
+        "the same table twice",
+        "a directory for a table",
+        "junk for a gzipped table",
         "no such dataset",
         "sigma",
         "threshold",

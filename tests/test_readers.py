@@ -211,7 +211,9 @@ def test_thresholds_outside_the_unit_interval_are_never_guessed(tmp_path):
     assert_array_equal(read(path).thresholds, [0.5, NAN])
     assert_array_equal(read(path, thresholds={"e": 1.5}).thresholds, [0.5, 1.5])
     assert_array_equal(read(path, thresholds={"d": None, "*": 0.25}).thresholds, [NAN, 0.25])
-    with pytest.raises(ValueError, match=r"thresholds names the dataset 'f'; there are \['d'"):
+    with pytest.raises(
+        ValueError, match=r"thresholds .--correct-above. names the dataset 'f'; there are \['d'"
+    ):
         read(path, thresholds={"f": 1})
     with pytest.raises(ValueError, match="threshold of dataset 'd' is inf"):
         read(path, thresholds={"d": float("inf")})
@@ -642,7 +644,7 @@ def test_the_same_long_row_in_two_files_is_named(tmp_path):
     second = put(tmp_path / "two.jsonl", [dict(LONG_ROWS[0], model="c"), LONG_ROWS[2]])
     with pytest.raises(
         ValueError,
-        match=r"two.jsonl, row 2 .*: score of model 'b' .* is 0, but 0 in .*one.jsonl, row 3",
+        match=r"two.jsonl, row 2 .*: score of model 'b' .* is 0, and so it is in .*one.jsonl, row 3 .*: the same record stands in both",
     ):
         read([first, second])
 

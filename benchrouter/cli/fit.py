@@ -147,12 +147,16 @@ def fit(
             on_error=on_error,
         )
     _say_read(table)
+    warnings = _doubts(table, tables, named=models is not None)
+    for warning in warnings:
+        output.say(warning)
     if fallback is not None and fallback not in table.models:
         raise ValueError(f"--fallback: found {fallback!r}, expected one of {list(table.models)}")
     fingerprint: Fingerprint | None
     if embeddings:
         with stages("embeddings"):
             rows, fingerprint = _given(embeddings, encoder, dtype)
+            _check_length(embeddings, len(rows), table)
     else:
         with stages("load encoder"):
             loaded = load_encoder(
@@ -178,7 +182,7 @@ def fit(
         )
     with stages("save"):
         router.save(directory)
-    document = _document(table, router, directory, stages.seconds)
+    document = _document(table, router, directory, stages.seconds, warnings)
     if as_json:
         output.emit(document)
     else:
@@ -211,6 +215,16 @@ def _given(
     return rows, named
 
 
+def _check_length(paths: list[Path], n: int, table: BenchmarkTable) -> None:
+    """Refuse more or fewer embeddings than records, by the names of their files."""
+    if n in (table.n_source_rows, table.n_records):
+        return
+    expected = f"{table.n_source_rows:,}, one a record of the input"
+    if table.n_records != table.n_source_rows:
+        expected += f", or {table.n_records:,}, one a record that was kept"
+    raise ValueError(f"{', '.join(map(str, paths))}: found {n:,} embeddings, expected {expected}")
+
+
 def _say_read(table: BenchmarkTable) -> None:
     output.say(
         f"read {table.n_records:,} records, {table.n_datasets} datasets, {table.n_models} models"
@@ -218,8 +232,20 @@ def _say_read(table: BenchmarkTable) -> None:
     output.say_skipped(table.skipped)
 
 
+def _doubts(table: BenchmarkTable, tables: list[Path], *, named: bool) -> list[str]:
+    """Messages about a table that may not be what was meant; `named`: --models was given."""
+    from benchrouter.cli.table_notes import odd_models, unnamed_columns, without_threshold
+
+    found = without_threshold(table)
+    return found + (odd_models(table, tables, unnamed_columns(tables)) if not named else [])
+
+
 def _document(
-    table: BenchmarkTable, router: Router, directory: Path, seconds: dict[str, float]
+    table: BenchmarkTable,
+    router: Router,
+    directory: Path,
+    seconds: dict[str, float],
+    warnings: list[str],
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -231,6 +257,7 @@ def _document(
         "models": list(table.models),
         "missing": float(np.isnan(table.scores).mean()),
         "skipped": list(table.skipped),
+        "warnings": warnings,
         "best_on_average": described["best_on_average"],
         "encoder": described["encoder"],
         "seconds": seconds,

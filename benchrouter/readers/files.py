@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -44,24 +45,51 @@ def open_source(path: Path) -> Source:
     ------
     FileNotFoundError
         If there is no such file.
+    IsADirectoryError
+        If it is a directory.
     ValueError
         If it is empty, is not what its suffix says, or names a column twice.
     """
     stem, suffix = split_suffix(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a directory, expected a file")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty: found 0 bytes")
-    if suffix == ".parquet":
-        source = _open_parquet(path, stem)
-    elif suffix.startswith(".csv"):
-        source = _open_csv(path, stem)
-    else:
-        with open_bytes(path) as lines:
-            source = read_jsonl(lines, name=str(path), stem=stem)
+    try:
+        source = _open(path, stem, suffix)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: not a whole gzip file: {error}") from error
     if source.n_positions == 0:
         raise ValueError(f"{path} is empty: found no data row")
     return source
+
+
+def _open(path: Path, stem: str, suffix: str) -> Source:
+    if suffix == ".parquet":
+        return _open_parquet(path, stem)
+    if suffix.startswith(".csv"):
+        return _open_csv(path, stem)
+    with open_bytes(path) as lines:
+        return read_jsonl(lines, name=str(path), stem=stem)
+
+
+def column_names(path: Path) -> list[str]:
+    """Names of the columns of a file, of its first readable record for JSONL; reads no values."""
+    import pyarrow.parquet as pq
+
+    _, suffix = split_suffix(path)
+    if suffix == ".parquet":
+        return list(pq.read_schema(path).names)
+    if suffix.startswith(".csv"):
+        return _csv_header(path)
+    with open_bytes(path) as lines:
+        for line in lines:
+            source = read_jsonl([line], name=str(path), stem="")
+            if source.n_rows:
+                return list(source.columns)
+    return []
 
 
 def source_of_arrow(table: pa.Table, name: str = "table") -> Source:

@@ -217,11 +217,17 @@ class _Fill:
         mine, theirs = values_of(part), values_of(other)
         assert mine is not None and theirs is not None  # both brought a value
         before = theirs[there - int(self.offsets[other_at]), other.models.index(model)]
+        same = mine[row, column] == before
         _leave_out(
             part,
             f"{_place(self.parts, here, model)}: {what} of model {model!r} for "
-            f"{key_shown(self.datasets, self.sample_ids, here)} is {mine[row, column]:g}, but "
-            f"{before:g} in {_place(self.parts, there, model)}; expected one of them",
+            f"{key_shown(self.datasets, self.sample_ids, here)} is {mine[row, column]:g}, "
+            + (
+                f"and so it is in {_place(self.parts, there, model)}: the same record stands in "
+                "both; expected it once"
+                if same
+                else f"but {before:g} in {_place(self.parts, there, model)}; expected one of them"
+            ),
             n_alike,
             self.skipped,
         )
@@ -344,7 +350,9 @@ def _thresholds(
     given = dict(given or {})
     for name, value in given.items():
         if name != "*" and name not in names:
-            raise ValueError(f"thresholds names the dataset {name!r}; there are {list(names)}")
+            raise ValueError(
+                f"thresholds (--correct-above) names the dataset {name!r}; there are {list(names)}"
+            )
         if value is not None and not np.isfinite(value):
             raise ValueError(f"threshold of dataset {name!r} is {value}, expected a finite number")
     thresholds = default_thresholds(scores, codes, len(names))

@@ -1,0 +1,88 @@
+"""What ``benchrouter fit`` says about a table that can be fitted but may not be what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from benchrouter.table import BenchmarkTable
+
+SHOWN = 3  # names in a message
+
+
+def without_threshold(table: BenchmarkTable) -> list[str]:
+    """Say which datasets have no threshold, and which score is the reason: no or one message."""
+    codes = np.flatnonzero(np.isnan(table.thresholds)).tolist()
+    if not codes:
+        return []
+    names = _named([table.datasets[c] for c in codes])
+    scores = table.scores[table.dataset == codes[0]]
+    outside = np.argwhere((scores < 0) | (scores > 1))
+    reason = ""
+    if len(outside):
+        row, m = outside[0].tolist()
+        reason = (
+            f" (in {table.datasets[codes[0]]!r} model {table.models[m]!r} has the score "
+            f"{scores[row, m]:g}, outside [0, 1])"
+        )
+    what = "dataset has" if len(codes) == 1 else "datasets have"
+    return [
+        f"warning: {len(codes)} {what} no threshold between right and wrong: {names}{reason}; "
+        "choose and route --rule s3 need one for every dataset: give --correct-above"
+    ]
+
+
+def odd_models(
+    table: BenchmarkTable, tables: Sequence[Path], columns_of_files: set[str]
+) -> list[str]:
+    """Doubt numeric columns taken for models, if some leave [0, 1] and others do not.
+
+    Parameters
+    ----------
+    table : BenchmarkTable
+    tables : sequence of Path
+        Its files.
+    columns_of_files : set of str
+        Columns of those files whose models nobody named.
+
+    Returns
+    -------
+    list of str
+        No or one message.
+    """
+    from benchrouter.readers.sidecar import sidecar_path
+
+    present = ~np.isnan(table.scores)
+    low = table.scores.min(axis=0, initial=0.5, where=present)
+    high = table.scores.max(axis=0, initial=0.5, where=present)
+    outside = (low < 0) | (high > 1)
+    odd = [m for m in np.flatnonzero(outside).tolist() if table.models[m] in columns_of_files]
+    if not odd or outside.all():
+        return []
+    first = odd[0]
+    value = low[first] if low[first] < 0 else high[first]
+    what = "it has" if len(odd) == 1 else f"{table.models[first]!r} has"
+    return [
+        f"note: taken for models, as numeric columns: {_named([table.models[m] for m in odd])}; "
+        f"{what} values outside [0, 1], such as {value:g}, and other models have none: if that is "
+        f"no model, name the models with --models, or by model_columns in "
+        f"{sidecar_path(tables[0])}"
+    ]
+
+
+def unnamed_columns(tables: Sequence[Path]) -> set[str]:
+    """Columns of the files beside which no sidecar says which columns are models."""
+    from benchrouter.readers.files import column_names
+    from benchrouter.readers.sidecar import read_sidecar
+
+    silent = [path for path in tables if read_sidecar(path).model_columns is None]
+    return {name for path in silent for name in column_names(path)}
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
