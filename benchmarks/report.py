@@ -68,7 +68,10 @@ def parse_arguments(
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     if add is not None:
         add(parser)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.json is not None and not arguments.json.resolve().parent.is_dir():
+        parser.error(f"--json {arguments.json}: there is no such folder")
+    return arguments
 
 
 def interleave(
