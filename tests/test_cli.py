@@ -836,6 +836,19 @@ def test_what_is_missing_everywhere_is_left_out(capsys):
     assert capsys.readouterr().out.split()[:3] == ["t", "a", "b"]
 
 
+def test_progress_that_was_told_is_told_to_the_end(monkeypatch, capsys):
+    with output.Progress("encode", "prompts", 10) as advance:
+        advance(10)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(output, "PLAIN_SECONDS", 0.0)
+    with output.Progress("encode", "prompts", 10) as advance:
+        advance(4)
+        monkeypatch.setattr(output, "PLAIN_SECONDS", 1000.0)
+        advance(6)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" prompts")[0] for line in lines] == ["encode: 4 of 10", "encode: 10 of 10"]
+
+
 def test_defaults_of_fit_are_those_of_the_library():
     fit, encode = (
         getattr(importlib.import_module(f"benchrouter.cli.{name}"), name)

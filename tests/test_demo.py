@@ -96,6 +96,14 @@ def test_the_command_shows_and_saves_the_whole_line(minilm, tmp_path):
     assert found["new_task"]["S1"]["model"] == "maths-13b"
     assert found["new_task"]["S3, 30 labels"]["model"] == "maths-13b"
     assert len(found["prompts"]) == 9
+    by_record = found["held_out_records"]
+    assert list(by_record) == [
+        *("BMA", "a model at random", "rule mean", "rule raw, k = 10", "rule s3", "oracle")
+    ]
+    # six independent models: somebody is right on most prompts, a random one on three in five
+    assert by_record["oracle"] > 0.97
+    assert by_record["rule mean"] - by_record["a model at random"] > 0.1
+    assert abs(by_record["a model at random"] - np.mean(list(SKILLS.values()))) < 0.04
     assert (tmp_path / "R" / "router.json").is_file()
 
 
@@ -116,7 +124,18 @@ def test_every_table_says_synthetic(minilm, monkeypatch):
     monkeypatch.setattr(output, "table", table)
     result = CliRunner().invoke(app, ["demo"])
     assert result.exit_code == 0, result.output
-    assert len(titles) == 6
+    assert len(titles) == 7
     assert all("synthetic" in title for title in titles)
+    for words in ("arXiv 2309.15789", "what to try next", "benchrouter fit TABLE -o DIR"):
+        assert words in result.stdout
     for words in (*SKILLS, *(name for name, *_ in MODELS), "the best model on average"):
         assert words in result.stdout
+
+
+def test_an_output_that_cannot_be_is_refused_before_the_work(tmp_path):
+    (tmp_path / "notes.txt").write_text("kept")
+    started = time.monotonic()
+    result = demo("--output", str(tmp_path), "--encoder", "./no-such-folder")
+    assert result.returncode == 1
+    assert "is not a router" in result.stderr
+    assert time.monotonic() - started < 10

@@ -644,7 +644,8 @@ def test_the_same_long_row_in_two_files_is_named(tmp_path):
     second = put(tmp_path / "two.jsonl", [dict(LONG_ROWS[0], model="c"), LONG_ROWS[2]])
     with pytest.raises(
         ValueError,
-        match=r"two.jsonl, row 2 .*: score of model 'b' .* is 0, and so it is in .*one.jsonl, row 3 .*: the same record stands in both",
+        match=r"two.jsonl, row 2 .*: score of model 'b' .* is 0, and so it is in "
+        r".*one.jsonl, row 3 .*: the same record stands in both",
     ):
         read([first, second])
 

@@ -13,12 +13,27 @@ from benchrouter.cli.choose import show_task
 from benchrouter.cli.encoding import encode_all, load_encoder
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from benchrouter.decisions import Explanation, TaskDecision
     from benchrouter.demo import Demo
     from benchrouter.evaluation import LeaveOneOut
     from benchrouter.router import Router
 
 RULES = ("BMA", "S1", "S2", "S3", "S3 with fallback", "oracle")
+LEGEND = (
+    ("BMA", "best model on average, over the benchmark's datasets"),
+    ("S1", "mean over the task's prompts of the vote of their nearest benchmark records"),
+    ("S2", "share of the prompts whose vote is above t (0.5): predicted right"),
+    ("S3", "S2, allowing for wrong predictions: S2·p̂ + (1 − S2)(1 − p̂)"),
+    ("p̂", "chance that such a prediction is right, learned from the other datasets"),
+    ("u", "mean cosine distance from prompts to their nearest benchmark records"),
+    ("fallback", "BMA, unless the chosen model beats it with probability above η (0.6)"),
+    ("oracle", "the best choice, known only afterwards; no rule can do better"),
+    ("source", "S1, S2, S3, p̂, u: arXiv 2309.15789"),
+)
+HELD_OUT_PART = 5  # one record in so many is held out
 
 
 def demo(
@@ -34,10 +49,13 @@ def demo(
     as_json: options.Json = False,
 ) -> None:
     """Fit and try a router on a small synthetic benchmark made on the spot."""
+    from benchrouter.artifact import check_target
     from benchrouter.demo import handful, make_demo
     from benchrouter.evaluation import leave_one_dataset_out
     from benchrouter.router import Router
 
+    if directory is not None:
+        check_target(directory)
     stages = output.Stages()
     made = make_demo()
     with stages("load encoder"):
@@ -55,6 +73,8 @@ def demo(
         )
     with stages("leave one dataset out"), output.StageProgress() as progress:
         held_out = leave_one_dataset_out(made.table, rows, threads=threads, progress=progress)
+    with stages("hold out records"):
+        by_record = route_held_out_records(made, rows, threads=threads)
     with stages("choose and route"):
         rows = loaded.encode(made.new_task)
         tasks = {
@@ -66,15 +86,82 @@ def demo(
     if directory is not None:
         router.save(directory)
     if as_json:
-        output.emit(_document(made, held_out, tasks, reasons, stages.seconds))
+        output.emit(_document(made, held_out, by_record, tasks, reasons, stages.seconds))
         return
     _show_benchmark(made, router)
+    print()
+    output.facts(LEGEND)
     _show_held_out(held_out)
+    _show_by_record(by_record)
     _show_task(made, router, tasks)
     _show_reasons(reasons)
     output.facts(
         [("seconds", ", ".join(f"{n} {s:.1f}" for n, s in stages.seconds.items()))]
         + ([("router written to", str(directory))] if directory else [])
+    )
+    _show_next(directory)
+
+
+def route_held_out_records(
+    made: Demo, rows: NDArray[np.float32], *, threads: int = 0
+) -> dict[str, float]:
+    """Accuracy of routing prompts one by one, on records held out of the fit.
+
+    Parameters
+    ----------
+    made : Demo
+    rows : float32 array, shape (n_records, dim)
+        Embeddings of the records.
+    threads : int
+        0 = all.
+
+    Returns
+    -------
+    dict of str to float
+        By rule, in [0, 1].
+    """
+    import numpy as np
+
+    from benchrouter.demo import SEED
+    from benchrouter.router import Router
+
+    table = made.table
+    order = np.random.default_rng(SEED).permutation(table.n_records)
+    n_out = table.n_records // HELD_OUT_PART
+    out, kept = np.sort(order[:n_out]), np.sort(order[n_out:])
+    router = Router.fit(
+        table.rows(kept), embeddings=rows[kept], label_shares=(0.0,), threads=threads
+    )
+    scores = table.scores[out]
+    found = {
+        "BMA": scores[:, table.models.index(router.best_on_average)],
+        "a model at random": scores.mean(axis=1),
+    }
+    for name, rule, k in (("mean", "mean", None), ("raw, k = 10", "raw", 10), ("s3", "s3", None)):
+        decisions = router.route(embeddings=rows[out], rule=rule, k=k)  # type: ignore[arg-type]
+        found[f"rule {name}"] = scores[np.arange(n_out), decisions.model]
+    found["oracle"] = scores.max(axis=1)
+    return {name: float(right.mean(dtype=np.float64)) for name, right in found.items()}
+
+
+def _show_by_record(by_record: dict[str, float]) -> None:
+    base = by_record["BMA"]
+    output.table(
+        "synthetic, prompts routed one by one: a random fifth of the records held out",
+        ["rule", "accuracy", "against BMA"],
+        [[name, f"{right:.3f}", f"{right - base:+.3f}"] for name, right in by_record.items()],
+    )
+
+
+def _show_next(directory: Path | None) -> None:
+    router = "DIR" if directory is None else str(directory)
+    print()
+    output.facts(
+        [
+            ("what to try next", "fit your own table: benchrouter fit TABLE -o DIR"),
+            ("", f"one model for a task of yours: benchrouter choose {router} PROMPTS.txt"),
+            ("", "layouts of tables, rules, limits: README.md"),
+        ]
     )
 
 
@@ -84,8 +171,8 @@ def _show_benchmark(made: Demo, router: Router) -> None:
         "synthetic benchmark: each model's chance of being right, as stated; nothing was measured",
         ["", *table.models],
         [
-            ["parameters (B)", *(f"{p:.0f}" for p in table.params_b)],
-            ["US$ per 10⁶ tokens", *(f"{p:.2f}" for p in table.prices[:, 0])],
+            ["params B", *(f"{p:.0f}" for p in table.params_b)],
+            ["US$/10⁶ tokens", *(f"{p:.2f}" for p in table.prices[:, 0])],
             *(
                 [name, *(f"{p:.2f}" for p in skills)]
                 for name, skills in zip(table.datasets, made.skills, strict=True)
@@ -125,15 +212,13 @@ def _show_held_out(held_out: LeaveOneOut) -> None:
     )
     accuracies = {rule: held_out.accuracy_of(rule) for rule in RULES}
     output.table(
-        "synthetic, dataset by dataset: the model that each rule chose, and its accuracy",
-        ["dataset", *RULES],
+        "synthetic, dataset by dataset: accuracy of the model that each rule chose",
+        ["dataset", *RULES, "S1 chose"],
         [
             [
                 name,
-                *(
-                    f"{held_out.models[held_out.picks[rule][d]]} {accuracies[rule][d]:.2f}"
-                    for rule in RULES
-                ),
+                *(f"{accuracies[rule][d]:.2f}" for rule in RULES),
+                held_out.models[held_out.picks["S1"][d]],
             ]
             for d, name in enumerate(held_out.datasets)
         ],
@@ -174,7 +259,7 @@ def _show_task(made: Demo, router: Router, tasks: dict[str, TaskDecision]) -> No
 def _show_reasons(reasons: list[Explanation]) -> None:
     output.table(
         "synthetic prompts, routed one by one (rule mean)",
-        ["prompt", "model", "score", "margin", "u", "neighbours", "why"],
+        ["prompt", "model", "score", "margin", "u", "neighbours", "right"],
         [
             [
                 output.shorten(found.prompt or "", 48),
@@ -183,11 +268,12 @@ def _show_reasons(reasons: list[Explanation]) -> None:
                 f"{found.margin:.2f}",
                 f"{found.distance:.2f}",
                 _neighbours(found),
-                f"right on {_right(found)} of {int(found.support[found.models.index(found.model)])}"
+                f"{_right(found)} of {int(found.support[found.models.index(found.model)])}"
                 + (", fallback" if found.fallback else ""),
             ]
             for found in reasons
         ],
+        cut=["prompt"],
     )
 
 
@@ -203,6 +289,7 @@ def _right(found: Explanation) -> int:
 def _document(
     made: Demo,
     held_out: LeaveOneOut,
+    by_record: dict[str, float],
     tasks: dict[str, TaskDecision],
     reasons: list[Explanation],
     seconds: dict[str, float],
@@ -223,6 +310,7 @@ def _document(
             for m, name in enumerate(table.models)
         ],
         "leave_one_dataset_out": held_out.to_dict(),
+        "held_out_records": by_record,
         "new_task": {name: task.to_dict() for name, task in tasks.items()},
         "prompts": [found.to_dict() for found in reasons],
         "seconds": seconds,

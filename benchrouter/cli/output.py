@@ -187,8 +187,6 @@ def table(
     width = out.width
     for number, block in enumerate(_blocks(least, width)):
         grid = Table(
-            title=title if number == 0 else None,
-            title_justify="left",
             box=box.SIMPLE_HEAD,
             show_edge=False,
             pad_edge=False,
@@ -216,6 +214,8 @@ def table(
         for r in range(len(rows)):
             grid.add_row(*(texts[c][r + 1] for c in block), style="bold" if r == marked else None)
         out.print()
+        if number == 0:
+            out.print(title, style="italic")
         out.print(grid)
     out.print()
 
@@ -322,6 +322,7 @@ class Progress:
     def __init__(self, label: str, unit: str, total: int | None = None) -> None:
         self.label, self.unit, self.total = label, unit, total
         self.done = 0
+        self._done_said: int | None = None
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
@@ -348,17 +349,21 @@ class Progress:
         if self._bar is not None:
             self._bar.advance(self._task, n)
             return
-        now = time.monotonic()
-        if now - self._said >= PLAIN_SECONDS:
-            self._said = now
-            of = f" of {self.total:,}" if self.total else ""
-            rate = self.done / (now - self.started)
-            speed = f", {rate:,.0f} a second" if rate >= 1 else ""
-            say(f"{self.label}: {self.done:,}{of} {self.unit}{speed}")
+        if time.monotonic() - self._said >= PLAIN_SECONDS:
+            self._say()
 
-    def __exit__(self, *_: object) -> None:
+    def _say(self) -> None:
+        self._said, self._done_said = time.monotonic(), self.done
+        of = f" of {self.total:,}" if self.total else ""
+        rate = self.done / (self._said - self.started)
+        speed = f", {rate:,.0f} a second" if rate >= 1 else ""
+        say(f"{self.label}: {self.done:,}{of} {self.unit}{speed}")
+
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+        elif kind is None and self._done_said not in (None, self.done):
+            self._say()  # who saw it begin sees it end
 
     @property
     def seconds(self) -> float:
