@@ -121,7 +121,7 @@ def _format_of(name: str) -> str:
     if not suffixes or suffixes[-1] not in FORMATS:
         raise ValueError(
             f"{name}: the suffix says no format of prompts, expected .txt, .jsonl, .csv (also "
-            "with .gz) or .parquet, or a format by name"
+            "with .gz) or .parquet, or a format by name (--format)"
         )
     return suffixes[-1]
 

@@ -6,11 +6,12 @@ import csv
 import json
 import os
 import sys
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from benchrouter.decisions import plain
+from benchrouter.naming import naming
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,6 +54,8 @@ def open_decisions(
     ------
     ValueError
         If the suffix is another one, or `path` is there and no regular file.
+    OSError
+        If it cannot be written; so do the writer's methods. The error names `path`.
     """
     if str(path) == "-":
         return JsonlWriter(None, prompt_column, prefix)
@@ -64,7 +67,8 @@ def open_decisions(
         raise ValueError(f"output {path} is no regular file, expected a file name or '-'")
     if not target.parent.is_dir():
         raise ValueError(f"output {path}: there is no directory {target.parent}")
-    return writers[target.suffix.lower()](target, prompt_column, prefix)
+    with naming(target):
+        return writers[target.suffix.lower()](target, prompt_column, prefix)
 
 
 class DecisionWriter:
@@ -92,13 +96,18 @@ class DecisionWriter:
         if len(batch.prompts) != len(decisions):
             raise ValueError(f"{len(decisions)} decisions for {len(batch.prompts)} prompts")
         if batch.prompts:
-            self._write(batch, decisions)
+            with self._naming():
+                self._write(batch, decisions)
 
     def close(self) -> None:
         """Finish the file and give it its name."""
-        self._finish()
-        if self._target is not None and self._partial is not None:
-            os.replace(self._partial, self._target)
+        with self._naming():
+            self._finish()
+            if self._target is not None and self._partial is not None:
+                os.replace(self._partial, self._target)
+
+    def _naming(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._target is None else naming(self._target)
 
     def abort(self) -> None:
         """Drop what was written."""
@@ -131,7 +140,7 @@ class DecisionWriter:
         if taken:
             raise ValueError(
                 f"input record {row} has a field {taken[0]!r} already, which the output needs: "
-                "rename it, or give a prefix for the results"
+                "rename it, or give a prefix for the results (--prefix)"
             )
 
 

@@ -471,6 +471,29 @@ def test_another_encoder_is_bad_input_and_the_cache_is_used_where_it_is_told(
         assert "embedded by another encoder: weights " in result.stderr
 
 
+@pytest.mark.filterwarnings("default::RuntimeWarning")
+def test_a_cache_that_cannot_be_is_one_note(tmp_path, monkeypatch):
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package)
+    from tiny_encoder import write_bert
+
+    monkeypatch.delenv("BENCHROUTER_CACHE")
+    (tmp_path / "home").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    (tmp_path / "p.txt").write_text("w1 w2\nw3\n")
+    encoder = write_bert(tmp_path / "bert")
+    result = call(
+        "encode", tmp_path / "p.txt", "-o", tmp_path / "p.npy", "--encoder", encoder, "--no-cache"
+    )
+    assert (result.exit_code, "note:" in result.stderr) == (0, False)
+    result = call("encode", tmp_path / "p.txt", "-o", tmp_path / "p.npy", "--encoder", encoder)
+    assert result.exit_code == 0, result.output
+    note, encoded = result.stderr.splitlines()
+    assert note.startswith(f"note: {tmp_path / 'home'}")
+    assert note.endswith("no embedding can be kept there (Not a directory)")
+    assert encoded.startswith("encoded 2 prompts")
+
+
 @pytest.mark.parametrize("command", ["choose", "route", "explain"])
 def test_threads_reach_the_router(files, tmp_path, monkeypatch, command):
     np.save(tmp_path / "one.npy", np.load(files / "p.npy")[:1])
@@ -503,6 +526,7 @@ def wrong(files, tmp_path, name):
     (tmp_path / "table.csv").write_text("dataset,sample_id,prompt,model,score\nd,1,p,m,high\n")
     np.save(tmp_path / "three.npy", np.load(rows)[:3])
     np.save(tmp_path / "long.npy", 2 * np.load(rows))
+    np.save(tmp_path / "wide.npy", np.ones((5, 2 * DIM), np.float32))
     (tmp_path / "d.csv").mkdir(exist_ok=True)
     (tmp_path / "junk.csv.gz").write_text("dataset,prompt,m\n")
     (tmp_path / "plain").mkdir(exist_ok=True)
@@ -522,6 +546,21 @@ def wrong(files, tmp_path, name):
         "no unit rows": (
             *(1, "found norm 2, expected 1"),
             ["route", router, prompts, "--embeddings", tmp_path / "long.npy", "-o", out],
+        ),
+        "embeddings of another dim, seen before their norm": (
+            *(1, "wide.npy: embeddings have dim 16, those of the router have dim 8"),
+            ["route", router, prompts, "--embeddings", tmp_path / "wide.npy", "-o", out],
+        ),
+        "a text for embeddings": (
+            *(1, "bad.jsonl: found no readable .npy array (it does not begin as one)"),
+            ["choose", router, prompts, "--embeddings", tmp_path / "bad.jsonl"],
+        ),
+        "an explicit cache that cannot be": (
+            *(1, "bad.jsonl: cannot be written (File exists)"),
+            [
+                *("fit", files / "table.parquet", "-o", tmp_path / "N"),
+                *("--cache-dir", tmp_path / "bad.jsonl"),
+            ],
         ),
         "no output format": (
             *(1, "the suffix is none of"),
@@ -643,6 +682,9 @@ def wrong(files, tmp_path, name):
         "bad record",
         "too few embeddings",
         "no unit rows",
+        "embeddings of another dim, seen before their norm",
+        "a text for embeddings",
+        "an explicit cache that cannot be",
         "no output format",
         "no rule",
         "two on stdout",

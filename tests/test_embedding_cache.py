@@ -20,7 +20,7 @@ from numpy.testing import assert_array_equal
 from tiny_encoder import prompts_of, write_bert, write_json
 
 from benchrouter.encoder import Encoder, default_cache_dir
-from benchrouter.encoder.cache import EmbeddingCache, key_of
+from benchrouter.encoder.cache import CacheWarning, EmbeddingCache, key_of
 from benchrouter.encoder.network import Network
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -208,7 +208,7 @@ def test_damaged_row_is_encoded_again(bert, tmp_path, forwarded):
 def test_unwritable_folder(bert, tmp_path):
     (tmp_path / "file").write_text("")
     encoder = Encoder.load(bert, cache_dir=tmp_path / "file" / "below")
-    with pytest.warns(RuntimeWarning, match="found no usable embedding cache"):
+    with pytest.warns(CacheWarning, match="no embedding can be kept there .Not a directory"):
         assert encoder.encode(["w1"]).shape == (1, 32)
 
 

@@ -799,8 +799,10 @@ def test_bad_embedding_files(tmp_path, bert):
     path = tmp_path / "e.npy"
     with pytest.raises(FileNotFoundError, match=r"e.npy: found no such file"):
         load_embeddings(path)
+    with pytest.raises(IsADirectoryError, match="is a directory, expected embeddings"):
+        load_embeddings(tmp_path)
     path.write_bytes(b"no array")
-    with pytest.raises(ValueError, match=r"e.npy: found no readable .npy array"):
+    with pytest.raises(ValueError, match=r"e.npy: found no readable .npy array .it does not begin"):
         load_embeddings(path)
     np.save(path, np.array([{"a": 1}]), allow_pickle=True)
     with pytest.raises(ValueError, match=r"e.npy: found no readable .npy array"):

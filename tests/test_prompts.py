@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import io
 import json
@@ -412,6 +413,24 @@ def test_fields_that_change_are_refused_not_dropped(tmp_path, suffix, late, word
     with pytest.raises(ValueError, match=words):
         convert(tmp_path / "p.jsonl", tmp_path / f"o.{suffix}")
     assert os.listdir(tmp_path) == ["p.jsonl"]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_errors_of_the_system_name_the_output(tmp_path, monkeypatch, suffix):
+    def full(number):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as error:  # noqa: SIM117
+        with open_decisions(tmp_path / f"o.{suffix}"):
+            pass
+    assert error.value.filename == str(tmp_path / f"o.{suffix}")
+    # this name may be, but not that of the unfinished file, which is longer
+    long = tmp_path / f"{'x' * 245}.{suffix}"
+    with pytest.raises(OSError, match="name too long") as error:
+        open_decisions(long)
+    assert error.value.filename == str(long)
+    assert os.listdir(tmp_path) == []
 
 
 def test_outputs_that_cannot_be_are_refused(tmp_path):

@@ -72,7 +72,7 @@ def choose(
         embeddings=embeddings,
         device=device,
         threads=threads,
-        cache_dir=cache_folder(cache, cache_dir),
+        cache_dir=cache_folder(cache and embeddings is None, cache_dir),
     )
     known = None
     if labels is not None:

@@ -45,6 +45,7 @@ def encode(
     import numpy as np
 
     from benchrouter.encoder import save_embeddings
+    from benchrouter.naming import naming
     from benchrouter.prompts import read_prompts
 
     batches = read_prompts(prompts, prompt_column=prompt_column, format=format)
@@ -60,9 +61,13 @@ def encode(
     beside = target.with_name(f".{target.name}.{os.getpid()}.rows")
     try:
         with output.Progress("encode", "prompts") as advance:
-            with open(beside, "wb") as file:
+            with naming(target):
+                file = open(beside, "wb")  # noqa: SIM115  closed below
+            with file:
                 for block in loaded.encode_stream(texts(), window=WINDOW):
-                    file.write(np.ascontiguousarray(block, np.float32).data)
+                    with naming(target):
+                        file.write(np.ascontiguousarray(block, np.float32).data)
+                        file.flush()
                     advance(len(block))
             n, seconds = advance.done, advance.seconds
         if n == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,12 @@ def load_router(
         raise typer.BadParameter("the prompts have --embeddings: no encoder is needed")
     if embeddings is not None:
         router = Router.load(directory, threads=threads)
-        fingerprint = fingerprint_beside(embeddings)
+        dim, fingerprint = _embeddings_of(embeddings)
+        expected = read_description(directory)["dim"]
+        if dim != expected:
+            raise ValueError(
+                f"{embeddings}: embeddings have dim {dim}, those of the router have dim {expected}"
+            )
         if fingerprint is not None:
             router.check_encoder(fingerprint)
         return router
@@ -77,12 +83,27 @@ def load_router(
 
 
 def cache_folder(wanted: bool, given: Path | None) -> Path | None:
-    """Folder of the options --cache and --cache-dir; None = no cache."""
+    """Folder of the options --cache and --cache-dir; None = no cache.
+
+    Raises
+    ------
+    ValueError
+        If a folder that was asked for cannot be made or written. The default folder may be such:
+        the cache says so, and the work goes on without it.
+    """
     from benchrouter.encoder import default_cache_dir
 
     if not wanted:
         return None
-    return default_cache_dir() if given is None else given
+    if given is None:
+        return default_cache_dir()
+    try:
+        given.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=given):
+            pass
+    except OSError as e:
+        raise ValueError(f"--cache-dir {given}: cannot be written ({e.strerror})") from e
+    return given
 
 
 def encode_all(encoder: Encoder, prompts: Sequence[str]) -> NDArray[np.float32]:
@@ -97,11 +118,12 @@ def encode_all(encoder: Encoder, prompts: Sequence[str]) -> NDArray[np.float32]:
     return rows
 
 
-def fingerprint_beside(path: Path) -> Fingerprint | None:
-    """Fingerprint in the sidecar of an embeddings file, None where there is none."""
+def _embeddings_of(path: Path) -> tuple[int, Fingerprint | None]:
+    """Dim of an embeddings file, and the fingerprint in its sidecar, None where there is none."""
     from benchrouter.encoder import load_embeddings
 
-    return load_embeddings(path)[1]
+    rows, fingerprint = load_embeddings(path)
+    return rows.shape[1], fingerprint
 
 
 def load_all_embeddings(paths: Sequence[Path]) -> tuple[NDArray[Any], Fingerprint | None]:

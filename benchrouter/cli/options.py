@@ -32,7 +32,9 @@ OnError = Annotated[
 Embeddings = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE.npy", help="Embeddings of the prompts, one row a record; none is computed."
+        metavar="FILE.npy",
+        help="Embeddings of the prompts, one row a record of the file, bad ones included; none is "
+        "computed.",
     ),
 ]
 EncoderName = Annotated[

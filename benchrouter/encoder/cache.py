@@ -30,6 +30,10 @@ _WAIT_SECONDS = 30.0
 _KEYS_AT_ONCE = 900
 
 
+class CacheWarning(RuntimeWarning):
+    """The cache, or a part of it, is not used."""
+
+
 def default_cache_dir() -> Path:
     """`benchrouter/embeddings` in the user's cache folder ($XDG_CACHE_HOME or ~/.cache)."""
     base = os.environ.get("XDG_CACHE_HOME", "")
@@ -140,6 +144,9 @@ class EmbeddingCache:
 
     def _give_up(self, error: Exception) -> None:
         self._usable = False
+        if isinstance(error, OSError):
+            _warn(f"{self.path}: no embedding can be kept there ({error.strerror})")
+            return
         _warn(
             f"{self.path}: found no usable embedding cache ({error}); it is left as it is and not "
             "used, delete it to start anew"
@@ -147,4 +154,4 @@ class EmbeddingCache:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    warnings.warn(message, CacheWarning, stacklevel=4)

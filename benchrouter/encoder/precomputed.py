@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.encoder.fingerprint import Fingerprint
+from benchrouter.naming import naming
 
 # float16 rows of unit vectors stray from norm 1 by some 1e-4.
 UNIT_TOLERANCE = 1e-3
 _ROWS_AT_ONCE = 16_384
 _FORMAT = 1
+_MAGIC = b"\x93NUMPY"
 
 
 def load_embeddings(
@@ -39,14 +41,22 @@ def load_embeddings(
     ------
     FileNotFoundError
         If there is no such file.
+    IsADirectoryError
+        If it is a directory.
     TypeError
         If the array is neither float16 nor float32.
     ValueError
         If the file is no .npy file, the array has not two axes, or the sidecar does not fit it.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a directory, expected embeddings (.npy)")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: found no such file, expected embeddings (.npy)")
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC))
+    if start != _MAGIC and not start.startswith(b"PK"):  # NumPy would advise to unpickle it
+        raise ValueError(f"{path}: found no readable .npy array (it does not begin as one)")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -86,18 +96,20 @@ def save_embeddings(
     sidecar = _sidecar(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("wb") as file:
-            np.save(file, embeddings, allow_pickle=False)
-        sidecar.unlink(missing_ok=True)
-        beside.replace(path)
+        with naming(path):
+            with beside.open("wb") as file:
+                np.save(file, embeddings, allow_pickle=False)
+            sidecar.unlink(missing_ok=True)
+            beside.replace(path)
         if fingerprint is not None:
             described = {
                 "format": _FORMAT,
                 "shape": list(embeddings.shape),
                 "fingerprint": fingerprint.to_dict(),
             }
-            beside.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-            beside.replace(sidecar)
+            with naming(sidecar):
+                beside.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+                beside.replace(sidecar)
     finally:
         beside.unlink(missing_ok=True)
 

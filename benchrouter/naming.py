@@ -1,0 +1,24 @@
+"""Errors of the operating system that name the file which the user named."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let errors within name `path`: they name no file (a full disk), or a temporary one.
+
+    Raises
+    ------
+    OSError
+        Of the same kind, with the file's name.
+    """
+    try:
+        yield
+    except OSError as e:
+        if e.errno is None:
+            raise OSError(f"{path}: {e}") from e
+        raise OSError(e.errno, os.strerror(e.errno), str(path)) from e
