@@ -803,6 +803,26 @@ def test_formats_give_equal_tables(tmp_path):
         assert read(tmp_path / name) == found
 
 
+@pytest.mark.parametrize("suffix", ["csv.gz", "jsonl.gz"])
+def test_a_cut_gzip_file_is_named(tmp_path, suffix):
+    rows = [
+        f'{{"prompt": "question {i * i * 7919 % 10007} {i}", "a": {i % 2}}}' for i in range(999)
+    ]
+    if suffix == "csv.gz":
+        rows = ["prompt,a", *(f"question {i * i * 7919 % 10007} {i},{i % 2}" for i in range(999))]
+    whole = gzip.compress(("\n".join(rows) + "\n").encode())
+    (tmp_path / f"t.{suffix}").write_bytes(whole)
+    assert read(tmp_path / f"t.{suffix}").n_records == 999
+    (tmp_path / f"t.{suffix}").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=rf"t.{suffix}: .*([Tt]runcated|ended before)"):
+        read(tmp_path / f"t.{suffix}")
+
+
+def test_a_directory_is_no_table(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a directory, expected a file"):
+        read(tmp_path)
+
+
 def test_long_records_of_a_csv(tmp_path, monkeypatch):
     prompt = "x\n" * 1_000_000
     path = put(tmp_path / "t.csv", f'prompt,a\n"{prompt}",1\ny,abc\n')

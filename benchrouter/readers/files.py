@@ -50,9 +50,9 @@ def open_source(path: Path) -> Source:
     ValueError
         If it is empty, is not what its suffix says, or names a column twice.
     """
-    stem, suffix = split_suffix(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a directory, expected a file")
+    stem, suffix = split_suffix(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if path.stat().st_size == 0:
@@ -61,6 +61,10 @@ def open_source(path: Path) -> Source:
         source = _open(path, stem, suffix)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: not a whole gzip file: {error}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ValueError(f"{path}: {error}") from error  # Arrow's own, which names no file
     if source.n_positions == 0:
         raise ValueError(f"{path} is empty: found no data row")
     return source
