@@ -54,24 +54,34 @@ def save(fit: Fit, directory: str | Path) -> None:
     target = check_target(directory)
     beside = _new_beside(target)
     try:
-        for name, array in _arrays(fit).items():
-            with open(beside / f"{name}.npy", "wb") as file:
-                np.save(file, np.ascontiguousarray(array), allow_pickle=False)
-        _write_records(fit, beside / RECORDS)
-        content = _description(fit)
-        content["files"] = {
-            path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-            for path in sorted(beside.iterdir())
-        }
-        content["sha256"] = _own_hash(content)
-        (beside / DESCRIPTION).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-        for path in beside.iterdir():
-            _sync(path)
-        _sync(beside)
+        _write(fit, beside)
         _put_in_place(beside, target)
         _sync(target.parent)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # pyarrow and NumPy leave out what was being written.
+        said = error.strerror or str(error)
+        raise OSError(error.errno or errno.EIO, said, str(directory)) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write(fit: Fit, beside: Path) -> None:
+    for name, array in _arrays(fit).items():
+        with open(beside / f"{name}.npy", "wb") as file:
+            np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+    _write_records(fit, beside / RECORDS)
+    content = _description(fit)
+    content["files"] = {
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(beside.iterdir())
+    }
+    content["sha256"] = _own_hash(content)
+    (beside / DESCRIPTION).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    for path in beside.iterdir():
+        _sync(path)
+    _sync(beside)
 
 
 def check_target(directory: str | Path) -> Path:

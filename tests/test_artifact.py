@@ -188,7 +188,7 @@ def test_a_failed_save_leaves_the_earlier_router(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(artifact, "_write_records", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left on device: '.*/router'"):
         fitted(missing=True).save(tmp_path / "router")
     assert [path.name for path in tmp_path.iterdir()] == ["router"]
     same(router, Router.load(tmp_path / "router"))
