@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchrouter.csv_records import CsvError, CsvRecords
+from benchrouter.batch.csv_records import CsvError, CsvRecords
 
 
 def records(text: str) -> list[list[str]]:

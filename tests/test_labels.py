@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchrouter.labels import read_labels
+from benchrouter.batch.labels import read_labels
 
 NAN = np.nan
 

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchrouter.batch.embedding_file import EmbeddingFile, with_embeddings
+from benchrouter.batch.prompts import read_prompts
+from benchrouter.batch.writers import open_decisions
 from benchrouter.decisions import Decisions
-from benchrouter.embedding_file import EmbeddingFile, with_embeddings
-from benchrouter.prompts import read_prompts
-from benchrouter.writers import open_decisions
 
 
 def decisions(n: int) -> Decisions:
@@ -461,8 +461,8 @@ def test_a_killed_run_leaves_the_old_file(tmp_path, suffix):
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_prompts import decisions
-from benchrouter.prompts import read_prompts
-from benchrouter.writers import open_decisions
+from benchrouter.batch.prompts import read_prompts
+from benchrouter.batch.writers import open_decisions
 writer = open_decisions({str(target)!r})
 for batch in read_prompts({str(write(tmp_path / "p.txt", "x" * 99 + chr(10)))!r}):
     for _ in range(2000):

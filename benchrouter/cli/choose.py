@@ -49,8 +49,8 @@ def choose(
     options.check_on_error(on_error)
     if labels is not None and on_error == "skip":
         raise typer.BadParameter("--labels needs every prompt, so --on-error must be raise")
-    from benchrouter.labels import read_labels
-    from benchrouter.prompts import read_prompts
+    from benchrouter.batch.labels import read_labels
+    from benchrouter.batch.prompts import read_prompts
 
     texts, rows, n_records, skipped = read_all(
         read_prompts(prompts, prompt_column=prompt_column, on_error=on_error, format=format)

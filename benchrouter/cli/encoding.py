@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from benchrouter.batch.prompts import PromptBatch
     from benchrouter.encoder import Encoder, Fingerprint
-    from benchrouter.prompts import PromptBatch
     from benchrouter.router import Router
 
 WINDOW = 1024  # prompts between two signs of progress: some seconds on a CPU

@@ -12,7 +12,7 @@ from benchrouter.cli import options, output
 from benchrouter.cli.encoding import load_router
 
 if TYPE_CHECKING:
-    from benchrouter.prompts import PromptBatch
+    from benchrouter.batch.prompts import PromptBatch
 
 GIVEN_BATCH = 8192
 ENCODED_BATCH = 1024  # some seconds on a CPU, so that progress is seen
@@ -66,9 +66,9 @@ def route(
     options.check_on_error(on_error)
     if as_json and target == "-":
         raise typer.BadParameter("--json and --output - both want stdout")
-    from benchrouter.embedding_file import with_embeddings
-    from benchrouter.prompts import read_prompts
-    from benchrouter.writers import open_decisions
+    from benchrouter.batch.embedding_file import with_embeddings
+    from benchrouter.batch.prompts import read_prompts
+    from benchrouter.batch.writers import open_decisions
 
     batches = read_prompts(
         prompts,

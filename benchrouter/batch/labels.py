@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.csv_records import CsvError
-from benchrouter.prompts import csv_reader, lines_of
+from benchrouter.batch.csv_records import CsvError
+from benchrouter.batch.prompts import csv_reader, lines_of
 
 OTHER_COLUMNS = ("id", "sample_id", "dataset")  # beside the prompt; may stand there, are not read
 

@@ -16,8 +16,8 @@ from benchrouter.naming import naming
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from benchrouter.batch.prompts import PromptBatch
     from benchrouter.decisions import Decisions
-    from benchrouter.prompts import PromptBatch
 
 RESULTS = ("model", "score", "margin", "distance", "fallback")
 ROW_GROUP_BYTES = 16 << 20  # small groups read slowly, large ones are held in memory

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.csv_records import CsvError, CsvRecords
+from benchrouter.batch.csv_records import CsvError, CsvRecords
 
 if TYPE_CHECKING:
     import pyarrow as pa

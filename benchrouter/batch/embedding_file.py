@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchrouter.encoder.precomputed import check_kind
 
 if TYPE_CHECKING:
-    from benchrouter.prompts import PromptBatch
+    from benchrouter.batch.prompts import PromptBatch
 
 
 class EmbeddingFile:
