@@ -798,6 +798,8 @@ def test_a_stopped_run_leaves_no_file_under_the_name(files, tmp_path, sent, code
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
+        # A suite that runs in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         process.stdin.write(b"one\ntwo\nthree\n")
         process.stdin.flush()
