@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -902,7 +902,10 @@ def test_defaults_of_fit_are_those_of_the_library():
     names = ("k", "kappa", "sigma", "eta", "threshold", "seed")
     assert {n: options[n].default for n in names} == {n: getattr(Settings(), n) for n in names}
     for command in (fit, encode):
-        (option,) = get_type_hints(command, include_extras=True)["encoder"].__metadata__
+        hint = get_type_hints(command, include_extras=True)["encoder"]
+        if not hasattr(hint, "__metadata__"):  # Python 3.10 adds the None of the default around it
+            hint = get_args(hint)[0]
+        (option,) = hint.__metadata__
         assert f"{DEFAULT_ENCODER} if not given" in option.help
 
 
