@@ -41,6 +41,7 @@ class Contender:
     n_batch: int
     n_single: int
     exact: bool = True
+    recall: Callable[[Rows, NDArray[np.int64]], float] | None = None
 
 
 def unit_rows(rng: np.random.Generator, centres: Rows, n: int) -> Rows:
@@ -169,14 +170,13 @@ def hnsw_contender(records: Rows, scores: Rows, n: int) -> list[Contender]:
         ids, _ = graph.knn_query(queries, k=K)
         return scores[ids.astype(np.int64)].mean(axis=1).max(axis=1).astype(np.float64)
 
-    found = Contender("hnswlib M=16 ef=64 + NumPy, approximate", route, n, 200, exact=False)
-    found.recall = lambda queries, truth: np.mean(  # type: ignore[attr-defined]
-        [
-            len(set(a) & set(b)) / K
-            for a, b in zip(graph.knn_query(queries, k=K)[0].tolist(), truth.tolist(), strict=True)
-        ]
-    )
-    return [found]
+    def recall(queries: Rows, truth: NDArray[np.int64]) -> float:
+        found = graph.knn_query(queries, k=K)[0].tolist()
+        pairs = zip(found, truth.tolist(), strict=True)
+        return float(np.mean([len(set(a) & set(b)) / K for a, b in pairs]))
+
+    name = "hnswlib M=16 ef=64 + NumPy, approximate"
+    return [Contender(name, route, n, 200, exact=False, recall=recall)]
 
 
 def reference(records: Rows, scores: Rows, queries: Rows) -> tuple[NDArray, NDArray]:
@@ -247,7 +247,7 @@ def main(arguments: argparse.Namespace) -> None:
     ids, truth = reference(records, scores, queries)
     for contender in found:
         check(contender, queries, truth)
-        if hasattr(contender, "recall"):
+        if contender.recall is not None:
             recall = contender.recall(queries, ids)
             report.row(f"recall@10 of {contender.name}", recall, "share")
             print(f"{contender.name}: recall@10 {recall:.4f}, not exact")

@@ -17,10 +17,10 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions import plain, without_nan
-from benchrouter.evidence import prior_of
+from benchrouter.decisions import finite, plain
 from benchrouter.fit import Fit, Settings
 from benchrouter.holdout import ALL_RECORDS, SAMPLE, Pairs
+from benchrouter.naming import naming
 from benchrouter.voting import Outcomes, PackedOutcomes
 
 FORMAT_VERSION = 1
@@ -54,15 +54,10 @@ def save(fit: Fit, directory: str | Path) -> None:
     target = check_target(directory)
     beside = _new_beside(target)
     try:
-        _write(fit, beside)
-        _put_in_place(beside, target)
-        _sync(target.parent)
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        # pyarrow and NumPy leave out what was being written.
-        said = error.strerror or str(error)
-        raise OSError(error.errno or errno.EIO, said, str(directory)) from error
+        with naming(directory):
+            _write(fit, beside)
+            _put_in_place(beside, target)
+            _sync(target.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -289,8 +284,7 @@ def _arrays(fit: Fit) -> dict[str, NDArray[Any]]:
 def _description(fit: Fit) -> dict[str, Any]:
     counts = np.bincount(fit.dataset, minlength=len(fit.datasets)).tolist()
     distances = fit.benchmark_u.tolist() or [float("nan")] * len(fit.datasets)
-    means = fit.raw_means if fit.correct is None else fit.means
-    standing = prior_of(means).astype(np.float64).tolist()
+    standing = (fit.raw_prior if fit.correct is None else fit.prior).astype(np.float64).tolist()
     return {
         "format_version": FORMAT_VERSION,
         "encoder": None if fit.fingerprint is None else fit.fingerprint.to_dict(),
@@ -303,7 +297,7 @@ def _description(fit: Fit) -> dict[str, Any]:
                 "standing": plain(standing[i]),
                 "params_b": plain(float(fit.params_b[i])),
                 "cost_usd": plain(float(fit.cost_usd[i])),
-                "usd_per_million_tokens": without_nan(fit.prices[i].tolist()),
+                "usd_per_million_tokens": finite(fit.prices[i].tolist()),
             }
             for i, name in enumerate(fit.models)
         ],

@@ -128,7 +128,7 @@ class TaskDecision:
             "best_on_average": self.best_on_average,
             "probability": plain(self.probability),
             "distance": self.distance,
-            "benchmark_distances": without_nan(self.benchmark_distances.tolist()),
+            "benchmark_distances": finite(self.benchmark_distances.tolist()),
             "warning": self.warning,
             "n_prompts": self.n_prompts,
             "n_labels": self.n_labels,
@@ -136,7 +136,7 @@ class TaskDecision:
                 {
                     "model": name,
                     **{c: plain(getattr(self, c)[i].item()) for c in columns},
-                    "usd_per_million_tokens": without_nan(self.prices[i].tolist()),
+                    "usd_per_million_tokens": finite(self.prices[i].tolist()),
                 }
                 for i, name in enumerate(self.models)
             ],
@@ -236,17 +236,22 @@ def plain(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def without_nan(values: list[Any]) -> list[Any]:
-    """Nested lists of numbers with :func:`plain` applied to each.
+def finite(value: Any) -> Any:
+    """Return `value` with :func:`plain` applied to every float in it, at any depth.
 
     Parameters
     ----------
-    values : list
-        As ``array.tolist()`` gives it.
+    value : object
+        Dicts, lists, tuples (which become lists) and plain values.
 
     Returns
     -------
-    list
-        Of the same shape.
+    object
     """
-    return [without_nan(v) if isinstance(v, list) else plain(v) for v in values]
+    if isinstance(value, float):
+        return plain(value)
+    if isinstance(value, dict):
+        return {name: finite(v) for name, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchrouter import scores
 from benchrouter.encoder.precomputed import as_unit_rows
-from benchrouter.evidence import Evidence, evidence_of, model_costs_usd
+from benchrouter.evidence import Evidence, evidence_of, model_costs_usd, prior_of
 from benchrouter.holdout import (
     DRAWS,
     LABEL_SHARES,
@@ -139,6 +140,21 @@ class Fit:
     tau: float
     best_on_average: int
     fallback: int
+
+    @cached_property
+    def prior(self) -> NDArray[np.float32]:
+        """Vote of a prompt without evidence: standings of correctness, shape (n_models,)."""
+        return prior_of(self.means)
+
+    @cached_property
+    def raw_prior(self) -> NDArray[np.float32]:
+        """The same of raw scores."""
+        return prior_of(self.raw_means)
+
+    @cached_property
+    def preferred(self) -> NDArray[np.int32]:
+        """Rank of every model among equals, shape (n_models,)."""
+        return scores.preference(self.cost_usd, self.prices, self.params_b)
 
 
 def fit(

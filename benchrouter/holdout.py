@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchrouter import scores
 from benchrouter.evidence import Evidence, accuracy_of_verdicts, predict, prior_without
-from benchrouter.index import Neighbours, merge, nearest
+from benchrouter.index import Neighbours, join, merge
 
 LABEL_SHARES = tuple(round(0.02 * i, 2) for i in range(15))  # arXiv 2309.15789, sec. 5
 DRAWS = 10  # per label share, arXiv 2309.15789, sec. 5
@@ -151,29 +151,6 @@ def without(held_out: HeldOut, evidence: Evidence, code: int | None = None) -> N
     )
 
 
-def with_labels(neighbours: Neighbours, labelled: Neighbours, evidence: Evidence) -> Neighbours:
-    """Merge labelled records of the task itself into its neighbours.
-
-    Parameters
-    ----------
-    neighbours, labelled : Neighbours
-        Arrays of shape (n, depth) and (n, n_labelled).
-    evidence : Evidence
-
-    Returns
-    -------
-    Neighbours
-        Arrays of shape (n, depth).
-    """
-    return nearest(
-        Neighbours(
-            np.concatenate((neighbours.ids, labelled.ids), axis=1),
-            np.concatenate((neighbours.similarities, labelled.similarities), axis=1),
-        ),
-        evidence.depth,
-    )
-
-
 def pairs_of(
     held_out: HeldOut,
     evidence: Evidence,
@@ -220,7 +197,7 @@ def pairs_of(
             shape = (len(rest), n_moved)
             labelled = Neighbours(np.broadcast_to(rows[chosen], shape), similarities[rest, columns])
             others = Neighbours(base.ids[rest], base.similarities[rest])
-            pool = with_labels(others, labelled, evidence)
+            pool = join(others, labelled, evidence.depth)
             pairs.append(_pair(pool, rows[rest], prior, evidence))
     u = [pair[0] for pair in pairs]
     p = [pair[1] for pair in pairs]

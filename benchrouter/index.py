@@ -329,6 +329,26 @@ def merge(lists: Neighbours, excluded: NDArray[np.bool_], k: int) -> Neighbours:
     return nearest(Neighbours(ids, similarities), k)
 
 
+def join(one: Neighbours, other: Neighbours, k: int) -> Neighbours:
+    """Nearest k of two lists of every query.
+
+    Parameters
+    ----------
+    one, other : Neighbours
+        Arrays of shape (n_queries, any), in any order; −1 = none.
+    k : int
+        Neighbours wanted.
+
+    Returns
+    -------
+    Neighbours
+        Arrays of shape (n_queries, k).
+    """
+    ids = np.concatenate((one.ids, other.ids), axis=1)
+    similarities = np.concatenate((one.similarities, other.similarities), axis=1)
+    return nearest(Neighbours(ids, similarities), k)
+
+
 def nearest(candidates: Neighbours, k: int) -> Neighbours:
     """Best k of each row's candidates, by (similarity descending, id ascending).
 

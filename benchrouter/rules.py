@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchrouter import scores
 from benchrouter.decisions import Explanation, Neighbour
-from benchrouter.evidence import prior_of, verdicts
+from benchrouter.evidence import verdicts
 from benchrouter.fit import Fit
 from benchrouter.index import Index, Neighbours, check_count
 from benchrouter.voting import Chosen, Outcomes, decide, unpack, votes
@@ -35,7 +35,6 @@ class Rules:
     def __init__(self, fit: Fit, index: Index) -> None:
         self._fit = fit
         self._index = index
-        self._preferred = scores.preference(fit.cost_usd, fit.prices, fit.params_b)
 
     def decide(self, rows: NDArray[np.float32], rule: Rule, k: int | None) -> Chosen:
         """Choose a model for every prompt.
@@ -150,7 +149,7 @@ class Rules:
             neighbours.similarities,
             outcomes,
             prior=prior,
-            preference=self._preferred,
+            preference=self._fit.preferred,
             k=k,
             kappa=settings.kappa,
             rule="s3" if rule == "s3" else "mean",
@@ -168,16 +167,8 @@ class Rules:
     def _voting(self, rule: Rule) -> tuple[Outcomes, NDArray[np.float32], float]:
         """Outcomes that vote under a rule, the models' prior, and the weight of that prior."""
         if rule == "s3" and self._fit.correct is not None:
-            return self._fit.correct, self._prior, 0.0
-        return self._fit.raw, self._raw_prior, 1.0 if rule == "mean" else 0.0
-
-    @cached_property
-    def _raw_prior(self) -> NDArray[np.float32]:
-        return prior_of(self._fit.raw_means)
-
-    @cached_property
-    def _prior(self) -> NDArray[np.float32]:
-        return prior_of(self._fit.means)
+            return self._fit.correct, self._fit.prior, 0.0
+        return self._fit.raw, self._fit.raw_prior, 1.0 if rule == "mean" else 0.0
 
     @cached_property
     def _p_table(self) -> NDArray[np.float32]:
@@ -207,7 +198,7 @@ class Rules:
     def _reason(
         self, fallback: bool, distance: float, predicted: NDArray[np.float64], rule: Rule
     ) -> str:
-        best = self._fit.models[scores.best_model(predicted, self._preferred)]
+        best = self._fit.models[scores.best_model(predicted, self._fit.preferred)]
         limit = self._fit.distance_limit
         if not fallback:
             return f"{best} has the largest score under the rule {rule!r}"

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from benchrouter import scores
 from benchrouter.decisions import TaskDecision
-from benchrouter.evidence import prior_of, verdicts
+from benchrouter.evidence import verdicts
 from benchrouter.fit import Fit
-from benchrouter.index import Index, Neighbours, nearest
+from benchrouter.index import Index, Neighbours, join
 from benchrouter.voting import PackedOutcomes, pack, task_scores, votes
 
 Array = NDArray[np.float64]
@@ -74,12 +74,11 @@ def choose_for_task(
     if len(labelled):
         neighbours = _with_labelled(embeddings, of_benchmark, labelled, index, depth)
         outcomes = _append(fit.correct, pack(known))
-    prior = prior_of(fit.means)
     task = task_scores(
         np.ascontiguousarray(neighbours.ids),
         outcomes,
         np.array([0, len(neighbours.ids)]),
-        prior=prior,
+        prior=fit.prior,
         k=settings.k,
         threshold=settings.threshold,
         threads=index.threads,
@@ -91,7 +90,7 @@ def choose_for_task(
         p = scores.smooth(np.array([u]), fit.pairs.u, fit.pairs.p, settings.sigma)[0]
     if len(labelled):
         voting = np.ascontiguousarray(of_benchmark.ids[labelled, : settings.k])
-        g = votes(voting, fit.correct, prior=prior, threads=index.threads).votes
+        g = votes(voting, fit.correct, prior=fit.prior, threads=index.threads).votes
         p_hat = np.where(np.isnan(p), 0.5, p)
         measured = scores.label_informed_p(p_hat, verdicts(g, settings.threshold), known, fit.tau)
         p = np.where(np.isnan(known).all(axis=0), p, measured)
@@ -136,19 +135,11 @@ def _with_labelled(
     pool = Index(np.ascontiguousarray(embeddings[labelled]), threads=index.threads, verify=False)
     nearby = pool.search(np.ascontiguousarray(embeddings[scored]), min(len(labelled), depth + 1))
     dropped = (nearby.ids < 0) | (labelled[nearby.ids] == scored[:, None])
-    return nearest(
+    return join(
+        Neighbours(of_benchmark.ids[scored], of_benchmark.similarities[scored]),
         Neighbours(
-            np.concatenate(
-                (of_benchmark.ids[scored], np.where(dropped, -1, nearby.ids + index.n_records)),
-                axis=1,
-            ),
-            np.concatenate(
-                (
-                    of_benchmark.similarities[scored],
-                    np.where(dropped, np.float32(-np.inf), nearby.similarities),
-                ),
-                axis=1,
-            ),
+            np.where(dropped, -1, nearby.ids + index.n_records),
+            np.where(dropped, np.float32(-np.inf), nearby.similarities),
         ),
         depth,
     )
@@ -180,11 +171,10 @@ def _decide(
     n_prompts: int,
     n_labels: int,
 ) -> TaskDecision:
-    preferred = scores.preference(fit.cost_usd, fit.prices, fit.params_b)
     s3 = scores.s3(s2, p)
     bma = fit.best_on_average
     values = {"s1": s1, "s2": s2, "s3": s3}[score]
-    best = bma if np.isnan(values).all() else scores.best_model(values, preferred, s1)
+    best = bma if np.isnan(values).all() else scores.best_model(values, fit.preferred, s1)
     probability = float("nan")
     if best != bma and not np.isnan(p[[best, bma]]).any():
         n_scored = n_prompts - n_labels or n_prompts
@@ -211,7 +201,7 @@ def _decide(
         s3=s3,
         p_hat=p,
         support=support,
-        standing=prior_of(fit.means).astype(np.float64),
+        standing=fit.prior.astype(np.float64),
         params_b=fit.params_b,
         cost_usd=fit.cost_usd,
         prices=fit.prices,

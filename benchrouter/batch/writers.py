@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from benchrouter.decisions import plain
+from benchrouter.decisions import finite
 from benchrouter.naming import naming
 
 if TYPE_CHECKING:
@@ -355,17 +355,6 @@ def _json_text(record: dict[str, Any]) -> str:
         return json.dumps(record, ensure_ascii=False, allow_nan=False, default=_json_value)
     except ValueError:  # NaN or infinity, from Parquet
         return json.dumps(finite(record), ensure_ascii=False, allow_nan=False, default=_json_value)
-
-
-def finite(value: Any) -> Any:
-    """Return `value` with None for every float in it, at any depth, that is not finite."""
-    if isinstance(value, float):
-        return plain(value)
-    if isinstance(value, dict):
-        return {name: finite(v) for name, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(v) for v in value]
-    return value
 
 
 def _json_value(value: Any) -> str:

@@ -113,7 +113,7 @@ def encoder_needed() -> Iterator[None]:
 
 def emit(document: dict[str, Any]) -> None:
     """Print one JSON document: NumPy values as plain ones, null for what is not finite."""
-    from benchrouter.batch.writers import finite
+    from benchrouter.decisions import finite
 
     def of_numpy(value: Any) -> Any:
         return finite(value.tolist())

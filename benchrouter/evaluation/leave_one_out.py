@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import scores
-from benchrouter.decisions import plain, without_nan
+from benchrouter.decisions import finite, plain
 from benchrouter.evidence import (
     Evidence,
     accuracy_of_verdicts,
@@ -109,7 +109,7 @@ class LeaveOneOut:
             "models": list(self.models),
             "n_records": self.n_records.tolist(),
             **{
-                name: without_nan(getattr(self, name).tolist())
+                name: finite(getattr(self, name).tolist())
                 for name in ("accuracy", "u", "s1", "s2", "s3", "p", "p_hat", "probability")
             },
             "picks": {
