@@ -23,12 +23,12 @@ from benchrouter.holdout import ALL_RECORDS, SAMPLE, Pairs
 from benchrouter.naming import naming
 from benchrouter.voting import Outcomes, PackedOutcomes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DESCRIPTION = "router.json"
 RECORDS = "records.arrow"  # Arrow IPC: memory-mapped, unlike Parquet; read by pyarrow, polars, R
 ARRAYS = (
-    "embeddings", "dataset", "means", "raw_means", "pair_u", "pair_p", "pair_dataset", "pair_share",
-    "raw", "correct_bits", "correct_present",
+    "embeddings", "dataset", "means", "raw_means", "local", "within", "pair_u", "pair_p",
+    "pair_dataset", "pair_share", "raw", "correct_bits", "correct_present",
 )  # fmt: skip
 FILES = {DESCRIPTION, RECORDS, *(f"{name}.npy" for name in ARRAYS)}
 RENAME_EXCHANGE = 2  # linux/fs.h
@@ -186,6 +186,8 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
         benchmark_u=_floats(dataset["distance"] for dataset in content["datasets"])
         if content["has_distances"]
         else np.empty(0),
+        local=arrays["local"],
+        within=arrays["within"],
         distance_limit=np.inf if content["distance_limit"] is None else content["distance_limit"],
         tau=content["tau"],
         best_on_average=content["best_on_average"],
@@ -267,6 +269,8 @@ def _arrays(fit: Fit) -> dict[str, NDArray[Any]]:
         "dataset": fit.dataset,
         "means": fit.means,
         "raw_means": fit.raw_means,
+        "local": fit.local,
+        "within": fit.within,
         "pair_u": fit.pairs.u,
         "pair_p": fit.pairs.p,
         "pair_dataset": fit.pairs.dataset,
@@ -389,6 +393,8 @@ def _check_shapes(
         "dataset": (np.int32, (n,)),
         "means": (np.float64, (datasets, models)),
         "raw_means": (np.float64, (datasets, models)),
+        "local": (np.float64, (datasets, models)),
+        "within": (np.float64, (models, models)),
         "pair_u": (np.float64, (pairs,)),
         "pair_p": (np.float64, (pairs, models)),
         "pair_dataset": (np.int32, (pairs,)),

@@ -63,13 +63,18 @@ class TaskDecision:
         The choice and why, in a sentence.
     fallback : bool
         Whether the best model on average was kept although another had the larger score.
-    score : "s1", "s2" or "s3"
+    score : "auto", "s1", "s2" or "s3"
         What was maximised.
+    expected_accuracy : float
+        Expected accuracy of the chosen model on the task, in [0, 1].
+    interval : tuple of float
+        80 % interval of the accuracy that will be measured on the prompts without labels; NaN
+        where the benchmark has too few datasets to tell.
     best_by_score, best_on_average : str
         The model of the largest score, and the benchmark's best on average.
     probability : float
-        Chance that `best_by_score` truly beats `best_on_average` (eq. 8); NaN where the two are
-        the same model, or p is unknown.
+        Chance that `best_by_score` truly beats `best_on_average` (for S1 to S3 by eq. 8); NaN
+        where the two are the same model, or nothing is known about it.
     distance : float
         u of the task.
     benchmark_distances : float64 array, shape (n_datasets,)
@@ -78,6 +83,8 @@ class TaskDecision:
         Set when the task lies farther away than any benchmark dataset.
     n_prompts, n_labels : int
     models : tuple of str
+    auto, auto_sd : float64 arrays, shape (n_models,)
+        Expected accuracy and its standard deviation (NaN = too few datasets to tell).
     s1, s2, s3, p_hat, standing, params_b, cost_usd : float64 arrays, shape (n_models,)
         p_hat includes what labels say of p; cost_usd is the mean recorded per prompt; NaN =
         unknown.
@@ -91,6 +98,8 @@ class TaskDecision:
     reason: str
     fallback: bool
     score: str
+    expected_accuracy: float
+    interval: tuple[float, float]
     best_by_score: str
     best_on_average: str
     probability: float
@@ -100,6 +109,8 @@ class TaskDecision:
     n_prompts: int
     n_labels: int
     models: tuple[str, ...]
+    auto: Array
+    auto_sd: Array
     s1: Array
     s2: Array
     s3: Array
@@ -118,12 +129,17 @@ class TaskDecision:
         dict
             With one entry per model under "models".
         """
-        columns = ("s1", "s2", "s3", "p_hat", "support", "standing", "params_b", "cost_usd")
+        columns = (
+            "auto", "auto_sd", "s1", "s2", "s3", "p_hat", "support", "standing", "params_b",
+            "cost_usd",
+        )  # fmt: skip
         return {
             "model": self.model,
             "reason": self.reason,
             "fallback": self.fallback,
             "score": self.score,
+            "expected_accuracy": plain(self.expected_accuracy),
+            "interval": finite(self.interval),
             "best_by_score": self.best_by_score,
             "best_on_average": self.best_on_average,
             "probability": plain(self.probability),

@@ -101,7 +101,7 @@ def evidence_of(
     check_count(k, "k")
     check_count(kappa, "kappa")
     rows = as_unit_rows(table.aligned(embeddings), "embeddings")
-    correctness = table.correctness()
+    correctness = np.ascontiguousarray(table.correctness())
     return Evidence(
         index=Index(rows, threads=threads, verify=False),
         outcomes=pack(correctness),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import scores
+from benchrouter.auto import HeldOutTasks
 from benchrouter.encoder.precomputed import as_unit_rows
 from benchrouter.evidence import Evidence, evidence_of, model_costs_usd, prior_of
 from benchrouter.holdout import (
@@ -25,6 +26,7 @@ from benchrouter.holdout import (
     without,
 )
 from benchrouter.index import Index, check_count
+from benchrouter.local import local_of_held_out, pooled, within_covariance
 from benchrouter.voting import Outcomes, PackedOutcomes
 
 if TYPE_CHECKING:
@@ -111,6 +113,11 @@ class Fit:
         Of the smoother.
     benchmark_u : float64 array, shape (n_datasets,)
         Distance of each dataset, held out, to the others. Empty for a single dataset.
+    local : float64 array, shape (n_datasets, n_models)
+        What each dataset's neighbourhood in the others says of the models' accuracy; NaN where
+        there are no others, or no correctness.
+    within : float64 array, shape (n_models, n_models)
+        Covariance of two models' correctness on one record of a dataset.
     distance_limit : float
         99th percentile of the held-out prompts' own distances.
     tau : float
@@ -136,6 +143,8 @@ class Fit:
     prices: Array
     pairs: Pairs
     benchmark_u: Array
+    local: Array
+    within: Array
     distance_limit: float
     tau: float
     best_on_average: int
@@ -150,6 +159,20 @@ class Fit:
     def raw_prior(self) -> NDArray[np.float32]:
         """The same of raw scores."""
         return prior_of(self.raw_means)
+
+    @cached_property
+    def held_out_tasks(self) -> HeldOutTasks:
+        """What the score `auto` learns from; without tasks where none could be held out."""
+        codes = np.flatnonzero(~np.isnan(self.local).any(axis=1))
+        standing = [prior_of(np.delete(self.means, code, axis=0)) for code in codes]
+        return HeldOutTasks(
+            accuracy=self.means[codes],
+            standing=np.array(standing, dtype=np.float64).reshape(len(codes), len(self.models)),
+            local=self.local[codes],
+            distance=self.benchmark_u[codes] if len(codes) else np.empty(0),
+            n_records=np.bincount(self.dataset, minlength=len(self.datasets))[codes],
+            within=self.within,
+        )
 
     @cached_property
     def preferred(self) -> NDArray[np.int32]:
@@ -209,7 +232,8 @@ def fit(
     correctness = evidence.correctness
     is_binary = bool(np.all((table.scores == correctness) | np.isnan(correctness)))
     means = evidence.means if routable else np.full_like(raw_means, np.nan)
-    pairs, benchmark_u, distance_limit = _held_out(evidence, settings, routable, progress)
+    pairs, benchmark_u, local, distance_limit = _held_out(evidence, settings, routable, progress)
+    within = pooled(within_covariance(correctness, table.dataset, table.n_datasets))
     best = scores.best_on_average(means if routable else raw_means, preferred)
     return Fit(
         settings=settings,
@@ -229,6 +253,8 @@ def fit(
         prices=table.prices,
         pairs=pairs,
         benchmark_u=benchmark_u,
+        local=local,
+        within=within if routable else np.full_like(within, np.nan),
         distance_limit=distance_limit,
         tau=_tau(pairs, evidence, settings),
         best_on_average=best,
@@ -269,9 +295,10 @@ def _evidence(
 
 def _held_out(
     evidence: Evidence, settings: Settings, routable: bool, progress: Progress | None
-) -> tuple[Pairs, Array, float]:
-    """Training pairs, each dataset's distance, and the distance beyond which prompts fall back."""
+) -> tuple[Pairs, Array, Array, float]:
+    """Training pairs; every dataset's distance and neighbourhood; the limit for single prompts."""
     n_models = evidence.means.shape[1]
+    local = np.full_like(evidence.means, np.nan)
     if evidence.n_datasets == 1:
         rows = sample_of(evidence, 0, settings.seed)
         queries = np.ascontiguousarray(evidence.index.embeddings[rows])
@@ -280,7 +307,7 @@ def _held_out(
         known = np.isfinite(others).any(axis=1)
         distances = scores.prompt_distances(others[known])
         limit = float(np.quantile(distances, DISTANCE_QUANTILE)) if len(distances) else np.inf
-        return concatenate([], n_models), np.empty(0), limit
+        return concatenate([], n_models), np.empty(0), local, limit
     parts = []
     benchmark_u = np.empty(evidence.n_datasets)
     per_dataset = []
@@ -289,6 +316,7 @@ def _held_out(
         per_dataset.append(scores.prompt_distances(similarities))
         benchmark_u[held_out.code] = per_dataset[-1].mean()
         if routable:
+            local[held_out.code] = local_of_held_out(held_out, evidence)[2]
             parts.append(
                 pairs_of(
                     held_out,
@@ -299,7 +327,7 @@ def _held_out(
                 )
             )
     limit = float(np.quantile(np.concatenate(per_dataset), DISTANCE_QUANTILE))
-    return concatenate(parts, n_models), benchmark_u, limit
+    return concatenate(parts, n_models), benchmark_u, local, limit
 
 
 def _tau(pairs: Pairs, evidence: Evidence, settings: Settings) -> float:

@@ -206,7 +206,7 @@ class Router:
         labels: NDArray[np.floating] | None = None,
         *,
         embeddings: NDArray[np.float32] | None = None,
-        score: Score = "s3",
+        score: Score = "auto",
         label_threshold: float = 0.5,
     ) -> TaskDecision:
         """Choose one model for a task.
@@ -219,8 +219,10 @@ class Router:
             Scores of the first n_labels prompts, NaN = not run.
         embeddings : float16 or float32 array, shape (n_prompts, dim), optional
             Unit rows, instead of encoding the prompts.
-        score : "s1", "s2" or "s3"
-            What to maximise; the fallback of eq. 8 belongs to "s3".
+        score : "auto", "s1", "s2" or "s3"
+            What to maximise. "auto" is each model's expected accuracy, from its standing, the
+            task's neighbourhood and the labels (:mod:`benchrouter.auto`); "s1" to "s3" are the
+            scores of arXiv 2309.15789, and the fallback of its eq. 8 belongs to "s3".
         label_threshold : float
             A label above it is correct.
 

@@ -1,4 +1,4 @@
-"""Choose one model for a task: S1, S2, S3, labels, and the fallback to the best on average."""
+"""Choose one model for a task: auto, S1, S2 or S3, with labels where there are some."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter import scores
+from benchrouter import auto, scores
 from benchrouter.decisions import TaskDecision
 from benchrouter.evidence import verdicts
 from benchrouter.fit import Fit
 from benchrouter.index import Index, Neighbours, join
+from benchrouter.local import local_accuracy
 from benchrouter.voting import PackedOutcomes, pack, task_scores, votes
 
 Array = NDArray[np.float64]
-Score = Literal["s1", "s2", "s3"]
+Score = Literal["auto", "s1", "s2", "s3"]
+SCORES = ("auto", "s1", "s2", "s3")
 
 
 def choose_for_task(
@@ -24,7 +26,7 @@ def choose_for_task(
     embeddings: NDArray[np.float32],
     labels: NDArray[np.floating] | None = None,
     *,
-    score: Score = "s3",
+    score: Score = "auto",
     label_threshold: float = 0.5,
 ) -> TaskDecision:
     """Choose one model for all prompts of a task.
@@ -37,11 +39,13 @@ def choose_for_task(
     embeddings : float32 array, shape (n_prompts, dim)
         Unit rows.
     labels : float array, shape (n_labels, n_models), optional
-        Scores of the first n_labels prompts, NaN = not run. Prompts with a label join the
-        neighbours, and S1, S2, S3 are then of the other prompts (where none is left, of all, each
-        without its own label).
-    score : "s1", "s2" or "s3"
-        What to maximise; eq. 8's fallback belongs to "s3".
+        Scores of the first n_labels prompts, NaN = not run. "auto" takes them as observations of
+        the models' accuracies. For S1, S2, S3 prompts with a label join the neighbours, and the
+        scores are then of the other prompts (where none is left, of all, each without its own
+        label).
+    score : "auto", "s1", "s2" or "s3"
+        What to maximise. "auto" is the expected accuracy (:mod:`benchrouter.auto`); eq. 8's
+        fallback belongs to "s3".
     label_threshold : float
         A label above it is correct.
 
@@ -55,8 +59,8 @@ def choose_for_task(
         If there is no prompt, if the labels do not fit, or if the benchmark has datasets without
         a correctness threshold.
     """
-    if score not in ("s1", "s2", "s3"):
-        raise ValueError(f"score must be 's1', 's2' or 's3', got {score!r}")
+    if score not in SCORES:
+        raise ValueError(f"score must be one of {', '.join(map(repr, SCORES))}, got {score!r}")
     if fit.correct is None:
         raise ValueError(
             "a task needs correctness, and datasets of this benchmark have no threshold: "
@@ -70,6 +74,7 @@ def choose_for_task(
     known = known[labelled]
     depth = max(settings.k, settings.kappa)
     of_benchmark = index.search(embeddings, depth)
+    found = _estimate(fit, of_benchmark, known, index.threads)
     neighbours, outcomes = of_benchmark, fit.correct
     if len(labelled):
         neighbours = _with_labelled(embeddings, of_benchmark, labelled, index, depth)
@@ -94,7 +99,29 @@ def choose_for_task(
         p_hat = np.where(np.isnan(p), 0.5, p)
         measured = scores.label_informed_p(p_hat, verdicts(g, settings.threshold), known, fit.tau)
         p = np.where(np.isnan(known).all(axis=0), p, measured)
-    return _decide(fit, score, s1, s2, p, support, u, len(embeddings), len(labelled))
+    return _decide(fit, score, found, s1, s2, p, support, u, len(embeddings), len(labelled))
+
+
+def _estimate(
+    fit: Fit, neighbours: Neighbours, labels: NDArray[np.float32], threads: int
+) -> auto.Estimate:
+    """Accuracy of every model on the task, from the benchmark and from labels."""
+    assert fit.correct is not None
+    local = local_accuracy(
+        neighbours,
+        fit.correct,
+        fit.dataset,
+        fit.means,
+        fit.prior,
+        k=fit.settings.k,
+        kappa=fit.settings.kappa,
+        threads=threads,
+    )
+    distance = scores.task_distance(neighbours.similarities[:, : fit.settings.kappa])
+    found = auto.estimate(
+        fit.held_out_tasks, fit.prior.astype(np.float64), local, distance, fit.settings.sigma
+    )
+    return auto.with_labels(found, labels, fit.within)
 
 
 def _check_labels(
@@ -163,6 +190,7 @@ def _present(outcomes: PackedOutcomes) -> NDArray[np.uint64]:
 def _decide(
     fit: Fit,
     score: Score,
+    found: auto.Estimate,
     s1: Array,
     s2: Array,
     p: Array,
@@ -173,20 +201,25 @@ def _decide(
 ) -> TaskDecision:
     s3 = scores.s3(s2, p)
     bma = fit.best_on_average
-    values = {"s1": s1, "s2": s2, "s3": s3}[score]
-    best = bma if np.isnan(values).all() else scores.best_model(values, fit.preferred, s1)
+    n_scored = n_prompts - n_labels or n_prompts
+    values = {"auto": found.mean, "s1": s1, "s2": s2, "s3": s3}[score]
+    first_tie = None if score == "auto" else s1
+    best = bma if np.isnan(values).all() else scores.best_model(values, fit.preferred, first_tie)
     probability = float("nan")
-    if best != bma and not np.isnan(p[[best, bma]]).any():
-        n_scored = n_prompts - n_labels or n_prompts
+    if score == "auto":
+        probability = auto.probability_better(found, best, bma)
+    elif best != bma and not np.isnan(p[[best, bma]]).any():
         probability = scores.probability_better((s2[best], s2[bma]), (p[best], p[bma]), n_scored)
     chosen = best
     if score == "s3" and best != bma and not probability > fit.settings.eta:
         chosen = bma
     return TaskDecision(
         model=fit.models[chosen],
-        reason=_reason(fit, score, values, best, chosen, probability),
+        reason=_reason(fit, score, values, best, chosen, probability) + _caveat(score, found),
         fallback=chosen != best,
         score=score,
+        expected_accuracy=min(max(float(found.mean[chosen]), 0.0), 1.0),
+        interval=auto.interval(found, chosen, n_scored),
         best_by_score=fit.models[best],
         best_on_average=fit.models[bma],
         probability=probability,
@@ -196,6 +229,8 @@ def _decide(
         n_prompts=n_prompts,
         n_labels=n_labels,
         models=fit.models,
+        auto=found.mean,
+        auto_sd=np.sqrt(np.maximum(np.diag(found.covariance), 0.0)),
         s1=s1,
         s2=s2,
         s3=s3,
@@ -209,28 +244,39 @@ def _decide(
 
 
 def _reason(fit: Fit, score: str, values: Array, best: int, chosen: int, probability: float) -> str:
-    name = score.upper()
+    what = "expected accuracy" if score == "auto" else score.upper()
     bma = fit.best_on_average
     model, average = fit.models[best], fit.models[bma]
     if np.isnan(values).all():
         return (
-            f"{name} needs at least two datasets to learn p̂ from; {average} is kept, the best on "
+            f"{what} needs at least two datasets to learn p̂ from; {average} is kept, the best on "
             "the benchmark"
         )
     if best == bma:
-        return f"{name} is largest for {model} ({values[best]:.3f}), also the best on average"
+        return f"{what} is largest for {model} ({values[best]:.3f}), also the best on average"
     found = (
-        f"{name} is largest for {model} ({values[best]:.3f}; {average}, the best on average, has "
+        f"{what} is largest for {model} ({values[best]:.3f}; {average}, the best on average, has "
         f"{values[bma]:.3f})"
     )
-    if score != "s3":
+    if score in ("s1", "s2") or np.isnan(probability):
         return found
+    if score == "auto":
+        return f"{found}; it is the better of the two with probability {probability:.2f}"
     eta = fit.settings.eta
     if chosen == best:
         return f"{found}, and beats it with probability {probability:.2f} > {eta:g}"
     return (
         f"{found}, but beats it only with probability {probability:.2f}, not above {eta:g}: "
         f"{average} is kept"
+    )
+
+
+def _caveat(score: str, found: auto.Estimate) -> str:
+    if score != "auto" or np.isfinite(found.covariance).all():
+        return ""
+    return (
+        " (with fewer than two benchmark datasets to hold out nothing can be learnt about trusting "
+        "a task's neighbourhood: the standings decide)"
     )
 
 

@@ -143,7 +143,7 @@ def test_missing_short_and_foreign_files(tmp_path):
     description = tmp_path / "router" / "router.json"
     content = json.loads(description.read_text())
     description.write_text(json.dumps({**content, "format_version": 99}))
-    with pytest.raises(ValueError, match="format version 99, this release reads 1"):
+    with pytest.raises(ValueError, match="format version 99, this release reads 2"):
         Router.load(tmp_path / "router")
     description.write_text("[]")
     with pytest.raises(ValueError, match="no format_version"):
@@ -251,7 +251,7 @@ def forged(root, change):
         (lambda c: c["files"].update({"../x": {}}), "lists '../x', which is no file of a router"),
         (lambda c: c.update(fallback=99), "fallback that is not one of its models"),
         (lambda c: c.update(n_records=7), r"bits.npy has uint64 \(120, 1\), .*uint64 \(7, 1\)"),
-        (lambda c: c["models"].pop(), "means.npy has"),
+        (lambda c: c["models"].pop(), "local.npy has"),
     ],
 )
 def test_a_description_that_fits_no_router_is_refused(tmp_path, change, words):

@@ -124,7 +124,7 @@ def test_explain_agrees_with_route_for_every_rule(compass, t):
 def test_choose_for_a_task(router):
     task = at(0, 0, 1, 0) + 0.2 * unit_rows(40, 4, seed=9)
     task = (task / np.linalg.norm(task, axis=1, keepdims=True)).astype(np.float32)
-    decision = router.choose(embeddings=task)
+    decision = router.choose(embeddings=task, score="s3")
     assert decision.model == decision.best_by_score == "southern"
     assert not decision.fallback
     assert decision.probability > 0.6
@@ -148,7 +148,7 @@ def test_choose_for_a_task(router):
 def test_a_task_without_evidence_keeps_the_best_on_average(compass):
     table, rows = compass
     router = Router.fit(table, embeddings=rows, eta=1.0)
-    decision = router.choose(embeddings=rows[:40])
+    decision = router.choose(embeddings=rows[:40], score="s3")
     assert decision.best_by_score == "northern"
     assert decision.model == "steady"
     assert decision.fallback
@@ -226,7 +226,7 @@ def test_bad_input(router, compass):
     table, rows = compass
     with pytest.raises(ValueError, match="at least one prompt, found none"):
         router.choose(embeddings=unit_rows(0, 4))
-    with pytest.raises(ValueError, match="score must be 's1', 's2' or 's3', got 'best'"):
+    with pytest.raises(ValueError, match="score must be one of 'auto', 's1', 's2', 's3', got 'best'"):
         router.choose(embeddings=rows, score="best")
     with pytest.raises(ValueError, match="rule must be 'mean', 'raw' or 's3', got 'vote'"):
         router.route(embeddings=rows, rule="vote")
@@ -366,7 +366,8 @@ def test_one_dataset_and_one_record():
     assert len(router.route(embeddings=rows).names()) == 12
     decision = router.choose(embeddings=rows)
     assert decision.model == router.best_on_average
-    assert "needs at least two datasets" in decision.reason
+    assert "fewer than two benchmark datasets" in decision.reason
+    assert "needs at least two datasets" in router.choose(embeddings=rows, score="s3").reason
     assert np.isnan(decision.s3).all()
     assert router.choose(embeddings=rows, score="s1").best_by_score in router.models
     with pytest.raises(ValueError, match="the rule 's3' needs p̂"):

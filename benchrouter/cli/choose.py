@@ -31,7 +31,9 @@ def choose(
             ".parquet, a column a model, a row a prompt.",
         ),
     ] = None,
-    score: Annotated[str, typer.Option(help="s1, s2 or s3.")] = "s3",
+    score: Annotated[
+        str, typer.Option(help="auto (expected accuracy, from all evidence), s1, s2 or s3.")
+    ] = "auto",
     embeddings: options.Embeddings = None,
     encoder: options.EncoderName = None,
     cache: options.Cache = True,
@@ -86,6 +88,9 @@ def choose(
         show_task(decision)
 
 
+NAMES = {"auto": "expected accuracy", "s1": "S1", "s2": "S2", "s3": "S3"}
+
+
 def show_task(decision: TaskDecision, title: str = "") -> None:
     """Print a table of all models and the choice."""
     import numpy as np
@@ -96,6 +101,7 @@ def show_task(decision: TaskDecision, title: str = "") -> None:
     rows: list[list[Any]] = [
         [
             decision.models[m],
+            _plus_minus(float(decision.auto[m]), float(decision.auto_sd[m])),
             *(float(a[m]) for a in (decision.s1, decision.s2, decision.s3, decision.p_hat)),
             int(decision.support[m]),
             float(decision.standing[m]),
@@ -106,8 +112,8 @@ def show_task(decision: TaskDecision, title: str = "") -> None:
         for m in order
     ]
     output.table(
-        title or f"{decision.n_prompts:,} prompts, by {decision.score.upper()}",
-        ["model", "S1", "S2", "S3", "p̂", "support", "standing", *output.MODEL_FACTS],
+        title or f"{decision.n_prompts:,} prompts, by {NAMES[decision.score]}",
+        ["model", "accuracy", "S1", "S2", "S3", "p̂", "support", "standing", *output.MODEL_FACTS],
         rows,
         marked=order.index(chosen),
     )
@@ -117,6 +123,7 @@ def show_task(decision: TaskDecision, title: str = "") -> None:
     facts = [
         ("model", decision.model),
         ("why", decision.reason),
+        ("expected accuracy", _expected(decision)),
         ("distance u", f"{decision.distance:.3f}{span}"),
     ]
     if decision.n_labels:
@@ -124,3 +131,17 @@ def show_task(decision: TaskDecision, title: str = "") -> None:
     if decision.warning:
         facts.append(("warning", decision.warning))
     output.facts(facts)
+
+
+def _plus_minus(mean: float, sd: float) -> str:
+    return f"{mean:.3f}" if sd != sd else f"{mean:.3f} ± {sd:.3f}"
+
+
+def _expected(decision: TaskDecision) -> str:
+    """Expected accuracy of the choice and its interval, or why there is none."""
+    low, high = decision.interval
+    if low != low:
+        return (
+            f"{decision.expected_accuracy:.3f} (too few datasets in the benchmark for an interval)"
+        )
+    return f"{decision.expected_accuracy:.3f}, with 80 % chance between {low:.3f} and {high:.3f}"

@@ -1,0 +1,318 @@
+"""The score `auto`: by hand, against a slow twin, on simulated benchmarks, and inside a router."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import reference_auto
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tables import make_table, unit_rows
+
+from benchrouter import Router, auto
+from benchrouter.index import Neighbours
+from benchrouter.local import local_accuracy, pooled, within_covariance
+from benchrouter.voting import pack
+
+NAN = float("nan")
+
+
+def tasks_of(accuracy, standing, local, **fields):
+    accuracy = np.asarray(accuracy, float)
+    n_tasks, n_models = accuracy.shape
+    defaults = dict(
+        distance=np.full(n_tasks, 0.3),
+        n_records=np.full(n_tasks, 10**9),
+        within=np.eye(n_models) / 4,
+    )
+    return auto.HeldOutTasks(
+        accuracy, np.asarray(standing, float), np.asarray(local, float), **{**defaults, **fields}
+    )
+
+
+def test_trust_is_measured_on_held_out_datasets_and_drawn_to_three_quarters():
+    # Ten datasets at the task's own distance: each weighs 1 + 5/10, 15 together. The neighbourhood
+    # was right in every one: slope (15·1 + 5·0.75)/(15 + 5) = 0.9375.
+    gap = np.tile([[0.1, -0.1], [-0.1, 0.1]], (5, 1))
+    standing = np.full((10, 2), 0.5)
+    found = auto.estimate(
+        tasks_of(standing + gap, standing, standing + gap),
+        np.array([0.6, 0.6]),
+        np.array([0.7, 0.5]),
+        0.3,
+    )
+    assert found.trust == pytest.approx(0.9375)
+    # difference moved by 0.9375 of ±0.1; the level of the gap is 0 (equal weights)
+    np.testing.assert_allclose(found.mean, [0.69375, 0.50625])
+    # wrong in every one: (15·(−1) + 3.75)/20 is below 0, and then it is not trusted at all
+    wrong = auto.estimate(
+        tasks_of(standing - gap, standing, standing + gap),
+        np.array([0.6, 0.6]),
+        np.array([0.7, 0.5]),
+        0.3,
+    )
+    assert wrong.trust == 0.0
+    np.testing.assert_allclose(wrong.mean, 0.6)
+
+
+def test_models_far_behind_do_not_decide_the_trust():
+    # Models 0 and 1 contend and follow their neighbourhood; 2 is far behind and never does.
+    rng = np.random.default_rng(0)
+    standing = np.tile([0.7, 0.7, 0.1], (20, 1))
+    local = standing + rng.normal(0, 0.1, (20, 3))
+    accuracy = np.where([True, True, False], local, standing)
+    found = auto.estimate(tasks_of(accuracy, standing, local), standing[0], standing[0], 0.3)
+    expected = (25 + 3.75) / (25 + 5)  # 20 tasks of weight 1.25: as if model 2 were not there
+    assert found.trust == pytest.approx(expected, abs=1e-3)
+
+
+def test_labels_of_one_model_are_the_textbook_update():
+    before = auto.Estimate(np.array([0.5]), np.array([[0.01]]), 0.5, 9)
+    labels = np.array([[1.0]] * 20 + [[0.0]] * 5)
+    after = auto.with_labels(before, labels, np.array([[0.2]]))
+    noise = 0.25 / 25  # at the chance expected before: 0.5·0.5, over 25 prompts
+    gain = 0.01 / (0.01 + noise)
+    assert after.mean[0] == pytest.approx(0.5 + gain * 0.3, abs=1e-6)
+    assert after.covariance[0, 0] == pytest.approx(0.01 * (1 - gain), abs=1e-6)
+
+
+def test_labels_of_one_model_tell_of_another_that_errs_with_it():
+    covariance = np.array([[0.01, 0.009], [0.009, 0.01]])
+    before = auto.Estimate(np.array([0.5, 0.5]), covariance, 0.5, 9)
+    labels = np.array([[1.0, NAN]] * 10)
+    after = auto.with_labels(before, labels, np.eye(2) / 4)
+    gain = 0.01 / (0.01 + 0.025)
+    np.testing.assert_allclose(after.mean, [0.5 + gain * 0.5, 0.5 + 0.9 * gain * 0.5], atol=1e-6)
+    assert after.covariance[1, 1] < before.covariance[1, 1]
+    nothing = auto.with_labels(before, np.full((3, 2), NAN), np.eye(2) / 4)
+    assert nothing is before
+
+
+def test_many_labels_overrule_everything():
+    before = auto.Estimate(np.array([0.9, 0.2]), 0.01 * np.eye(2), 0.5, 9)
+    labels = np.tile([[0.0, 1.0], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0]], (5000, 1))
+    after = auto.with_labels(before, labels, np.eye(2) / 4)
+    np.testing.assert_allclose(after.mean, [0.25, 0.75], atol=2e-3)
+
+
+def test_interval_and_probability_by_hand():
+    found = auto.Estimate(np.array([0.5, 0.4]), np.diag([0.0075, 0.0025]), 0.5, 2)
+    low, high = auto.interval(found, 0, 100)
+    # variance 0.0075 + 0.25/100 = 0.01; Student's t with 2 degrees at 0.9 is 1.8856
+    assert (low, high) == (pytest.approx(0.5 - 0.18856, abs=1e-5), pytest.approx(0.68856, abs=1e-5))
+    # 0.1 / sqrt(0.01): one standard deviation
+    assert auto.probability_better(found, 0, 1) == pytest.approx(0.841345, abs=1e-6)
+    assert np.isnan(auto.probability_better(found, 0, 0))
+    unknown = auto.Estimate(np.array([0.5]), np.array([[NAN]]), 0.0, 0)
+    assert np.isnan(auto.interval(unknown, 0, 10)).all()
+
+
+@pytest.mark.parametrize(
+    ("degrees", "expected"),
+    [(1, 3.0777), (2, 1.8856), (3, 1.6377), (4, 1.5332), (5, 1.4759), (10, 1.3722), (30, 1.3104)],
+)
+def test_student_quantiles(degrees, expected):
+    assert auto._student(0.9, degrees) == pytest.approx(expected, abs=2e-3)
+
+
+def draw_tasks(rng, n_tasks, n_models, missing):
+    accuracy = rng.random((n_tasks, n_models))
+    hidden = rng.random(accuracy.shape) < missing
+    hidden[np.arange(n_tasks), rng.integers(n_models, size=n_tasks)] = False
+    half = rng.normal(size=(n_models, n_models)) / 4
+    return tasks_of(
+        np.where(hidden, NAN, accuracy),
+        rng.random((n_tasks, n_models)),
+        rng.random((n_tasks, n_models)),
+        distance=rng.uniform(0.1, 0.9, n_tasks),
+        n_records=rng.integers(1, 500, n_tasks),
+        within=half @ half.T,
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6), st.integers(2, 9), st.integers(1, 6), st.sampled_from([0.0, 0.3, 0.8])
+)
+def test_estimate_equals_the_slow_twin(seed, n_tasks, n_models, missing):
+    rng = np.random.default_rng(seed)
+    tasks = draw_tasks(rng, n_tasks, n_models, missing)
+    standing, local = rng.random((2, n_models))
+    distance = float(rng.uniform(0, 1))
+    found = auto.estimate(tasks, standing, local, distance, 0.09)
+    mean, covariance, trust = reference_auto.estimate(
+        *(tasks.accuracy, tasks.standing, tasks.local, tasks.distance, tasks.n_records),
+        *(tasks.within, standing, local, distance, 0.09),
+    )
+    np.testing.assert_allclose(found.mean, mean, atol=1e-10)
+    np.testing.assert_allclose(found.covariance, covariance, atol=1e-9)
+    assert found.trust == pytest.approx(trust, abs=1e-10)
+    assert found.degrees == max(n_tasks - 1, 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_order_of_models_and_datasets_does_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    tasks = draw_tasks(rng, 6, 4, 0.2)
+    standing, local = rng.random((2, 4))
+    labels = np.where(rng.random((12, 4)) < 0.2, NAN, rng.integers(0, 2, (12, 4)))
+    first = auto.with_labels(auto.estimate(tasks, standing, local, 0.4), labels, tasks.within)
+    m, z = rng.permutation(4), rng.permutation(6)
+    moved = auto.HeldOutTasks(
+        *(a[z][:, m] for a in (tasks.accuracy, tasks.standing, tasks.local)),
+        *(tasks.distance[z], tasks.n_records[z], tasks.within[np.ix_(m, m)]),
+    )
+    second = auto.estimate(moved, standing[m], local[m], 0.4)
+    second = auto.with_labels(second, labels[:, m], moved.within)
+    np.testing.assert_allclose(second.mean, first.mean[m], atol=1e-8)
+    np.testing.assert_allclose(second.covariance, first.covariance[np.ix_(m, m)], atol=1e-8)
+
+
+def test_nothing_to_learn_from_is_said_not_invented():
+    standing, local = np.array([0.6, 0.5]), np.array([0.1, 0.9])
+    nothing = tasks_of(np.empty((0, 2)), np.empty((0, 2)), np.empty((0, 2)))
+    found = auto.estimate(nothing, standing, local, 0.3)
+    np.testing.assert_array_equal(found.mean, standing)
+    assert np.isnan(found.covariance).all()
+    # ten labels: the standings count as ten more
+    after = auto.with_labels(found, np.array([[1.0, NAN]] * 10), np.eye(2) / 4)
+    assert after.mean[0] == pytest.approx(0.8, abs=1e-6)
+    # constant scores: no spread, no division by zero
+    flat = np.full((4, 2), 0.5)
+    found = auto.estimate(tasks_of(flat, flat, flat), flat[0], flat[0], 0.3)
+    np.testing.assert_allclose(found.mean, 0.5)
+    assert np.isfinite(found.covariance).all()
+
+
+def simulate(rng, n_tasks, n_models, n_records):
+    """Draw a benchmark and one new task from a model with a common part and a local signal."""
+    skill = rng.normal(0.55, 0.05, n_models)
+    effect = rng.normal(0, 0.07, (n_tasks + 1, n_models)) + rng.normal(0, 0.08, (n_tasks + 1, 1))
+    true = np.clip(skill + effect, 0.02, 0.98)
+    local = skill + 0.8 * effect + rng.normal(0, 0.1, effect.shape)
+    measured = rng.binomial(n_records, true) / n_records
+    standing = np.array([np.delete(measured[:-1], z, axis=0).mean(axis=0) for z in range(n_tasks)])
+    tasks = tasks_of(
+        measured[:-1],
+        standing,
+        local[:-1],
+        n_records=np.full(n_tasks, n_records),
+        within=0.24 * np.eye(n_models),
+    )
+    return tasks, measured[:-1].mean(axis=0), local[-1], true[-1]
+
+
+@pytest.mark.parametrize("n_labels", [0, 30])
+def test_on_simulated_benchmarks_the_choice_is_good_and_its_interval_honest(n_labels):
+    rng = np.random.default_rng(n_labels)
+    covered, error, naive, gain = [], [], [], {"standing": [], "local": [], "labels": []}
+    for _ in range(400):
+        tasks, standing, local, true = simulate(rng, 12, 8, 200)
+        found = auto.estimate(tasks, standing, local, 0.3)
+        labels = (rng.random((n_labels, 8)) < true).astype(float)
+        found = auto.with_labels(found, labels, tasks.within)
+        best = int(np.argmax(found.mean))
+        measured = rng.binomial(150, true[best]) / 150
+        low, high = auto.interval(found, best, 150)
+        covered.append(low <= measured <= high)
+        error.append(found.mean[best] - true[best])
+        naive.append(local.max() - true[np.argmax(local)])
+        gain["standing"].append(true[best] - true[np.argmax(standing)])
+        gain["local"].append(true[best] - true[np.argmax(local)])
+        if n_labels:
+            gain["labels"].append(true[best] - true[np.argmax(labels.mean(axis=0))])
+    assert 0.74 < np.mean(covered) < 0.88
+    # the largest of eight is no lucky one: it is hardly too large, unlike the largest of `local`
+    assert abs(np.mean(error)) < 0.03
+    assert np.mean(naive) > 0.08
+    assert np.mean(gain["standing"]) > 0.01
+    assert np.mean(gain["local"]) > 0.0
+    if n_labels:
+        assert np.mean(gain["labels"]) > 0.005
+
+
+def test_local_accuracy_by_hand():
+    correct = np.array([[1, 0], [0, 0], [1, NAN], [1, NAN]], dtype=np.float32)
+    means = np.array([[0.5, 0.0], [1.0, NAN]])
+    ids = np.array([[0, 2, 1], [2, 3, -1]])
+    found = local_accuracy(
+        Neighbours(ids, np.zeros((2, 3), np.float32)),
+        pack(correct),
+        np.array([0, 0, 1, 1], np.int32),
+        means,
+        np.array([0.7, 0.3], np.float32),
+        k=1,
+        kappa=3,
+    )
+    # model 0: nearest (1 + 1)/2; three nearest (2/3 + 1)/2; datasets (2·0.5 + 3·1)/5
+    assert found[0] == pytest.approx((1 + 5 / 6 + 0.8) / 3, abs=1e-6)
+    # model 1: (0 + its standing)/2 twice; only dataset 0 knows it
+    assert found[1] == pytest.approx((0.15 + 0.15 + 0.0) / 3, abs=1e-6)
+
+
+def test_within_covariance_is_that_of_numpy_and_says_what_it_cannot_know():
+    rng = np.random.default_rng(0)
+    correct = rng.integers(0, 2, (30, 3)).astype(np.float32)
+    dataset = np.repeat([0, 1, 2], [14, 15, 1]).astype(np.int32)
+    found = within_covariance(correct, dataset, 3)
+    np.testing.assert_allclose(found[0], np.cov(correct[:14].T), atol=1e-7)
+    assert np.isnan(found[2]).all()  # a single record has no spread
+    np.testing.assert_allclose(pooled(found), (found[0] + found[1]) / 2)
+    np.testing.assert_array_equal(pooled(found[2:]), np.eye(3) / 4)
+
+
+@pytest.fixture(scope="module")
+def compass():
+    """Six clusters; one model knows three of them, one the others, and a third is fair at all."""
+    directions = np.repeat(np.eye(6, dtype=np.float32), 60, axis=0)
+    directions += np.roll(directions, 60, axis=0) * 0.6  # neighbours of neighbours
+    rows = directions + 0.5 * unit_rows(360, 6, seed=1)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    skill = np.array([[0.9, 0.1, 0.55]] * 3 + [[0.1, 0.9, 0.55]] * 3)
+    dataset = np.repeat(np.arange(6), 60)
+    scores = np.random.default_rng(0).random((360, 3)) < skill[dataset]
+    return make_table(scores, dataset, models=("one", "other", "steady")), rows
+
+
+def test_choose_answers_the_expected_accuracy(compass, tmp_path):
+    table, rows = compass
+    router = Router.fit(table, embeddings=rows, label_shares=(0.0,), draws=1)
+    prompts = rows[:60]
+    decision = router.choose(embeddings=prompts)
+    assert decision.score == "auto" and decision.model == decision.best_by_score
+    assert decision.expected_accuracy == pytest.approx(decision.auto.max())
+    low, high = decision.interval
+    assert 0 <= low < decision.expected_accuracy < high <= 1
+    known = np.tile([[1.0, 0.0, 1.0]], (40, 1))
+    labelled = router.choose(embeddings=prompts, labels=known)
+    assert labelled.auto[1] < decision.auto[1] - 0.03
+    assert (labelled.auto_sd < decision.auto_sd).all()
+    assert labelled.n_labels == 40
+    router.save(tmp_path / "router")
+    again = Router.load(tmp_path / "router").choose(embeddings=prompts, labels=known)
+    np.testing.assert_array_equal(again.auto, labelled.auto)
+    assert again.to_dict() == labelled.to_dict()
+    content = json.loads(json.dumps(labelled.to_dict()))
+    assert content["expected_accuracy"] == labelled.expected_accuracy
+    assert content["interval"] == list(labelled.interval)
+    assert "expected accuracy is largest for" in decision.reason
+
+
+@pytest.mark.parametrize("n_datasets", [1, 2])
+def test_benchmarks_of_one_or_two_datasets(compass, n_datasets):
+    table, rows = compass
+    kept = np.flatnonzero(table.dataset < n_datasets)
+    router = Router.fit(table.rows(kept), embeddings=rows[kept], label_shares=(0.0,), draws=1)
+    decision = router.choose(embeddings=rows[:20])
+    assert decision.model == "one" == router.best_on_average
+    if n_datasets == 1:
+        assert np.isnan(decision.interval).all() and np.isnan(decision.auto_sd).all()
+        np.testing.assert_array_equal(decision.auto, decision.standing)
+    labels = np.tile([[0.0, 0.0, 1.0]], (20, 1))
+    labelled = router.choose(embeddings=rows[:30], labels=labels)
+    assert labelled.auto[0] < decision.auto[0]
+    assert labelled.auto[2] > decision.auto[2]
+    assert np.isfinite(labelled.interval).all()
