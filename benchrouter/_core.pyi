@@ -9,6 +9,7 @@ _Bits = NDArray[np.uint64]
 
 sanitized: bool
 task_block: int
+distance_unit: float
 
 def simd_levels() -> list[str]: ...
 def votes(
@@ -73,3 +74,23 @@ def rank(
     simd: str = "auto",
 ) -> tuple[_Ids, _Floats]: ...
 def stream_copy(source: NDArray[np.uint8], target: NDArray[np.uint8], threads: int) -> None: ...
+def cells(
+    ids: _Ids,
+    similarities: _Floats,
+    own_places: _Ids,
+    own_similarities: _Floats,
+    first: int,
+    records: _Ids,
+    offsets: _Ids,
+    cells: NDArray[np.int32],
+    n_cells: int,
+    correctness: _Floats,
+    dataset: NDArray[np.int32],
+    n_datasets: int,
+    k: int,
+    kappa: int,
+    threshold: float,
+    each: bool,
+    threads: int,
+    out: tuple[Any, ...],
+) -> None: ...

@@ -6,20 +6,18 @@ more, or moving a few labelled records in, is then a merge of short lists, never
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter import scores
-from benchrouter.evidence import Evidence, accuracy_of_verdicts, predict, prior_without
-from benchrouter.index import Neighbours, join, merge
+from benchrouter.cells import cells_of, distinct, moves_of
+from benchrouter.evidence import Evidence
+from benchrouter.index import Neighbours, merge
 
 LABEL_SHARES = tuple(round(0.02 * i, 2) for i in range(15))  # arXiv 2309.15789, sec. 5
 DRAWS = 10  # per label share, arXiv 2309.15789, sec. 5
-MOST_LABELS = 50  # records moved in at most, arXiv 2309.15789, sec. 5
 ALL_RECORDS = 100_000  # up to here every record is held out, above it a sample
 SAMPLE = 500  # records per dataset in that sample
 
@@ -177,44 +175,16 @@ def pairs_of(
     Pairs
         len(label_shares)·draws of them.
     """
-    base = without(held_out, evidence)
-    prior = prior_without(evidence, held_out.code)
-    rows = held_out.rows
-    embeddings = np.ascontiguousarray(evidence.index.embeddings[rows])
-    pairs: list[tuple[float, Array]] = []
-    for i, share in enumerate(label_shares):
-        n_moved = min(math.floor(share * len(rows) + 1e-9), MOST_LABELS)
-        if n_moved == 0:
-            pairs += [_pair(base, rows, prior, evidence)] * draws
-            continue
-        rng = np.random.default_rng([seed, held_out.code, i])
-        moved = np.array([rng.choice(len(rows), n_moved, replace=False) for _ in range(draws)])
-        # One product for all draws of a share: many small ones would each wait for their threads.
-        similarities = embeddings @ embeddings[moved.ravel()].T
-        for draw, chosen in enumerate(moved):
-            rest = np.setdiff1d(np.arange(len(rows)), chosen)
-            columns = slice(draw * n_moved, (draw + 1) * n_moved)
-            shape = (len(rest), n_moved)
-            labelled = Neighbours(np.broadcast_to(rows[chosen], shape), similarities[rest, columns])
-            others = Neighbours(base.ids[rest], base.similarities[rest])
-            pool = join(others, labelled, evidence.depth)
-            pairs.append(_pair(pool, rows[rest], prior, evidence))
-    u = [pair[0] for pair in pairs]
-    p = [pair[1] for pair in pairs]
+    moves = moves_of(len(held_out.rows), held_out.code, label_shares, draws, seed)
+    moved, which = distinct(moves)
+    cells = cells_of(held_out, evidence, moved)
+    which = which.ravel()
     return Pairs(
-        np.array(u),
-        np.array(p),
-        np.full(len(u), held_out.code, dtype=np.int32),
+        cells.u[which, 0],
+        cells.p[which, 0],
+        np.full(len(which), held_out.code, dtype=np.int32),
         np.repeat(np.array(label_shares, dtype=np.float64), draws),
     )
-
-
-def _pair(
-    neighbours: Neighbours, rows: NDArray[np.int64], prior: NDArray[np.float32], evidence: Evidence
-) -> tuple[float, Array]:
-    u = scores.task_distance(neighbours.similarities[:, : evidence.kappa])
-    g = predict(neighbours, evidence, prior)
-    return u, accuracy_of_verdicts(g, evidence.correctness[rows], evidence.threshold)
 
 
 def concatenate(parts: list[Pairs], n_models: int) -> Pairs:

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "bindings.hpp"
 #include "vote_cpu.hpp"
 
 namespace benchrouter {
@@ -133,6 +134,7 @@ void refuse_fault(const Fault& fault, const Inputs& in, const float* similaritie
     const int64_t cell = fault.row * in.ballots.columns + fault.column;
     switch (fault.kind) {
         case FaultKind::none:
+        case FaultKind::place:
             return;
         case FaultKind::id:
             refuse_value("neighbours must be -1 (none) or a record number in [0, " +
@@ -427,6 +429,7 @@ PYBIND11_MODULE(_core, module) {
                py::arg("k"), py::arg("threads"), py::arg("simd") = "auto");
     module.def("stream_copy", &stream_copy_binding, py::arg("source"), py::arg("target"),
                py::arg("threads"), "What memory allows: benchmarks/votes.py compares with it.");
+    bind_cells(module);
 }
 
 }  // namespace benchrouter

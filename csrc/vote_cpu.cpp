@@ -232,12 +232,15 @@ Fault rank(const Ballots& candidates, const float* queries, const float* records
                 room.best[static_cast<size_t>(c)] = {similarity, id};
             }
             const int64_t kept = std::min(k, count);
-            std::partial_sort(room.best.begin(), room.best.begin() + kept,
-                              room.best.begin() + count,
-                              [](const Candidate& a, const Candidate& b) {
-                                  return a.similarity > b.similarity ||
-                                         (a.similarity == b.similarity && a.id < b.id);
-                              });
+            const auto nearer = [](const Candidate& a, const Candidate& b) {
+                return a.similarity > b.similarity || (a.similarity == b.similarity && a.id < b.id);
+            };
+            const auto begin = room.best.begin(), end = begin + count;
+            if (kept < count) {
+                std::partial_sort(begin, begin + kept, end, nearer);
+            } else {
+                std::sort(begin, end, nearer);
+            }
             for (int64_t j = 0; j < k; ++j) {
                 const bool there = j < kept;
                 ids[i * k + j] = there ? room.best[static_cast<size_t>(j)].id : -1;

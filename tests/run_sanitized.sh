@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the extension with AddressSanitizer and UndefinedBehaviorSanitizer into build/asan, shows
-# that it sees a planted overrun, and runs tests/test_voting.py against it (fewer examples).
+# that it sees a planted overrun, and runs the tests of the native code against it (fewer examples).
 #   PYTHON=.venv/bin/python tests/run_sanitized.sh [pytest arguments]
 set -euo pipefail
 
@@ -52,4 +52,4 @@ fi
 echo "planted overrun: reported"
 
 exec "$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider -q \
-    "$root/tests/test_voting.py" "$@"
+    "$root/tests/test_voting.py" "$root/tests/test_cells.py" "$@"
