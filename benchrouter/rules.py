@@ -76,7 +76,7 @@ class Rules:
                 chosen.distance[block],
                 chosen.fallback[block],
             )
-            self._decide(neighbours, rule, k, out)
+            self.decide_on(neighbours, rule, k, out)
         return chosen
 
     def explain(
@@ -99,10 +99,11 @@ class Rules:
         """
         k = self._check(rule, k)
         neighbours = self._index.search(row, max(k, self._fit.settings.kappa))
-        chosen = self._decide(neighbours, rule, k)
+        chosen = self.decide_on(neighbours, rule, k)
         model, distance = int(chosen.model[0]), float(chosen.distance[0])
         voting = np.ascontiguousarray(neighbours.ids[:, :k])
-        predicted, support = self._scores_of_models(voting, rule, distance)
+        scored, support_of_all = self.scores_of_models(voting, rule, chosen.distance)
+        predicted, support = scored[0], support_of_all[0]
         return Explanation(
             prompt=prompt,
             rule=rule,
@@ -139,9 +140,27 @@ class Rules:
             raise ValueError(f"k must be at most {MOST_NEIGHBOURS}, got {k}")
         return int(k)
 
-    def _decide(
+    def decide_on(
         self, neighbours: Neighbours, rule: Rule, k: int, out: Chosen | None = None
     ) -> Chosen:
+        """Choose a model for prompts whose neighbours are known.
+
+        Parameters
+        ----------
+        neighbours : Neighbours
+            Arrays of shape (n_prompts, at least max(k, kappa)).
+        rule : "mean", "raw" or "s3"
+            One that the benchmark offers.
+        k : int
+            Neighbours that vote.
+        out : Chosen, optional
+            Arrays to write to.
+
+        Returns
+        -------
+        Chosen
+            Arrays of shape (n_prompts,).
+        """
         settings = self._fit.settings
         outcomes, prior, prior_weight = self._voting(rule)
         return decide(
@@ -176,10 +195,26 @@ class Rules:
         p_hat = scores.smooth(_grid(), pairs.u, pairs.p, self._fit.settings.sigma)
         return np.where(np.isnan(p_hat), 0.5, p_hat).astype(np.float32)
 
-    def _scores_of_models(
-        self, voting: NDArray[np.int64], rule: Rule, distance: float
+    def scores_of_models(
+        self, voting: NDArray[np.int64], rule: Rule, distance: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Score of every model on one prompt, and its support."""
+        """Score of every model on every prompt, and its support.
+
+        Parameters
+        ----------
+        voting : int64 array, shape (n_prompts, k)
+            The neighbours that vote, −1 = none.
+        rule : "mean", "raw" or "s3"
+            One that the benchmark offers.
+        distance : float32 array, shape (n_prompts,)
+            u of the prompts.
+
+        Returns
+        -------
+        scores : float64 array, shape (n_prompts, n_models)
+        support : int64 array, same shape
+            Neighbours on which the model was run.
+        """
         outcomes, prior, prior_weight = self._voting(rule)
         voted = votes(
             voting,
@@ -188,12 +223,12 @@ class Rules:
             prior_weight=prior_weight,
             threads=self._index.threads,
         )
-        predicted = voted.votes[0].astype(np.float64)
+        predicted = voted.votes.astype(np.float64)
         if rule == "s3":
-            g_bar = verdicts(voted.votes[0], self._fit.settings.threshold)
-            p = np.array([np.interp(distance, _grid(), column) for column in self._p_table.T])
-            predicted = scores.s3(g_bar.astype(np.float64), p)
-        return predicted, voted.support[0].astype(np.int64)
+            g_bar = verdicts(voted.votes, self._fit.settings.threshold)
+            p = [np.interp(distance, _grid(), column) for column in self._p_table.T]
+            predicted = scores.s3(g_bar.astype(np.float64), np.stack(p, axis=1))
+        return predicted, voted.support.astype(np.int64)
 
     def _reason(
         self, fallback: bool, distance: float, predicted: NDArray[np.float64], rule: Rule

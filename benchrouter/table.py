@@ -178,10 +178,12 @@ class BenchmarkTable:
         """Read Parquet, CSV and JSONL files, wide or long, and merge them.
 
         A *wide* file has a row per record (dataset, sample_id, prompt) and a column per model,
-        with ``cost::<model>`` and ``log_likelihood::<model>`` where known. A *long* file has a
-        row per model and record (model, dataset, sample_id, prompt, score[, cost_usd,
-        log_likelihood]). ``FILE.json`` beside ``FILE.parquet`` is its sidecar: ``model_columns``,
-        ``key_columns`` (dataset, sample_id), ``prompt_column``, ``model_params_billion``,
+        with ``cost::<model>`` and ``log_likelihood::<model>`` where known. Any other column
+        ``metric::<model>`` beside a column ``<model>`` is another metric of that model, and is
+        read in its place with ``columns={"score": "metric"}``. A *long* file has a row per model
+        and record (model, dataset, sample_id, prompt, score[, cost_usd, log_likelihood]).
+        ``FILE.json`` beside ``FILE.parquet`` is its sidecar: ``model_columns``, ``key_columns``
+        (dataset, sample_id), ``prompt_column``, ``model_params_billion``,
         ``model_price_usd_per_million_tokens``, ``metrics``, ``thresholds``. Without it, the
         numeric columns of a wide file are its models. Without a dataset column, the file's stem
         is the dataset; without a sample_id (wide only), the row's number from 1.
@@ -195,7 +197,8 @@ class BenchmarkTable:
             the model and the score.
         columns : dict of str to str
             Our names (dataset, sample_id, prompt, model, score, cost_usd, log_likelihood) to the
-            names in the files.
+            names in the files. The score's may be a metric, of which a wide file has columns
+            ``metric::<model>``; thresholds of its sidecar are then not taken for it.
         dataset_column, prompt_column : str
             Short for ``columns={"dataset": …, "prompt": …}``.
         models : sequence of str

@@ -79,9 +79,9 @@ def _part(
     if source.n_rows == 0:
         raise ValueError(f"{source.name}: found no readable row; the first: {bad.messages()[0]}")
     names = source_names(source, sidecar, wanted)
-    if layout_of(layout, names, wanted, sidecar) == "long":
+    if layout_of(layout, names, wanted, sidecar, source) == "long":
         return read_long(source, sidecar, names, bad=bad)
-    return read_wide(source, sidecar, names, models=models, bad=bad)
+    return read_wide(source, sidecar, names, models=models, metric=wanted.get("score"), bad=bad)
 
 
 def _check_models(parts: Sequence[Part], models: Sequence[str] | None) -> None:

@@ -10,6 +10,7 @@ from benchrouter.readers.source import Source
 OURS = ("dataset", "sample_id", "prompt", "model", "score", "cost_usd", "log_likelihood")
 LONG_ONLY = ("model", "score", "cost_usd", "log_likelihood")
 LAYOUTS = ("auto", "wide", "long")
+OF_MODEL = "::"  # between the name of a metric and a model's, in a column of a wide table
 
 
 def wanted_names(
@@ -37,7 +38,8 @@ def wanted_names(
 def source_names(source: Source, sidecar: Sidecar, wanted: Mapping[str, str]) -> dict[str, str]:
     """Map our names to the columns of a source; a name without a column is left out.
 
-    Order of authority: what the caller named, what the sidecar names, our own names.
+    Order of authority: what the caller named, what the sidecar names, our own names. A score that
+    the caller named may be columns ``metric::<model>`` of a wide source, and is then left out.
 
     Raises
     ------
@@ -54,7 +56,7 @@ def source_names(source: Source, sidecar: Sidecar, wanted: Mapping[str, str]) ->
         theirs = named.get(ours, ours)
         if theirs in source.columns:
             names[ours] = theirs
-        elif ours in named:
+        elif ours in named and not (ours == "score" and metric_models(source, theirs)):
             require(source, ours, theirs)
     return names
 
@@ -69,21 +71,47 @@ def require(source: Source, ours: str, theirs: str) -> None:
     """
     if theirs not in source.columns:
         what = "" if ours == theirs else f" for {ours}"
+        if ours == "score" != theirs:
+            what += f", nor columns {theirs + OF_MODEL + 'MODEL'!r}"
         raise ValueError(
             f"{source.name} has no column {theirs!r}{what}; it has {source.list_columns()}"
         )
 
 
+def metric_models(source: Source, metric: str) -> list[str]:
+    """Models that a wide source has a column ``metric::<model>`` of, in its order."""
+    prefix = metric + OF_MODEL
+    found = [column.removeprefix(prefix) for column in source.columns if column.startswith(prefix)]
+    return [model for model in found if model]
+
+
+def is_of_metric(source: Source, column: str) -> bool:
+    """Whether a column is ``metric::<other column>``: another metric of that model."""
+    at = column.find(OF_MODEL)
+    while at > 0:
+        if column[at + len(OF_MODEL) :] in source.columns:
+            return True
+        at = column.find(OF_MODEL, at + 1)
+    return False
+
+
 def layout_of(
-    layout: str, names: Mapping[str, str], wanted: Mapping[str, str], sidecar: Sidecar
+    layout: str,
+    names: Mapping[str, str],
+    wanted: Mapping[str, str],
+    sidecar: Sidecar,
+    source: Source,
 ) -> str:
     """Decide between "wide" and "long": asked for, in the sidecar, or by a model and a score."""
     if layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
     if layout != "auto":
         return layout
-    if "model" in wanted or "score" in wanted:
+    if "model" in wanted:
         return "long"
+    if "score" in wanted:
+        is_long = "model" in names and "score" in names
+        return "wide" if metric_models(source, wanted["score"]) and not is_long else "long"
     if sidecar.layout is not None:
         return sidecar.layout
     return "long" if "model" in names and "score" in names else "wide"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,14 @@ from numpy.typing import NDArray
 
 from benchrouter.readers.bad_rows import BadRows
 from benchrouter.readers.cells import is_numeric, numbers, texts
-from benchrouter.readers.names import LONG_ONLY, OURS, require
+from benchrouter.readers.names import (
+    LONG_ONLY,
+    OF_MODEL,
+    OURS,
+    is_of_metric,
+    metric_models,
+    require,
+)
 from benchrouter.readers.part import Part, distinct, key_codes, key_shown
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import Source
@@ -30,6 +38,7 @@ def read_wide(
     names: Mapping[str, str],
     *,
     models: Sequence[str] | None,
+    metric: str | None = None,
     bad: BadRows,
 ) -> Part:
     """Read a wide source.
@@ -44,6 +53,9 @@ def read_wide(
         Our names to the columns of the source.
     models : sequence of str or None
         Read these columns only; those that the source lacks are left to the other sources.
+    metric : str, optional
+        Read the columns ``metric::<model>`` in place of ``<model>``. What the sidecar says of
+        thresholds and of the metric's name is not about them, and is left out.
     bad : BadRows
         Takes what cannot be read; a bad cell leaves out its record.
 
@@ -57,8 +69,9 @@ def read_wide(
     ValueError
         Names the row and what was found.
     """
+    measured = [] if metric is None else metric_models(source, metric)
     for ours in LONG_ONLY:
-        if names.get(ours, ours) != ours:
+        if names.get(ours, ours) != ours and not (ours == "score" and measured):
             raise ValueError(f"columns maps {ours!r}, which a wide table does not have")
     require(source, "prompt", names.get("prompt", "prompt"))
     datasets = _datasets(source, names, bad)
@@ -67,16 +80,22 @@ def read_wide(
     bad.add(no_prompt, _expected_text(source, names["prompt"], "prompt"))
 
     taken = {names[ours] for ours in ("dataset", "sample_id", "prompt") if ours in names}
-    known = _model_columns(source, sidecar, taken, any_kind=models is not None)
-    found = known if models is None else [m for m in models if _may_be_model(source, m, taken)]
+    if measured:
+        known = [m for m in sidecar.model_columns or () if m in measured] or measured
+        found = known if models is None else [m for m in models if m in measured]
+        sidecar = replace(sidecar, metric=metric or "", metrics={}, thresholds={})
+    else:
+        known = _model_columns(source, sidecar, taken, any_kind=models is not None)
+        found = known if models is None else [m for m in models if _may_be_model(source, m, taken)]
     if not found and models is None:
         raise ValueError(
             f"{source.name}: found no numeric column to take as a model; "
             f"it has {source.list_columns()}"
         )
-    _check_prefixed(source, sidecar)
-    scores = _matrix(source, found, "", bad)
-    assert scores is not None  # only prefixed matrices may be absent
+    _check_prefixed(source, sidecar, measured)
+    scores = _matrix(source, found, f"{metric}{OF_MODEL}" if measured else "", bad)
+    if scores is None:  # of the models asked for, this source has none
+        scores = np.empty((source.n_rows, 0), dtype=np.float32)
     costs = _matrix(source, found, COST, bad)
     log_likelihoods = _matrix(source, found, LOG_LIKELIHOOD, bad)
     _mark_duplicates(source, datasets, sample_ids, bad)
@@ -149,6 +168,7 @@ def _model_columns(
         for column in source.columns
         if column not in OURS
         and column not in ROW_LABELS
+        and not is_of_metric(source, column)
         and _may_be_model(source, column, taken)
         and (any_kind or is_numeric(source, column))
     ]
@@ -159,7 +179,7 @@ def _may_be_model(source: Source, column: str, taken: set[str]) -> bool:
     return column in source.columns and column not in taken and not prefixed
 
 
-def _check_prefixed(source: Source, sidecar: Sidecar) -> None:
+def _check_prefixed(source: Source, sidecar: Sidecar, measured: Sequence[str]) -> None:
     """Refuse costs and log-likelihoods that belong to no column, or are announced but absent."""
     for column in sidecar.cost_columns + sidecar.log_likelihood_columns:
         if column not in source.columns:
@@ -170,7 +190,8 @@ def _check_prefixed(source: Source, sidecar: Sidecar) -> None:
     for column in source.columns:
         for prefix in (COST, LOG_LIKELIHOOD):
             model = column.removeprefix(prefix)
-            if column.startswith(prefix) and model not in source.columns:
+            known = model in source.columns or model in measured
+            if column.startswith(prefix) and not known:
                 raise ValueError(
                     f"{source.name}: found column {column!r}, but there is no column {model!r}"
                 )
