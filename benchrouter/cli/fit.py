@@ -10,6 +10,7 @@ import typer
 from benchrouter.cli import options, output
 from benchrouter.cli.encoding import (
     cache_folder,
+    check_length,
     encode_all,
     load_all_embeddings,
     load_encoder,
@@ -156,7 +157,7 @@ def fit(
     if embeddings:
         with stages("embeddings"):
             rows, fingerprint = _given(embeddings, encoder, dtype)
-            _check_length(embeddings, len(rows), table)
+            check_length(embeddings, len(rows), table)
     else:
         with stages("load encoder"):
             loaded = load_encoder(
@@ -213,16 +214,6 @@ def _given(
             f"{named.dim}"
         )
     return rows, named
-
-
-def _check_length(paths: list[Path], n: int, table: BenchmarkTable) -> None:
-    """Refuse more or fewer embeddings than records, by the names of their files."""
-    if n in (table.n_source_rows, table.n_records):
-        return
-    expected = f"{table.n_source_rows:,}, one a record of the input"
-    if table.n_records != table.n_source_rows:
-        expected += f", or {table.n_records:,}, one a record that was kept"
-    raise ValueError(f"{', '.join(map(str, paths))}: found {n:,} embeddings, expected {expected}")
 
 
 def _say_read(table: BenchmarkTable) -> None:

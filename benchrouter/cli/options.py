@@ -74,10 +74,10 @@ def check_rule(rule: str) -> Literal["mean", "raw", "s3"]:
     return cast(Literal["mean", "raw", "s3"], rule)
 
 
-def check_score(score: str) -> Literal["s1", "s2", "s3"]:
+def check_score(score: str) -> Literal["auto", "s1", "s2", "s3"]:
     """Refuse an unknown score."""
-    one_of(score, ("s1", "s2", "s3"), "--score")
-    return cast(Literal["s1", "s2", "s3"], score)
+    one_of(score, ("auto", "s1", "s2", "s3"), "--score")
+    return cast(Literal["auto", "s1", "s2", "s3"], score)
 
 
 def check_dtype(dtype: str) -> None:
@@ -148,3 +148,35 @@ def shares(text: str | None) -> tuple[float, ...] | None:
         raise typer.BadParameter(
             f"found {text!r}, expected numbers such as 0,.02,.04", param_hint="--label-shares"
         ) from None
+
+
+def sizes(values: list[str] | None) -> list[float | None]:
+    """``13,all`` as sizes in billions of parameters, None for all models."""
+    found: list[float | None] = []
+    for text in listed(values) or ["all"]:
+        try:
+            size = None if text == "all" else float(text)
+        except ValueError:
+            size = float("nan")
+        if (size is not None and not 0 < size < float("inf")) or size in found:
+            raise typer.BadParameter(
+                f"found {text!r}, expected billions of parameters such as 13, or all, each once",
+                param_hint="--max-params",
+            )
+        found.append(size)
+    return found
+
+
+def metrics(values: list[str] | None) -> dict[str, str]:
+    """``NAME=COLUMN``, or COLUMN, which then is the name as well."""
+    found: dict[str, str] = {}
+    for text in listed(values) or []:
+        name, equals, column = text.partition("=")
+        column = column if equals else name
+        if not name or not column or name in found or name == "score":
+            raise typer.BadParameter(
+                f"found {text!r}, expected COLUMN or NAME=COLUMN, each name once and none 'score'",
+                param_hint="--metric",
+            )
+        found[name] = column
+    return found

@@ -165,8 +165,9 @@ def table(
     *,
     marked: int | None = None,
     cut: Sequence[str] = (),
+    right: Sequence[int] = (),
 ) -> None:
-    """Print a table; numbers stand right, row `marked` is bold.
+    """Print a table; numbers and the columns in `right` stand right, row `marked` is bold.
 
     Words are never broken: what does not fit is wrapped between words, or follows in a second
     block of columns. Only the columns named in `cut` are cut short. A column of which nothing is
@@ -201,12 +202,14 @@ def table(
         out.width = max(width, sum(widths) + GAP * len(widths))  # rather too wide than broken
         for c, wide in zip(block, widths, strict=True):
             i = shown[c]
-            right = columns[i] in MODEL_FACTS or any(
-                isinstance(row[i], (int, float)) for row in rows
+            to_the_right = (
+                i in right
+                or columns[i] in MODEL_FACTS
+                or any(isinstance(row[i], (int, float)) for row in rows)
             )
             grid.add_column(
                 columns[i],
-                justify="right" if right else "left",
+                justify="right" if to_the_right else "left",
                 no_wrap=columns[i] in cut,
                 overflow="ellipsis" if columns[i] in cut else "fold",
                 width=wide,

@@ -1,5 +1,5 @@
 """The paper's experiments on any table."""
 
-from benchrouter.evaluation.leave_one_out import LeaveOneOut, leave_one_dataset_out
+from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut, leave_one_dataset_out
 
 __all__ = ["LeaveOneOut", "leave_one_dataset_out"]

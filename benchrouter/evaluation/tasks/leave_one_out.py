@@ -2,121 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import scores
-from benchrouter.decisions import finite, plain
-from benchrouter.evidence import (
-    Evidence,
-    accuracy_of_verdicts,
-    evidence_of,
-    model_costs_usd,
-    predict,
-    prior_without,
-    verdicts,
-)
-from benchrouter.holdout import HeldOut, Progress, hold_out, without
+from benchrouter.evaluation.tasks.choices import Choices, choices, smooth
+from benchrouter.evaluation.tasks.estimates import with_our_rules
+from benchrouter.evaluation.tasks.measures import split_half_oracle
+from benchrouter.evaluation.tasks.notes import notes_of
+from benchrouter.evaluation.tasks.parts import Part, part_of
+from benchrouter.evaluation.tasks.results import LeaveOneOut
+from benchrouter.evidence import Evidence, evidence_of, model_costs_usd
+from benchrouter.fit import Settings
+from benchrouter.holdout import DRAWS, LABEL_SHARES, Progress, hold_out
 
 if TYPE_CHECKING:
     from benchrouter.table import BenchmarkTable
 
 Array = NDArray[np.float64]
-RULES = ("BMA", "S1", "S2", "S3", "S3 with fallback", "S3 true p", "oracle")
+Counts = NDArray[np.int64]
+NESTINGS = ("strict", "published")
 
-
-@dataclass(frozen=True)
-class LeaveOneOut:
-    """What each score says of every dataset held out, and how the chosen models did.
-
-    Attributes
-    ----------
-    datasets, models : tuple of str
-    nesting : "strict" or "published"
-        Whether the predictors behind the training pairs were kept from the held-out dataset.
-    n_records : int64 array, shape (n_datasets,)
-    accuracy : float64 array, shape (n_datasets, n_models)
-        True mean correctness; NaN = the model did not run there.
-    u : float64 array, shape (n_datasets,)
-        Task distances.
-    s1, s2, s3, p, p_hat : float64 arrays, shape (n_datasets, n_models)
-        p is the true accuracy of the predictor, p_hat the smoother's estimate without the dataset.
-    probability : float64 array, shape (n_datasets,)
-        Chance that S3's model beats the best on average (eq. 8); NaN where p is unknown.
-    picks : dict of str to int64 array, shape (n_datasets,)
-        Position of the model that each rule chooses; where a rule has no score for any model, the
-        best on average.
-    """
-
-    datasets: tuple[str, ...]
-    models: tuple[str, ...]
-    nesting: str
-    n_records: NDArray[np.int64]
-    accuracy: Array
-    u: Array
-    s1: Array
-    s2: Array
-    s3: Array
-    p: Array
-    p_hat: Array
-    probability: Array
-    picks: dict[str, NDArray[np.int64]]
-
-    def accuracy_of(self, rule: str) -> Array:
-        """Accuracy of the model that a rule chooses, on each dataset.
-
-        Parameters
-        ----------
-        rule : str
-            One of the keys of `picks`.
-
-        Returns
-        -------
-        float64 array, shape (n_datasets,)
-            NaN where the chosen model did not run on the dataset.
-        """
-        return np.asarray(self.accuracy[np.arange(len(self.datasets)), self.picks[rule]])
-
-    def macro_accuracy(self, rule: str) -> float:
-        """Mean of :meth:`accuracy_of` over the datasets on which the chosen model ran.
-
-        Parameters
-        ----------
-        rule : str
-
-        Returns
-        -------
-        float
-            NaN if it ran on none.
-        """
-        accuracy = self.accuracy_of(rule)
-        known = ~np.isnan(accuracy)
-        return float(accuracy[known].mean()) if known.any() else float("nan")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, ready for JSON (NaN as None).
-
-        Returns
-        -------
-        dict
-        """
-        return {
-            "nesting": self.nesting,
-            "datasets": list(self.datasets),
-            "models": list(self.models),
-            "n_records": self.n_records.tolist(),
-            **{
-                name: finite(getattr(self, name).tolist())
-                for name in ("accuracy", "u", "s1", "s2", "s3", "p", "p_hat", "probability")
-            },
-            "picks": {
-                rule: [self.models[m] for m in chosen] for rule, chosen in self.picks.items()
-            },
-            "macro_accuracy": {rule: plain(self.macro_accuracy(rule)) for rule in self.picks},
-        }
+__all__ = ["LeaveOneOut", "leave_one_dataset_out"]
 
 
 def leave_one_dataset_out(
@@ -128,16 +39,19 @@ def leave_one_dataset_out(
     sigma: float = scores.SIGMA,
     eta: float = scores.ETA,
     threshold: float = scores.THRESHOLD,
-    nesting: Literal["strict", "published"] = "strict",
+    label_shares: Sequence[float] = LABEL_SHARES,
+    draws: int = DRAWS,
+    nestings: Sequence[str] = NESTINGS,
+    seed: int = 0,
     threads: int = 0,
     progress: Progress | None = None,
 ) -> LeaveOneOut:
-    """Hold out every dataset as the new task, without labels, training pairs at α = 0.
+    """Hold out every dataset as the new task, at every label share and draw.
 
     Parameters
     ----------
     table : BenchmarkTable
-        At least three datasets, each with a correctness threshold.
+        At least two datasets, each with a correctness threshold.
     embeddings : float array, shape (n_records, dim)
         Unit rows, in the order of the records (or of the file that the table was read from).
     k, kappa : int
@@ -145,12 +59,20 @@ def leave_one_dataset_out(
     sigma : float
         Width of the smoother's kernel.
     eta : float
-        Least chance of beating the best on average, for the rule "S3 with fallback".
+        Least chance of beating the best on average, for the rules with fallback.
     threshold : float
         A vote above it predicts "correct".
-    nesting : "strict" or "published"
-        "strict" keeps the held-out dataset out of the predictors behind the training pairs too;
-        "published" only drops its own pairs, as the paper's experiments did.
+    label_shares : sequence of float
+        α: shares of the task's records that are moved into the pool, at most 50 records; they
+        make the training pairs, too.
+    draws : int
+        Random choices of those records per share.
+    nestings : sequence of "strict" and "published"
+        "strict" keeps the held-out dataset out of the predictors behind the training pairs and
+        out of the best model on average; "published" only drops its own pairs, as the paper's
+        experiments did.
+    seed : int
+        Of the draws (the same in both nestings), and of the sample in large tables.
     threads : int
         0 = all.
     progress : callable, optional
@@ -162,111 +84,127 @@ def leave_one_dataset_out(
 
     Raises
     ------
-    ValueError
-        If there are fewer than three datasets, or the embeddings do not fit the table.
+    TypeError, ValueError
+        If there are fewer than two datasets, if no model has a score, if the embeddings do not
+        fit the table, or if a setting is out of range.
     """
-    if nesting not in ("strict", "published"):
-        raise ValueError(f"nesting must be 'strict' or 'published', got {nesting!r}")
-    if table.n_datasets < 3:
+    settings = Settings(k, kappa, sigma, eta, threshold, tuple(label_shares), draws, seed)
+    for nesting in nestings:
+        if nesting not in NESTINGS:
+            raise ValueError(f"nesting must be 'strict' or 'published', got {nesting!r}")
+    if table.n_datasets < 2:
         raise ValueError(
-            "leave-one-dataset-out needs at least 3 datasets (one held out, two to learn p̂ "
-            f"from), found {table.n_datasets}"
+            "leave-one-dataset-out needs at least 2 datasets (one is held out, the others are "
+            f"the benchmark), found 1: {table.datasets[0]!r}"
         )
     evidence = evidence_of(
         table, embeddings, k=k, kappa=kappa, threshold=threshold, threads=threads
     )
-    held_out = list(hold_out(evidence, progress=progress))
-    n_datasets, n_models = evidence.means.shape
-    s1, s2, p = (np.empty((n_datasets, n_models)) for _ in range(3))
-    u = np.empty(n_datasets)
-    for task in held_out:
-        u[task.code], g, p[task.code] = _predict_task(task, evidence)
-        s1[task.code] = g.mean(axis=0, dtype=np.float64)
-        s2[task.code] = verdicts(g, threshold).mean(axis=0)
-    p_hat = np.empty((n_datasets, n_models))
-    for code in range(n_datasets):
-        others = [task for task in held_out if task.code != code]
-        if nesting == "strict":
-            pairs = [_predict_task(task, evidence, code) for task in others]
-            pair_u = np.array([pair[0] for pair in pairs])
-            pair_p = np.array([pair[2] for pair in pairs])
-        else:
-            kept = [task.code for task in others]
-            pair_u, pair_p = u[kept], p[kept]
-        p_hat[code] = scores.smooth(u[code : code + 1], pair_u, pair_p, sigma)[0]
-        if progress is not None:
-            progress("estimating p for each dataset", code + 1, n_datasets)
-    s3 = scores.s3(s2, p_hat)
-    probability, picks = _pick(table, evidence, s1, s2, s3, p, p_hat, eta)
+    if np.isnan(evidence.means).all():
+        raise ValueError("leave-one-dataset-out needs scores, found none in the table")
+    held_out = list(hold_out(evidence, seed=seed, progress=progress))
+    parts = [part_of(task, evidence, settings, table.log_likelihood) for task in held_out]
+    preferred = scores.preference(model_costs_usd(table), table.prices, table.params_b)
+    results = _together(table, evidence, settings, tuple(nestings), parts, preferred, progress)
+    if "strict" in nestings:
+        results = with_our_rules(results, held_out, evidence, preferred)
+    return replace(results, notes=notes_of(results, table))
+
+
+def _together(
+    table: BenchmarkTable,
+    evidence: Evidence,
+    settings: Settings,
+    nestings: tuple[str, ...],
+    parts: list[Part],
+    preferred: NDArray[np.int32],
+    progress: Progress | None,
+) -> LeaveOneOut:
+    """Estimate p, choose by every rule, and lay out the cells as arrays."""
+
+    def laid_out(of_cells: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        return np.array([a[part.which] for a, part in zip(of_cells, parts, strict=True)])
+
+    n_records = np.bincount(table.dataset, minlength=table.n_datasets)
+    p_hat: dict[str, Array] = {}
+    probability: dict[str, Array] = {}
+    picks: dict[str, dict[str, Counts]] = {}
+    for nesting in nestings:
+        made: list[Choices] = []
+        for part in parts:
+            n = int(n_records[part.code])
+            made.append(_choose(part, parts, evidence, settings, nesting, n, preferred))
+            if progress is not None:
+                progress(f"choosing for each dataset ({nesting})", len(made), len(parts))
+        p_hat[nesting] = laid_out(chosen.p_hat for chosen in made)
+        probability[nesting] = laid_out(chosen.probability for chosen in made)
+        picks[nesting] = {
+            rule: laid_out(chosen.picks[rule] for chosen in made) for rule in made[0].picks
+        }
     return LeaveOneOut(
         datasets=table.datasets,
         models=table.models,
-        nesting=nesting,
-        n_records=np.bincount(table.dataset, minlength=n_datasets),
-        accuracy=evidence.means,
-        u=u,
-        s1=s1,
-        s2=s2,
-        s3=s3,
-        p=p,
+        label_shares=settings.label_shares,
+        draws=settings.draws,
+        nestings=nestings,
+        **{
+            name: getattr(settings, name)
+            for name in ("k", "kappa", "sigma", "eta", "threshold", "seed")
+        },
+        n_records=n_records,
+        n_labels=np.array([part.n_labels for part in parts]),
+        means=evidence.means,
+        accuracy=laid_out(part.accuracy for part in parts),
+        u=laid_out(part.u[:, 0] for part in parts),
+        s1=laid_out(part.s1 for part in parts),
+        s2=laid_out(part.s2 for part in parts),
+        p=laid_out(part.p[:, 0] for part in parts),
         p_hat=p_hat,
         probability=probability,
         picks=picks,
+        oracle_per_record=laid_out(part.some_correct for part in parts),
+        oracle_split_half=split_half_oracle(
+            evidence.correctness, table.dataset, table.n_datasets, preferred, seed=settings.seed
+        ),
+        params_b=table.params_b,
+        log_likelihood=None
+        if table.log_likelihood is None
+        else laid_out(part.log_likelihood for part in parts if part.log_likelihood is not None),
     )
 
 
-def _predict_task(
-    task: HeldOut, evidence: Evidence, also: int | None = None
-) -> tuple[float, NDArray[np.float32], Array]:
-    """Distance u, votes g and accuracy p of a held-out dataset, without one dataset more."""
-    neighbours = without(task, evidence, also)
-    excluded = (task.code,) if also is None else (task.code, also)
-    g = predict(neighbours, evidence, prior_without(evidence, *excluded))
-    p = accuracy_of_verdicts(g, evidence.correctness[task.rows], evidence.threshold)
-    return scores.task_distance(neighbours.similarities[:, : evidence.kappa]), g, p
-
-
-def _pick(
-    table: BenchmarkTable,
+def _choose(
+    part: Part,
+    parts: list[Part],
     evidence: Evidence,
-    s1: Array,
-    s2: Array,
-    s3: Array,
-    p: Array,
-    p_hat: Array,
-    eta: float,
-) -> tuple[Array, dict[str, NDArray[np.int64]]]:
-    """Chance that S3's model beats BMA, and the model that every rule chooses, per dataset."""
-    preferred = scores.preference(model_costs_usd(table), table.prices, table.params_b)
-    n_datasets = len(s1)
-    picks = {rule: np.empty(n_datasets, dtype=np.int64) for rule in RULES}
-    probability = np.empty(n_datasets)
-    n_records = np.bincount(table.dataset, minlength=n_datasets)
-    for d in range(n_datasets):
-        bma = scores.best_on_average(np.delete(evidence.means, d, axis=0), preferred)
-
-        def choose(score: Array, p_task: Array, d: int = d, bma: int = bma) -> tuple[int, float]:
-            if np.isnan(score).all():  # a dataset that no model ran on
-                return bma, float("nan")
-            best = scores.best_model(score, preferred, s1[d])
-            pair = (best, bma)
-            if np.isnan(p_task[list(pair)]).any():
-                return best, float("nan")
-            chance = scores.probability_better(
-                (s2[d, pair[0]], s2[d, pair[1]]),
-                (p_task[pair[0]], p_task[pair[1]]),
-                int(n_records[d]),
-            )
-            return best, chance
-
-        best, probability[d] = choose(s3[d], p_hat[d])
-        true_best, true_chance = choose(scores.s3(s2[d], p[d]), p[d])
-        picks["BMA"][d] = bma
-        picks["S1"][d] = scores.best_model(s1[d], preferred)
-        picks["S2"][d] = scores.best_model(s2[d], preferred, s1[d])
-        picks["S3"][d] = best
-        picks["S3 with fallback"][d] = best if probability[d] > eta else bma
-        picks["S3 true p"][d] = true_best if true_chance > eta else bma
-        ran = not np.isnan(evidence.means[d]).all()
-        picks["oracle"][d] = scores.best_model(evidence.means[d], preferred) if ran else bma
-    return probability, picks
+    settings: Settings,
+    nesting: str,
+    n_records: int,
+    preferred: NDArray[np.int32],
+) -> Choices:
+    """Estimate p, the chance of beating BMA, and every rule's choice in the cells of a dataset."""
+    others = [other for other in parts if other.code != part.code]
+    without = 1 + part.code if nesting == "strict" else 0
+    pair_u = np.concatenate([o.u[o.which.ravel(), without] for o in others])
+    pair_p = np.concatenate([o.p[o.which.ravel(), without] for o in others])
+    p_hat = smooth(part.u[:, 0], pair_u, pair_p, settings.sigma)
+    means = evidence.means
+    if nesting == "strict":
+        means = np.delete(means, part.code, axis=0)
+    # Where the others have no score at all (two datasets, one not run): the preferred model.
+    known = not np.isnan(means).all()
+    bma = scores.best_on_average(means, preferred) if known else int(np.argmin(preferred))
+    n_labels = np.zeros(len(part.u), np.int64)
+    n_labels[part.which] = part.n_labels[:, None]
+    return choices(
+        bma=np.full(len(part.u), bma),
+        s1=part.s1,
+        s2=part.s2,
+        p=part.p[:, 0],
+        p_hat=p_hat,
+        n=n_records - n_labels,
+        log_likelihood=part.log_likelihood,
+        accuracy=part.accuracy,
+        preferred=preferred,
+        eta=settings.eta,
+    )

@@ -1,0 +1,324 @@
+"""``benchrouter evaluate``: the paper's experiments on benchmark results."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchrouter.cli import options, output
+from benchrouter.cli.encoding import (
+    cache_folder,
+    check_length,
+    encode_all,
+    load_all_embeddings,
+    load_encoder,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from benchrouter.encoder import Encoder
+    from benchrouter.evaluation.report.sheets.sheet import Sheet
+    from benchrouter.evaluation.results import Evaluation
+    from benchrouter.table import BenchmarkTable
+
+EXPERIMENTS = ("tasks", "prompts")
+
+
+def evaluate(
+    tables: Annotated[
+        list[Path],
+        typer.Argument(metavar="TABLE", help="Benchmark results: .parquet, .csv or .jsonl."),
+    ],
+    directory: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Write report.html, report.json and figures/."
+        ),
+    ] = None,
+    embeddings: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.npy",
+            help="Embeddings of the prompts, one row a record; repeat it, one for each TABLE.",
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="minilm, a local folder, or a hub name; sentence-transformers/all-mpnet-base-v2 "
+            "if not given. With --embeddings it is only loaded for --robustness."
+        ),
+    ] = None,
+    cache: options.Cache = True,
+    cache_dir: options.CacheDir = None,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    protocols: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="tasks,prompts",
+            help="One model per dataset, one per prompt; both if not given.",
+        ),
+    ] = None,
+    max_params: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="B,…",
+            help="Only models of at most so many billion parameters; several give a pool of "
+            "models each, and 'all' is the pool of all. Prompts are routed in the first.",
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=COLUMN",
+            help="A further metric, read for the same choices: a column of a long table, "
+            "COLUMN::<model> of a wide one. Repeat it.",
+        ),
+    ] = None,
+    robustness: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Edit and route N test prompts again.")
+    ] = 0,
+    label_shares: Annotated[
+        str | None,
+        typer.Option(metavar="0,.02,…", help="Shares α of labels; 0 to 0.28 if not given."),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of labels at every share.")] = 10,
+    k: Annotated[int, typer.Option(min=1, help="Neighbours that vote.")] = 5,
+    kappa: Annotated[int, typer.Option(min=1, help="Neighbours that measure distance.")] = 19,
+    sigma: Annotated[float, typer.Option(help="Width of the smoother of p.")] = 0.09,
+    eta: Annotated[float, typer.Option(help="Least chance of beating the best on average.")] = 0.6,
+    threshold: Annotated[float, typer.Option(help="t: a vote above it predicts 'correct'.")] = 0.5,
+    correct_above: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[DATASET=]VALUE",
+            help="A score above VALUE is correct; for one dataset, or for all.",
+        ),
+    ] = None,
+    models: Annotated[
+        list[str] | None, typer.Option(metavar="A,B", help="Only these models.")
+    ] = None,
+    datasets: Annotated[
+        list[str] | None, typer.Option(metavar="A,B", help="Only these datasets.")
+    ] = None,
+    min_records: Annotated[
+        int | None, typer.Option(min=1, help="Only datasets of at least so many records.")
+    ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Only records with a score of every model of a pool.")
+    ] = False,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="Names of columns: score=label,model=model_id."),
+    ] = None,
+    dataset_column: Annotated[
+        str | None, typer.Option(help="Column that names the dataset.")
+    ] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
+    layout: Annotated[str, typer.Option(help="auto, long or wide.")] = "auto",
+    on_error: options.OnError = "raise",
+    figures: Annotated[
+        bool, typer.Option("--figures/--no-figures", help="Draw figures (matplotlib).")
+    ] = True,
+    seed: options.Seed = 0,
+    threads: options.Threads = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Run the paper's experiments on per-sample benchmark results."""
+    options.check_dtype(dtype)
+    options.check_on_error(on_error)
+    options.one_of(layout, ("auto", "long", "wide"), "--layout")
+    experiments = options.listed(protocols) or list(EXPERIMENTS)
+    for name in experiments:
+        options.one_of(name, EXPERIMENTS, "--protocols")
+    sizes = options.sizes(max_params)
+    further = options.metrics(metric)
+    thresholds = options.thresholds(correct_above)
+    shares = options.shares(label_shares)
+    chosen_columns = options.pairs(columns, "OURS=THEIRS")
+    if embeddings and len(embeddings) != len(tables):
+        raise typer.BadParameter(
+            f"found {len(embeddings)} files for {len(tables)} tables, expected one each",
+            param_hint="--embeddings",
+        )
+    import numpy as np
+
+    from benchrouter.cli.table_notes import odd_models, unnamed_columns
+    from benchrouter.evaluation.evaluate import evaluate as evaluate_table
+    from benchrouter.evaluation.report.report import check_target, write_report
+    from benchrouter.fit import Settings
+    from benchrouter.holdout import LABEL_SHARES
+    from benchrouter.table import BenchmarkTable
+
+    settings = Settings(
+        k=k,
+        kappa=kappa,
+        sigma=sigma,
+        eta=eta,
+        threshold=threshold,
+        label_shares=LABEL_SHARES if shares is None else shares,
+        draws=draws,
+        seed=seed,
+    )
+    if directory is not None:
+        check_target(directory)
+        if figures:
+            from benchrouter.evaluation.report.figures.style import paper
+
+            with paper():  # fail now, rather than after the work, if matplotlib is missing
+                pass
+    stages = output.Stages()
+    reading: dict[str, Any] = dict(
+        layout=layout,
+        dataset_column=dataset_column,
+        prompt_column=prompt_column,
+        models=options.listed(models),
+        datasets=options.listed(datasets),
+        on_error=on_error,
+    )
+    with stages("read"):
+        table = BenchmarkTable.read(
+            tables, columns=chosen_columns or None, thresholds=thresholds, **reading
+        )
+        pools = {
+            _title(size): table.select(max_params=size, min_records=min_records, complete=complete)
+            for size in sizes
+        }
+        others = {
+            name: BenchmarkTable.read(
+                tables, columns={**chosen_columns, "score": column}, **reading
+            )
+            for name, column in further.items()
+        }
+    output.say(
+        f"read {table.n_records:,} records, {table.n_datasets} datasets, {table.n_models} models"
+    )
+    output.say_skipped(table.skipped)
+    if models is None:
+        for doubt in odd_models(table, tables, unnamed_columns(tables)):
+            output.say(doubt)
+    table, pools = _used(table, pools)
+    loaded: Encoder | None = None
+    if not embeddings or robustness:
+        with stages("load encoder"):
+            loaded = load_encoder(
+                encoder, device=device, dtype=dtype, cache_dir=cache_folder(cache, cache_dir)
+            )
+    with stages("embeddings"):
+        rows, source = _rows(embeddings or [], loaded, table)
+    with output.StageProgress() as progress:
+        found = evaluate_table(
+            table,
+            rows,
+            pools=pools,
+            metrics=others,
+            experiments=experiments,
+            settings=settings,
+            encoder=loaded,
+            robustness=robustness,
+            threads=threads,
+            progress=progress,
+        )
+    for name, seconds in stages.seconds.items():
+        found.seconds[name] = seconds
+    provenance = {
+        "command": shlex.join(["benchrouter", *sys.argv[1:]]),
+        "tables": ", ".join(map(_named, tables)),
+        "embeddings": source,
+        "versions": f"Python {platform.python_version()}, numpy {np.__version__}",
+    }
+    if directory is not None:
+        with stages("report"):
+            page = write_report(found, directory, provenance=provenance, figures=figures)
+    if as_json:
+        from benchrouter.evaluation.report.report import to_document
+
+        output.emit(to_document(found, provenance))
+        return
+    _show(found)
+    if directory is not None:
+        output.facts([("report", str(page))])
+
+
+def _named(path: Path) -> str:
+    """Name of a file, and what tells its content from another's."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return f"{path} (SHA-256 {digest.hexdigest()[:16]}…)"
+
+
+def _title(size: float | None) -> str:
+    return "all models" if size is None else f"models of at most {size:g} billion parameters"
+
+
+def _used(
+    table: BenchmarkTable, pools: dict[str, BenchmarkTable]
+) -> tuple[BenchmarkTable, dict[str, BenchmarkTable]]:
+    """Drop the records that no pool uses: they need no embedding."""
+    import numpy as np
+
+    used = np.zeros(table.n_source_rows, dtype=bool)
+    for pool in pools.values():
+        used[pool.source_rows] = True
+    kept = used[table.source_rows]
+    return (table if kept.all() else table.rows(kept)), pools
+
+
+def _rows(
+    paths: list[Path], encoder: Encoder | None, table: BenchmarkTable
+) -> tuple[NDArray[Any], str]:
+    """Embeddings from files or else by the encoder, and a word on where they come from."""
+    if encoder is not None and not paths:
+        return encode_all(encoder, table.prompts), encoder.fingerprint.name
+    rows, recorded = load_all_embeddings(paths)
+    check_length(paths, len(rows), table)
+    by = f" ({recorded.name})" if recorded is not None else ""
+    return rows, ", ".join(map(_named, paths)) + by
+
+
+def _show(found: Evaluation) -> None:
+    from benchrouter.evaluation.report.outline import sections
+    from benchrouter.evaluation.report.sheets.sheet import Sheet
+    from benchrouter.evaluation.report.summary import notes_of, summary
+
+    out = output.console()
+    for paragraph in summary(found):
+        out.print(paragraph)  # wrapped between words
+    out.print()
+    for section in sections(found):
+        for item in section.content:
+            if isinstance(item, Sheet) and not item.detail:
+                _show_sheet(item)
+    notes = notes_of(found)
+    if notes:
+        output.facts([("notes" if i == 0 else "", note) for i, note in enumerate(notes)])
+
+
+def _show_sheet(sheet: Sheet) -> None:
+    """Print a table, then the reasons of its dashes."""
+    from benchrouter.evaluation.report.sheets.sheet import absent
+
+    output.table(
+        sheet.title,
+        sheet.columns,
+        [[_text(sheet, cell) for cell in row] for row in sheet.rows],
+        marked=sheet.marked[0] if sheet.marked else None,
+        right=[c for c in range(1, len(sheet.columns)) if all(r[c].is_number for r in sheet.rows)],
+    )
+    for why in sheet.footnotes():
+        print(f"  {sheet.mark(absent(why))}  {why}")
+    print()
+
+
+def _text(sheet: Sheet, cell: Any) -> str:
+    return cell.text + (f" {sheet.mark(cell)}" if cell.why else "")

@@ -1,0 +1,1 @@
+"""One model per prompt: held-out prompts, the three rules and baselines, costs, calibration."""

@@ -1,0 +1,132 @@
+"""Whether a predicted chance of success comes true as often as it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.decisions import finite
+
+if TYPE_CHECKING:
+    from benchrouter.evaluation.prompts.protocols import PromptResults
+
+Array = NDArray[np.float64]
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predicted against observed, in bins of equal mass.
+
+    Attributes
+    ----------
+    predicted, observed : float64 arrays, shape (n_bins,)
+        Means of each bin, by ascending prediction.
+    count : int64 array, shape (n_bins,)
+        Pairs in each bin. Equal predictions share a bin, so bins may be fewer than asked for and
+        of unequal mass.
+    ece : float
+        Expected calibration error: mean |predicted − observed| over bins, weighted by count.
+    """
+
+    predicted: Array
+    observed: Array
+    count: NDArray[np.int64]
+    ece: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists and numbers, ready for JSON.
+
+        Returns
+        -------
+        dict
+        """
+        return {
+            "predicted": finite(self.predicted.tolist()),
+            "observed": finite(self.observed.tolist()),
+            "count": self.count.tolist(),
+            "ece": self.ece,
+        }
+
+
+def reliability(
+    predicted: NDArray[np.floating], observed: NDArray[np.floating], bins: int = BINS
+) -> Reliability:
+    """Compare predictions with what was observed, in bins of equal mass.
+
+    Parameters
+    ----------
+    predicted, observed : float arrays, of the same shape
+        NaN in either = no such pair.
+    bins : int
+
+    Returns
+    -------
+    Reliability
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, no pair is known, or bins is below 1.
+    """
+    if predicted.shape != observed.shape:
+        raise ValueError(
+            f"predictions have shape {predicted.shape}, observations {observed.shape}: "
+            "expected the same"
+        )
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+    known = ~(np.isnan(predicted) | np.isnan(observed))
+    if not known.any():
+        raise ValueError(f"none of {predicted.size} predictions has an observation")
+    p, y = predicted[known].astype(np.float64), observed[known].astype(np.float64)
+    _, number = np.unique(p, return_inverse=True)
+    mass = np.bincount(number)
+    # A value belongs to the bin of the middle of its mass: equal predictions are never parted,
+    # else the order of the pairs would make up a difference between their bins.
+    middle = np.cumsum(mass) - mass / 2
+    bin_of_value = np.minimum((middle * bins / len(p)).astype(np.int64), bins - 1)
+    _, pair_bin = np.unique(bin_of_value[number], return_inverse=True)
+    count = np.bincount(pair_bin)
+    predicted_mean = np.bincount(pair_bin, weights=p) / count
+    observed_mean = np.bincount(pair_bin, weights=y) / count
+    ece = float((count * np.abs(predicted_mean - observed_mean)).sum() / count.sum())
+    return Reliability(predicted_mean, observed_mean, count.astype(np.int64), ece)
+
+
+def reliabilities(
+    results: PromptResults, rule: str = "mean", bins: int = BINS
+) -> dict[str, Reliability]:
+    """Calibration of a rule's predictions, over every model and for the model that it chose.
+
+    Parameters
+    ----------
+    results : PromptResults
+    rule : str
+        One of the keys of `results.predicted`.
+    bins : int
+
+    Returns
+    -------
+    dict of str to Reliability
+        "every model" and "the chosen model". What "s3" predicts is set against correctness, what
+        the others predict against the score, which is the same where scores are 0 or 1.
+
+    Raises
+    ------
+    ValueError
+        If no prediction has a recorded score.
+    """
+    observed = results.scores["score"]
+    if rule == "s3" and results.correctness is not None:
+        observed = results.correctness
+    predicted = results.predicted[rule]
+    return {
+        "every model": reliability(predicted, observed, bins),
+        "the chosen model": reliability(
+            results.of_picks(rule, predicted), results.of_picks(rule, observed), bins
+        ),
+    }

@@ -1,0 +1,278 @@
+"""Cost and quality: the curve over the price of money, its hull and area, and gains in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.decisions import finite
+from benchrouter.evaluation.prompts.cost_curve import aiq, non_decreasing_hull, settings_over_lambda
+from benchrouter.evaluation.prompts.rows import mean_of, per_dataset, random_choice
+
+if TYPE_CHECKING:
+    from benchrouter.evaluation.prompts.protocols import PromptResults
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CostQuality:
+    """What maximising predicted score − λ·cost costs and brings, over all λ.
+
+    Attributes
+    ----------
+    predictor : str
+        Rule or baseline that predicted the scores.
+    metric : str
+    lambdas : float64 array, shape (L,)
+        Score given up per US$ saved, ascending from 0 (cost decides ties only) to where every
+        prompt gets its cheapest model.
+    cost_usd, score : float64 arrays, shape (L,)
+        Mean per prompt, as recorded.
+    hull : float64 array, shape (H, 2)
+        Non-decreasing convex hull of (cost, score).
+    models : tuple of str
+        The candidates: those whose cost is known.
+    model_cost_usd, model_score : float64 arrays, one per candidate
+        Each by itself, on the same prompts.
+    zero_hull : float64 array, shape (Z, 2)
+        The zero router: hull of the single models.
+    cost_range : (float, float)
+        Of the single models: the interval of both areas.
+    aiq, zero_aiq : float
+        Area under the hull over the length of that interval.
+    best_single : str
+        The single model of the highest mean score.
+    perf_gain : float
+        Relative gain over it at the setting of the highest score.
+    cost_save : float
+        1 − cost of the cheapest setting with at least its score / its cost; NaN if there is none.
+    n_prompts, n_left_out : int
+        Prompts measured, and those without the score and the cost of every candidate.
+    notes : tuple of str
+    """
+
+    predictor: str
+    metric: str
+    lambdas: Array
+    cost_usd: Array
+    score: Array
+    hull: Array
+    models: tuple[str, ...]
+    model_cost_usd: Array
+    model_score: Array
+    zero_hull: Array
+    cost_range: tuple[float, float]
+    aiq: float
+    zero_aiq: float
+    best_single: str
+    perf_gain: float
+    cost_save: float
+    n_prompts: int
+    n_left_out: int
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists and numbers, ready for JSON (NaN as None).
+
+        Returns
+        -------
+        dict
+        """
+        return _plain(self)
+
+
+@dataclass(frozen=True)
+class Gains:
+    """A rule's accuracy against random choice, the best single model and the oracle.
+
+    The words of arXiv 2601.07206, macro over datasets.
+
+    Attributes
+    ----------
+    rule : str
+    gain_random, gain_best : float
+        Gain@R and Gain@B: mean over datasets of accuracy / that of random choice, of the best
+        single model, less 1.
+    gap_oracle : float
+        Gap@O: mean over datasets of 1 − accuracy / that of the oracle per prompt.
+    best_single : str
+        The single model of the highest macro accuracy on the test prompts, of those that ran on
+        the most datasets.
+    n_datasets : tuple of int
+        Datasets behind the three means; those where the divisor is 0 have no ratio.
+    """
+
+    rule: str
+    gain_random: float
+    gain_best: float
+    gap_oracle: float
+    best_single: str
+    n_datasets: tuple[int, int, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, ready for JSON (NaN as None).
+
+        Returns
+        -------
+        dict
+        """
+        return _plain(self)
+
+
+def cost_quality(results: PromptResults, predictor: str, metric: str = "score") -> CostQuality:
+    """Trade predicted score against cost, over all λ.
+
+    A decision knows only a model's mean recorded cost on the training part; the recorded cost of
+    each prompt serves to measure.
+
+    Parameters
+    ----------
+    results : PromptResults
+    predictor : str
+        One of the keys of `results.predicted`.
+    metric : str
+        One of the keys of `results.scores`.
+
+    Returns
+    -------
+    CostQuality
+
+    Raises
+    ------
+    ValueError
+        If no cost is recorded, or no prompt has the scores and costs of all models whose cost is
+        known.
+    """
+    if results.cost_usd is None or results.expected_cost_usd is None:
+        raise ValueError("no cost is recorded in the table: a cost-quality curve needs cost::MODEL")
+    expected = results.expected_cost_usd[results.dataset]
+    recorded = results.scores[metric]
+    usable = ~np.isnan(recorded) & ~np.isnan(results.cost_usd)
+    candidates = np.flatnonzero((usable & ~np.isnan(expected)).any(axis=0))
+    usable &= ~np.isnan(expected) & ~np.isnan(results.predicted[predictor])
+    rows = np.flatnonzero(usable[:, candidates].all(axis=1)) if len(candidates) else candidates
+    if not len(rows):
+        raise ValueError(
+            f"none of {len(results.rows)} test prompts has the score and the cost of all "
+            f"{len(candidates)} models whose cost is known"
+        )
+    at = np.ix_(rows, candidates)
+    score, cost = recorded[at].astype(np.float64), results.cost_usd[at].astype(np.float64)
+    predicted = results.predicted[predictor][at].astype(np.float64)
+    lambdas, picks = settings_over_lambda(predicted, expected[at])
+    here = np.arange(len(rows))
+    points = np.array([(cost[here, p].mean(), score[here, p].mean()) for p in picks])
+    singles = np.column_stack([cost.mean(axis=0), score.mean(axis=0)])
+    best = int(np.lexsort((singles[:, 0], -singles[:, 1]))[0])
+    hull, zero_hull = non_decreasing_hull(points), non_decreasing_hull(singles)
+    low, high = float(singles[:, 0].min()), float(singles[:, 0].max())
+    notes = []
+    if not low < high:
+        notes.append("AIQ is left out: all models cost the same")
+    if score.min() < 0:
+        notes.append("AIQ, PerfGain and CostSave are left out: scores are below 0")
+    measured = low < high and score.min() >= 0
+    perf_gain, cost_save = (
+        _savings(points, singles[best], notes) if score.min() >= 0 else 2 * (float("nan"),)
+    )
+    return CostQuality(
+        predictor=predictor,
+        metric=metric,
+        lambdas=lambdas,
+        cost_usd=points[:, 0],
+        score=points[:, 1],
+        hull=hull,
+        models=tuple(results.models[m] for m in candidates),
+        model_cost_usd=singles[:, 0],
+        model_score=singles[:, 1],
+        zero_hull=zero_hull,
+        cost_range=(low, high),
+        aiq=aiq(hull, low, high) if measured else float("nan"),
+        zero_aiq=aiq(zero_hull, low, high) if measured else float("nan"),
+        best_single=results.models[candidates[best]],
+        perf_gain=perf_gain,
+        cost_save=cost_save,
+        n_prompts=len(rows),
+        n_left_out=len(results.rows) - len(rows),
+        notes=tuple(notes),
+    )
+
+
+def gains(results: PromptResults) -> list[Gains]:
+    """Compare every rule's accuracy with random choice, the best single model and the oracle.
+
+    Parameters
+    ----------
+    results : PromptResults
+        Its correctness is the accuracy, or the score where thresholds are not known.
+
+    Returns
+    -------
+    list of Gains
+        One per rule and baseline, BMA and cheapest; NaN where no dataset has a ratio, as for
+        scores below 0.
+    """
+    accuracy = results.correctness if results.correctness is not None else results.scores["score"]
+    n_datasets = len(results.datasets)
+
+    def of(values: Array) -> Array:
+        return per_dataset(values, results.dataset, n_datasets)
+
+    singles = np.array([of(column.astype(np.float64)) for column in accuracy.T])
+    coverage = (~np.isnan(singles)).sum(axis=1)
+    macro = np.array([mean_of(single) for single in singles])
+    # A model that ran on easy datasets only is no rival: as for BMA, the widest coverage competes.
+    best = int(np.argmax(np.where(coverage == coverage.max(), macro, -np.inf)))
+    known = ~np.isnan(accuracy)
+    random = of(random_choice(accuracy))
+    # Of several right models the cheapest: which one it is does not touch the accuracy.
+    oracle = of(np.where(known, accuracy, -np.inf).max(axis=1).astype(np.float64))
+    found = []
+    for rule in results.picks:
+        if rule == "oracle":
+            continue
+        mine = of(results.of_picks(rule, accuracy))
+        ratios = [_ratio(mine, other) for other in (random, singles[best], oracle)]
+        found.append(
+            Gains(
+                rule=rule,
+                gain_random=mean_of(ratios[0]) - 1,
+                gain_best=mean_of(ratios[1]) - 1,
+                gap_oracle=1 - mean_of(ratios[2]),
+                best_single=results.models[best],
+                n_datasets=tuple(int((~np.isnan(r)).sum()) for r in ratios),  # type: ignore[arg-type]
+            )
+        )
+    return found
+
+
+def _ratio(one: Array, other: Array) -> Array:
+    """Accuracy over accuracy; NaN where the divisor is not above 0."""
+    return np.asarray(one / np.where(other > 0, other, np.nan))
+
+
+def _savings(points: Array, best: Array, notes: list[str]) -> tuple[float, float]:
+    """PerfGain and CostSave against the best single model's (cost, score)."""
+    cost, score = float(best[0]), float(best[1])
+    perf_gain = float(points[:, 1].max() / score - 1) if score > 0 else float("nan")
+    if not score > 0:
+        notes.append("PerfGain is left out: no single model has a score above 0")
+    if not cost > 0:
+        notes.append("CostSave is left out: the best single model costs nothing")
+        return perf_gain, float("nan")
+    enough = points[points[:, 1] >= score - 1e-12, 0]  # sums in another order differ in rounding
+    if not len(enough):
+        notes.append("CostSave is left out: no setting reaches the best single model's score")
+        return perf_gain, float("nan")
+    return perf_gain, float(1 - enough.min() / cost)
+
+
+def _plain(values: object) -> dict[str, Any]:
+    return {
+        name: finite(value.tolist() if isinstance(value, np.ndarray) else value)
+        for name, value in vars(values).items()
+    }

@@ -1,0 +1,266 @@
+"""Training and test parts of the per-prompt protocols, each with its training part's router."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter import scores
+from benchrouter.evidence import (
+    Evidence,
+    accuracy_of_verdicts,
+    evidence_of,
+    model_costs_usd,
+    predict,
+    prior_without,
+)
+from benchrouter.fit import DISTANCE_QUANTILE, Fit, Settings, fit
+from benchrouter.holdout import HeldOut, Pairs, Progress, hold_out, without
+from benchrouter.index import Index
+from benchrouter.voting import pack
+
+if TYPE_CHECKING:
+    from benchrouter.table import BenchmarkTable
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One training part and the records that are routed by it.
+
+    Attributes
+    ----------
+    train, test : int64 arrays
+        Records of the table, ascending.
+    models : int64 array
+        Positions in the table of the fit's models: those with a score in the training part.
+    fit : Fit
+        What a router fitted on the training part holds, as far as single prompts go. Leaving out
+        each dataset in turn leaves in it what serves tasks alone, of the whole table: route
+        prompts by it, and choose for no task.
+    """
+
+    train: Rows
+    test: Rows
+    models: Rows
+    fit: Fit
+
+
+def random_split(table: BenchmarkTable, test_share: float, seed: int) -> tuple[Rows, Rows]:
+    """Draw test records from every dataset; equal prompts of a dataset stay together.
+
+    Parameters
+    ----------
+    table : BenchmarkTable
+    test_share : float
+        Of each dataset's distinct prompts, rounded; at least one stays for training.
+    seed : int
+
+    Returns
+    -------
+    train, test : int64 arrays
+        Ascending. A record without any score is never tested, and a dataset keeps a record with a
+        score for training.
+
+    Raises
+    ------
+    ValueError
+        If the share is not between 0 and 1, or leaves no test record.
+    """
+    if not 0.0 < test_share < 1.0:
+        raise ValueError(f"test_share must lie between 0 and 1, got {test_share}")
+    scored = ~np.isnan(table.scores).all(axis=1)
+    test = np.zeros(table.n_records, dtype=bool)
+    for code in range(table.n_datasets):
+        rows = np.flatnonzero((table.dataset == code) & scored)
+        # Equal prompts on both sides would show the answer: the nearest neighbour is the prompt.
+        _, prompt = np.unique([table.prompts[i] for i in rows], return_inverse=True)
+        n_prompts = int(prompt.max()) + 1 if len(rows) else 0
+        n_test = min(int(test_share * n_prompts + 0.5), n_prompts - 1)
+        if n_test > 0:
+            drawn = np.random.default_rng([seed, code]).permutation(n_prompts)[:n_test]
+            test[rows[np.isin(prompt, drawn)]] = True
+    if not test.any():
+        raise ValueError(
+            f"a test share of {test_share} of {table.n_records} records in {table.n_datasets} "
+            "datasets leaves no record to test on: each dataset keeps one for training"
+        )
+    return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def split_fold(
+    table: BenchmarkTable,
+    rows: NDArray[np.float32],
+    train: Rows,
+    test: Rows,
+    settings: Settings,
+    threads: int,
+    progress: Progress | None = None,
+) -> Fold:
+    """Fit the training part of a split.
+
+    Parameters
+    ----------
+    table : BenchmarkTable
+    rows : float32 array, shape (n_records, dim)
+        Unit rows of all records.
+    train, test : int64 arrays
+    settings : Settings
+    threads : int
+        0 = all.
+    progress : callable, optional
+
+    Returns
+    -------
+    Fold
+    """
+    part = table.rows(train)
+    models = np.flatnonzero(~np.isnan(part.scores).all(axis=0))
+    part = part.select(models=[table.models[m] for m in models])
+    scored = ~np.isnan(part.scores).all(axis=1)
+    bare = np.bincount(part.dataset[scored], minlength=part.n_datasets) == 0
+    if bare.any():  # a dataset without any score cannot be fitted on
+        kept = ~bare[part.dataset]
+        part, train = part.rows(kept), train[kept]
+    own_rows = np.ascontiguousarray(rows[train])
+    fitted = fit(part, own_rows, settings, threads=threads, progress=progress)
+    return Fold(train, test, models, fitted)
+
+
+def folds_without_each_dataset(
+    table: BenchmarkTable,
+    rows: NDArray[np.float32],
+    settings: Settings,
+    *,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Iterator[Fold]:
+    """Leave out every dataset in turn, and fit the others.
+
+    The fits equal those of :func:`split_fold`, but one search serves all of them: every record
+    keeps enough neighbours outside its dataset to leave out one dataset more.
+
+    Parameters
+    ----------
+    table : BenchmarkTable
+        At least two datasets.
+    rows : float32 array, shape (n_records, dim)
+        Unit rows.
+    settings : Settings
+        Training pairs are taken at share 0.
+    threads : int
+        0 = all.
+    progress : callable, optional
+
+    Yields
+    ------
+    Fold
+        In the order of the datasets.
+    """
+    everything = np.arange(table.n_records)
+    if table.n_datasets == 2:  # the single dataset left is no benchmark of held-out datasets
+        for code in range(2):
+            test = table.dataset == code
+            yield split_fold(table, rows, everything[~test], everything[test], settings, threads)
+        return
+    whole = fit(table, rows, settings, threads=threads, progress=progress)
+    evidence = _evidence(table, rows, whole, threads)
+    held_out = list(hold_out(evidence, seed=settings.seed, progress=progress))
+    for code in range(table.n_datasets):
+        yield _fold_without(code, table, rows, whole, evidence, held_out)
+        if progress is not None:
+            progress("routing each dataset by the others", code + 1, table.n_datasets)
+
+
+def _evidence(
+    table: BenchmarkTable, rows: NDArray[np.float32], whole: Fit, threads: int
+) -> Evidence:
+    """Build the predictor's view; without thresholds it only measures distances."""
+    k, kappa = whole.settings.k, whole.settings.kappa
+    if whole.correct is not None:
+        threshold = whole.settings.threshold
+        return evidence_of(table, rows, k=k, kappa=kappa, threshold=threshold, threads=threads)
+    return Evidence(
+        index=Index(whole.embeddings, threads=threads, verify=False),
+        outcomes=table.scores,
+        correctness=table.scores,
+        dataset=table.dataset,
+        means=whole.raw_means,
+        k=k,
+        kappa=kappa,
+        threads=threads,
+    )
+
+
+def _fold_without(
+    code: int,
+    table: BenchmarkTable,
+    rows: NDArray[np.float32],
+    whole: Fit,
+    evidence: Evidence,
+    held_out: list[HeldOut],
+) -> Fold:
+    train = np.flatnonzero(table.dataset != code)
+    codes = np.delete(np.arange(table.n_datasets), code)
+    models = np.flatnonzero(~np.isnan(whole.raw_means[codes]).all(axis=0))
+    part = table.rows(train).select(models=[table.models[m] for m in models])
+    pairs, benchmark_u, distances = _pairs_without(code, evidence, held_out, models)
+    routable = whole.correct is not None
+    means, raw_means = (a[np.ix_(codes, models)] for a in (whole.means, whole.raw_means))
+    cost_usd = model_costs_usd(part)
+    preferred = scores.preference(cost_usd, part.prices, part.params_b)
+    best = scores.best_on_average(means if routable else raw_means, preferred)
+    correct = pack(evidence.correctness[np.ix_(train, models)]) if routable else None
+    binary = not isinstance(whole.raw, np.ndarray)
+    fitted = replace(
+        whole,
+        models=part.models,
+        datasets=part.datasets,
+        embeddings=np.ascontiguousarray(rows[train]),
+        dataset=part.dataset,
+        sample_ids=part.sample_ids,
+        prompts=part.prompts,
+        raw=correct if binary and correct is not None else np.ascontiguousarray(part.scores),
+        correct=correct,
+        means=means,
+        raw_means=raw_means,
+        params_b=part.params_b,
+        cost_usd=cost_usd,
+        prices=part.prices,
+        pairs=pairs,
+        benchmark_u=benchmark_u,
+        distance_limit=float(np.quantile(distances, DISTANCE_QUANTILE)),
+        best_on_average=best,
+        fallback=best,
+    )
+    return Fold(train, np.flatnonzero(table.dataset == code), models, fitted)
+
+
+def _pairs_without(
+    code: int, evidence: Evidence, held_out: list[HeldOut], models: Rows
+) -> tuple[Pairs, NDArray[np.float64], NDArray[np.float64]]:
+    """Training pairs of a fold, u of its datasets, and the distances of all their prompts."""
+    u, p, distances = [], [], []
+    others = [task for task in held_out if task.code != code]
+    routable = not isinstance(evidence.outcomes, np.ndarray)
+    for task in others:
+        neighbours = without(task, evidence, code)
+        distances.append(scores.prompt_distances(neighbours.similarities[:, : evidence.kappa]))
+        u.append(distances[-1].mean())
+        if routable:
+            g = predict(neighbours, evidence, prior_without(evidence, task.code, code))
+            known = evidence.correctness[task.rows]
+            p.append(accuracy_of_verdicts(g, known, evidence.threshold)[models])
+    n_pairs = len(p)
+    pairs = Pairs(
+        np.array(u[:n_pairs]),
+        np.array(p).reshape(n_pairs, len(models)),
+        np.arange(n_pairs, dtype=np.int32),
+        np.zeros(n_pairs),
+    )
+    return pairs, np.array(u), np.concatenate(distances)

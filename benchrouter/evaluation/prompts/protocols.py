@@ -1,0 +1,270 @@
+"""One model per prompt: every rule and baseline on prompts that its training part did not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter import scores
+from benchrouter.encoder.precomputed import as_unit_rows
+from benchrouter.evaluation.prompts.baselines import has_scikit_learn
+from benchrouter.evaluation.prompts.folds import (
+    folds_without_each_dataset,
+    random_split,
+    split_fold,
+)
+from benchrouter.evaluation.prompts.routing import Collected, route_fold
+from benchrouter.evaluation.prompts.rows import PromptRow, prompt_rows
+from benchrouter.fit import Settings
+from benchrouter.holdout import Progress
+
+if TYPE_CHECKING:
+    from benchrouter.table import BenchmarkTable
+
+Protocol = Literal["random split", "leave-one-dataset-out"]
+PROTOCOLS = ("random split", "leave-one-dataset-out")
+
+__all__ = ["PromptResults", "PromptRow", "evaluate_prompts", "prompt_rows"]
+
+
+@dataclass(frozen=True)
+class PromptResults:
+    """What every rule chose for each of Q test prompts, and what was recorded there.
+
+    Attributes
+    ----------
+    protocol : "random split" or "leave-one-dataset-out"
+    datasets, models : tuple of str
+        D and M of them, the table's.
+    k, kappa, seed : int
+    rows : int64 array, shape (Q,)
+        Positions of the test prompts in the table.
+    dataset : int32 array, shape (Q,)
+        Dataset of each, a number in [0, D).
+    picks : dict of str to int32 array, shape (Q,)
+        Rule to the position of the model that it chose: "mean", "raw", "s3", "BMA", "cheapest",
+        "oracle" (the best recorded score, at the lowest recorded cost), and the baselines. A rule
+        that the training data do not offer is absent, and a note says why.
+    predicted : dict of str to float32 array, shape (Q, M)
+        Predicted score, for "mean", "raw" and the baselines in the unit of the raw score, for
+        "s3" a chance of being correct. NaN for a model without a score in the training part.
+    fallback : dict of str to bool array, shape (Q,)
+        Which picks of our rules were made for want of evidence.
+    distance : float64 array, shape (Q,)
+        u: mean cosine distance to the kappa nearest training records.
+    distance_limit : float64 array, shape (Q,)
+        The distance beyond which the router of the prompt's training part falls back.
+    scores : dict of str to float32 array, shape (Q, M)
+        "score", then the further metrics: as recorded, NaN = missing.
+    correctness : float32 array, shape (Q, M), or None
+        0, 1 or NaN; None if a dataset has no threshold.
+    cost_usd : float32 array, shape (Q, M), or None
+        Recorded, NaN = unknown.
+    expected_cost_usd : float64 array, shape (D, M), or None
+        Each model's mean recorded cost on the training part behind a dataset's prompts: all that
+        a decision may know of cost. NaN = unknown.
+    params_b : float64 array, shape (M,)
+        Billions of parameters; NaN = unknown.
+    notes : tuple of str
+    """
+
+    protocol: str
+    datasets: tuple[str, ...]
+    models: tuple[str, ...]
+    k: int
+    kappa: int
+    seed: int
+    rows: NDArray[np.int64]
+    dataset: NDArray[np.int32]
+    picks: dict[str, NDArray[np.int32]]
+    predicted: dict[str, NDArray[np.float32]]
+    fallback: dict[str, NDArray[np.bool_]]
+    distance: NDArray[np.float64]
+    distance_limit: NDArray[np.float64]
+    scores: dict[str, NDArray[np.float32]]
+    correctness: NDArray[np.float32] | None
+    cost_usd: NDArray[np.float32] | None
+    expected_cost_usd: NDArray[np.float64] | None
+    params_b: NDArray[np.float64]
+    notes: tuple[str, ...]
+
+    def of_picks(self, rule: str, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Values of the models that a rule chose.
+
+        Parameters
+        ----------
+        rule : str
+            One of the keys of `picks`.
+        values : float array, shape (Q, M)
+
+        Returns
+        -------
+        float64 array, shape (Q,)
+        """
+        picked = self.picks[rule].astype(np.int64)[:, None]
+        return np.take_along_axis(values, picked, axis=1)[:, 0].astype(np.float64)
+
+
+def evaluate_prompts(
+    table: BenchmarkTable,
+    embeddings: NDArray[np.float32],
+    *,
+    protocol: Protocol,
+    k: int = scores.K_HELM,
+    kappa: int = scores.KAPPA,
+    test_share: float = 0.3,
+    seed: int = 0,
+    metrics: Mapping[str, BenchmarkTable] | None = None,
+    baselines: bool = True,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> PromptResults:
+    """Route test prompts by routers fitted on the training part, and by simple baselines.
+
+    Parameters
+    ----------
+    table : BenchmarkTable
+    embeddings : float array, shape (n_records, dim)
+        Unit rows, in the order of the records (or of the file that the table was read from).
+    protocol : "random split" or "leave-one-dataset-out"
+        The first tests a share of every dataset's prompts, the second each dataset in turn by a
+        router that never saw it.
+    k, kappa : int
+        Neighbours that vote, and that measure distance. The rule "raw" takes 10 votes.
+    test_share : float
+        Of a random split.
+    seed : int
+        Of a random split.
+    metrics : dict of str to BenchmarkTable, optional
+        Further metrics of the same records and models, to be read for the same choice.
+    baselines : bool
+        Add linear regression and kNN-100 where scikit-learn is installed.
+    threads : int
+        0 = all.
+    progress : callable, optional
+        Called with (stage, done, total).
+
+    Returns
+    -------
+    PromptResults
+        The smoother behind "s3" has training pairs at label share 0 only.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the protocol is none, the table has one dataset and the protocol leaves one out, or
+        embeddings or metrics do not fit the table.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {PROTOCOLS}, got {protocol!r}")
+    settings = Settings(k=k, kappa=kappa, label_shares=(0.0,), draws=1, seed=seed)
+    unit_rows = as_unit_rows(table.aligned(embeddings), "embeddings")
+    notes: list[str] = []
+    part, records, models = _with_scores(table, notes)
+    unit_rows = np.ascontiguousarray(unit_rows[records])
+    if protocol == "random split":
+        train, test = random_split(part, test_share, seed)
+        folds = iter([split_fold(part, unit_rows, train, test, settings, threads, progress)])
+    else:
+        if part.n_datasets < 2:
+            raise ValueError(
+                "leaving a dataset out needs at least 2 datasets with scores, found "
+                f"{part.n_datasets}: use the random split"
+            )
+        folds = folds_without_each_dataset(
+            part, unit_rows, settings, threads=threads, progress=progress
+        )
+    further = {
+        name: _recorded_elsewhere(table, other, name, notes)
+        for name, other in (metrics or {}).items()
+    }
+    with_baselines = baselines and has_scikit_learn()
+    if baselines and not with_baselines:
+        notes.append(
+            "linear regression and kNN-100 are left out: they need scikit-learn "
+            "(pip install 'benchrouter[evaluate]')"
+        )
+    collected = Collected(table, records, models, notes)
+    for fold in folds:
+        route_fold(fold, part, unit_rows, collected, with_baselines, threads)
+    rows = np.flatnonzero(collected.tested & ~np.isnan(table.scores).all(axis=1))
+    for rule in [rule for rule, picked in collected.picks.items() if (picked[rows] < 0).any()]:
+        # Known in some folds only; the note of the others says why.
+        collected.picks.pop(rule)
+    return PromptResults(
+        protocol=protocol,
+        datasets=table.datasets,
+        models=table.models,
+        k=k,
+        kappa=kappa,
+        seed=seed,
+        rows=rows,
+        dataset=table.dataset[rows],
+        picks={rule: picked[rows] for rule, picked in collected.picks.items()},
+        predicted={rule: values[rows] for rule, values in collected.predicted.items()},
+        fallback={rule: flags[rows] for rule, flags in collected.fallback.items()},
+        distance=collected.distance[rows],
+        distance_limit=collected.distance_limit[rows],
+        scores={"score": table.scores[rows], **{n: values[rows] for n, values in further.items()}},
+        correctness=None if np.isnan(table.thresholds).any() else table.correctness()[rows],
+        cost_usd=None if table.cost_usd is None else table.cost_usd[rows],
+        expected_cost_usd=None if table.cost_usd is None else collected.expected_cost_usd,
+        params_b=table.params_b,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _with_scores(
+    table: BenchmarkTable, notes: list[str]
+) -> tuple[BenchmarkTable, NDArray[np.int64], NDArray[np.int64]]:
+    """Leave out datasets and models without any score; with the records and models that stay."""
+    present = ~np.isnan(table.scores)
+    models = np.flatnonzero(present.any(axis=0))
+    counts = np.bincount(table.dataset[present.any(axis=1)], minlength=table.n_datasets)
+    records = np.flatnonzero(counts[table.dataset] > 0)
+    if not len(records):
+        raise ValueError(f"none of the {table.n_records} records has a score")
+    for what, names in (
+        ("models", [m for i, m in enumerate(table.models) if i not in set(models.tolist())]),
+        ("datasets", [d for i, d in enumerate(table.datasets) if not counts[i]]),
+    ):
+        if names:
+            notes.append(f"{what} without any score are left out: {', '.join(names)}")
+    part = table if len(records) == table.n_records else table.rows(records)
+    part = part.select(models=[table.models[m] for m in models])
+    # From here on the rows of embeddings are the part's own, not those of the files.
+    part = replace(part, source_rows=np.arange(len(records)), n_source_rows=len(records))
+    return part, records, models
+
+
+def _recorded_elsewhere(
+    table: BenchmarkTable, other: BenchmarkTable, name: str, notes: list[str]
+) -> NDArray[np.float32]:
+    """Scores of another metric in the records and models of this table; NaN where it has none."""
+
+    def keys(of: BenchmarkTable) -> list[tuple[str, str]]:
+        names = [of.datasets[code] for code in of.dataset.tolist()]
+        return list(zip(names, of.sample_ids, strict=True))
+
+    place = {key: row for row, key in enumerate(keys(other))}
+    found = np.array([place.get(key, -1) for key in keys(table)], dtype=np.int64)
+    columns = np.array([other.models.index(m) if m in other.models else -1 for m in table.models])
+    if not (found >= 0).any() or not (columns >= 0).any():
+        raise ValueError(
+            f"metric {name!r} shares no record, or no model, with the table: it has models "
+            f"{list(other.models)} and datasets {list(other.datasets)}"
+        )
+    values = np.full(table.scores.shape, np.nan, dtype=np.float32)
+    here, there = np.flatnonzero(found >= 0), np.flatnonzero(columns >= 0)
+    values[np.ix_(here, there)] = other.scores[np.ix_(found[here], columns[there])]
+    lost = int((np.isnan(values) & ~np.isnan(table.scores)).sum())
+    if lost:
+        notes.append(
+            f"metric {name!r} lacks {lost} of the {int((~np.isnan(table.scores)).sum())} values "
+            "that the score has; means are over those that are there"
+        )
+    return values

@@ -1,0 +1,233 @@
+"""A row per rule: what its choices of one model per prompt are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.decisions import finite
+
+if TYPE_CHECKING:
+    from benchrouter.evaluation.prompts.protocols import PromptResults
+
+Array = NDArray[np.float64]
+Kind = Literal["rule", "baseline", "reference", "model"]
+MCPI = 2  # model calls per instance: one embedding, one generation (arXiv 2309.15789)
+REFERENCES = ("BMA", "cheapest", "random", "oracle")
+DRAWS = 2000  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """What one rule's choices are worth on the test prompts.
+
+    Attributes
+    ----------
+    rule : str
+        For a single model, its name.
+    kind : "rule", "baseline", "reference" or "model"
+    micro, macro : dict of str to float
+        By metric: mean over prompts, and over datasets of the dataset's mean.
+    interval : dict of str to (float, float)
+        95 % of `macro`, by resampling datasets; NaN with a single dataset.
+    vs_bma : dict of str to float
+        Mean over datasets of the difference to BMA.
+    vs_bma_interval : dict of str to (float, float)
+        95 % of it, datasets resampled in pairs.
+    accuracy : float
+        Macro mean of correctness; NaN where thresholds are not known.
+    fallback_share : float
+        Share of the prompts on which the rule fell back; NaN for others than our rules.
+    bma_share : float
+        Share of the prompts on which BMA was chosen; NaN for "random".
+    cost_usd : float
+        Mean recorded US$ per prompt, over the prompts where it is known; NaN if it never is.
+    params_b : float
+        Mean billions of parameters of the models chosen; NaN if one of them is unknown.
+    mcpi : int
+        Model calls per instance.
+    n_prompts, n_missing : int
+        Test prompts, and those on which the chosen model has no recorded score: they are left out
+        of every mean.
+    """
+
+    rule: str
+    kind: Kind
+    micro: dict[str, float]
+    macro: dict[str, float]
+    interval: dict[str, tuple[float, float]]
+    vs_bma: dict[str, float]
+    vs_bma_interval: dict[str, tuple[float, float]]
+    accuracy: float
+    fallback_share: float
+    bma_share: float
+    cost_usd: float
+    params_b: float
+    mcpi: int
+    n_prompts: int
+    n_missing: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, ready for JSON (NaN as None).
+
+        Returns
+        -------
+        dict
+        """
+        return dict(finite(dict(vars(self))))
+
+
+def prompt_rows(results: PromptResults, *, seed: int = 0) -> list[PromptRow]:
+    """Summarise what every rule chose, random choice, and each model by itself.
+
+    Parameters
+    ----------
+    results : PromptResults
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    list of PromptRow
+        Our rules, baselines, BMA, cheapest, random, oracle, then the models of the table.
+    """
+    references = [rule for rule in REFERENCES if rule in results.picks or rule == "random"]
+    ours = [rule for rule in results.picks if rule in results.fallback]
+    others = [r for r in results.picks if r not in results.fallback and r not in REFERENCES]
+    n = len(results.rows)
+    kinds: dict[Kind, list[str]] = {"rule": ours, "baseline": others, "reference": references}
+    rows = [
+        _row(results, rule, kind, results.picks.get(rule), seed)
+        for kind, rules in kinds.items()
+        for rule in rules
+    ]
+    return rows + [
+        _row(results, model, "model", np.full(n, m, dtype=np.int32), seed)
+        for m, model in enumerate(results.models)
+    ]
+
+
+def per_dataset(values: Array, dataset: NDArray[np.int32], n_datasets: int) -> Array:
+    """Mean of every dataset over the prompts where a value is known.
+
+    Parameters
+    ----------
+    values : float64 array, shape (n,)
+        NaN = unknown.
+    dataset : int32 array, shape (n,)
+    n_datasets : int
+
+    Returns
+    -------
+    float64 array, shape (n_datasets,)
+        NaN for a dataset without a known value.
+    """
+    known = ~np.isnan(values)
+    counts = np.bincount(dataset[known], minlength=n_datasets)
+    totals = np.bincount(dataset[known], weights=values[known], minlength=n_datasets)
+    return np.asarray(totals / np.where(counts > 0, counts, np.nan))
+
+
+def mean_of(values: Array) -> float:
+    """Mean of the values that are known; NaN if there is none.
+
+    Parameters
+    ----------
+    values : float64 array, shape (n,)
+        NaN = unknown.
+
+    Returns
+    -------
+    float
+    """
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def random_choice(values: NDArray[np.float32]) -> Array:
+    """Mean over models of every prompt: what a model drawn at random is worth.
+
+    Parameters
+    ----------
+    values : float32 array, shape (n, n_models)
+        NaN = missing, left out.
+
+    Returns
+    -------
+    float64 array, shape (n,)
+        NaN where every value is missing.
+    """
+    known = ~np.isnan(values)
+    totals = np.where(known, values, 0).sum(axis=1, dtype=np.float64)
+    counts = known.sum(axis=1)
+    return np.asarray(totals / np.where(counts > 0, counts, np.nan))
+
+
+def bootstrap_interval(values: Array, seed: int, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of a mean over datasets, the datasets resampled 2000 times.
+
+    Parameters
+    ----------
+    values : float64 array, shape (n_datasets,)
+        NaN = left out.
+    seed : int
+    level : float
+        Share of the resampled means inside.
+
+    Returns
+    -------
+    low, high : float
+        NaN with fewer than two datasets.
+    """
+    known = values[~np.isnan(values)]
+    if len(known) < 2:
+        return float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).integers(0, len(known), (DRAWS, len(known)))
+    low, high = np.quantile(known[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _row(
+    results: PromptResults, rule: str, kind: Kind, picked: NDArray[np.int32] | None, seed: int
+) -> PromptRow:
+    """Summarise one rule; no picks stand for a model drawn at random."""
+    n_datasets = len(results.datasets)
+    bma = results.picks["BMA"]
+
+    def of(values: NDArray[np.float32], chosen: NDArray[np.int32] | None) -> Array:
+        if chosen is None:
+            return random_choice(values)
+        return values[np.arange(len(values)), chosen].astype(np.float64)
+
+    def datasets_of(values: NDArray[np.float32], chosen: NDArray[np.int32] | None) -> Array:
+        return per_dataset(of(values, chosen), results.dataset, n_datasets)
+
+    means = {name: datasets_of(values, picked) for name, values in results.scores.items()}
+    gains = {
+        name: means[name] - datasets_of(values, bma) for name, values in results.scores.items()
+    }
+    correctness = results.correctness
+    fallback = results.fallback.get(rule) if kind == "rule" else None
+    calls = {"rule": MCPI, "baseline": MCPI, "reference": 1, "model": 1}[kind]
+    params_b = results.params_b if picked is None else results.params_b[picked]
+    nothing = float("nan")
+    return PromptRow(
+        rule=rule,
+        kind=kind,
+        micro={name: mean_of(of(values, picked)) for name, values in results.scores.items()},
+        macro={name: mean_of(values) for name, values in means.items()},
+        interval={name: bootstrap_interval(values, seed) for name, values in means.items()},
+        vs_bma={name: mean_of(values) for name, values in gains.items()},
+        vs_bma_interval={name: bootstrap_interval(v, seed) for name, v in gains.items()},
+        accuracy=nothing if correctness is None else mean_of(datasets_of(correctness, picked)),
+        fallback_share=nothing if fallback is None else float(fallback.mean()),
+        bma_share=nothing if picked is None else float((picked == bma).mean()),
+        cost_usd=nothing if results.cost_usd is None else mean_of(of(results.cost_usd, picked)),
+        params_b=float(params_b.mean()),
+        mcpi=len(results.models) if (kind, rule) == ("reference", "oracle") else calls,
+        n_prompts=len(results.rows),
+        n_missing=int(np.isnan(of(results.scores["score"], picked)).sum()),
+    )

@@ -1,0 +1,89 @@
+"""How much better choices are for prompts that lie near the benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.decisions import finite
+from benchrouter.evaluation.prompts.rows import mean_of, random_choice
+
+if TYPE_CHECKING:
+    from benchrouter.evaluation.prompts.protocols import PromptResults
+
+Array = NDArray[np.float64]
+LIMITS = tuple(round(0.05 * i, 2) for i in range(2, 14))  # C in .10 … .65, arXiv 2309.15789
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """Mean score of the test prompts nearer than C to the benchmark, over C.
+
+    Attributes
+    ----------
+    metric : str
+    limits : float64 array, shape (L,)
+        C: prompts with a mean neighbour distance below it are kept.
+    count : int64 array, shape (L,)
+        Prompts kept.
+    n_prompts : int
+        All test prompts.
+    score : dict of str to float64 array, shape (L,)
+        Rule to the mean over the prompts kept; NaN where none is. "random" is the mean over
+        models.
+    """
+
+    metric: str
+    limits: Array
+    count: NDArray[np.int64]
+    n_prompts: int
+    score: dict[str, Array]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists and numbers, ready for JSON (NaN as None).
+
+        Returns
+        -------
+        dict
+        """
+        return {
+            "metric": self.metric,
+            "limits": self.limits.tolist(),
+            "count": self.count.tolist(),
+            "n_prompts": self.n_prompts,
+            "score": {rule: finite(values.tolist()) for rule, values in self.score.items()},
+        }
+
+
+def sparsity(
+    results: PromptResults, metric: str = "score", limits: Sequence[float] = LIMITS
+) -> Sparsity:
+    """Keep the test prompts nearer than C to the training records, for every C.
+
+    Parameters
+    ----------
+    results : PromptResults
+    metric : str
+        One of the keys of `results.scores`.
+    limits : sequence of float
+        The values of C.
+
+    Returns
+    -------
+    Sparsity
+    """
+    recorded = results.scores[metric]
+    near = [results.distance < limit for limit in limits]
+    values = {rule: results.of_picks(rule, recorded) for rule in results.picks}
+    values["random"] = random_choice(recorded)
+    return Sparsity(
+        metric=metric,
+        limits=np.array(limits, dtype=np.float64),
+        count=np.array([int(kept.sum()) for kept in near], dtype=np.int64),
+        n_prompts=len(results.rows),
+        score={rule: np.array([mean_of(of[kept]) for kept in near]) for rule, of in values.items()},
+    )

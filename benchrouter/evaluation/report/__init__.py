@@ -1,0 +1,1 @@
+"""What was measured as tables, figures, one HTML page and JSON."""

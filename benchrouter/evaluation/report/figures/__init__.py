@@ -1,0 +1,1 @@
+"""Figures of an evaluation (matplotlib), readable at a paper's size."""

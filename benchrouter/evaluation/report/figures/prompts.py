@@ -1,0 +1,199 @@
+"""Figures of the protocols of single prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.evaluation.report.figures.style import (
+    BLACK,
+    COLUMN_IN,
+    GREY,
+    LIGHT,
+    PAGE_IN,
+    label_ends,
+    legend_below,
+    look_of,
+    new_figure,
+    paper,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from benchrouter.evaluation.prompts.calibration import Reliability
+    from benchrouter.evaluation.prompts.costs import CostQuality
+    from benchrouter.evaluation.prompts.sparsity import Sparsity
+
+FEW = 30  # means over fewer prompts are not drawn
+UNUSABLE = ("oracle", "random", "cheapest")  # far from the others, and in the table
+PER_PROMPTS = 1000
+MOST_NAMES = 12  # of more models only those on the hull are named
+WIDE = 20.0  # ratio of costs from which their axis is logarithmic
+
+
+def sparsity(curve: Sparsity) -> Figure:
+    """Mean score of the prompts nearer than C, and how many these are.
+
+    Parameters
+    ----------
+    curve : Sparsity
+
+    Returns
+    -------
+    Figure
+    """
+    enough = curve.count >= FEW
+    with paper():
+        figure, (top, bottom) = new_figure(
+            4.6, 3.6, 2, 1, sharex=True, gridspec_kw={"height_ratios": [3.2, 1]}
+        )
+        ends = {}
+        for rule, values in curve.score.items():
+            shown = enough & ~np.isnan(values)
+            if rule in UNUSABLE or not shown.any():
+                continue
+            look = look_of(rule)
+            top.plot(
+                curve.limits[shown],
+                values[shown],
+                color=look.colour,
+                marker=look.marker or ("o" if shown.sum() == 1 else ""),
+                linestyle=look.line,
+                linewidth=look.width,
+            )
+            ends[rule] = (float(curve.limits[shown][-1]), float(values[shown][-1]))
+        top.set_ylabel(f"mean {curve.metric}")
+        step = float(np.diff(curve.limits).min()) if len(curve.limits) > 1 else 0.05
+        top.set_xlim(curve.limits[0] - step, curve.limits[-1] + step)
+        top.set_title("Prompts whose distance u is below C")
+        bottom.bar(curve.limits, curve.count, width=0.7 * step, color=LIGHT)
+        bottom.set_ylabel("prompts")
+        bottom.set_xlabel("C")
+        bottom.grid(axis="x", visible=False)
+        bottom.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        if ends:
+            label_ends(top, ends, gap=0.085)
+        else:
+            _say(top, f"no C keeps {FEW} prompts or more")
+        return figure
+
+
+def _say(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color=GREY)
+
+
+def cost_quality(curves: Mapping[str, CostQuality]) -> Figure:
+    """Score against cost over all λ, hulls, and the zero router.
+
+    Parameters
+    ----------
+    curves : dict of str to CostQuality
+        At least one.
+
+    Returns
+    -------
+    Figure
+    """
+    first = next(iter(curves.values()))
+    low, high = (PER_PROMPTS * end for end in first.cost_range)
+    with paper():
+        from matplotlib.patheffects import withStroke
+
+        figure, (axes,) = new_figure(5.0, 3.7)
+        for rule, curve in curves.items():
+            look = look_of(rule)
+            axes.scatter(
+                PER_PROMPTS * curve.cost_usd,
+                curve.score,
+                s=6,
+                color=look.colour,
+                alpha=0.3,
+                linewidths=0,
+            )
+            name = rule if np.isnan(curve.aiq) else f"{rule}, AIQ {curve.aiq:.3f}"
+            _hull(axes, curve.hull, high, look.colour, "-", name)
+        zero = "zero router"
+        zero += "" if np.isnan(first.zero_aiq) else f", AIQ {first.zero_aiq:.3f}"
+        _hull(axes, first.zero_hull, high, BLACK, (0, (4, 2)), zero)
+        costs = PER_PROMPTS * first.model_cost_usd
+        axes.scatter(
+            costs, first.model_score, s=14, color=BLACK, marker="D", linewidths=0, zorder=3
+        )
+        efficient = {tuple(vertex) for vertex in first.zero_hull.tolist()}
+        points = zip(first.model_cost_usd.tolist(), first.model_score.tolist(), strict=True)
+        named = [len(costs) <= MOST_NAMES or point in efficient for point in points]
+        for name, cost, score in zip(
+            np.array(first.models)[named], costs[named], first.model_score[named], strict=True
+        ):
+            right = cost > 0.5 * (low + high)
+            axes.annotate(
+                name,
+                (cost, score),
+                (-4 if right else 4, -4),
+                textcoords="offset points",
+                va="top",
+                ha="right" if right else "left",
+                fontsize=6.5,
+                path_effects=[withStroke(linewidth=2, foreground="white")],
+            )
+        if low > 0 and high / low > WIDE:
+            axes.set_xscale("log")
+        axes.set_xlabel(f"mean cost of {PER_PROMPTS:,} prompts, US$")
+        axes.set_ylabel(f"mean {first.metric}")
+        legend_below(axes, columns=2)
+        axes.margins(y=0.12)
+        return figure
+
+
+def _hull(
+    axes: Axes, hull: NDArray[np.float64], end: float, colour: str, line: object, name: str
+) -> None:
+    """Draw a hull, flat from its last vertex to the dearest model."""
+    x = np.append(PER_PROMPTS * hull[:, 0], max(end, PER_PROMPTS * hull[-1, 0]))
+    y = np.append(hull[:, 1], hull[-1, 1])
+    axes.plot(x, y, color=colour, linestyle=line, label=name)
+
+
+def reliability(calibration: Mapping[str, Mapping[str, Reliability]]) -> Figure:
+    """Observed against predicted chance of success, a line a predictor.
+
+    Parameters
+    ----------
+    calibration : dict of str to dict of str to Reliability
+        By rule, then by what the mean is over: a panel each.
+
+    Returns
+    -------
+    Figure
+    """
+    panels = list(next(iter(calibration.values())))
+    with paper():
+        width = PAGE_IN if len(panels) > 1 else COLUMN_IN
+        figure, axes = new_figure(width, 3.6, 1, len(panels), sharey=True)
+        for panel, over in zip(axes, panels, strict=True):
+            panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 2)))
+            for rule, curves in calibration.items():
+                look = look_of(rule)
+                curve = curves[over]
+                panel.plot(
+                    curve.predicted,
+                    curve.observed,
+                    color=look.colour,
+                    marker=look.marker or "o",
+                    linewidth=1.1,
+                    label=f"{rule}, ECE {curve.ece:.3f}",
+                )
+            panel.set_title(over)
+            panel.set_xlabel("predicted chance of success")
+            reached = [c[over].predicted for c in calibration.values()]
+            low, high = np.min([r.min() for r in reached]), np.max([r.max() for r in reached])
+            panel.set_xlim(min(0.0, low) - 0.03, max(1.0, high) + 0.03)
+            panel.set_ylim(-0.03, 1.03)
+            legend_below(panel, columns=2)
+        axes[0].set_ylabel("observed")
+        return figure

@@ -1,0 +1,207 @@
+"""The order in which tables and figures are shown, on a terminal and in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from benchrouter.evaluation.report.sheets import prompt_measures, table_one
+from benchrouter.evaluation.report.sheets import prompts as prompt_sheets
+from benchrouter.evaluation.report.sheets import tasks as task_sheets
+from benchrouter.evaluation.report.sheets.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from benchrouter.evaluation.results import Evaluation, Pool, PromptProtocol
+    from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that can be drawn.
+
+    Attributes
+    ----------
+    name : str
+        Of its file, without the suffix.
+    caption : str
+        What it shows, and how to read it.
+    draw : callable
+        Returns the Figure; needs matplotlib.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[[], Figure]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report.
+
+    Attributes
+    ----------
+    key : str
+        Anchor in the report.
+    title : str
+    words : str
+        What was done.
+    content : tuple of Sheet or Picture
+    """
+
+    key: str
+    title: str
+    words: str
+    content: tuple[Sheet | Picture, ...]
+
+
+def sections(evaluation: Evaluation) -> list[Section]:
+    """All tables and figures of an evaluation, in the order of reading.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+
+    Returns
+    -------
+    list of Section
+        Without those for which nothing was measured.
+    """
+    found = [_tasks(pool, pool.tasks) for pool in evaluation.pools if pool.tasks is not None]
+    found += [_prompts(protocol, i) for i, protocol in enumerate(evaluation.prompts)]
+    if evaluation.robustness:
+        found.append(
+            Section(
+                "robustness",
+                "Small edits of the prompt",
+                "Test prompts of the random split are edited, encoded again and routed again.",
+                (prompt_measures.robustness(evaluation.robustness),),
+            )
+        )
+    if any(pool.tasks is not None for pool in evaluation.pools):
+        found.append(
+            Section(
+                "paper",
+                "The paper's own figures",
+                "Printed for reading beside; they were measured on other data.",
+                (table_one.of_the_paper(),),
+            )
+        )
+    return found
+
+
+def _tasks(pool: Pool, tasks: LeaveOneOut) -> Section:
+    from benchrouter.evaluation.report.figures import tasks as figures
+
+    content: list[Sheet | Picture] = [
+        table_one.table_one(pool, nesting) for nesting in tasks.nestings
+    ]
+    if len(tasks.label_shares) > 1:
+        content.append(
+            Picture(
+                f"accuracy-by-labels-{pool.key}",
+                f"Macro accuracy of the chosen model against the share α of the held-out "
+                f"dataset's records that are labelled (mean of {tasks.draws} draws; accuracy on "
+                "the remaining records). BMA and the oracle use no labels.",
+                partial(figures.accuracy_by_labels, tasks),
+            )
+        )
+        content.append(task_sheets.by_labels(pool, "strict"))
+        content.append(replace(task_sheets.by_labels(pool, "published"), detail=True))
+    expected = task_sheets.expectations(pool)
+    content += [expected] if expected is not None else []
+    content += [
+        Picture(
+            f"estimate-of-p-{pool.key}",
+            "Left: accuracy p of the predictor on each held-out dataset against its distance u "
+            "(means over models), and the kernel smoother that turns u into p̂. Right: p̂ and p of "
+            "every dataset and model; on the dashed line the estimate is exact.",
+            partial(figures.estimate_of_p, tasks),
+        ),
+        task_sheets.predictors(pool),
+        Picture(
+            f"scores-against-accuracy-{pool.key}",
+            "Score of every model (one point each) against its true accuracy"
+            + (
+                f", for {figures.MOST_TASKS} of the {len(tasks.datasets)} datasets, evenly over "
+                "their distance u"
+                if len(tasks.datasets) > figures.MOST_TASKS
+                else ", dataset by dataset"
+            )
+            + ". What counts for choosing is the order, not the distance to the diagonal.",
+            partial(figures.scores_against_accuracy, tasks, "strict"),
+        ),
+        Picture(
+            f"chosen-models-{pool.key}",
+            "Number of held-out datasets for which each rule chose a model, smallest models first "
+            "(strict nesting, no labels), and the mean size of what was chosen (? = the table does "
+            "not say how large a chosen model is).",
+            partial(figures.chosen_models, tasks, "strict"),
+        ),
+        task_sheets.by_dataset(pool, "strict"),
+        task_sheets.chosen_models(pool, "strict"),
+    ]
+    return Section(
+        f"tasks-{pool.key}",
+        f"One model per dataset: {pool.title}",
+        "Every dataset in turn is the new task; the others are the benchmark, and one model is "
+        "chosen for all of its prompts.",
+        tuple(content),
+    )
+
+
+def _prompts(protocol: PromptProtocol, number: int) -> Section:
+    from benchrouter.evaluation.report.figures import prompts as figures
+
+    name = prompt_sheets.protocol_key(protocol.results)
+    content: list[Sheet | Picture] = [
+        prompt_sheets.prompt_table(protocol),
+        prompt_sheets.single_models(protocol),
+        prompt_measures.gains(protocol),
+        Picture(
+            f"sparsity-{name}",
+            "Mean score over the test prompts whose mean neighbour distance is below C, and how "
+            "many these are; fewer than 30 are not drawn, nor are oracle, cheapest and random "
+            "(see the table).",
+            partial(figures.sparsity, protocol.sparsity),
+        ),
+        prompt_measures.sparsity(protocol),
+    ]
+    if protocol.costs:
+        content.append(
+            Picture(
+                f"cost-quality-{name}",
+                "Mean score against mean cost as the price of cost λ grows; the non-decreasing "
+                "convex hull of each rule, and the hull of the single models (zero router), which "
+                "a router has to beat.",
+                partial(figures.cost_quality, protocol.costs),
+            )
+        )
+        content.append(prompt_measures.costs(protocol))
+    if protocol.calibration:
+        content.append(
+            Picture(
+                f"reliability-{name}",
+                "Observed against predicted chance of success in 15 bins of equal mass (equal "
+                "predictions share a bin); on the dashed line the prediction is calibrated.",
+                partial(figures.reliability, protocol.calibration),
+            )
+        )
+        content.append(prompt_measures.calibration(protocol))
+    return Section(
+        f"prompts-{name}",
+        f"One model per prompt: {protocol.results.protocol}",
+        _WORDS[protocol.results.protocol],
+        tuple(content),
+    )
+
+
+_WORDS = {
+    "random split": "A share of every dataset's prompts is held out and routed one by one, by a "
+    "router that was fitted on the rest: prompts of known kinds.",
+    "leave-one-dataset-out": "Every dataset in turn is routed prompt by prompt, by a router that "
+    "was fitted on the others: prompts of an unknown kind.",
+}

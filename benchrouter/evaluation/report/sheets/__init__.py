@@ -1,0 +1,1 @@
+"""Tables of an evaluation, for the terminal and for the report."""

@@ -1,0 +1,252 @@
+"""Tables of what else is measured on single prompts: gains, costs, calibration, edits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.evaluation.report.sheets.prompts import protocol_key
+from benchrouter.evaluation.report.sheets.sheet import (
+    Cell,
+    Sheet,
+    absent,
+    count,
+    number,
+    percent,
+    words,
+)
+
+if TYPE_CHECKING:
+    from benchrouter.evaluation.prompts.robustness import Flips
+    from benchrouter.evaluation.results import PromptProtocol
+
+SHORT = {"every model": "all", "the chosen model": "chosen"}
+
+
+def gains(protocol: PromptProtocol) -> Sheet:
+    """Gains over random choice and over the best single model, and what is left to the oracle.
+
+    Parameters
+    ----------
+    protocol : PromptProtocol
+
+    Returns
+    -------
+    Sheet
+    """
+    results = protocol.results
+    best = protocol.gains[0].best_single if protocol.gains else ""
+    why = "no dataset on which what it is divided by is above 0"
+    return Sheet(
+        name=f"gains-{protocol_key(results)}",
+        title=f"Relative gains, {results.protocol}",
+        columns=("rule", "Gain@R", "Gain@B", "Gap@O"),
+        rows=tuple(
+            (
+                words(gain.rule),
+                _signed_percent(gain.gain_random, why),
+                _signed_percent(gain.gain_best, why),
+                percent(gain.gap_oracle, why, digits=1),
+            )
+            for gain in protocol.gains
+        ),
+        caption="Means over datasets of ratios of accuracies (arXiv 2601.07206).",
+        definitions=(
+            ("Gain@R", "accuracy / that of a model drawn at random, less 1"),
+            (
+                "Gain@B",
+                f"accuracy / that of the best single model ({best}, known only afterwards), less 1",
+            ),
+            ("Gap@O", "1 − accuracy / that of the oracle per prompt"),
+        ),
+    )
+
+
+def _signed_percent(value: float, why: str) -> Cell:
+    cell = percent(value, why, digits=1)
+    return cell if cell.why or value <= 0 else Cell(f"+{cell.text}", is_number=True)
+
+
+def sparsity(protocol: PromptProtocol) -> Sheet:
+    """Mean scores of the prompts that lie near the benchmark.
+
+    Parameters
+    ----------
+    protocol : PromptProtocol
+
+    Returns
+    -------
+    Sheet
+    """
+    curve = protocol.sparsity
+    why = "no test prompt lies so near"
+    unscored = "the chosen models have no recorded score on these prompts"
+    return Sheet(
+        name=f"sparsity-table-{protocol_key(protocol.results)}",
+        title=f"Prompts near the benchmark, {protocol.results.protocol}",
+        columns=("rule", *(f"C = {limit:.2f}" for limit in curve.limits)),
+        rows=(
+            (words("prompts"), *(count(int(n)) for n in curve.count)),
+            *(
+                (
+                    words(rule),
+                    *(
+                        number(float(value), unscored if n else why)
+                        for value, n in zip(values, curve.count, strict=True)
+                    ),
+                )
+                for rule, values in curve.score.items()
+            ),
+        ),
+        caption=f"Mean {curve.metric} over the test prompts whose mean distance to their κ nearest "
+        f"training records is below C ({curve.n_prompts:,} prompts in all).",
+        detail=True,
+    )
+
+
+def costs(protocol: PromptProtocol) -> Sheet:
+    """What maximising predicted score less λ times cost brings.
+
+    Parameters
+    ----------
+    protocol : PromptProtocol
+        With costs.
+
+    Returns
+    -------
+    Sheet
+    """
+    why_area = "all models cost the same, or scores are below 0"
+    first = next(iter(protocol.costs.values()))
+    return Sheet(
+        name=f"costs-{protocol_key(protocol.results)}",
+        title=f"Cost and quality, {protocol.results.protocol}",
+        columns=("router", "AIQ", "AIQ − zero router", "PerfGain", "CostSave"),
+        rows=(
+            *(
+                (
+                    words(rule),
+                    number(curve.aiq, why_area),
+                    number(curve.aiq - curve.zero_aiq, why_area, signed=True),
+                    _signed_percent(curve.perf_gain, "the best single model scores 0 or below"),
+                    _signed_percent(
+                        curve.cost_save, "no setting reaches the best single model's score"
+                    ),
+                )
+                for rule, curve in protocol.costs.items()
+            ),
+            (
+                words("zero router"),
+                number(first.zero_aiq, why_area),
+                absent("the zero router against itself"),
+                absent("compares a router with single models"),
+                absent("compares a router with single models"),
+            ),
+        ),
+        caption=f"{first.n_prompts:,} test prompts with the score and the cost of all "
+        f"{len(first.models)} models whose cost is known ({first.n_left_out:,} left out); best "
+        f"single model: {first.best_single}. The decision knows a model's mean recorded cost on "
+        "the training part; costs are then those recorded for the prompt.",
+        definitions=(
+            (
+                "AIQ",
+                "area under the non-decreasing convex hull of (cost, score) over λ, divided by "
+                "the range of the single models' costs",
+            ),
+            ("zero router", "hull of the single models: mixing them at random"),
+            ("PerfGain", "relative gain in score over the best single model, at the best setting"),
+            (
+                "CostSave",
+                "1 − cost of the cheapest setting with at least the best single model's "
+                "score / that model's cost",
+            ),
+        ),
+    )
+
+
+def calibration(protocol: PromptProtocol) -> Sheet:
+    """Expected calibration error of every predictor.
+
+    Parameters
+    ----------
+    protocol : PromptProtocol
+        With calibration.
+
+    Returns
+    -------
+    Sheet
+    """
+    first = next(iter(protocol.calibration.values()))
+    return Sheet(
+        name=f"calibration-{protocol_key(protocol.results)}",
+        title=f"Calibration of the predicted chance of success, {protocol.results.protocol}",
+        columns=(
+            "predictor",
+            *(
+                f"{what}, {SHORT.get(over, over)}"
+                for over in first
+                for what in ("ECE", "predicted", "observed")
+            ),
+        ),
+        rows=tuple(
+            (
+                words(rule),
+                *(
+                    number(value, "no prediction has a recorded score")
+                    for over in first
+                    for value in (
+                        curves[over].ece,
+                        _weighted(curves[over].predicted, curves[over].count),
+                        _weighted(curves[over].observed, curves[over].count),
+                    )
+                ),
+            )
+            for rule, curves in protocol.calibration.items()
+        ),
+        caption="A chosen model is the one that looked best, so its predicted chance is too high "
+        "on the average: the winner's curse.",
+        definitions=(
+            ("ECE", "mean |predicted − observed| over 15 bins of equal mass, weighted by count"),
+            ("predicted, observed", "mean predicted and observed chance of success"),
+            ("all, chosen", "over all pairs of prompt and model, or only the models chosen"),
+        ),
+    )
+
+
+def _weighted(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float:
+    return float((values * weights).sum() / weights.sum())
+
+
+def robustness(flips: Mapping[str, Flips]) -> Sheet:
+    """Share of decisions that flip when a prompt is edited.
+
+    Parameters
+    ----------
+    flips : dict of str to Flips
+
+    Returns
+    -------
+    Sheet
+    """
+    why = "the edit changes none of these prompts"
+    return Sheet(
+        name="robustness-table",
+        title="Decisions that flip when the prompt is edited (rule mean)",
+        columns=("edit", "prompts changed", "decisions flipped", "cosine"),
+        rows=tuple(
+            (
+                words(found.edit),
+                Cell(f"{found.n_changed:,} of {found.n_prompts:,}", is_number=True),
+                percent(found.share, why, digits=1),
+                number(found.cosine, why),
+            )
+            for found in flips.values()
+        ),
+        definitions=(
+            ("decisions flipped", "share of the changed prompts for which another model is chosen"),
+            ("cosine", "mean similarity of the edited prompt's embedding to the original's"),
+        ),
+    )

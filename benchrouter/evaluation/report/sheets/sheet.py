@@ -1,0 +1,266 @@
+"""A table of results: what is printed on a terminal, and what the report shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+MISSING = "–"
+MINUS = "−"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value as it is shown, or the reason why there is none.
+
+    Attributes
+    ----------
+    text : str
+    why : str
+        Becomes a footnote; given where, and only where, the text is a dash.
+    is_number : bool
+        Numbers stand right.
+    """
+
+    text: str
+    why: str = ""
+    is_number: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A titled table with the meaning of its columns.
+
+    Attributes
+    ----------
+    name : str
+        Short and distinct: an anchor in the report.
+    title : str
+    columns : tuple of str
+    rows : tuple of tuple of Cell
+        Each as long as `columns`.
+    caption : str
+        What one has to know to read it.
+    definitions : tuple of (str, str)
+        What columns or rows mean.
+    marked : tuple of int
+        Rows that are shown in bold.
+    detail : bool
+        Long, and folded in the report.
+
+    Raises
+    ------
+    ValueError
+        If a row has another length, or a dash has no reason.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+    definitions: tuple[tuple[str, str], ...] = ()
+    marked: tuple[int, ...] = ()
+    detail: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the shape, and that nothing is missing without a word."""
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"{self.title}: a row has {len(row)} cells, expected {len(self.columns)}"
+                )
+            for column, cell in zip(self.columns, row, strict=True):
+                if cell.text == MISSING and not cell.why:
+                    raise ValueError(
+                        f"{self.title}: {row[0].text}, {column} is missing without a reason"
+                    )
+
+    def footnotes(self) -> list[str]:
+        """Reasons of what is missing, each once, in the order of the cells.
+
+        Returns
+        -------
+        list of str
+        """
+        return list(dict.fromkeys(cell.why for row in self.rows for cell in row if cell.why))
+
+    def mark(self, cell: Cell) -> str:
+        """Letter of a cell's footnote: a, b, … aa, ab, …; empty for a cell without one.
+
+        Parameters
+        ----------
+        cell : Cell
+
+        Returns
+        -------
+        str
+        """
+        return letter(self.footnotes().index(cell.why)) if cell.why else ""
+
+
+def letter(number: int) -> str:
+    """Name footnotes a to z, then aa, ab and so on.
+
+    Parameters
+    ----------
+    number : int
+        From 0.
+
+    Returns
+    -------
+    str
+    """
+    first, last = divmod(number, 26)
+    return (letter(first - 1) if first else "") + chr(ord("a") + last)
+
+
+def words(text: str) -> Cell:
+    """Cell of words.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    Cell
+    """
+    return Cell(text)
+
+
+def absent(why: str) -> Cell:
+    """Cell of a value that does not exist.
+
+    Parameters
+    ----------
+    why : str
+
+    Returns
+    -------
+    Cell
+    """
+    return Cell(MISSING, why, True)
+
+
+def number(value: float | None, why: str, *, digits: int = 3, signed: bool = False) -> Cell:
+    """Cell of a number.
+
+    Parameters
+    ----------
+    value : float or None
+        NaN and None are missing.
+    why : str
+        The reason, should it be missing.
+    digits : int
+        After the point.
+    signed : bool
+        Show a plus, for a difference.
+
+    Returns
+    -------
+    Cell
+    """
+    if value is None or not math.isfinite(value):
+        return absent(why)
+    return Cell(decimal(value, digits=digits, signed=signed), is_number=True)
+
+
+def decimal(value: float, *, digits: int = 3, signed: bool = False) -> str:
+    """Write a number with a true minus sign, and zero without any.
+
+    Parameters
+    ----------
+    value : float
+        Finite.
+    digits : int
+        After the point.
+    signed : bool
+        Show a plus.
+
+    Returns
+    -------
+    str
+    """
+    text = f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"
+    if not any(c in "123456789" for c in text):
+        return text.lstrip("+-")
+    return text.replace("-", MINUS)
+
+
+def percent(value: float | None, why: str, *, digits: int = 0) -> Cell:
+    """Cell of a share of one, in percent.
+
+    Parameters
+    ----------
+    value : float or None
+        NaN and None are missing.
+    why : str
+        The reason, should it be missing.
+    digits : int
+        After the point.
+
+    Returns
+    -------
+    Cell
+    """
+    if value is None or not math.isfinite(value):
+        return absent(why)
+    return Cell(decimal(100 * value, digits=digits) + " %", is_number=True)
+
+
+def count(value: int) -> Cell:
+    """Cell of a whole number.
+
+    Parameters
+    ----------
+    value : int
+
+    Returns
+    -------
+    Cell
+    """
+    return Cell(f"{value:,}", is_number=True)
+
+
+def interval(ends: Sequence[float], why: str, *, digits: int = 3, signed: bool = False) -> Cell:
+    """Cell of an interval.
+
+    Parameters
+    ----------
+    ends : sequence of two floats
+        Low and high; NaN = missing.
+    why : str
+        The reason, should it be missing.
+    digits : int
+        After the point.
+    signed : bool
+        Show pluses, for differences.
+
+    Returns
+    -------
+    Cell
+    """
+    low, high = ends
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return absent(why)
+    texts = (decimal(end, digits=digits, signed=signed) for end in (low, high))
+    return Cell(" … ".join(texts), is_number=True)
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """Names with commas, the first few of them.
+
+    Parameters
+    ----------
+    names : iterable of str
+    most : int
+
+    Returns
+    -------
+    str
+    """
+    names = list(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

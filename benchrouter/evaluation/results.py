@@ -1,0 +1,172 @@
+"""What an evaluation found, as plain data: tables, figures and reports are made from it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from benchrouter.decisions import finite
+
+if TYPE_CHECKING:
+    from benchrouter.evaluation.prompts.calibration import Reliability
+    from benchrouter.evaluation.prompts.costs import CostQuality, Gains
+    from benchrouter.evaluation.prompts.protocols import PromptResults
+    from benchrouter.evaluation.prompts.robustness import Flips
+    from benchrouter.evaluation.prompts.rows import PromptRow
+    from benchrouter.evaluation.prompts.sparsity import Sparsity
+    from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
+    from benchrouter.evaluation.tasks.measures import Row
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One set of models (and the records they ran on), and its leave-one-dataset-out.
+
+    Attributes
+    ----------
+    title : str
+        "all models", "models of at most 13 billion parameters".
+    key : str
+        Short and distinct, for names of files.
+    table : dict
+        As `BenchmarkTable.describe` gives it.
+    tasks : LeaveOneOut or None
+        None where it was not asked for or could not be run.
+    table_one : dict of str to tuple of Row
+        By nesting, at the first label share: without labels by default.
+    with_labels : (int, tuple of Row) or None
+        Index of a label share, and the same rows there, in strict nesting; None if there is one
+        share only.
+    notes : tuple of str
+        Why something is missing.
+    """
+
+    title: str
+    key: str
+    table: dict[str, Any]
+    tasks: LeaveOneOut | None = None
+    table_one: dict[str, tuple[Row, ...]] = field(default_factory=dict)
+    with_labels: tuple[int, tuple[Row, ...]] | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, ready for JSON (NaN as None).
+
+        Returns
+        -------
+        dict
+        """
+        return {
+            "title": self.title,
+            "table": self.table,
+            "leave_one_dataset_out": None if self.tasks is None else self.tasks.to_dict(),
+            "table_one": {
+                nesting: [finite(asdict(row)) for row in rows]
+                for nesting, rows in self.table_one.items()
+            },
+            "table_one_with_labels": None
+            if self.tasks is None or self.with_labels is None
+            else {
+                "label_share": self.tasks.label_shares[self.with_labels[0]],
+                "rows": [finite(asdict(row)) for row in self.with_labels[1]],
+            },
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class PromptProtocol:
+    """One protocol that chooses a model for every prompt by itself, and what follows from it.
+
+    Attributes
+    ----------
+    results : PromptResults
+    rows : tuple of PromptRow
+    sparsity : Sparsity
+    gains : tuple of Gains
+    calibration : dict of str to dict of str to Reliability
+        By rule, then "every model" and "the chosen model". Empty without correctness.
+    costs : dict of str to CostQuality
+        By predictor. Empty where costs are not known.
+    notes : tuple of str
+        Why something is missing.
+    """
+
+    results: PromptResults
+    rows: tuple[PromptRow, ...]
+    sparsity: Sparsity
+    gains: tuple[Gains, ...] = ()
+    calibration: dict[str, dict[str, Reliability]] = field(default_factory=dict)
+    costs: dict[str, CostQuality] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that is reported as plain values, ready for JSON (NaN as None).
+
+        Returns
+        -------
+        dict
+            Without the choices of single prompts.
+        """
+        results = self.results
+        return {
+            "protocol": results.protocol,
+            "n_prompts": len(results.rows),
+            "metrics": list(results.scores),
+            "rows": [row.to_dict() for row in self.rows],
+            "gains": [gain.to_dict() for gain in self.gains],
+            "sparsity": self.sparsity.to_dict(),
+            "calibration": {
+                rule: {over: curve.to_dict() for over, curve in curves.items()}
+                for rule, curves in self.calibration.items()
+            },
+            "costs": {rule: curve.to_dict() for rule, curve in self.costs.items()},
+            "notes": [*results.notes, *self.notes],
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that was measured on a table.
+
+    Attributes
+    ----------
+    pools : tuple of Pool
+        The first is the one that the protocols of single prompts use.
+    prompts : tuple of PromptProtocol
+    robustness : dict of str to Flips
+        By edit of the prompt; empty where it was not asked for.
+    notes : tuple of str
+        Why something as a whole is missing.
+    settings : dict
+        Numbers of the method, seed, shares of labels.
+    seconds : dict of str to float
+        Time of each stage.
+    version : str
+        Of benchrouter.
+    """
+
+    pools: tuple[Pool, ...]
+    prompts: tuple[PromptProtocol, ...]
+    robustness: dict[str, Flips]
+    notes: tuple[str, ...]
+    settings: dict[str, Any]
+    seconds: dict[str, float]
+    version: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that is reported as plain values, ready for JSON (NaN as None).
+
+        Returns
+        -------
+        dict
+        """
+        return {
+            "benchrouter": self.version,
+            "settings": finite(self.settings),
+            "pools": [pool.to_dict() for pool in self.pools],
+            "prompts": [protocol.to_dict() for protocol in self.prompts],
+            "robustness": [found.to_dict() for found in self.robustness.values()],
+            "notes": list(self.notes),
+            "seconds": dict(self.seconds),
+        }

@@ -1,0 +1,183 @@
+"""The score `auto` under leave-one-dataset-out: nothing it learns has seen the held-out dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter import auto, scores
+from benchrouter.cells import moves_of
+from benchrouter.evaluation.tasks.choices import mean_known
+from benchrouter.evaluation.tasks.results import LeaveOneOut
+from benchrouter.evidence import Evidence
+from benchrouter.holdout import HeldOut
+from benchrouter.local import local_of_held_out, pooled, within_covariance
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class HeldOutEstimate:
+    """What `auto` says of one dataset, learnt from the others.
+
+    Attributes
+    ----------
+    code : int
+        The dataset.
+    before : Estimate
+        Without labels.
+    within : float64 array, shape (n_models, n_models)
+        Covariance of two models' correctness on one record, from the other datasets.
+    standing : float64 array, shape (n_models,)
+        On the other datasets.
+    """
+
+    code: int
+    before: auto.Estimate
+    within: Array
+    standing: Array
+
+    def after(self, labels: NDArray[np.floating]) -> auto.Estimate:
+        """Add labels of the dataset.
+
+        Parameters
+        ----------
+        labels : float array, shape (n_labels, n_models)
+            Correctness, NaN = not run.
+
+        Returns
+        -------
+        Estimate
+        """
+        return auto.with_labels(self.before, labels, self.within)
+
+
+def held_out_estimates(
+    held_out: Sequence[HeldOut], evidence: Evidence, *, sigma: float
+) -> Iterator[HeldOutEstimate]:
+    """Estimate the models' accuracies on every dataset from the others, strictly nested.
+
+    Parameters
+    ----------
+    held_out : sequence of HeldOut
+        Every dataset.
+    evidence : Evidence
+    sigma : float
+        Width of the kernel over distances.
+
+    Yields
+    ------
+    HeldOutEstimate
+        In the order of `held_out`.
+    """
+    n_datasets, n_models = evidence.means.shape
+    n_records = np.bincount(evidence.dataset, minlength=n_datasets)
+    scatter = within_covariance(evidence.correctness, evidence.dataset, n_datasets)
+    for task in held_out:
+        others = [other for other in held_out if other.code != task.code]
+        codes = [other.code for other in others]
+        distance = np.empty(len(others))
+        standing, local = (np.empty((len(others), n_models)) for _ in range(2))
+        # A third dataset is needed: with two, nothing is left when both are held out.
+        for i, other in enumerate(others if n_datasets > 2 else []):
+            distance[i], standing[i], local[i] = local_of_held_out(other, evidence, task.code)
+        learnt = slice(None) if n_datasets > 2 else slice(0)
+        within = pooled(scatter[codes])
+        tasks = auto.HeldOutTasks(
+            accuracy=evidence.means[codes][learnt],
+            standing=standing[learnt],
+            local=local[learnt],
+            distance=distance[learnt],
+            n_records=n_records[codes][learnt],
+            within=within,
+        )
+        u, of_others, neighbourhood = local_of_held_out(task, evidence)
+        before = auto.estimate(tasks, of_others, neighbourhood, u, sigma)
+        yield HeldOutEstimate(task.code, before, within, of_others)
+
+
+def with_our_rules(
+    results: LeaveOneOut,
+    held_out: Sequence[HeldOut],
+    evidence: Evidence,
+    preferred: NDArray[np.int32],
+) -> LeaveOneOut:
+    """Add the rules "auto" and "labels" (the labelled records' best model) to strict results.
+
+    Parameters
+    ----------
+    results : LeaveOneOut
+        With the nesting "strict".
+    held_out : sequence of HeldOut
+        Every dataset, in order.
+    evidence : Evidence
+    preferred : int32 array, shape (n_models,)
+        Decides ties; "labels" decides them by the standings first.
+
+    Returns
+    -------
+    LeaveOneOut
+        With picks and scores of both rules, and intervals of "auto".
+    """
+    shape = results.accuracy.shape
+    means, shares = np.empty(shape), np.full(shape, np.nan)
+    picks = {rule: np.empty(shape[:3], np.int64) for rule in ("auto", "labels")}
+    intervals = np.empty((*shape[:3], 2))
+    estimates = held_out_estimates(held_out, evidence, sigma=results.sigma)
+    for task, found in zip(held_out, estimates, strict=True):
+        moves = moves_of(
+            len(task.rows), task.code, results.label_shares, results.draws, results.seed
+        )
+        for share, places in enumerate(moves):
+            left = int(results.n_records[task.code]) - places.shape[1]
+            for draw, chosen in enumerate(places):
+                cell = (task.code, share, draw)
+                if draw and places.shape[1] == 0:  # the same again
+                    for array in (means, shares, intervals, *picks.values()):
+                        array[cell] = array[cell[:2]][0]
+                    continue
+                labels = evidence.correctness[task.rows[chosen]]
+                after = found.after(labels)
+                means[cell] = after.mean
+                shares[cell] = mean_known(labels.astype(np.float64), axis=0)
+                best = scores.best_model(after.mean, preferred)
+                picks["auto"][cell] = best
+                picks["labels"][cell] = labels_alone(shares[cell], found.standing, preferred)
+                intervals[cell] = auto.interval(after, best, left)
+    strict = {}
+    for rule, chosen in results.picks["strict"].items():
+        strict[rule] = chosen
+        if rule == "S3 with fallback":
+            strict |= picks
+    added = {"auto": means, "labels": shares}
+    return replace(
+        results,
+        picks={**results.picks, "strict": strict},
+        rule_scores={
+            **results.rule_scores,
+            "strict": {**results.rule_scores.get("strict", {}), **added},
+        },
+        intervals=intervals,
+    )
+
+
+def labels_alone(shares: Array, standing: Array, preferred: NDArray[np.int32]) -> int:
+    """Model of the largest share of right labels; ties by standing; without labels, by standing.
+
+    Parameters
+    ----------
+    shares : float64 array, shape (n_models,)
+        NaN = no label.
+    standing : float64 array, shape (n_models,)
+    preferred : int32 array, shape (n_models,)
+
+    Returns
+    -------
+    int
+    """
+    if np.isnan(shares).all():
+        return scores.best_model(standing, preferred)
+    return scores.best_model(shares, preferred, standing)

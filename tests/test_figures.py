@@ -1,0 +1,166 @@
+"""Figures: what they draw are the numbers of the tables, at a paper's size."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from evaluations import awkward_tables, small_evaluation
+from numpy.testing import assert_allclose
+
+from benchrouter.evaluation.evaluate import evaluate
+from benchrouter.evaluation.report.figures.style import LOOKS, PAGE_IN, look_of, paper, spread
+from benchrouter.evaluation.report.outline import Picture, sections
+
+pytest.importorskip("matplotlib")
+from benchrouter.evaluation.report.figures import prompts as prompt_figures
+from benchrouter.evaluation.report.figures import tasks as task_figures
+
+LEAST_POINTS = 6.0  # of letters
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return small_evaluation(costs=True)
+
+
+def pictures(evaluation):
+    return [p for s in sections(evaluation) for p in s.content if isinstance(p, Picture)]
+
+
+def lines_by_label(axes):
+    return {line.get_label(): line for line in axes.get_lines()}
+
+
+def test_every_figure_fits_a_paper(evaluation):
+    found = pictures(evaluation)
+    assert [p.name for p in found] == [
+        "accuracy-by-labels-pool1",
+        "estimate-of-p-pool1",
+        "scores-against-accuracy-pool1",
+        "chosen-models-pool1",
+        *(
+            f"{name}-{protocol}"
+            for protocol in ("random-split", "leave-one-dataset-out")
+            for name in ("sparsity", "cost-quality", "reliability")
+        ),
+    ]
+    from matplotlib.text import Text
+
+    for picture in found:
+        figure = picture.draw()
+        width, height = figure.get_size_inches()
+        assert 3.3 <= width <= PAGE_IN, picture.name
+        assert 1.0 <= height <= 9.0, picture.name
+        sizes = [t.get_fontsize() for t in figure.findobj(Text) if t.get_text()]
+        assert min(sizes) >= LEAST_POINTS, picture.name
+
+
+def test_lines_over_labels_are_the_macro_accuracies(evaluation):
+    tasks = evaluation.pools[0].tasks
+    figure = task_figures.accuracy_by_labels(tasks)
+    for axes, nesting in zip(figure.axes, tasks.nestings, strict=True):
+        assert axes.get_title(loc="left") == f"{nesting} nesting"
+        drawn = [line.get_ydata() for line in axes.get_lines()]
+        expected = [
+            [tasks.macro_accuracy(nesting, rule, i) for i in range(2)]
+            for rule in tasks.picks[nesting]
+        ]
+        for values in drawn:
+            assert any(np.allclose(values, e) for e in expected)
+        names = {t.get_text() for t in axes.texts}
+        below = axes.get_xlabel()
+        for rule in tasks.picks[nesting]:
+            assert rule in names or f"{rule} 0." in below
+
+
+def test_counts_of_chosen_models(evaluation):
+    tasks = evaluation.pools[0].tasks
+    (axes,) = task_figures.chosen_models(tasks).axes
+    rules = list(tasks.picks["strict"])
+    texts = [t.get_text() for t in axes.texts]
+    counts = [Counter(tasks.picks["strict"][r][:, 0, 0].tolist()) for r in rules]
+    expected = sorted(str(n) for count in counts for n in count.values())
+    sizes = [f"{tasks.params_b[tasks.picks['strict'][r][:, 0, 0]].mean():.1f}" for r in rules]
+    assert sorted(texts) == sorted(expected + sizes)
+
+
+def test_reliability_and_hulls_are_drawn_as_measured(evaluation):
+    protocol = evaluation.prompts[0]
+    figure = prompt_figures.reliability(protocol.calibration)
+    for axes, over in zip(figure.axes, ("every model", "the chosen model"), strict=True):
+        drawn = lines_by_label(axes)
+        for rule, curves in protocol.calibration.items():
+            line = drawn[f"{rule}, ECE {curves[over].ece:.3f}"]
+            assert_allclose(line.get_xdata(), curves[over].predicted)
+            assert_allclose(line.get_ydata(), curves[over].observed)
+    (axes,) = prompt_figures.cost_quality(protocol.costs).axes
+    drawn = lines_by_label(axes)
+    for rule, curve in protocol.costs.items():
+        line = drawn[f"{rule}, AIQ {curve.aiq:.3f}"]
+        assert_allclose(line.get_xdata()[:-1], 1000 * curve.hull[:, 0])
+        assert_allclose(line.get_ydata()[:-1], curve.hull[:, 1])
+        assert line.get_ydata()[-1] == curve.hull[-1, 1]  # flat beyond its last vertex
+
+
+def test_means_over_few_prompts_are_not_drawn(evaluation):
+    curve = evaluation.prompts[1].sparsity
+    top, bottom = prompt_figures.sparsity(curve).axes
+    enough = curve.limits[curve.count >= prompt_figures.FEW]
+    for line in top.get_lines():
+        assert set(line.get_xdata().round(9)) <= set(enough.round(9))
+    assert [bar.get_height() for bar in bottom.patches] == curve.count.tolist()
+
+
+@pytest.mark.parametrize("name", awkward_tables())
+@pytest.mark.filterwarnings("error")
+def test_awkward_tables_can_be_drawn(name):
+    from evaluations import QUICK
+
+    table, rows = awkward_tables()[name]
+    for picture in pictures(evaluate(table, rows, settings=QUICK, threads=1)):
+        picture.draw().canvas.draw()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gap", "found"),
+    [
+        ([0.5], 0.1, [0.5]),
+        ([0.2, 0.8], 0.1, [0.2, 0.8]),
+        ([0.5, 0.5], 0.1, [0.45, 0.55]),
+        ([0.5, 0.5, 0.52], 0.1, [0.406667, 0.506667, 0.606667]),
+        ([0.2, 0.9, 0.9], 0.2, [0.2, 0.8, 1.0]),
+        ([0.0, 0.0], 0.1, [0.0, 0.1]),
+    ],
+)
+def test_names_are_spread(wanted, gap, found):
+    assert_allclose(spread(np.array(wanted), gap), found, atol=1e-6)
+
+
+def test_every_rule_has_a_look_and_keeps_it():
+    assert look_of("S1") is LOOKS["S1"]
+    assert look_of("a new rule") == look_of("a new rule")
+    distinct = {(look.colour, look.marker, look.line) for look in LOOKS.values()}
+    of_tasks = ("BMA", "S1", "S2", "S3", "S3 with fallback", "S3 true p", "auto", "labels", "LL")
+    assert len({(LOOKS[r].colour, LOOKS[r].marker) for r in of_tasks}) == len(of_tasks)
+    assert len(distinct) >= 14
+
+
+def test_settings_of_the_user_are_left_alone():
+    import matplotlib as mpl
+
+    mpl.rcParams["font.size"] = 31.0
+    try:
+        with paper():
+            assert mpl.rcParams["font.size"] == 8
+        assert mpl.rcParams["font.size"] == 31.0
+    finally:
+        mpl.rcdefaults()
+
+
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'benchrouter\[evaluate\]'"), paper():
+        pass

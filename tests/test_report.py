@@ -1,0 +1,333 @@
+"""Tables and the report: what they say, that nothing is missing without a word, and the files."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from evaluations import QUICK, awkward_tables, small_evaluation, small_table
+from tables import make_table
+
+from benchrouter.evaluation.evaluate import evaluate
+from benchrouter.evaluation.report import report
+from benchrouter.evaluation.report.outline import sections
+from benchrouter.evaluation.report.sheets import table_one
+from benchrouter.evaluation.report.sheets.sheet import (
+    Cell,
+    Sheet,
+    absent,
+    interval,
+    letter,
+    number,
+    percent,
+    words,
+)
+from benchrouter.evaluation.report.summary import notes_of, summary
+from benchrouter.evaluation.tasks.measures import Row
+
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return small_evaluation(pools={"all models": {}, "two models": {"max_params": 14}}, costs=True)
+
+
+@pytest.fixture(scope="module")
+def drawn(evaluation):
+    pytest.importorskip("matplotlib")
+    return report.draw(evaluation)
+
+
+def sheets(evaluation):
+    return [s for part in sections(evaluation) for s in part.content if isinstance(s, Sheet)]
+
+
+# --- cells and tables ----------------------------------------------------------------------------
+
+
+def test_numbers_as_they_are_shown():
+    assert number(0.47649, "").text == "0.476"
+    assert number(-0.0004, "", signed=True).text == "0.000"
+    assert number(-0.0014, "", signed=True).text == "−0.001"
+    assert number(0.05, "", signed=True).text == "+0.050"
+    assert number(12345.678, "", digits=1).text == "12,345.7"
+    assert percent(0.834, "").text == "83 %"
+    assert interval((-0.01, 0.034), "", signed=True).text == "−0.010 … +0.034"
+    assert number(NAN, "no model ran") == number(None, "no model ran") == absent("no model ran")
+    assert interval((NAN, 1.0), "one dataset").why == "one dataset"
+
+
+def test_a_dash_needs_a_reason_and_a_row_its_length():
+    with pytest.raises(ValueError, match="t: S1, accuracy is missing without a reason"):
+        Sheet("t", "t", ("rule", "accuracy"), ((words("S1"), Cell("–")),))
+    with pytest.raises(ValueError, match="t: a row has 1 cells, expected 2"):
+        Sheet("t", "t", ("rule", "accuracy"), ((words("S1"),),))
+
+
+def test_footnotes_are_lettered_in_the_order_of_the_cells():
+    rows = (
+        (words("a"), absent("none ran"), absent("no size")),
+        (words("b"), absent("no size"), Cell("1", is_number=True)),
+    )
+    sheet = Sheet("t", "t", ("rule", "x", "y"), rows)
+    assert sheet.footnotes() == ["none ran", "no size"]
+    assert [[sheet.mark(cell) for cell in row] for row in rows] == [["", "a", "b"], ["", "b", ""]]
+    assert [letter(i) for i in (0, 25, 26, 51, 52, 701, 702)] == [
+        "a",
+        "z",
+        "aa",
+        "az",
+        "ba",
+        "zz",
+        "aaa",
+    ]
+
+
+def test_table_one_shows_the_rows_of_the_measures(evaluation):
+    pool = evaluation.pools[0]
+    rows = (
+        Row("BMA", 0.5, (0.4, 0.6), NAN, (NAN, NAN), 0.9, NAN, NAN, 1.0, 7.0, 2.5),
+        Row("S1", 0.55, (0.45, 0.65), 0.05, (-0.01, 0.11), 0.95, 0.8, 0.7, 0.25, NAN, 1.5),
+        Row("oracle", 0.6, (0.5, 0.7), 0.1, (0.0, 0.2), 1.0, NAN, NAN, 0.25, 14.0, 1.0),
+    )
+    sheet = table_one.table_one(replace(pool, table_one={"strict": rows}), "strict")
+    shown = [[cell.text for cell in row] for row in sheet.rows]
+    assert shown == [
+        ["BMA", "0.500", "0.400 … 0.600", "–", "–", "0.900", "–", "–", "100 %", "7.0", "2.50"],
+        [
+            *("S1", "0.550", "0.450 … 0.650", "+0.050", "−0.010 … +0.110", "0.950"),
+            *("0.800", "0.700", "25 %", "–", "1.50"),
+        ],
+        [
+            *("oracle", "0.600", "0.500 … 0.700", "+0.100", "0.000 … +0.200", "1.000"),
+            *("–", "–", "25 %", "14.0", "1.00"),
+        ],
+    ]
+    assert sheet.marked == (1,)  # the best of those that one could use
+    assert sheet.footnotes()[:2] == [
+        "BMA against itself",
+        "this rule gives no score to every model",
+    ]
+
+
+def test_the_papers_table_is_labelled_as_the_papers(evaluation):
+    sheet = table_one.of_the_paper()
+    assert "not measured here" in sheet.title
+    assert [c.text for c in sheet.rows[2]] == [
+        *("S3", "0.694", "0.898", "0.727", "0.492", "48 %", "49.8", "5.31")
+    ]
+
+
+# --- the summary ---------------------------------------------------------------------------------
+
+
+def of_rows(evaluation, rows):
+    """Summarise the rows as if they had been measured."""
+    pool = replace(evaluation.pools[0], table_one={"strict": rows}, with_labels=None)
+    return summary(replace(evaluation, pools=(pool,), prompts=()))[0]
+
+
+BMA = Row("BMA", 0.5, (0.4, 0.6), NAN, (NAN, NAN), 0.9, NAN, NAN, 1.0, 7.0, 2.5)
+HALF = Row("oracle (split-half)", 0.6, (0.5, 0.7), 0.1, (0.0, 0.2), 1.0, NAN, NAN, NAN, NAN, NAN)
+
+
+def test_summary_where_routing_pays(evaluation):
+    s1 = Row("S1", 0.55, (0.45, 0.65), 0.05, (0.01, 0.11), 0.95, 0.8, 0.7, 0.25, NAN, 1.5)
+    auto = replace(s1, rule="auto", accuracy=0.54, vs_bma=0.04, vs_bma_interval=(-0.01, 0.1))
+    assert of_rows(evaluation, (BMA, s1, auto, HALF)) == (
+        "All models, one for each of 4 held-out datasets: routing pays here. S1, the best of 2 "
+        "rules (as known afterwards), reached a macro accuracy of 0.550 without labels, the best "
+        "model on average (BMA), 0.500: +0.050 (95 % interval +0.010 to +0.110). The default of "
+        "choose, auto: 0.540, +0.040 (95 % interval −0.010 to +0.100). Ceiling (each dataset's "
+        "best model, chosen on one half and scored on the other): 0.600."
+    )
+
+
+def test_summary_where_it_does_not_or_may_not(evaluation):
+    s1 = Row("S1", 0.45, (0.4, 0.5), -0.05, (-0.1, 0.0), 0.8, 0.5, 0.5, 0.0, 3.0, 3.0)
+    text = of_rows(evaluation, (BMA, s1, replace(HALF, accuracy=0.49, vs_bma=-0.01)))
+    assert "routing does not pay here without labels" in text
+    assert "No rule did better than the best model on average (BMA), 0.500." in text
+    assert "nothing to be gained by choosing per dataset" in text
+    better = replace(s1, accuracy=0.51, vs_bma=0.01, vs_bma_interval=(-0.02, 0.04))
+    assert "routing may pay here, but the interval" in of_rows(evaluation, (BMA, better))
+    unsure = replace(better, vs_bma_interval=(NAN, NAN))
+    assert "too few datasets to say whether routing pays" in of_rows(evaluation, (BMA, unsure))
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What is on a page, and whether every tag is closed in order."""
+
+    VOID = ("meta", "img", "br", "link")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.sources, self.alts, self.words = (
+            [],
+            [],
+            [],
+            [],
+            [],
+            [],
+        )
+        self.scripts = 0
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if "id" in values:
+            self.ids.append(values["id"])
+        if "href" in values:
+            self.links.append(values["href"])
+        if tag == "img":
+            self.sources.append(values["src"])
+            self.alts.append(values["alt"])
+        self.scripts += tag == "script"
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open[-1:] != ["style"]:
+            self.words.append(text)
+
+
+def test_the_page_needs_nothing_else(evaluation, drawn):
+    page = Page(report.to_html(evaluation, drawn, {"command": "benchrouter evaluate t.parquet"}))
+    assert len(page.ids) == len(set(page.ids))
+    assert page.links
+    assert all(link[0] == "#" and link[1:] in page.ids for link in page.links)
+    assert len(page.sources) == len(drawn)
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert all(page.alts)
+    assert page.scripts == 0
+    text = " ".join(page.words)
+    assert "benchrouter evaluate t.parquet" in text
+    assert summary(evaluation)[0].split(": ", 1)[1].split(". ")[0][1:] in text
+    assert "Table 1." in text and "Figure 1." in text
+    for sheet in sheets(evaluation):
+        for name in sheet.columns:
+            assert name in text
+
+
+def test_the_same_evaluation_gives_the_same_bytes(evaluation, drawn):
+    again = report.draw(replace(evaluation, pools=evaluation.pools[:1], prompts=()))
+    assert len(again) == 4
+    assert again.items() <= drawn.items()
+    assert report.to_html(evaluation, drawn) == report.to_html(evaluation, drawn)
+
+
+def test_names_cannot_break_the_page(drawn):
+    evil = "<script>alert('x')</script>&"
+    table, rows = small_table()
+    table = replace(table, models=(evil, "b", "c"), datasets=tuple(f"{i} {evil}" for i in range(4)))
+    page = Page(report.to_html(evaluate(table, rows, settings=QUICK, threads=1), {}))
+    assert page.scripts == 0
+    assert evil in " ".join(page.words)
+
+
+@pytest.mark.parametrize("name", awkward_tables())
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_missing_without_a_word(name):
+    table, rows = awkward_tables()[name]
+    found = evaluate(table, rows, settings=QUICK, threads=1)
+    for sheet in sheets(found):  # each has checked that a dash has its reason
+        for row in sheet.rows:
+            for cell in row:
+                assert not re.search(r"\b(nan|none|inf)\b", cell.text.lower())
+                assert "nan" not in cell.why
+    text = report.to_html(found, {})
+    assert not re.search(r"\b(nan|None|inf)\b", text)
+    json.loads(report.to_json(found), parse_constant=pytest.fail)
+    assert summary(found)
+    assert all(note[0].isupper() and note.endswith(".") for note in notes_of(found))
+
+
+def test_what_could_not_be_measured_is_said():
+    def notes(name):
+        table, rows = awkward_tables()[name]
+        return " ".join(notes_of(evaluate(table, rows, settings=QUICK, threads=1)))
+
+    one = notes("one dataset")
+    assert "One model per dataset, not measured: leave-one-dataset-out needs at least 2" in one
+    assert "leaving a dataset out needs at least 2 datasets" in one
+    assert "no threshold" in notes("no threshold")
+    assert "no cost is recorded" in notes("constant scores")
+    assert "no log-likelihoods" in notes("constant scores")
+
+
+# --- the files -----------------------------------------------------------------------------------
+
+
+def test_a_report_is_replaced_whole(evaluation, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "draw", lambda _: drawn)
+    target = tmp_path / "some" / "report"
+    page = report.write_report(evaluation, target, provenance={"command": "one"})
+    assert page == target / "report.html"
+    figures = {path.name for path in (target / "figures").iterdir()}
+    assert figures == {f"{name}.png" for name in drawn}
+    (target / "figures" / "old.png").write_bytes(b"")
+    report.write_report(evaluation, target, provenance={"command": "two"}, figures=False)
+    assert sorted(p.name for p in target.rglob("*")) == ["figures", "report.html", "report.json"]
+    assert json.loads((target / "report.json").read_text())["provenance"] == {"command": "two"}
+    assert [p.name for p in target.parent.iterdir()] == ["report"]
+
+
+def test_a_failed_report_leaves_the_earlier_one(evaluation, tmp_path, monkeypatch):
+    target = tmp_path / "report"
+    report.write_report(evaluation, target, figures=False)
+    before = (target / "report.html").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "to_json", full)
+    with pytest.raises(OSError, match="No space left on device: '.*report'"):
+        report.write_report(evaluation, target, figures=False)
+    assert (target / "report.html").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["report"]
+
+
+def test_other_files_are_not_replaced(evaluation, tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match=r"holds 'thesis.tex', which is no part of a report"):
+        report.write_report(evaluation, tmp_path, figures=False)
+    with pytest.raises(ValueError, match="is a file, expected a directory"):
+        report.check_target(tmp_path / "thesis.tex")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_document_is_plain_json(evaluation):
+    found = json.loads(report.to_json(evaluation), parse_constant=pytest.fail)
+    assert [pool["title"] for pool in found["pools"]] == ["all models", "two models"]
+    strict = {row["rule"]: row for row in found["pools"][0]["table_one"]["strict"]}
+    tasks = evaluation.pools[0].tasks
+    assert strict["S1"]["accuracy"] == pytest.approx(tasks.macro_accuracy("strict", "S1"))
+    assert strict["BMA"]["vs_bma"] is None
+    assert [p["protocol"] for p in found["prompts"]] == ["random split", "leave-one-dataset-out"]
+    assert set(found["prompts"][0]["costs"]) == {"mean", "linear regression", "kNN-100"}
+    assert found["settings"]["label_shares"] == [0.0, 0.1]
+
+
+def test_further_metrics_have_a_column():
+    table, rows = small_table()
+    bart = make_table(table.scores * 2 - 5, table.dataset, thresholds=np.full(4, np.nan))
+    found = evaluate(
+        table, rows, metrics={"BARTScore": bart}, experiments=["prompts"], settings=QUICK
+    )
+    sheet = next(s for s in sheets(found) if s.name == "prompt-rules-random-split")
+    at, score = sheet.columns.index("BARTScore"), sheet.columns.index("score")
+    for row in sheet.rows:
+        expected = float(row[score].text) * 2 - 5
+        assert float(row[at].text.replace("−", "-")) == pytest.approx(expected, abs=0.002)
