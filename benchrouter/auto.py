@@ -87,8 +87,9 @@ def estimate(
     With w the weight of a model (near 1 for those that may be best, small for those far below),
     mean = standing + trust·(gap − w·gap) + level·(w·gap), gap = local − standing: `trust` moves the
     differences between models, `level` the difficulty of the task. Both are least-squares slopes
-    over the held-out datasets, within [0, 1] and drawn towards 3/4 as by five datasets. A held-out dataset counts
-    more the nearer its distance is to the task's (the kernel of arXiv 2309.15789, eq. 14).
+    over the held-out datasets, within [0, 1] and drawn towards 3/4 as by five datasets. A held-out
+    dataset counts more the nearer its distance is to the task's (the kernel of arXiv 2309.15789,
+    eq. 14).
 
     Parameters
     ----------
