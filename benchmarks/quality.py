@@ -166,8 +166,7 @@ def judge(name: str, table: BenchmarkTable, rows: np.ndarray) -> Found:
     without = {rule: results.accuracy_of("strict", rule)[:, 0, 0] for rule in RULES}
     without["oracle"] = results.accuracy_of("strict", "oracle")[:, 0, 0]
     without["oracle, split half"] = results.oracle_split_half
-    low, high = results.intervals[:, 0, 0].T
-    covered = {0: ((low <= without["auto"]) & (without["auto"] <= high)).astype(float)}
+    covered = {0: holds(results.intervals[:, 0, 0].T, without["auto"])}
     said = results.rule_scores["strict"]["auto"][:, 0, 0].max(axis=1)
     error = {0: float(mean_known(said - without["auto"], axis=0))}
     evidence = evidence_of(table, rows)
@@ -200,17 +199,24 @@ def label(
         rest = mean_known(evidence.correctness[order[n:]].astype(np.float64), axis=0)
         after = found.after(labels)
         best = scores.best_model(after.mean, preferred)
-        low, high = auto.interval(after, best, len(records) - n)
+        told = auto.interval(after, best, len(records) - n)
         alone = labels_alone(mean_known(labels, axis=0), found.standing, preferred)
         before = scores.best_model(found.before.mean, preferred)
         draws.append(
             (
                 *(rest[best], rest[before], rest[alone]),
-                low <= rest[best] <= high,
+                holds(told, rest[best]),
                 after.mean[best] - rest[best],
             )
         )
     return mean_known(np.array(draws, dtype=np.float64), axis=0).tolist()
+
+
+def holds(interval, measured) -> np.ndarray:
+    """Whether an interval holds what was measured; NaN where nothing was measured, or told."""
+    low, high = interval
+    known = ~np.isnan(measured) & ~np.isnan(low)
+    return np.where(known, (low <= measured) & (measured <= high), np.nan)
 
 
 def macro(values: np.ndarray) -> float:

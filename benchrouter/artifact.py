@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +18,7 @@ from benchrouter.decisions import finite, plain
 from benchrouter.fit import Fit, Settings
 from benchrouter.holdout import ALL_RECORDS, SAMPLE, Pairs
 from benchrouter.naming import naming
+from benchrouter.replacing import replacing
 from benchrouter.voting import Outcomes, PackedOutcomes
 
 FORMAT_VERSION = 2
@@ -31,8 +29,6 @@ ARRAYS = (
     "pair_dataset", "pair_share", "raw", "correct_bits", "correct_present",
 )  # fmt: skip
 FILES = {DESCRIPTION, RECORDS, *(f"{name}.npy" for name in ARRAYS)}
-RENAME_EXCHANGE = 2  # linux/fs.h
-AT_FDCWD = -100
 
 
 def save(fit: Fit, directory: str | Path) -> None:
@@ -52,14 +48,8 @@ def save(fit: Fit, directory: str | Path) -> None:
         If the disk is full or not writeable; an earlier router is then untouched.
     """
     target = check_target(directory)
-    beside = _new_beside(target)
-    try:
-        with naming(directory):
-            _write(fit, beside)
-            _put_in_place(beside, target)
-            _sync(target.parent)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with naming(directory), replacing(target) as beside:
+        _write(fit, beside)
 
 
 def _write(fit: Fit, beside: Path) -> None:
@@ -74,9 +64,6 @@ def _write(fit: Fit, beside: Path) -> None:
     }
     content["sha256"] = _own_hash(content)
     (beside / DESCRIPTION).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    for path in beside.iterdir():
-        _sync(path)
-    _sync(beside)
 
 
 def check_target(directory: str | Path) -> Path:
@@ -428,33 +415,3 @@ def _own_hash(content: dict[str, Any]) -> str:
     """SHA-256 of the description itself, but for the field that holds it."""
     rest = {name: value for name, value in content.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _put_in_place(beside: Path, target: Path) -> None:
-    """Rename; an earlier router is exchanged in one step where the system can."""
-    if not target.exists():
-        os.rename(beside, target)
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if hasattr(libc, "renameat2"):
-        names = os.fsencode(beside), os.fsencode(target)
-        if libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0:
-            return
-    old = _new_beside(target)
-    os.rename(target, old / target.name)
-    os.rename(beside, target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _new_beside(target: Path) -> Path:
-    path = target.parent / f".{target.name}.{uuid4().hex}"
-    path.mkdir()
-    return path

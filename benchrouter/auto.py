@@ -225,23 +225,40 @@ def with_labels(before: Estimate, labels: NDArray[np.floating], within: Array) -
     count = known[:, seen].sum(axis=0).astype(np.float64)
     observed = np.where(known, labels, 0.0)[:, seen].sum(axis=0) / count
     common = known[:, seen].T.astype(np.float64) @ known[:, seen]
-    scale = np.sqrt(np.maximum(np.diag(within), 1e-9))
     # The noise must not depend on the labels: a lucky mean would be believed more than an unlucky.
     chance = np.clip(before.mean, NEVER_CERTAIN, 1.0 - NEVER_CERTAIN)
-    spread = np.sqrt(chance * (1.0 - chance)) / scale
-    one_prompt = within * np.outer(spread, spread)
+    spread = np.sqrt(chance * (1.0 - chance))
+    one_prompt = _correlation(within) * np.outer(spread, spread)
     covariance, degrees = before.covariance, before.degrees
     if degrees == 0:
         covariance, degrees = one_prompt / PRIOR_LABELS, 1
     noise = one_prompt[np.ix_(seen, seen)] * common / np.outer(count, count)
     total = covariance[np.ix_(seen, seen)] + noise + 1e-9 * np.eye(len(seen))
     gain = np.linalg.solve(total, covariance[seen]).T
+    mean = before.mean + gain @ (observed - before.mean[seen])
     return Estimate(
-        before.mean + gain @ (observed - before.mean[seen]),
+        np.round(mean, 12),  # equal models stay equal, and the cheaper one is chosen
         covariance - gain @ covariance[seen],
         before.trust,
         degrees,
     )
+
+
+def _correlation(within: Array) -> Array:
+    """Correlation of two models' correctness on one prompt: a unit diagonal, no eigenvalue below 0.
+
+    A model that was always right, or never, has luck of its own. Pairs of models that ran on
+    different records have covariances that need not fit together.
+    """
+    scale = np.sqrt(np.maximum(np.diag(within), 1e-9))
+    correlation = within / np.outer(scale, scale)
+    np.fill_diagonal(correlation, 1.0)
+    values, vectors = np.linalg.eigh(correlation)
+    if values[0] < -1e-9:
+        correlation = (vectors * np.maximum(values, 0.0)) @ vectors.T
+        scale = np.sqrt(np.diag(correlation))
+        correlation = correlation / np.outer(scale, scale)
+    return np.asarray(correlation)
 
 
 def interval(
@@ -249,8 +266,9 @@ def interval(
 ) -> tuple[float, float]:
     """Interval of a model's measured accuracy on so many prompts of the task.
 
-    The mean is already drawn together by as much as the largest of noisy estimates is too large
-    on held-out datasets, so the chosen model's needs no further correction.
+    The estimates are drawn together by as much as held-out datasets show, so that the largest of
+    them is hardly too large (docs/quality.md says by how much); with few datasets the interval
+    is wider than its coverage needs.
 
     Parameters
     ----------
@@ -299,7 +317,7 @@ def probability_better(found: Estimate, one: int, other: int) -> float:
 
 
 def _student(p: float, degrees: int) -> float:
-    """Quantile of Student's t at p > 1/2: exact for 1 and 2 degrees, else a series to 1e-3."""
+    """Quantile of Student's t: exact for 1 and 2 degrees, else a series, to 1e-3 up to p = 0.9."""
     if degrees == 1:
         return math.tan(math.pi * (p - 0.5))
     if degrees == 2:

@@ -53,6 +53,7 @@ void cells_binding(const py::object& ids, const py::object& similarities,
     const int64_t n_records = correctness_view.shape[0], models = correctness_view.shape[1];
     const auto dataset_view = read<int32_t, 1>(dataset, "dataset");
     expect_length("dataset", "values", dataset_view.shape[0], "correctness has rows:", n_records);
+    check_between("n_datasets", n_datasets, 0, INT32_MAX);
     check_all_between(dataset_view, 0, n_datasets - 1);
     const auto records_view = read<int64_t, 1>(records, "records");
     check_all_between(records_view, 0, n_records - 1);

@@ -97,6 +97,46 @@ def test_many_labels_overrule_everything():
     np.testing.assert_allclose(after.mean, [0.25, 0.75], atol=2e-3)
 
 
+def test_a_label_of_a_model_that_was_never_right_is_not_believed_alone():
+    before = auto.Estimate(np.array([0.7, 0.0]), np.diag([0.01, 0.0025]), 0.5, 9)
+    after = auto.with_labels(before, np.array([[1.0, 1.0]]), np.diag([0.2, 0.0]))
+    gain = 0.0025 / (0.0025 + 0.05 * 0.95)  # never certain: an accuracy of 0 counts as 0.05
+    np.testing.assert_allclose(after.mean, [0.7 + 0.3 * 0.01 / 0.22, gain], atol=1e-6)
+
+
+def test_labels_make_nothing_less_certain_where_models_ran_on_different_records():
+    # Both ran on one dataset, where they err together; each was nearly always right on 24 others.
+    # Pooled, the covariance of the two is far above their variances.
+    rng = np.random.default_rng(0)
+    within = np.full((49, 2, 2), NAN)
+    within[0] = [[0.25, 0.24], [0.24, 0.25]]
+    within[1:25, 0, 0] = within[25:, 1, 1] = 0.001
+    within = pooled(within)
+    assert np.linalg.eigvalsh(within)[0] < 0
+    before = auto.Estimate(np.array([0.7, 0.6]), 0.01 * np.eye(2), 0.5, 9)
+    labels = (rng.random((30, 2)) < 0.9).astype(float)
+    after = auto.with_labels(before, labels, within)
+    assert (np.diag(after.covariance) < 0.01).all()
+    assert np.linalg.eigvalsh(after.covariance)[0] > 0
+    low, high = before.mean, labels.mean(axis=0)
+    assert ((np.minimum(low, high) <= after.mean) & (after.mean <= np.maximum(low, high))).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equal_models_stay_equal_after_labels(seed):
+    rng = np.random.default_rng(seed)
+    tasks = draw_tasks(rng, 8, 5, 0.0)
+    twin = np.array([0, 1, 2, 1, 4])  # model 3 is model 1 under another name
+    tasks = auto.HeldOutTasks(
+        *(a[:, twin] for a in (tasks.accuracy, tasks.standing, tasks.local)),
+        *(tasks.distance, tasks.n_records, tasks.within[np.ix_(twin, twin)]),
+    )
+    found = auto.estimate(tasks, tasks.standing[0], tasks.local[0], 0.3)
+    labels = rng.integers(0, 2, (20, 5)).astype(float)[:, twin]
+    after = auto.with_labels(found, labels, tasks.within)
+    assert after.mean[1] == after.mean[3]
+
+
 def test_interval_and_probability_by_hand():
     found = auto.Estimate(np.array([0.5, 0.4]), np.diag([0.0075, 0.0025]), 0.5, 2)
     low, high = auto.interval(found, 0, 100)

@@ -80,6 +80,17 @@ def test_what_is_measured_is_what_a_router_of_the_other_datasets_answers(missing
         np.testing.assert_allclose(found.intervals[code, 1, 1], labelled.interval, atol=1e-9)
 
 
+def test_without_labels_the_rule_labels_is_the_best_on_average():
+    table, rows = benchmark()
+    scores = table.scores.copy()
+    scores[:, 3] = np.where(table.dataset == 0, 1.0, np.nan)  # the largest standing, run once
+    found = leave_one_dataset_out(
+        replace(table, scores=scores), rows, label_shares=(0.0, 0.2), draws=2
+    ).picks["strict"]
+    np.testing.assert_array_equal(found["labels"][:, 0], found["BMA"][:, 0])
+    assert (found["labels"][0, 1] == 3).all()  # right on every label
+
+
 def test_labels_alone_breaks_ties_by_standing():
     preferred = np.arange(3, dtype=np.int32)
     standing = np.array([0.2, 0.6, 0.5])

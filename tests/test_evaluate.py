@@ -228,6 +228,17 @@ def test_every_number_is_passed_on(folder):
     assert found["prompts"] == []
 
 
+@pytest.mark.parametrize("shares", [".2", ".2,0", "0,.2,.2"])
+def test_the_tables_without_labels_are_without_labels_whatever_shares_are_asked_for(folder, shares):
+    options = ("--draws", 1, "--threads", 1, "--protocols", "tasks", "--json")
+    result = call(*given(folder), "--label-shares", shares, *options)
+    found = json.loads(result.stdout, parse_constant=pytest.fail)
+    assert found["settings"]["label_shares"] == [0.0, 0.2]
+    assert found["pools"][0]["table_one_with_labels"]["label_share"] == 0.2
+    accuracy = {row["rule"]: row["accuracy"] for row in found["pools"][0]["table_one"]["strict"]}
+    assert accuracy["labels"] == accuracy["BMA"]
+
+
 def test_a_table_of_one_dataset_gives_what_it_can(folder):
     result = call(*given(folder), *FAST, "--datasets", "dataset 1")
     assert result.exit_code == 0, result.output

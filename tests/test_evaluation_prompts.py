@@ -115,6 +115,21 @@ def test_a_random_split_takes_a_share_of_every_dataset_and_keeps_equal_prompts_t
     assert not np.array_equal(test, random_split(make_table(scores, dataset), 0.3, 1)[1])
 
 
+def test_a_random_split_keeps_equal_prompts_of_different_datasets_together():
+    # Dataset 1 repeats half of dataset 0, dataset 2 a single prompt of it, dataset 3 the whole.
+    dataset = np.repeat([0, 1, 2, 3], [20, 20, 1, 20])
+    own = [f"prompt {i}" for i in range(20)]
+    texts = own + own[:10] + [f"other {i}" for i in range(10)]
+    for seed in range(10):
+        prompts = [*texts, own[seed], *own]
+        table = make_table(np.ones((61, 2)), dataset, prompts=prompts)
+        train, test = random_split(table, 0.3, seed)
+        assert not {prompts[i] for i in test} & {prompts[i] for i in train}
+        assert set(dataset[train]) == {0, 1, 2, 3}
+        counts = np.bincount(dataset[test], minlength=4)
+        assert counts[0] == counts[3] and 5 <= counts[0] <= 6 and counts[2] == 0
+
+
 @pytest.mark.parametrize(
     "share, words", [(0.0, "between 0 and 1, got 0.0"), (0.01, "leaves no record to test on")]
 )

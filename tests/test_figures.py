@@ -11,7 +11,14 @@ from evaluations import awkward_tables, small_evaluation
 from numpy.testing import assert_allclose
 
 from benchrouter.evaluation.evaluate import evaluate
-from benchrouter.evaluation.report.figures.style import LOOKS, PAGE_IN, look_of, paper, spread
+from benchrouter.evaluation.report.figures.style import (
+    LOOKS,
+    PAGE_IN,
+    look_of,
+    paper,
+    short_names,
+    spread,
+)
 from benchrouter.evaluation.report.outline import Picture, sections
 
 pytest.importorskip("matplotlib")
@@ -137,6 +144,15 @@ def test_awkward_tables_can_be_drawn(name):
 )
 def test_names_are_spread(wanted, gap, found):
     assert_allclose(spread(np.array(wanted), gap), found, atol=1e-6)
+
+
+def test_short_names_keep_what_differs():
+    assert short_names(("a-1", "a-2"), 8) == ["a-1", "a-2"]
+    long = [f"some-organisation/model-v{i}-instruct" for i in (1, 2)]
+    assert short_names(long, 14) == ["…v1-instruct", "…v2-instruct"]
+    assert short_names(long, 8) == ["…v1-i…ct", "…v2-i…ct"]
+    assert short_names(["high_school_biology", "prehistory"], 12) == ["high_sc…logy", "prehistory"]
+    assert short_names(["one very long name", "one very long name"], 9) == ["one v…ame"] * 2
 
 
 def test_every_rule_has_a_look_and_keeps_it():

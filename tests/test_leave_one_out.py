@@ -327,6 +327,24 @@ def test_a_model_that_ran_on_one_dataset_and_a_dataset_that_none_ran_on():
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+def test_a_model_without_a_score_elsewhere_is_not_chosen():
+    # Its votes would be the mean of the others', and its verdicts all of them "correct".
+    rng = np.random.default_rng(0)
+    dataset = np.repeat(np.arange(4), 15)
+    scores = (rng.random((60, 3)) < 0.6).astype(np.float32)
+    scores[dataset != 3, 2] = np.nan
+    found = leave_one_dataset_out(
+        make_table(scores, dataset), unit_rows(60, 8, 1), label_shares=(0.0, 0.2), draws=2
+    )
+    assert (found.s2[3, 0, :, 2] == 1.0).all()
+    for nesting in NESTINGS:
+        for rule in ("S1", "S2", "S3", "S3 with fallback", "S3 true p", "BMA"):
+            assert (found.picks[nesting][rule][3] != 2).all(), rule
+    auto = found.rule_scores["strict"]["auto"][3, ..., 2]
+    assert np.isnan(auto[0]).all() and np.isfinite(auto[1]).all()  # labels say something of it
+    assert (found.picks["strict"]["auto"][3, 0] != 2).all()
+
+
 def test_choices_of_many_cells_equal_those_of_one():
     rng = np.random.default_rng(1)
     score, s1 = (rng.integers(0, 3, (200, 4)).astype(float) for _ in range(2))

@@ -126,9 +126,10 @@ def test_the_papers_table_is_labelled_as_the_papers(evaluation):
 # --- the summary ---------------------------------------------------------------------------------
 
 
-def of_rows(evaluation, rows):
+def of_rows(evaluation, rows, n_datasets=8):
     """Summarise the rows as if they had been measured."""
-    pool = replace(evaluation.pools[0], table_one={"strict": rows}, with_labels=None)
+    tasks = replace(evaluation.pools[0].tasks, datasets=tuple("abcdefgh")[:n_datasets])
+    pool = replace(evaluation.pools[0], tasks=tasks, table_one={"strict": rows}, with_labels=None)
     return summary(replace(evaluation, pools=(pool,), prompts=()))[0]
 
 
@@ -140,12 +141,26 @@ def test_summary_where_routing_pays(evaluation):
     s1 = Row("S1", 0.55, (0.45, 0.65), 0.05, (0.01, 0.11), 0.95, 0.8, 0.7, 0.25, NAN, 1.5)
     auto = replace(s1, rule="auto", accuracy=0.54, vs_bma=0.04, vs_bma_interval=(-0.01, 0.1))
     assert of_rows(evaluation, (BMA, s1, auto, HALF)) == (
-        "All models, one for each of 4 held-out datasets: routing pays here. S1, the best of 2 "
-        "rules (as known afterwards), reached a macro accuracy of 0.550 without labels, the best "
-        "model on average (BMA), 0.500: +0.050 (95 % interval +0.010 to +0.110). The default of "
+        "All models, one for each of 8 held-out datasets: routing can pay here, by a rule that is "
+        "known only afterwards. S1, the best of 2 rules (as known afterwards), reached a macro "
+        "accuracy of 0.550 without labels, the best model on average (BMA), 0.500: "
+        "+0.050 (95 % interval +0.010 to +0.110). The default of "
         "choose, auto: 0.540, +0.040 (95 % interval −0.010 to +0.100). Ceiling (each dataset's "
         "best model, chosen on one half and scored on the other): 0.600."
     )
+
+
+def test_summary_judges_by_the_default_and_by_enough_datasets(evaluation):
+    s1 = Row("S1", 0.55, (0.45, 0.65), 0.05, (0.01, 0.11), 0.95, 0.8, 0.7, 0.25, NAN, 1.5)
+    auto = replace(s1, rule="auto", accuracy=0.54, vs_bma=0.04, vs_bma_interval=(0.01, 0.1))
+    assert ": routing pays here. S1" in of_rows(evaluation, (BMA, s1, auto))
+    few = of_rows(evaluation, (BMA, s1, auto), n_datasets=5)
+    assert "too few datasets to say whether routing pays" in few
+    assert "+0.050 (too few datasets for an interval)" in few
+    cheapest = replace(s1, rule="cheapest", accuracy=0.6, vs_bma=0.1)  # a model, and no routing
+    assert "the best of 1 rules" in of_rows(evaluation, (BMA, s1, cheapest))
+    assert "routing does not pay here" in of_rows(evaluation, (BMA, cheapest))
+    assert "too few datasets" in of_rows(evaluation, (BMA, cheapest), n_datasets=3)
 
 
 def test_summary_where_it_does_not_or_may_not(evaluation):
@@ -315,6 +330,12 @@ def test_the_document_is_plain_json(evaluation):
     tasks = evaluation.pools[0].tasks
     assert strict["S1"]["accuracy"] == pytest.approx(tasks.macro_accuracy("strict", "S1"))
     assert strict["BMA"]["vs_bma"] is None
+    learned, expected = found["pools"][0]["smoother"], found["pools"][0]["expectations"]
+    assert len(learned["u"]) == len(learned["mean"]) == len(learned["low"]) == len(learned["high"])
+    assert learned["u"][0] == pytest.approx(tasks.u.min())
+    assert len(learned["labelled_u"]) == tasks.u[:, 1:].size  # 4 datasets × 1 share × 2 draws
+    low = tasks.intervals[..., 0].mean(axis=2)
+    np.testing.assert_allclose(np.array(expected["low"], dtype=float), low)
     assert [p["protocol"] for p in found["prompts"]] == ["random split", "leave-one-dataset-out"]
     assert set(found["prompts"][0]["costs"]) == {"mean", "linear regression", "kNN-100"}
     assert found["settings"]["label_shares"] == [0.0, 0.1]

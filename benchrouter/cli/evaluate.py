@@ -88,7 +88,10 @@ def evaluate(
     ] = 0,
     label_shares: Annotated[
         str | None,
-        typer.Option(metavar="0,.02,…", help="Shares α of labels; 0 to 0.28 if not given."),
+        typer.Option(
+            metavar="0,.02,…",
+            help="Shares α of labels, 0 always among them; 0 to 0.28 if not given.",
+        ),
     ] = None,
     draws: Annotated[int, typer.Option(min=1, help="Draws of labels at every share.")] = 10,
     k: Annotated[int, typer.Option(min=1, help="Neighbours that vote.")] = 5,
@@ -164,7 +167,8 @@ def evaluate(
         sigma=sigma,
         eta=eta,
         threshold=threshold,
-        label_shares=LABEL_SHARES if shares is None else shares,
+        # the tables "no labels" are those of the first share
+        label_shares=LABEL_SHARES if shares is None else tuple(sorted({0.0, *shares})),
         draws=draws,
         seed=seed,
     )

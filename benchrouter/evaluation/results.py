@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter import scores
 from benchrouter.decisions import finite
+from benchrouter.evaluation.tasks.choices import mean_known
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.calibration import Reliability
@@ -16,6 +21,69 @@ if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.sparsity import Sparsity
     from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
     from benchrouter.evaluation.tasks.measures import Row
+
+OURS = "auto"  # the default of choose
+SHOWN_PAIRS = 600  # labelled pairs (u, p) that are drawn and reported, of all that there are
+CURVE_POINTS = 120
+
+
+def expectations(tasks: LeaveOneOut) -> dict[str, NDArray[np.float64]] | None:
+    """What the default of choose expects of its choice, and what that reached.
+
+    Parameters
+    ----------
+    tasks : LeaveOneOut
+
+    Returns
+    -------
+    dict of str to float64 array, shape (D, A, R), or None
+        "expected", "reached", "low" and "high" of the 80 % interval, "covered" (0 or 1); NaN =
+        not known. None where the rule was not run.
+    """
+    if tasks.intervals is None or OURS not in tasks.picks.get("strict", {}):
+        return None
+    chosen = tasks.picks["strict"][OURS]
+    estimates = tasks.rule_scores["strict"][OURS]
+    reached = tasks.accuracy_of("strict", OURS)
+    low, high = tasks.intervals[..., 0], tasks.intervals[..., 1]
+    unknown = np.isnan(low) | np.isnan(high) | np.isnan(reached)
+    return {
+        "expected": np.take_along_axis(estimates, chosen[..., None], axis=-1)[..., 0],
+        "reached": reached,
+        "low": low,
+        "high": high,
+        "covered": np.where(unknown, np.nan, (low <= reached) & (reached <= high)),
+    }
+
+
+def smoother(tasks: LeaveOneOut) -> dict[str, NDArray[np.float64]]:
+    """The kernel smoother over the pairs (u, p) of all datasets, label shares and draws.
+
+    Parameters
+    ----------
+    tasks : LeaveOneOut
+
+    Returns
+    -------
+    dict of str to float64 array
+        Along the curve: "u", and over models its "mean" and percentiles "low" (10) and "high"
+        (90). Of up to 600 pairs with labels, drawn at random: "labelled_u", "labelled_p" (mean
+        over models). All empty where no p is known.
+    """
+    u, p = tasks.u.ravel(), tasks.p.reshape(-1, tasks.p.shape[-1])
+    kept = ~np.isnan(u) & ~np.isnan(p).all(axis=1)
+    shares = np.array(tasks.label_shares)[None, :, None]
+    labelled = np.flatnonzero(kept & np.broadcast_to(shares > 0, tasks.u.shape).ravel())
+    some = np.random.default_rng(0).permutation(labelled)[:SHOWN_PAIRS]
+    names = ("u", "mean", "low", "high", "labelled_u", "labelled_p")
+    if not kept.any():
+        return {name: np.empty(0) for name in names}
+    grid = np.linspace(u[kept].min(), u[kept].max(), CURVE_POINTS)
+    curves = scores.smooth(grid, u[kept], p[kept], tasks.sigma)
+    low, high = np.nanpercentile(curves, [10, 90], axis=1)
+    mean = mean_known(curves, axis=1)
+    values = (grid, mean, low, high, u[some], mean_known(p[some], axis=1))
+    return dict(zip(names, values, strict=True))
 
 
 @dataclass(frozen=True)
@@ -60,6 +128,8 @@ class Pool:
             "title": self.title,
             "table": self.table,
             "leave_one_dataset_out": None if self.tasks is None else self.tasks.to_dict(),
+            "smoother": None if self.tasks is None else _lists(smoother(self.tasks)),
+            "expectations": None if self.tasks is None else _means(expectations(self.tasks)),
             "table_one": {
                 nesting: [finite(asdict(row)) for row in rows]
                 for nesting, rows in self.table_one.items()
@@ -72,6 +142,17 @@ class Pool:
             },
             "notes": list(self.notes),
         }
+
+
+def _lists(values: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
+    return {name: finite(array.tolist()) for name, array in values.items()}
+
+
+def _means(values: dict[str, NDArray[np.float64]] | None) -> dict[str, Any] | None:
+    """Means over draws."""
+    if values is None:
+        return None
+    return _lists({name: mean_known(array, axis=2) for name, array in values.items()})
 
 
 @dataclass(frozen=True)

@@ -52,13 +52,14 @@ class Fold:
 
 
 def random_split(table: BenchmarkTable, test_share: float, seed: int) -> tuple[Rows, Rows]:
-    """Draw test records from every dataset; equal prompts of a dataset stay together.
+    """Draw test records from every dataset; equal prompts stay together, across datasets too.
 
     Parameters
     ----------
     table : BenchmarkTable
     test_share : float
-        Of each dataset's distinct prompts, rounded; at least one stays for training.
+        Of each dataset's distinct prompts, rounded; at least one stays for training. A prompt of
+        several datasets is drawn with the first of them.
     seed : int
 
     Returns
@@ -75,16 +76,21 @@ def random_split(table: BenchmarkTable, test_share: float, seed: int) -> tuple[R
     if not 0.0 < test_share < 1.0:
         raise ValueError(f"test_share must lie between 0 and 1, got {test_share}")
     scored = ~np.isnan(table.scores).all(axis=1)
-    test = np.zeros(table.n_records, dtype=bool)
+    # Equal prompts on both sides would show the answer: the nearest neighbour is the prompt.
+    number = {text: i for i, text in enumerate(sorted(set(table.prompts)))}
+    prompt = np.array([number[text] for text in table.prompts])
+    drawn, is_settled = (np.zeros(len(number), dtype=bool) for _ in range(2))
+    for code in range(table.n_datasets):
+        own = np.unique(prompt[(table.dataset == code) & scored])
+        n_test = min(int(test_share * len(own) + 0.5), len(own) - 1)
+        order = own[np.random.default_rng([seed, code]).permutation(len(own))]
+        drawn[order[~is_settled[order]][: max(n_test - int(drawn[own].sum()), 0)]] = True
+        is_settled[own] = True
+    test = drawn[prompt] & scored
     for code in range(table.n_datasets):
         rows = np.flatnonzero((table.dataset == code) & scored)
-        # Equal prompts on both sides would show the answer: the nearest neighbour is the prompt.
-        _, prompt = np.unique([table.prompts[i] for i in rows], return_inverse=True)
-        n_prompts = int(prompt.max()) + 1 if len(rows) else 0
-        n_test = min(int(test_share * n_prompts + 0.5), n_prompts - 1)
-        if n_test > 0:
-            drawn = np.random.default_rng([seed, code]).permutation(n_prompts)[:n_test]
-            test[rows[np.isin(prompt, drawn)]] = True
+        if len(rows) and test[rows].all():  # drawn with other datasets, all of them
+            test &= prompt != prompt[rows[0]]
     if not test.any():
         raise ValueError(
             f"a test share of {test_share} of {table.n_records} records in {table.n_datasets} "

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions import finite
+from benchrouter.evaluation.tasks.measures import bootstrap_interval
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.protocols import PromptResults
@@ -17,7 +18,6 @@ Array = NDArray[np.float64]
 Kind = Literal["rule", "baseline", "reference", "model"]
 MCPI = 2  # model calls per instance: one embedding, one generation (arXiv 2309.15789)
 REFERENCES = ("BMA", "cheapest", "random", "oracle")
-DRAWS = 2000  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -166,30 +166,6 @@ def random_choice(values: NDArray[np.float32]) -> Array:
     return np.asarray(totals / np.where(counts > 0, counts, np.nan))
 
 
-def bootstrap_interval(values: Array, seed: int, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of a mean over datasets, the datasets resampled 2000 times.
-
-    Parameters
-    ----------
-    values : float64 array, shape (n_datasets,)
-        NaN = left out.
-    seed : int
-    level : float
-        Share of the resampled means inside.
-
-    Returns
-    -------
-    low, high : float
-        NaN with fewer than two datasets.
-    """
-    known = values[~np.isnan(values)]
-    if len(known) < 2:
-        return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(0, len(known), (DRAWS, len(known)))
-    low, high = np.quantile(known[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def _row(
     results: PromptResults, rule: str, kind: Kind, picked: NDArray[np.int32] | None, seed: int
 ) -> PromptRow:
@@ -219,9 +195,9 @@ def _row(
         kind=kind,
         micro={name: mean_of(of(values, picked)) for name, values in results.scores.items()},
         macro={name: mean_of(values) for name, values in means.items()},
-        interval={name: bootstrap_interval(values, seed) for name, values in means.items()},
+        interval={name: bootstrap_interval(values, seed=seed) for name, values in means.items()},
         vs_bma={name: mean_of(values) for name, values in gains.items()},
-        vs_bma_interval={name: bootstrap_interval(v, seed) for name, v in gains.items()},
+        vs_bma_interval={name: bootstrap_interval(v, seed=seed) for name, v in gains.items()},
         accuracy=nothing if correctness is None else mean_of(datasets_of(correctness, picked)),
         fallback_share=nothing if fallback is None else float(fallback.mean()),
         bma_share=nothing if picked is None else float((picked == bma).mean()),

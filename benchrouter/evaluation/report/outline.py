@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from benchrouter.evaluation.report.sheets import prompt_measures, table_one
 from benchrouter.evaluation.report.sheets import prompts as prompt_sheets
 from benchrouter.evaluation.report.sheets import tasks as task_sheets
@@ -71,7 +73,7 @@ def sections(evaluation: Evaluation) -> list[Section]:
         Without those for which nothing was measured.
     """
     found = [_tasks(pool, pool.tasks) for pool in evaluation.pools if pool.tasks is not None]
-    found += [_prompts(protocol, i) for i, protocol in enumerate(evaluation.prompts)]
+    found += [_prompts(protocol) for protocol in evaluation.prompts]
     if evaluation.robustness:
         found.append(
             Section(
@@ -105,7 +107,8 @@ def _tasks(pool: Pool, tasks: LeaveOneOut) -> Section:
                 f"accuracy-by-labels-{pool.key}",
                 f"Macro accuracy of the chosen model against the share α of the held-out "
                 f"dataset's records that are labelled (mean of {tasks.draws} draws; accuracy on "
-                "the remaining records). BMA and the oracle use no labels.",
+                "the remaining records). BMA and the oracle use no labels; labels without any "
+                "is BMA; auto and labels are not the paper's, and run in strict nesting only.",
                 partial(figures.accuracy_by_labels, tasks),
             )
         )
@@ -117,7 +120,8 @@ def _tasks(pool: Pool, tasks: LeaveOneOut) -> Section:
         Picture(
             f"estimate-of-p-{pool.key}",
             "Left: accuracy p of the predictor on each held-out dataset against its distance u "
-            "(means over models), and the kernel smoother that turns u into p̂. Right: p̂ and p of "
+            "(means over models; with labels, at most 600 of all draws), and the kernel smoother "
+            "that turns u into p̂, here over all datasets. Right: p̂ and p of "
             "every dataset and model; on the dashed line the estimate is exact.",
             partial(figures.estimate_of_p, tasks),
         ),
@@ -153,7 +157,7 @@ def _tasks(pool: Pool, tasks: LeaveOneOut) -> Section:
     )
 
 
-def _prompts(protocol: PromptProtocol, number: int) -> Section:
+def _prompts(protocol: PromptProtocol) -> Section:
     from benchrouter.evaluation.report.figures import prompts as figures
 
     name = prompt_sheets.protocol_key(protocol.results)
@@ -174,9 +178,9 @@ def _prompts(protocol: PromptProtocol, number: int) -> Section:
         content.append(
             Picture(
                 f"cost-quality-{name}",
-                "Mean score against mean cost as the price of cost λ grows; the non-decreasing "
-                "convex hull of each rule, and the hull of the single models (zero router), which "
-                "a router has to beat.",
+                "Mean score against mean cost as the price of cost λ grows (faint points); the "
+                "non-decreasing convex hull of each rule, and the hull of the single models "
+                "(diamonds): the zero router, which a router has to beat.",
                 partial(figures.cost_quality, protocol.costs),
             )
         )
@@ -186,7 +190,8 @@ def _prompts(protocol: PromptProtocol, number: int) -> Section:
             Picture(
                 f"reliability-{name}",
                 "Observed against predicted chance of success in 15 bins of equal mass (equal "
-                "predictions share a bin); on the dashed line the prediction is calibrated.",
+                "predictions share a bin); on the dashed line the prediction is calibrated. "
+                f"{_bins(protocol)} A regression is not bound to 0 to 1.",
                 partial(figures.reliability, protocol.calibration),
             )
         )
@@ -197,6 +202,13 @@ def _prompts(protocol: PromptProtocol, number: int) -> Section:
         _WORDS[protocol.results.protocol],
         tuple(content),
     )
+
+
+def _bins(protocol: PromptProtocol) -> str:
+    """How many predictions the bins hold: few are noise."""
+    curves = next(iter(protocol.calibration.values()))
+    sizes = " and ".join(f"{int(np.median(c.count)):,} ({over})" for over, c in curves.items())
+    return f"A bin holds about {sizes} predictions; few are noise."
 
 
 _WORDS = {

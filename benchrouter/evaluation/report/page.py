@@ -132,7 +132,7 @@ def _table(sheet: Sheet, number: int, defined: set[tuple[str, str]]) -> str:
         f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in new
     )
     inner = (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
         + (f'<p class="foot">{notes}</p>' if notes else "")
         + (f'<dl class="meanings">{meanings}</dl>' if meanings else "")
@@ -164,8 +164,9 @@ def _figure(picture: Picture, png: bytes, number: int) -> str:
     source = base64.b64encode(png).decode("ascii")
     caption = escape(picture.caption)
     return (
-        f'<figure id="{escape(picture.name)}"><img width="{width}" alt="{caption}" '
-        f'src="data:image/png;base64,{source}">'
+        f'<figure id="{escape(picture.name)}"><div class="scroll" tabindex="0">'
+        f'<img width="{width}" alt="{caption}" '
+        f'src="data:image/png;base64,{source}"></div>'
         f"<figcaption><b>Figure {number}.</b> {caption}</figcaption></figure>"
     )
 
@@ -245,9 +246,12 @@ code { font: .95em ui-monospace, "DejaVu Sans Mono", monospace; white-space: pre
 summary { cursor: pointer; font-size: .9rem; }
 details[open] > summary { margin-bottom: .4rem; }
 @media (max-width: 40rem) { body { padding: 1.2rem 1rem 3rem; }
-  .provenance { grid-template-columns: 1fr; } dd { margin-bottom: .3rem; } }
+  .provenance { grid-template-columns: 1fr; } dd { margin-bottom: .3rem; }
+  img { max-width: none; width: 42rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; }
-  .sheet, figure { break-inside: avoid; } .scroll { overflow: visible; } }
+  .sheet, figure { break-inside: avoid; } .scroll { overflow: visible; }
+  table { font-size: 6.5pt; } th, td { padding: .15rem .22rem; }
+  img { max-width: 100%; width: auto; } details::details-content { content-visibility: visible; } }
 """
 
 _PAGE = """<!DOCTYPE html>

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from benchrouter.decisions import finite
 from benchrouter.evaluation.report.outline import Picture, sections
 from benchrouter.evaluation.report.page import to_html
 from benchrouter.evaluation.report.summary import notes_of, summary
 from benchrouter.naming import naming
+from benchrouter.replacing import new_beside, replacing
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.results import Evaluation
@@ -55,8 +53,7 @@ def check_target(directory: str | Path) -> Path:
             )
     with naming(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        probe = _beside(target)
-        probe.rmdir()
+        new_beside(target).rmdir()
     return target
 
 
@@ -93,34 +90,13 @@ def write_report(
     """
     target = check_target(directory)
     drawn = draw(evaluation) if figures else {}
-    beside = _beside(target)
-    try:
-        with naming(directory):
-            (beside / HTML).write_text(to_html(evaluation, drawn, provenance), encoding="utf-8")
-            (beside / JSON).write_text(to_json(evaluation, provenance), encoding="utf-8")
-            (beside / FIGURES).mkdir()
-            for name, png in drawn.items():
-                (beside / FIGURES / f"{name}.png").write_bytes(png)
-            _put_in_place(beside, target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with naming(directory), replacing(target) as beside:
+        (beside / HTML).write_text(to_html(evaluation, drawn, provenance), encoding="utf-8")
+        (beside / JSON).write_text(to_json(evaluation, provenance), encoding="utf-8")
+        (beside / FIGURES).mkdir()
+        for name, png in drawn.items():
+            (beside / FIGURES / f"{name}.png").write_bytes(png)
     return target / HTML
-
-
-def _beside(target: Path) -> Path:
-    path = target.parent / f".{target.name}.{uuid4().hex}"
-    path.mkdir()
-    return path
-
-
-def _put_in_place(beside: Path, target: Path) -> None:
-    if target.exists():
-        old = _beside(target)
-        os.rename(target, old / target.name)
-        os.rename(beside, target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.rename(beside, target)
 
 
 def draw(evaluation: Evaluation) -> dict[str, bytes]:
@@ -173,7 +149,7 @@ def to_json(evaluation: Evaluation, provenance: Mapping[str, str] | None = None)
 def to_document(
     evaluation: Evaluation, provenance: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Everything that was measured, as plain values.
+    """Everything that was measured, as plain values: every table and figure can be made from it.
 
     Parameters
     ----------
@@ -183,7 +159,16 @@ def to_document(
     Returns
     -------
     dict
-        None for what is not known.
+        None for what is not known. ``summary``, ``settings``, ``notes`` and ``missing`` (the
+        notes as the page shows them), ``seconds``, ``provenance``; and
+
+        - ``pools``: of each its ``table``, ``table_one`` by nesting, ``table_one_with_labels``,
+          ``smoother`` (`results.smoother`), ``expectations`` (`results.expectations`, means over
+          draws) and ``leave_one_dataset_out``: arrays by dataset, label share and model (u
+          without models), means over draws; ``picks`` without labels, in the first draw;
+        - ``prompts``: of each protocol ``rows``, ``gains``, ``sparsity``, ``calibration`` and
+          ``costs``, by rule; costs in US$ a prompt;
+        - ``robustness``: an entry an edit.
     """
     return dict(
         finite(

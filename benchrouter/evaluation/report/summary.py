@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from benchrouter.evaluation.report.sheets.prompts import DEFAULT_RULE, SCORE
 from benchrouter.evaluation.report.sheets.sheet import decimal
 from benchrouter.evaluation.report.sheets.table_one import is_reference
-from benchrouter.evaluation.report.sheets.tasks import OURS
+from benchrouter.evaluation.results import OURS
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.rows import PromptRow
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from benchrouter.evaluation.tasks.measures import Row
 
 NESTING = "strict"
+FEW_DATASETS = 6  # with fewer, all of one sign are no evidence at 5 %: 2 · 2^-5 > 0.05
+FIXED = ("random", "cheapest")  # no routing: one model, or none in particular
 
 
 def summary(evaluation: Evaluation) -> list[str]:
@@ -41,31 +43,30 @@ def _of_pool(pool: Pool) -> str:
     usable, bma = _usable(rows.values()), rows.get("BMA")
     if bma is None or bma.accuracy != bma.accuracy or pool.tasks is None:
         return f"{_upper(pool.title)}: no rule has an accuracy; the notes say why."
-    where = f"{_upper(pool.title)}, one for each of {len(pool.tasks.datasets)} held-out datasets"
+    n = len(pool.tasks.datasets)
+    where = f"{_upper(pool.title)}, one for each of {n} held-out datasets"
     best = max(usable, key=lambda row: row.accuracy)
     against = f"the best model on average (BMA), {decimal(bma.accuracy)}"
     if best.vs_bma > 0:
         text = (
-            f"{where}: {_verdict(best)} {best.rule}, the best of {len(usable) - 1} rules "
-            f"(as known afterwards), reached a macro accuracy of {decimal(best.accuracy)} without "
-            f"labels, {against}: {_gain(best)}."
+            f"{where}: {_verdict(best, rows.get(OURS), n)} {best.rule}, the best of "
+            f"{len(usable) - 1} rules (as known afterwards), reached a macro accuracy of "
+            f"{decimal(best.accuracy)} without labels, {against}: {_gain(best, n)}."
         )
     else:
-        text = (
-            f"{where}: routing does not pay here without labels. No rule did better than {against}."
-        )
+        text = f"{where}: {_no_gain(n)} No rule did better than {against}."
     ours = rows.get(OURS)
     if ours is not None and ours.accuracy == ours.accuracy and best.rule != OURS:
-        text += f" The default of choose, {OURS}: {decimal(ours.accuracy)}, {_gain(ours)}."
+        text += f" The default of choose, {OURS}: {decimal(ours.accuracy)}, {_gain(ours, n)}."
     return " ".join(filter(None, (text, _ceiling(rows, bma), _with_labels(pool))))
 
 
 def _usable(rows: Iterable[Row]) -> list[Row]:
-    """Rows of the rules that one could use and that have an accuracy."""
+    """Rows of BMA and of the rules that route, without the answers, and that have an accuracy."""
     return [
         row
         for row in rows
-        if not is_reference(row.rule) and row.rule != "random" and row.accuracy == row.accuracy
+        if not is_reference(row.rule) and row.rule not in FIXED and row.accuracy == row.accuracy
     ]
 
 
@@ -73,6 +74,7 @@ def _with_labels(pool: Pool) -> str:
     if pool.with_labels is None or pool.tasks is None:
         return ""
     index, rows = pool.with_labels
+    n = len(pool.tasks.datasets)
     usable = _usable(rows)
     if not usable:
         return ""
@@ -81,7 +83,7 @@ def _with_labels(pool: Pool) -> str:
     few = f"With {100 * pool.tasks.label_shares[index]:g} % labels (at most {most} a dataset)"
     if not best.vs_bma > 0:
         return f"{few} still no rule did better than BMA."
-    return f"{few} the best is {best.rule}: {decimal(best.accuracy)}, {_gain(best)}."
+    return f"{few} the best is {best.rule}: {decimal(best.accuracy)}, {_gain(best, n)}."
 
 
 def _of_prompts(protocol: PromptProtocol) -> str:
@@ -94,43 +96,51 @@ def _of_prompts(protocol: PromptProtocol) -> str:
     where = f"One model per prompt, {name}"
     if "BMA" not in rows or DEFAULT_RULE not in rows:
         return f"{where}: no rule has a score; the notes say why."
-    bma, ours = rows["BMA"], rows[DEFAULT_RULE]
+    bma, ours, n = rows["BMA"], rows[DEFAULT_RULE], len(protocol.results.datasets)
     text = (
         f"{where}: the default of route, {DEFAULT_RULE}, reached a mean score of "
-        f"{decimal(ours.macro[SCORE])}, BMA {decimal(bma.macro[SCORE])}: {_difference(ours)}."
+        f"{decimal(ours.macro[SCORE])}, BMA {decimal(bma.macro[SCORE])}: {_difference(ours, n)}."
     )
-    others = [r for rule, r in rows.items() if rule not in ("oracle", "random")]
+    others = [r for rule, r in rows.items() if rule not in ("oracle", *FIXED)]
     best = max(others, key=lambda row: row.macro[SCORE])
     if best.rule == "BMA":
         return f"{text} No rule did better than BMA."
     if best.rule != DEFAULT_RULE:
-        text += f" The best is {best.rule}: {decimal(best.macro[SCORE])}, {_difference(best)}."
+        text += f" The best is {best.rule}: {decimal(best.macro[SCORE])}, {_difference(best, n)}."
     return text
 
 
-def _difference(row: PromptRow) -> str:
-    return _difference_of(row.vs_bma[SCORE], row.vs_bma_interval[SCORE])
+def _difference(row: PromptRow, n_datasets: int) -> str:
+    return _difference_of(row.vs_bma[SCORE], row.vs_bma_interval[SCORE], n_datasets)
 
 
-def _gain(row: Row) -> str:
-    return _difference_of(row.vs_bma, row.vs_bma_interval)
+def _gain(row: Row, n_datasets: int) -> str:
+    return _difference_of(row.vs_bma, row.vs_bma_interval, n_datasets)
 
 
-def _difference_of(gain: float, ends: tuple[float, float]) -> str:
+def _difference_of(gain: float, ends: tuple[float, float], n_datasets: int) -> str:
     low, high = ends
-    if low != low or high != high:
+    if low != low or high != high or n_datasets < FEW_DATASETS:
         return f"{decimal(gain, signed=True)} (too few datasets for an interval)"
     interval = f"{decimal(low, signed=True)} to {decimal(high, signed=True)}"
     return f"{decimal(gain, signed=True)} (95 % interval {interval})"
 
 
-def _verdict(row: Row) -> str:
-    low, _ = row.vs_bma_interval
-    if low != low:
+def _verdict(best: Row, ours: Row | None, n_datasets: int) -> str:
+    low, _ = best.vs_bma_interval
+    if low != low or n_datasets < FEW_DATASETS:
         return "too few datasets to say whether routing pays."
-    if low > 0:
+    if ours is not None and ours.vs_bma_interval[0] > 0:
         return "routing pays here."
+    if low > 0:
+        return "routing can pay here, by a rule that is known only afterwards."
     return "routing may pay here, but the interval of the gain includes 0."
+
+
+def _no_gain(n_datasets: int) -> str:
+    if n_datasets < FEW_DATASETS:
+        return "too few datasets to say whether routing pays."
+    return "routing does not pay here without labels."
 
 
 def _ceiling(rows: dict[str, Row], bma: Row) -> str:

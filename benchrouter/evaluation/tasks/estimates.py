@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchrouter import auto, scores
 from benchrouter.cells import moves_of
-from benchrouter.evaluation.tasks.choices import mean_known
+from benchrouter.evaluation.tasks.choices import best_models, mean_known
 from benchrouter.evaluation.tasks.results import LeaveOneOut
 from benchrouter.evidence import Evidence
 from benchrouter.holdout import HeldOut
@@ -105,7 +105,9 @@ def with_our_rules(
     evidence: Evidence,
     preferred: NDArray[np.int32],
 ) -> LeaveOneOut:
-    """Add the rules "auto" and "labels" (the labelled records' best model) to strict results.
+    """Add the rules "auto" and "labels" to strict results.
+
+    "labels" is the best model of the labelled records; without any, the best on average.
 
     Parameters
     ----------
@@ -120,7 +122,8 @@ def with_our_rules(
     Returns
     -------
     LeaveOneOut
-        With picks and scores of both rules, and intervals of "auto".
+        With picks and scores of both rules, and intervals of "auto". A model without a score on
+        the other datasets, and without a label, has no score and is not chosen.
     """
     shape = results.accuracy.shape
     means, shares = np.empty(shape), np.full(shape, np.nan)
@@ -131,6 +134,7 @@ def with_our_rules(
         moves = moves_of(
             len(task.rows), task.code, results.label_shares, results.draws, results.seed
         )
+        unknown = np.isnan(np.delete(evidence.means, task.code, axis=0)).all(axis=0)
         for share, places in enumerate(moves):
             left = int(results.n_records[task.code]) - places.shape[1]
             for draw, chosen in enumerate(places):
@@ -141,11 +145,15 @@ def with_our_rules(
                     continue
                 labels = evidence.correctness[task.rows[chosen]]
                 after = found.after(labels)
-                means[cell] = after.mean
                 shares[cell] = mean_known(labels.astype(np.float64), axis=0)
-                best = scores.best_model(after.mean, preferred)
+                means[cell] = np.where(unknown & np.isnan(shares[cell]), np.nan, after.mean)
+                best = int(best_models(means[cell], preferred, np.array(np.argmin(preferred))))
                 picks["auto"][cell] = best
-                picks["labels"][cell] = labels_alone(shares[cell], found.standing, preferred)
+                picks["labels"][cell] = (
+                    results.picks["strict"]["BMA"][cell]  # with models that ran everywhere only
+                    if np.isnan(shares[cell]).all()
+                    else labels_alone(shares[cell], found.standing, preferred)
+                )
                 intervals[cell] = auto.interval(after, best, left)
     strict = {}
     for rule, chosen in results.picks["strict"].items():

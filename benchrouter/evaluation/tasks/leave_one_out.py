@@ -194,12 +194,14 @@ def _choose(
     # Where the others have no score at all (two datasets, one not run): the preferred model.
     known = not np.isnan(means).all()
     bma = scores.best_on_average(means, preferred) if known else int(np.argmin(preferred))
+    # Of a model without a score elsewhere nothing is known but how good the others are.
+    unknown = np.isnan(np.delete(evidence.means, part.code, axis=0)).all(axis=0)
     n_labels = np.zeros(len(part.u), np.int64)
     n_labels[part.which] = part.n_labels[:, None]
     return choices(
         bma=np.full(len(part.u), bma),
-        s1=part.s1,
-        s2=part.s2,
+        s1=np.where(unknown, np.nan, part.s1),
+        s2=np.where(unknown, np.nan, part.s2),
         p=part.p[:, 0],
         p_hat=p_hat,
         n=n_records - n_labels,

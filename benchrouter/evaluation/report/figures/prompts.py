@@ -19,6 +19,8 @@ from benchrouter.evaluation.report.figures.style import (
     look_of,
     new_figure,
     paper,
+    short_names,
+    spread,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ FEW = 30  # means over fewer prompts are not drawn
 UNUSABLE = ("oracle", "random", "cheapest")  # far from the others, and in the table
 PER_PROMPTS = 1000
 MOST_NAMES = 12  # of more models only those on the hull are named
+AXES_POINTS = 190.0  # height of the axes of cost and quality, about
 WIDE = 20.0  # ratio of costs from which their axis is logarithmic
 
 
@@ -75,11 +78,14 @@ def sparsity(curve: Sparsity) -> Figure:
         bottom.set_ylabel("prompts")
         bottom.set_xlabel("C")
         bottom.grid(axis="x", visible=False)
+        bottom.set_ylim(0, 1.05 * max(1, int(curve.count.max(initial=0))))
+        bottom.locator_params(axis="y", nbins=3, integer=True)
         bottom.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         if ends:
             label_ends(top, ends, gap=0.085)
         else:
-            _say(top, f"no C keeps {FEW} prompts or more")
+            _say(top, f"fewer than {FEW} prompts lie nearer than C = {curve.limits[-1]:.2f}")
+            top.set_yticks([])
         return figure
 
 
@@ -116,7 +122,7 @@ def cost_quality(curves: Mapping[str, CostQuality]) -> Figure:
                 linewidths=0,
             )
             name = rule if np.isnan(curve.aiq) else f"{rule}, AIQ {curve.aiq:.3f}"
-            _hull(axes, curve.hull, high, look.colour, "-", name)
+            _hull(axes, curve.hull, high, look.colour, "-", name, look.marker)
         zero = "zero router"
         zero += "" if np.isnan(first.zero_aiq) else f", AIQ {first.zero_aiq:.3f}"
         _hull(axes, first.zero_hull, high, BLACK, (0, (4, 2)), zero)
@@ -127,36 +133,61 @@ def cost_quality(curves: Mapping[str, CostQuality]) -> Figure:
         efficient = {tuple(vertex) for vertex in first.zero_hull.tolist()}
         points = zip(first.model_cost_usd.tolist(), first.model_score.tolist(), strict=True)
         named = [len(costs) <= MOST_NAMES or point in efficient for point in points]
-        for name, cost, score in zip(
-            np.array(first.models)[named], costs[named], first.model_score[named], strict=True
-        ):
-            right = cost > 0.5 * (low + high)
+        wide = low > 0 and high / low > WIDE
+        if wide:
+            axes.set_xscale("log")
+        axes.margins(y=0.12)
+        middle = float(np.sqrt(low * high)) if wide else 0.5 * (low + high)
+        drops = _drops(axes, costs > middle, first.model_score, np.array(named))
+        short = short_names(first.models, 34)
+        for i in np.flatnonzero(named):
+            right = costs[i] > middle
             axes.annotate(
-                name,
-                (cost, score),
-                (-4 if right else 4, -4),
+                short[i],
+                (costs[i], first.model_score[i]),
+                (-5 if right else 5, drops[i]),
                 textcoords="offset points",
-                va="top",
+                va="center",
                 ha="right" if right else "left",
                 fontsize=6.5,
-                path_effects=[withStroke(linewidth=2, foreground="white")],
+                zorder=5,
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
             )
-        if low > 0 and high / low > WIDE:
-            axes.set_xscale("log")
         axes.set_xlabel(f"mean cost of {PER_PROMPTS:,} prompts, US$")
         axes.set_ylabel(f"mean {first.metric}")
         legend_below(axes, columns=2)
-        axes.margins(y=0.12)
         return figure
 
 
+def _drops(
+    axes: Axes, right: NDArray[np.bool_], score: NDArray[np.float64], named: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """How far, in points, every model's name stands below it, names of a side apart."""
+    low, high = axes.get_ylim()
+    drops = np.zeros(len(score))
+    for side in (right & named, ~right & named):
+        members = np.flatnonzero(side)
+        members = members[np.argsort(score[members], kind="stable")]
+        if len(members):
+            wanted = (score[members] - low) / (high - low) - 7 / AXES_POINTS
+            drops[members] = AXES_POINTS * (spread(wanted, 8 / AXES_POINTS) - wanted) - 7
+    return drops
+
+
 def _hull(
-    axes: Axes, hull: NDArray[np.float64], end: float, colour: str, line: object, name: str
+    axes: Axes,
+    hull: NDArray[np.float64],
+    end: float,
+    colour: str,
+    line: object,
+    name: str,
+    marker: str = "",
 ) -> None:
-    """Draw a hull, flat from its last vertex to the dearest model."""
+    """Draw a hull, marked at its vertices, flat from the last to the dearest model."""
     x = np.append(PER_PROMPTS * hull[:, 0], max(end, PER_PROMPTS * hull[-1, 0]))
     y = np.append(hull[:, 1], hull[-1, 1])
-    axes.plot(x, y, color=colour, linestyle=line, label=name)
+    vertices = slice(0, len(hull))
+    axes.plot(x, y, color=colour, linestyle=line, label=name, marker=marker, markevery=vertices)
 
 
 def reliability(calibration: Mapping[str, Mapping[str, Reliability]]) -> Figure:
@@ -174,7 +205,7 @@ def reliability(calibration: Mapping[str, Mapping[str, Reliability]]) -> Figure:
     panels = list(next(iter(calibration.values())))
     with paper():
         width = PAGE_IN if len(panels) > 1 else COLUMN_IN
-        figure, axes = new_figure(width, 3.6, 1, len(panels), sharey=True)
+        figure, axes = new_figure(width, 3.9, 1, len(panels), sharey=True)
         for panel, over in zip(axes, panels, strict=True):
             panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 2)))
             for rule, curves in calibration.items():
@@ -194,6 +225,6 @@ def reliability(calibration: Mapping[str, Mapping[str, Reliability]]) -> Figure:
             low, high = np.min([r.min() for r in reached]), np.max([r.max() for r in reached])
             panel.set_xlim(min(0.0, low) - 0.03, max(1.0, high) + 0.03)
             panel.set_ylim(-0.03, 1.03)
-            legend_below(panel, columns=2)
+            legend_below(panel)
         axes[0].set_ylabel("observed")
         return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -203,6 +203,35 @@ def legend_below(axes: Axes, columns: int = 1) -> None:
         borderaxespad=0.0,
         markerscale=1.3,
     )
+
+
+def short_names(names: Sequence[str], most: int) -> list[str]:
+    """Shorten long names without what all names begin with, then in their middle.
+
+    Parameters
+    ----------
+    names : sequence of str
+    most : int
+        Letters.
+
+    Returns
+    -------
+    list of str
+    """
+    first, last = min(names), max(names)  # what these two share, all do
+    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+    cut = 1 + max(first.rfind(separator, 0, shared) for separator in "/-_. :")
+    return [_short(name, cut if cut > 3 else 0, most) for name in names]
+
+
+def _short(name: str, cut: int, most: int) -> str:
+    if len(name) <= most:
+        return name
+    text = "…" + name[cut:] if cut else name
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return f"{text[: most - end - 1]}…{text[-end:]}"
 
 
 def _readable(colour: str) -> str:

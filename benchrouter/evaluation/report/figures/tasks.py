@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter import scores
 from benchrouter.evaluation.report.figures.style import (
     BLACK,
     BLUE,
@@ -20,7 +19,9 @@ from benchrouter.evaluation.report.figures.style import (
     look_of,
     new_figure,
     paper,
+    short_names,
 )
+from benchrouter.evaluation.results import smoother
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 MOST_TASKS = 12  # panels of scores against accuracy
 MOST_MODELS = 30  # rows of chosen models
-SHOWN_PAIRS = 600  # labelled pairs drawn in the figure of p̂, beside all those without labels
+PALE = "#bdbdbd"  # of small points
+TOP = 1.02  # of axes of shares, so that points at 1 are whole
 
 
 def accuracy_by_labels(tasks: LeaveOneOut) -> Figure:
@@ -126,38 +128,35 @@ def estimate_of_p(tasks: LeaveOneOut) -> Figure:
 
 def _smoother(axes: Axes, tasks: LeaveOneOut) -> None:
     u, p = tasks.u[:, 0, 0], tasks.p[:, 0, 0]
-    pairs_u, pairs_p = tasks.u.ravel(), tasks.p.reshape(-1, tasks.p.shape[-1])
-    kept = ~np.isnan(pairs_u) & ~np.isnan(pairs_p).all(axis=1)
-    pairs_u, pairs_p = pairs_u[kept], pairs_p[kept]
+    curve = smoother(tasks)
     axes.set_xlabel("distance u of the dataset")
     axes.set_ylabel("accuracy p of the predictor")
     axes.set_title("Predictor and smoother")
-    if not len(pairs_u):
+    if not len(curve["u"]):
         return
-    some = np.random.default_rng(0).permutation(len(pairs_u))[:SHOWN_PAIRS]
-    axes.scatter(
-        pairs_u[some],
-        _row_means(pairs_p[some]),
-        s=4,
-        color=LIGHT,
-        linewidths=0,
-        label="some labels (α > 0), mean over models",
-    )
+    if len(curve["labelled_u"]):
+        axes.scatter(
+            curve["labelled_u"],
+            curve["labelled_p"],
+            s=4,
+            color=PALE,
+            linewidths=0,
+            label="some labels (α > 0), mean over models",
+        )
     axes.scatter(
         u, _row_means(p), s=13, color=BLUE, linewidths=0, label="no labels, mean over models"
     )
-    grid = np.linspace(pairs_u.min(), pairs_u.max(), 120)
-    curves = scores.smooth(grid, pairs_u, pairs_p, tasks.sigma)
-    low, high = np.nanpercentile(curves, [10, 90], axis=1)
-    axes.fill_between(grid, low, high, color=VERMILION, alpha=0.15, linewidth=0)
+    low, high = curve["low"], curve["high"]
+    axes.fill_between(curve["u"], low, high, color=VERMILION, alpha=0.15, linewidth=0)
     axes.plot(
-        grid,
-        _row_means(curves),
+        curve["u"],
+        curve["mean"],
         color=VERMILION,
         label=f"smoother, σ = {tasks.sigma:g} (band: 10–90 % of models)",
     )
-    low_p = min(0.45, float(np.nanmin(_row_means(pairs_p)))) - 0.02
-    axes.set_ylim(low_p, 1.0)
+    drawn = np.concatenate([_row_means(p), curve["labelled_p"], low])
+    axes.set_ylim(min(0.45, float(np.nanmin(drawn))) - 0.02, TOP)
+    axes.locator_params(axis="x", nbins=6)
     legend_below(axes)
 
 
@@ -195,8 +194,8 @@ def _estimates(axes: Axes, tasks: LeaveOneOut) -> None:
     known_p = p[~np.isnan(p)]
     low = min(0.4, float(known_p.min()) - 0.02) if len(known_p) else 0.0
     axes.plot([low, 1], [low, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 2)))
-    axes.set_xlim(low, 1.0)
-    axes.set_ylim(low, 1.0)
+    axes.set_xlim(low, TOP)
+    axes.set_ylim(low, TOP)
     if axes.collections:
         legend_below(axes)
 
@@ -224,6 +223,7 @@ def scores_against_accuracy(tasks: LeaveOneOut, nesting: str = "strict") -> Figu
     s1 = tasks.s1[:, 0, 0]
     accuracy = tasks.accuracy[:, 0, 0]
     low, high = _limits(np.concatenate([values[order].ravel() for values in (s1, s3, accuracy)]))
+    names = short_names(tasks.datasets, 22)
     with paper():
         figure, axes = new_figure(
             PAGE_IN, 0.5 + 1.6 * rows, rows, columns, sharex=True, sharey=True
@@ -231,6 +231,8 @@ def scores_against_accuracy(tasks: LeaveOneOut, nesting: str = "strict") -> Figu
         for panel, d in zip(axes, order, strict=False):
             panel.plot([0, 1], [0, 1], color=LIGHT, linewidth=0.8, zorder=0)
             for name, values, rule in (("S1", s1, "S1"), (f"S3, {nesting}", s3, "S3")):
+                if np.isnan(values[order]).all():
+                    continue
                 look = look_of(rule)
                 panel.scatter(
                     values[d],
@@ -242,7 +244,7 @@ def scores_against_accuracy(tasks: LeaveOneOut, nesting: str = "strict") -> Figu
                     linewidths=0,
                     label=name,
                 )
-            panel.set_title(f"{_short(tasks.datasets[d])}\nu = {tasks.u[d, 0, 0]:.2f}", fontsize=7)
+            panel.set_title(f"{names[d]}\nu = {tasks.u[d, 0, 0]:.2f}", fontsize=7)
             panel.set_aspect("equal", adjustable="box")
             panel.set_xlim(low, high)
             panel.set_ylim(low, high)
@@ -264,10 +266,6 @@ def _limits(values: Array) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = np.floor(10 * known.min()) / 10, np.ceil(10 * known.max()) / 10
     return float(low) - 0.03, float(max(high, low + 0.1)) + 0.03
-
-
-def _short(name: str, most: int = 26) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def chosen_models(tasks: LeaveOneOut, nesting: str = "strict") -> Figure:
@@ -310,11 +308,13 @@ def chosen_models(tasks: LeaveOneOut, nesting: str = "strict") -> Figure:
             # known of all that were chosen, or of none: as in the table
             text = "?" if np.isnan(sizes[row]).any() else f"{sizes[row].mean():.1f}"
             axes.text(x, bottom, text, ha="center", va="center", fontsize=7, color=BLACK)
-        names = [f"{_short(tasks.models[m], 34)}{_size(sizes[m])}" for m in order]
+        short = short_names(tasks.models, 30)
+        names = [f"{short[m]}{_size(sizes[m])}" for m in order]
         axes.set_yticks([*range(len(order)), bottom], [*names, "mean size, billions"])
         axes.set_xticks(
             range(len(rules)),
             [rule.replace(" with ", " with\n").replace("S3 true", "S3\ntrue") for rule in rules],
+            fontsize=7.5 if len(rules) < 11 else 6.5,
         )
         axes.xaxis.tick_top()
         axes.set_xlim(-0.5, len(rules) - 0.3)

@@ -245,6 +245,7 @@ def robustness(flips: Mapping[str, Flips]) -> Sheet:
             )
             for found in flips.values()
         ),
+        caption="Where the cosine is 1.000 the encoder hardly sees the edit.",
         definitions=(
             ("decisions flipped", "share of the changed prompts for which another model is chosen"),
             ("cosine", "mean similarity of the edited prompt's embedding to the original's"),

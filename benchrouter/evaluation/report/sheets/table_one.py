@@ -52,7 +52,7 @@ def table_one(pool: Pool, nesting: str) -> Sheet:
         name=f"table-one-{pool.key}-{nesting}",
         title=f"{pool.title}, {nesting} nesting, no labels",
         columns=COLUMNS,
-        rows=tuple(_row_of(row, tasks, nesting) for row in rows),
+        rows=tuple(_row_of(row, tasks) for row in rows),
         caption=f"One model chosen for each of {len(tasks.datasets)} held-out datasets, "
         f"{len(tasks.models)} models, k = {tasks.k}, κ = {tasks.kappa}. {NESTINGS[nesting]}.",
         definitions=TABLE_ONE + tuple(meanings([row.rule for row in rows])),
@@ -120,7 +120,7 @@ def _best(rows: Sequence[Row]) -> tuple[int, ...]:
     )
 
 
-def _row_of(row: Row, tasks: LeaveOneOut, nesting: str) -> tuple[Cell, ...]:
+def _row_of(row: Row, tasks: LeaveOneOut) -> tuple[Cell, ...]:
     """Cells of one rule."""
     nothing = why_no_accuracy(row.rule, tasks)
     one = "one dataset gives no interval" if len(tasks.datasets) < 2 else nothing

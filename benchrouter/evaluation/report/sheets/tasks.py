@@ -9,13 +9,15 @@ import numpy as np
 
 from benchrouter.evaluation.report.sheets.sheet import Sheet, count, number, percent, words
 from benchrouter.evaluation.report.sheets.table_one import meanings, tasks_of, why_no_accuracy
+from benchrouter.evaluation.results import OURS
+from benchrouter.evaluation.results import expectations as expectations_of
+from benchrouter.evaluation.tasks.measures import error_of_p_hat, predictor_accuracy
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.results import Pool
     from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
 
 SHOWN_SHARES = (0.0, 0.02, 0.04, 0.06, 0.1, 0.2, 0.28)
-OURS = "auto"  # the default of choose
 
 
 def by_labels(pool: Pool, nesting: str) -> Sheet:
@@ -86,15 +88,14 @@ def predictors(pool: Pool) -> Sheet:
     why = "no record is left, or no model ran on it"
     rows = []
     for i in _shown_shares(tasks):
-        p = tasks.p[:, i]
         cells = [
             words(_share_name(tasks.label_shares[i])),
-            number(_mean(p), why),
+            number(predictor_accuracy(tasks, i), why),
             number(_mean(tasks.u[:, i]), why),
         ]
         for nesting in tasks.nestings:
-            error = np.abs(tasks.p_hat[nesting][:, i] - p)
-            cells.append(number(_mean(error), why_no_accuracy("S3", tasks)))
+            error = error_of_p_hat(tasks, nesting, i)
+            cells.append(number(error, why_no_accuracy("S3", tasks)))
         rows.append(tuple(cells))
     return Sheet(
         name=f"predictor-{pool.key}",
@@ -128,15 +129,11 @@ def expectations(pool: Pool) -> Sheet | None:
         None where the rule was not run.
     """
     tasks = tasks_of(pool)
-    if tasks.intervals is None or OURS not in tasks.picks.get("strict", {}):
+    found = expectations_of(tasks)
+    if found is None:
         return None
-    chosen = tasks.picks["strict"][OURS]
-    estimates = tasks.rule_scores["strict"][OURS]
-    expected = np.take_along_axis(estimates, chosen[..., None], axis=-1)[..., 0]
-    reached = tasks.accuracy_of("strict", OURS)
-    low, high = tasks.intervals[..., 0], tasks.intervals[..., 1]
-    unknown = np.isnan(low) | np.isnan(high) | np.isnan(reached)
-    covered = np.where(unknown, np.nan, (low <= reached) & (reached <= high))
+    expected, reached, covered = (found[name] for name in ("expected", "reached", "covered"))
+    width = found["high"] - found["low"]
     why = "too few datasets are left to learn the spread from"
     return Sheet(
         name=f"expectations-{pool.key}",
@@ -148,7 +145,7 @@ def expectations(pool: Pool) -> Sheet | None:
                 number(_mean(expected[:, i]), why),
                 number(_mean(reached[:, i]), why_no_accuracy(OURS, tasks)),
                 percent(_mean(covered[:, i]), why),
-                number(_mean((high - low)[:, i]), why),
+                number(_mean(width[:, i]), why),
             )
             for i in _shown_shares(tasks)
         ),

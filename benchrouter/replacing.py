@@ -1,0 +1,84 @@
+"""A directory on disk that is written whole or not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+RENAME_EXCHANGE = 2  # linux/fs.h
+AT_FDCWD = -100
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Fill a directory beside another, whose place it takes when nothing failed.
+
+    Parameters
+    ----------
+    target : Path
+        Absolute; made or replaced.
+
+    Yields
+    ------
+    Path
+        The empty directory to fill.
+
+    Raises
+    ------
+    OSError
+        If the parent cannot be written or the disk is full; `target` is then untouched.
+    """
+    beside = new_beside(target)
+    try:
+        yield beside
+        for path in [*beside.rglob("*"), beside]:
+            _sync(path)
+        _put_in_place(beside, target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def new_beside(target: Path) -> Path:
+    """Make an empty, hidden directory with a name of its own in the same parent.
+
+    Parameters
+    ----------
+    target : Path
+
+    Returns
+    -------
+    Path
+    """
+    path = target.parent / f".{target.name}.{uuid4().hex}"
+    path.mkdir()
+    return path
+
+
+def _put_in_place(beside: Path, target: Path) -> None:
+    """Rename; an earlier directory is exchanged in one step where the system can."""
+    if not target.exists():
+        os.rename(beside, target)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        names = os.fsencode(beside), os.fsencode(target)
+        if libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0:
+            return
+    old = new_beside(target)
+    os.rename(target, old / target.name)
+    os.rename(beside, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
