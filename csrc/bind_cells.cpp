@@ -63,6 +63,10 @@ void cells_binding(const py::object& ids, const py::object& similarities,
     check_all_between(cells_view, 0, n_cells - 1);
     const auto offsets_view = read<int64_t, 1>(offsets, "offsets");
     check_offsets(offsets_view, places, cells_view.shape[0]);
+    if (ids_view.shape[0] > places) {
+        refuse_value("ids has " + std::to_string(ids_view.shape[0]) +
+                     " rows, expected at most as many as records has: " + std::to_string(places));
+    }
     check_between("first", first, 0, places - ids_view.shape[0]);
     check_between("k", k, 1, 65535);
     check_between("kappa", kappa, 1, INT32_MAX);
@@ -121,7 +125,14 @@ void cells_binding(const py::object& ids, const py::object& similarities,
             std::to_string(lists.own_places[fault.row * lists.own_columns + fault.column]) + at);
     }
     if (fault.kind == FaultKind::similarity) {
-        refuse_value("similarities must be finite where there is a neighbour, got none" + at);
+        const bool own = fault.column >= lists.columns;
+        const float found = own ? lists.own_similarities[fault.row * lists.own_columns +
+                                                         fault.column - lists.columns]
+                                : lists.similarities[fault.row * lists.columns + fault.column];
+        refuse_value(std::string(own ? "own_similarities" : "similarities") +
+                     " must be in [-2, 2] where there is a neighbour, got " +
+                     std::to_string(found) + " at [" + std::to_string(fault.row) + ", " +
+                     std::to_string(fault.column - (own ? lists.columns : 0)) + "]");
     }
 }
 

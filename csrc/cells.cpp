@@ -14,6 +14,11 @@ namespace {
 
 constexpr int64_t kChunkQueries = 16;
 
+// NaN is none.
+bool is_similarity(float value) {
+    return std::abs(value) <= kMostSimilarity;
+}
+
 struct Neighbour {
     float similarity;
     int32_t code;
@@ -144,7 +149,7 @@ private:
             if (id == -1) continue;
             if (id < -1 || id >= settings_.records) return {FaultKind::id, i, j};
             const float similarity = lists_.similarities[i * lists_.columns + j];
-            if (!std::isfinite(similarity)) return {FaultKind::similarity, i, j};
+            if (!is_similarity(similarity)) return {FaultKind::similarity, i, j};
             others_[static_cast<size_t>(n_others_++)] = {similarity, settings_.dataset[id], id,
                                                          benchrouter::distance(similarity)};
         }
@@ -158,7 +163,7 @@ private:
             if (other == -1) continue;
             if (other < -1 || other >= moves_.places) return {FaultKind::place, i, j};
             const float similarity = lists_.own_similarities[i * lists_.own_columns + j];
-            if (!std::isfinite(similarity)) return {FaultKind::similarity, i, lists_.columns + j};
+            if (!is_similarity(similarity)) return {FaultKind::similarity, i, lists_.columns + j};
             const int64_t id = moves_.records[other];
             const Neighbour neighbour{similarity, settings_.dataset[id], id,
                                       benchrouter::distance(similarity)};

@@ -57,13 +57,16 @@ struct CellSums {
 // Sums of whole numbers do not depend on their order, so neither do the results on threads.
 constexpr double kDistanceUnit = 1099511627776.0;  // 2^40
 
+// A cosine, and ample rounding: the distances of 2^21 queries then sum up within int64.
+constexpr float kMostSimilarity = 2.0f;
+
 inline int64_t exclusions_of(const CellSettings& settings) {
     return settings.each ? 1 + settings.n_datasets : 1;
 }
 
 // Refuses an id or a place outside its array, by row and column of ids or own_places, and a
-// similarity that is not finite, by row and column of similarities (columns + that of
-// own_similarities).
+// similarity outside [-kMostSimilarity, kMostSimilarity], by row and column of similarities
+// (columns + that of own_similarities).
 Fault cells(const HeldOutLists&, const Moves&, const CellSettings&, const CellSums&, int threads);
 
 }  // namespace benchrouter

@@ -758,6 +758,20 @@ def test_a_closed_pipe_is_no_traceback(files, tmp_path):
     assert errors == b""
 
 
+def test_a_closed_stdout_is_one_line(files):
+    code = "from benchrouter.cli import main; main()"
+    for extra in ([], ["--json"]):
+        result = subprocess.run(
+            ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, "inspect"]
+            + [str(files / "R"), *extra],
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            timeout=120,
+        )
+        assert result.returncode == 1
+        assert result.stderr == b"error: stdout is closed, expected a place to write to\n"
+
+
 @pytest.mark.parametrize("command", ["inspect", "choose", "explain", "fit"])
 def test_a_reader_that_left_before_the_tables_is_no_traceback(files, tmp_path, command):
     np.save(tmp_path / "one.npy", np.load(files / "p.npy")[:1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from benchrouter import scores as formulas
 from benchrouter.cells import moves_of
 from benchrouter.evaluation import leave_one_dataset_out
 from benchrouter.evaluation.tasks.choices import best_models, chances, smooth
+from benchrouter.evaluation.tasks.measures import table_one
 from benchrouter.table import BenchmarkTable
 
 EXPERIMENTS = {
@@ -226,7 +228,37 @@ def test_cheapest_and_log_likelihood():
         assert (found.picks[nesting]["cheapest"] == 1).all()
         assert (found.picks[nesting]["LL"] == 2).all()
     assert not any("cheapest" in note for note in found.notes)
-    assert any("cheapest" in note for note in leave_one_dataset_out(*small()).notes)
+
+
+def test_without_costs_and_sizes_there_is_no_cheapest_model():
+    found = leave_one_dataset_out(*small(), **UNLABELLED)
+    assert all("cheapest" not in found.picks[nesting] for nesting in NESTINGS)
+    assert sum("No row 'cheapest'" in note for note in found.notes) == 1
+    prices = np.array([[2.0, 2.0], [np.nan, np.nan], [1.0, 1.0]])
+    for fields, cheapest in (
+        (dict(prices=prices), 2),
+        (dict(cost_usd=np.tile(np.array([3, 1, 2], np.float32), (60, 1))), 1),
+    ):
+        found = leave_one_dataset_out(*small(**fields), **UNLABELLED)
+        assert (found.picks["strict"]["cheapest"] == cheapest).all()
+        assert not any("cheapest" in note for note in found.notes)
+
+
+def test_without_log_likelihoods_of_every_model_that_was_run_there_is_no_row_ll():
+    likelihood = np.tile(np.array([-3, -2, -1], np.float32), (60, 1))
+    likelihood[np.arange(60) % 4 == 2, 1] = np.nan
+    table, rows = small(log_likelihood=likelihood)
+    found = leave_one_dataset_out(table, rows, label_shares=(0.0, 0.2), draws=2)
+    for nesting in NESTINGS:
+        assert "LL" not in found.picks[nesting]
+        assert "LL" not in {row.rule for row in table_one(found, nesting)}
+    (note,) = (note for note in found.notes if "No row LL" in note)
+    assert note.endswith("missing on dataset 2.")
+    scores = table.scores.copy()
+    scores[np.arange(60) % 4 == 2, 1] = np.nan  # not run there: nothing is missing
+    found = leave_one_dataset_out(replace(table, scores=scores), rows, **UNLABELLED)
+    assert (found.picks["strict"]["LL"] == 2).all()
+    assert not any("No row LL" in note for note in found.notes)
 
 
 def test_log_likelihood_is_that_of_the_remaining_records():

@@ -190,6 +190,8 @@ def test_sdist_builds_a_wheel_that_runs(tmp_path):
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
         archive.extractall(tmp_path / "unpacked")
     native = {f"csrc/{path.name}" for path in (ROOT / "csrc").iterdir()}
+    pages = [*(ROOT / "docs").rglob("*.*"), *(ROOT / "benchmarks" / "results").glob("*.json")]
+    assert {path.relative_to(ROOT).as_posix() for path in pages} <= names
     assert native | {"CMakeLists.txt", "setup.py", "LICENSE", "tests/conftest.py"} <= names
 
     (unpacked,) = (tmp_path / "unpacked").iterdir()

@@ -30,6 +30,7 @@ LEGEND = (
     ("p̂", "chance that such a prediction is right, learned from the other datasets"),
     ("u", "mean cosine distance from prompts to their nearest benchmark records"),
     ("fallback", "BMA, unless the chosen model beats it with probability above η (0.6)"),
+    ("auto", "expected accuracy: benchmark mean, moved towards the task's neighbourhood"),
     ("oracle", "the best choice, known only afterwards; no rule can do better"),
     ("source", "S1, S2, S3, p̂, u: arXiv 2309.15789"),
 )

@@ -53,6 +53,8 @@ def guarded(command: Command) -> Command:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
+            if sys.stdout is None:  # so Python says that it was closed from the start
+                raise OSError("stdout is closed, expected a place to write to")
             with _cache_warnings_as_notes():
                 command(*args, **kwargs)
             sys.stdout.flush()

@@ -133,6 +133,7 @@ def choices(
     log_likelihood: Array | None,
     accuracy: Array,
     preferred: NDArray[np.int32],
+    cheapest: bool,
     eta: float,
 ) -> Choices:
     """Choose by every rule in every cell of one nesting.
@@ -147,11 +148,13 @@ def choices(
     n : int64 array, shape (n_cells,)
         Records that are not labelled.
     log_likelihood : float64 array, shape (n_cells, n_models), or None
-        Mean over those records; None = not recorded.
+        Mean over those records; None = not known of every model that was run: no rule "LL".
     accuracy : float64 array, shape (n_cells, n_models)
         True accuracy, for the oracle.
     preferred : int32 array, shape (n_models,)
         Decides ties.
+    cheapest : bool
+        Whether `preferred` says which model is the cheapest; if not, no such rule.
     eta : float
         Least chance of beating the best on average, for the rules with fallback.
 
@@ -173,7 +176,8 @@ def choices(
     }
     if log_likelihood is not None:
         picks["LL"] = best_models(log_likelihood, preferred, bma)
-    picks["cheapest"] = np.full_like(bma, int(np.argmin(preferred)))
+    if cheapest:
+        picks["cheapest"] = np.full_like(bma, int(np.argmin(preferred)))
     picks["oracle"] = best_models(accuracy, preferred, bma)
     return Choices(p_hat, probability, picks)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from benchrouter import scores
 from benchrouter.evaluation.tasks.choices import Choices, choices, smooth
 from benchrouter.evaluation.tasks.estimates import with_our_rules
 from benchrouter.evaluation.tasks.measures import split_half_oracle
-from benchrouter.evaluation.tasks.notes import notes_of
+from benchrouter.evaluation.tasks.notes import knows_the_cheapest, notes_of
 from benchrouter.evaluation.tasks.parts import Part, part_of
 from benchrouter.evaluation.tasks.results import LeaveOneOut
 from benchrouter.evidence import Evidence, evidence_of, model_costs_usd
@@ -111,6 +111,14 @@ def leave_one_dataset_out(
     return replace(results, notes=notes_of(results, table))
 
 
+@dataclass(frozen=True)
+class _Rules:
+    """Rules that need more than scores, and whether the table has it."""
+
+    likelihood: bool
+    cheapest: bool
+
+
 def _together(
     table: BenchmarkTable,
     evidence: Evidence,
@@ -126,6 +134,10 @@ def _together(
         return np.array([a[part.which] for a, part in zip(of_cells, parts, strict=True)])
 
     n_records = np.bincount(table.dataset, minlength=table.n_datasets)
+    rules = _Rules(
+        likelihood=not any(part.lacks_likelihood() for part in parts),
+        cheapest=knows_the_cheapest(table),
+    )
     p_hat: dict[str, Array] = {}
     probability: dict[str, Array] = {}
     picks: dict[str, dict[str, Counts]] = {}
@@ -133,7 +145,7 @@ def _together(
         made: list[Choices] = []
         for part in parts:
             n = int(n_records[part.code])
-            made.append(_choose(part, parts, evidence, settings, nesting, n, preferred))
+            made.append(_choose(part, parts, evidence, settings, nesting, n, preferred, rules))
             if progress is not None:
                 progress(f"choosing for each dataset ({nesting})", len(made), len(parts))
         p_hat[nesting] = laid_out(chosen.p_hat for chosen in made)
@@ -181,6 +193,7 @@ def _choose(
     nesting: str,
     n_records: int,
     preferred: NDArray[np.int32],
+    rules: _Rules,
 ) -> Choices:
     """Estimate p, the chance of beating BMA, and every rule's choice in the cells of a dataset."""
     others = [other for other in parts if other.code != part.code]
@@ -205,8 +218,9 @@ def _choose(
         p=part.p[:, 0],
         p_hat=p_hat,
         n=n_records - n_labels,
-        log_likelihood=part.log_likelihood,
+        log_likelihood=part.log_likelihood if rules.likelihood else None,
         accuracy=part.accuracy,
         preferred=preferred,
+        cheapest=rules.cheapest,
         eta=settings.eta,
     )

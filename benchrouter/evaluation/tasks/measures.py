@@ -276,7 +276,7 @@ def scores_of(results: LeaveOneOut, nesting: str) -> dict[str, Array]:
         "S3 with fallback": s3,
         "S3 true p": scores.s3(results.s2, results.p),
     }
-    if results.log_likelihood is not None:
+    if results.log_likelihood is not None and "LL" in results.picks[nesting]:
         found["LL"] = results.log_likelihood
     return {**found, **results.rule_scores.get(nesting, {})}
 

@@ -98,11 +98,18 @@ def _constant(results: LeaveOneOut) -> list[str]:
 
 def _rules(results: LeaveOneOut, table: BenchmarkTable) -> list[str]:
     notes = []
-    if len(results.models) > 1 and np.isnan(table.params_b).all() and _no_cost(table):
+    if not knows_the_cheapest(table):
         notes.append(
-            "Neither costs nor parameters are known: the cheapest model is taken to be the first "
-            f"of the table, {results.models[0]}."
+            "No row 'cheapest': no cost, price or number of parameters of a model is known."
         )
+    if results.log_likelihood is not None:
+        lacking = np.isnan(results.log_likelihood) & ~np.isnan(results.accuracy)
+        names = [results.datasets[d] for d in np.flatnonzero(lacking.any(axis=(1, 2, 3)))]
+        if names:
+            notes.append(
+                "No row LL: it compares the log-likelihoods of all models that were run, and some "
+                f"are missing on {_named(names)}."
+            )
     for nesting in results.nestings:
         away = {
             rule: int(np.isnan(results.accuracy_of(nesting, rule)).sum())
@@ -118,9 +125,19 @@ def _rules(results: LeaveOneOut, table: BenchmarkTable) -> list[str]:
     return notes
 
 
-def _no_cost(table: BenchmarkTable) -> bool:
-    recorded = table.cost_usd is not None and not np.isnan(table.cost_usd).all()
-    return not recorded and bool(np.isnan(table.prices).all())
+def knows_the_cheapest(table: BenchmarkTable) -> bool:
+    """Whether any cost, price or number of parameters tells the models apart.
+
+    Parameters
+    ----------
+    table : BenchmarkTable
+
+    Returns
+    -------
+    bool
+    """
+    of_models = table.cost_usd, table.prices, table.params_b
+    return any(values is not None and not np.isnan(values).all() for values in of_models)
 
 
 def _named(names: Sequence[str]) -> str:

@@ -52,6 +52,12 @@ class Part:
     some_correct: Array
     log_likelihood: Array | None
 
+    def lacks_likelihood(self) -> bool:
+        """Whether some model was run, in some cell, without a log-likelihood."""
+        if self.log_likelihood is None:
+            return True
+        return bool((np.isnan(self.log_likelihood) & ~np.isnan(self.accuracy)).any())
+
 
 def part_of(
     held_out: HeldOut,

@@ -55,7 +55,8 @@ class LeaveOneOut:
         By nesting: chance that S3's model beats the best on average (eq. 8); NaN where unknown.
     picks : dict of str to dict of str to int64 array, shape (D, A, R)
         By nesting and rule: position of the chosen model; where a rule has no score for any
-        model, the best on average.
+        model, the best on average. "LL" is there if every model that was run has log-likelihoods,
+        "cheapest" if a cost, price or size is known.
     oracle_per_record : float64 array, shape (D, A, R)
         Share of the remaining records that some model gets right.
     oracle_split_half : float64 array, shape (D,)
