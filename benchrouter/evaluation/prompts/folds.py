@@ -10,16 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import scores
-from benchrouter.evidence import (
-    Evidence,
-    accuracy_of_verdicts,
-    evidence_of,
-    model_costs_usd,
-    predict,
-    prior_without,
-)
+from benchrouter.cells import Cells, cells_of
+from benchrouter.evidence import Evidence, evidence_of, model_costs_usd
 from benchrouter.fit import DISTANCE_QUANTILE, Fit, Settings, fit
-from benchrouter.holdout import HeldOut, Pairs, Progress, hold_out, without
+from benchrouter.holdout import HeldOut, Pairs, Progress, concatenate, hold_out, without
 from benchrouter.index import Index
 from benchrouter.voting import pack
 
@@ -177,8 +171,11 @@ def folds_without_each_dataset(
     whole = fit(table, rows, settings, threads=threads, progress=progress)
     evidence = _evidence(table, rows, whole, threads)
     held_out = list(hold_out(evidence, seed=settings.seed, progress=progress))
+    # A fit's own numbers, bit for bit: S3 of two models may differ by rounding alone.
+    unlabelled = [np.empty(0, np.int64)]
+    predicted = [cells_of(task, evidence, unlabelled, each=True) for task in held_out]
     for code in range(table.n_datasets):
-        yield _fold_without(code, table, rows, whole, evidence, held_out)
+        yield _fold_without(code, table, rows, whole, evidence, held_out, predicted)
         if progress is not None:
             progress("routing each dataset by the others", code + 1, table.n_datasets)
 
@@ -210,12 +207,14 @@ def _fold_without(
     whole: Fit,
     evidence: Evidence,
     held_out: list[HeldOut],
+    predicted: list[Cells],
 ) -> Fold:
     train = np.flatnonzero(table.dataset != code)
     codes = np.delete(np.arange(table.n_datasets), code)
     models = np.flatnonzero(~np.isnan(whole.raw_means[codes]).all(axis=0))
     part = table.rows(train).select(models=[table.models[m] for m in models])
-    pairs, benchmark_u, distances = _pairs_without(code, evidence, held_out, models)
+    others = [task for task in held_out if task.code != code]
+    benchmark_u = np.array([predicted[task.code].u[0, 1 + code] for task in others])
     routable = whole.correct is not None
     means, raw_means = (a[np.ix_(codes, models)] for a in (whole.means, whole.raw_means))
     cost_usd = model_costs_usd(part)
@@ -238,35 +237,23 @@ def _fold_without(
         params_b=part.params_b,
         cost_usd=cost_usd,
         prices=part.prices,
-        pairs=pairs,
+        pairs=Pairs(
+            benchmark_u,
+            np.array([predicted[task.code].p[0, 1 + code, models] for task in others]),
+            np.arange(len(others), dtype=np.int32),
+            np.zeros(len(others)),
+        )
+        if routable
+        else concatenate([], len(models)),
         benchmark_u=benchmark_u,
-        distance_limit=float(np.quantile(distances, DISTANCE_QUANTILE)),
+        distance_limit=_distance_limit(code, evidence, others),
         best_on_average=best,
         fallback=best,
     )
     return Fold(train, np.flatnonzero(table.dataset == code), models, fitted)
 
 
-def _pairs_without(
-    code: int, evidence: Evidence, held_out: list[HeldOut], models: Rows
-) -> tuple[Pairs, NDArray[np.float64], NDArray[np.float64]]:
-    """Training pairs of a fold, u of its datasets, and the distances of all their prompts."""
-    u, p, distances = [], [], []
-    others = [task for task in held_out if task.code != code]
-    routable = not isinstance(evidence.outcomes, np.ndarray)
-    for task in others:
-        neighbours = without(task, evidence, code)
-        distances.append(scores.prompt_distances(neighbours.similarities[:, : evidence.kappa]))
-        u.append(distances[-1].mean())
-        if routable:
-            g = predict(neighbours, evidence, prior_without(evidence, task.code, code))
-            known = evidence.correctness[task.rows]
-            p.append(accuracy_of_verdicts(g, known, evidence.threshold)[models])
-    n_pairs = len(p)
-    pairs = Pairs(
-        np.array(u[:n_pairs]),
-        np.array(p).reshape(n_pairs, len(models)),
-        np.arange(n_pairs, dtype=np.int32),
-        np.zeros(n_pairs),
-    )
-    return pairs, np.array(u), np.concatenate(distances)
+def _distance_limit(code: int, evidence: Evidence, others: list[HeldOut]) -> float:
+    """Distance beyond which a prompt falls back, as a fit without the dataset has it."""
+    near = [without(task, evidence, code).similarities[:, : evidence.kappa] for task in others]
+    return float(np.quantile(scores.prompt_distances(np.concatenate(near)), DISTANCE_QUANTILE))
