@@ -101,7 +101,7 @@ def as_rows(table: BenchmarkTable, path) -> np.ndarray:
 
 
 def encoded(table: BenchmarkTable) -> np.ndarray | None:
-    """Embeddings by MiniLM, kept in the user's cache; None without the packages."""
+    """Embeddings by MiniLM; None without the packages."""
     from benchrouter import Encoder, EncoderNotFound
 
     try:
