@@ -292,6 +292,16 @@ def show(found: list[Found], *, markdown: bool) -> None:
             "interval holds",
         ]
     show_table(f"with labels: mean of {DRAWS} draws, on the other records", header, rows)
+    rows = []
+    for one in found:
+        pairs = [(one.without, other) for other in ("S1", "S3")]
+        pairs += [(one.labelled[n], other) for n in LABELS for other in ("auto without", "labels")]
+        ends = [bootstrap_interval(rules["auto"] - rules[other]) for rules, other in pairs]
+        rows.append([one.name, *(f"{low:+.3f} … {high:+.3f}" for low, high in ends)])
+    header = ["table", "auto − S1", "auto − S3"]
+    for n_labels in LABELS:
+        header += [f"{n_labels} labels: auto − auto without", "auto − labels alone"]
+    show_table("paired differences: 95 % intervals over datasets", header, rows)
 
 
 def print_markdown(title: str, header: list[str], rows: list[list[str]]) -> None:
