@@ -167,8 +167,7 @@ def judge(name: str, table: BenchmarkTable, rows: np.ndarray) -> Found:
     without["oracle"] = results.accuracy_of("strict", "oracle")[:, 0, 0]
     without["oracle, split half"] = results.oracle_split_half
     covered = {0: holds(results.intervals[:, 0, 0].T, without["auto"])}
-    said = results.rule_scores["strict"]["auto"][:, 0, 0].max(axis=1)
-    error = {0: float(mean_known(said - without["auto"], axis=0))}
+    error = {0: float(mean_known(results.expected[:, 0, 0] - without["auto"], axis=0))}
     evidence = evidence_of(table, rows)
     preferred = scores.preference(model_costs_usd(table), table.prices, table.params_b)
     estimates = list(held_out_estimates(list(hold_out(evidence)), evidence, sigma=scores.SIGMA))
@@ -206,7 +205,7 @@ def label(
             (
                 *(rest[best], rest[before], rest[alone]),
                 holds(told, rest[best]),
-                after.mean[best] - rest[best],
+                after.expected(best) - rest[best],
             )
         )
     return mean_known(np.array(draws, dtype=np.float64), axis=0).tolist()

@@ -4,7 +4,8 @@ One hierarchical model in closed form. The accuracies of a task are the models' 
 benchmark, moved part of the way towards what the task's neighbourhood says, plus an error that is
 Gaussian over tasks. How far to move, and how large the error is (and how much of it models share),
 is measured on the benchmark's own datasets, each held out in turn. Labels of the task are direct
-observations of the accuracies, with the sampling error of so many prompts. docs/quality.md says
+observations of the accuracies, with the sampling error of so many prompts. The largest of many
+estimates tends to be too large: by how much, the held-out datasets show too. docs/quality.md says
 how well it does.
 """
 
@@ -71,12 +72,24 @@ class Estimate:
         Share of the way from the standings to the neighbourhood, for differences between models.
     degrees : int
         Degrees of freedom: held-out datasets less one, at least 1; 0 = no spread was measured.
+    optimism : float64 array, shape (n_models,)
+        By how much `mean` is too large where a model has the largest (the winner's curse).
     """
 
     mean: Array
     covariance: Array
     trust: float
     degrees: int
+    optimism: Array
+
+    def expected(self, model: int) -> float:
+        """Accuracy to be expected of a model that was chosen for its large mean, in [0, 1].
+
+        Parameters
+        ----------
+        model : int
+        """
+        return min(max(float(self.mean[model] - self.optimism[model]), 0.0), 1.0)
 
 
 def estimate(
@@ -108,7 +121,8 @@ def estimate(
     """
     n_tasks, n_models = tasks.accuracy.shape
     if n_tasks < 2:
-        return Estimate(standing, np.full((n_models, n_models), np.nan), 0.0, 0)
+        unknown = np.full((n_models, n_models), np.nan)
+        return Estimate(standing, unknown, 0.0, 0, np.zeros(n_models))
     kernel = np.exp(-((tasks.distance - distance) ** 2) / (2.0 * sigma**2))
     weight = kernel + TRUST_TASKS / n_tasks  # so that a far task still learns from all, equally
     known = ~np.isnan(tasks.accuracy)
@@ -122,6 +136,7 @@ def estimate(
     trust = _slope(gap_apart, found_apart, share * weight[:, None], weight.sum())
     level = _slope(gap_level, found_level, weight, weight.sum())
     error = found_apart - trust * gap_apart + (found_level - level * gap_level)[:, None]
+    optimism = _optimism(error, tasks.accuracy, weight)
     covariance = _covariance(np.where(known, error, 0.0), known, weight)
     covariance = _without_noise(covariance, tasks, weight)
     of_task = local - standing
@@ -132,6 +147,7 @@ def estimate(
         covariance * (n_tasks / max(n_tasks - 2, 1)),  # two slopes were fitted
         trust,
         max(n_tasks - 1, 1),
+        np.full(n_models, optimism),
     )
 
 
@@ -163,6 +179,22 @@ def _slope(x: Array, y: Array, weight: Array, tasks: float) -> float:
         return TRUST
     slope = (float((weight * x * y).sum()) + TRUST * extra) / (spread + extra)
     return min(max(slope, 0.0), 1.0)
+
+
+def _optimism(error: Array, accuracy: Array, weight: Array) -> float:
+    """Estimate less accuracy of each held-out dataset's largest estimate, on the average.
+
+    The average is drawn towards 0 as if by TRUST_TASKS more datasets on which it was 0.
+    """
+    some = ~np.isnan(accuracy).all(axis=1)
+    n_tasks = int(some.sum())
+    if n_tasks == 0:
+        return 0.0
+    estimated = np.where(np.isnan(accuracy), -np.inf, accuracy - error)[some]
+    largest = estimated >= estimated.max(axis=1, keepdims=True) - 1e-9  # equal ones count alike
+    too_large = -(error[some] * largest).sum(axis=1) / largest.sum(axis=1)
+    mean = float(weight[some] @ too_large) / float(weight[some].sum())
+    return mean * n_tasks / (n_tasks + TRUST_TASKS)
 
 
 def _covariance(error: Array, known: NDArray[np.bool_], weight: Array) -> Array:
@@ -236,11 +268,14 @@ def with_labels(before: Estimate, labels: NDArray[np.floating], within: Array) -
     total = covariance[np.ix_(seen, seen)] + noise + 1e-9 * np.eye(len(seen))
     gain = np.linalg.solve(total, covariance[seen]).T
     mean = before.mean + gain @ (observed - before.mean[seen])
+    after = covariance - gain @ covariance[seen]
+    left = np.diag(after) / np.maximum(np.diag(covariance), 1e-12)  # of what was uncertain
     return Estimate(
         np.round(mean, 12),  # equal models stay equal, and the cheaper one is chosen
-        covariance - gain @ covariance[seen],
+        after,
         before.trust,
         degrees,
+        before.optimism * left,
     )
 
 
@@ -264,11 +299,10 @@ def _correlation(within: Array) -> Array:
 def interval(
     found: Estimate, model: int, n_prompts: int, coverage: float = COVERAGE
 ) -> tuple[float, float]:
-    """Interval of a model's measured accuracy on so many prompts of the task.
+    """Interval of a chosen model's measured accuracy on so many prompts of the task.
 
-    The estimates are drawn together by as much as held-out datasets show, so that the largest of
-    them is hardly too large (docs/quality.md says by how much); with few datasets the interval
-    is wider than its coverage needs.
+    Its centre is what is expected of the largest of many estimates (the winner's curse); with few
+    datasets it is wider than its coverage needs.
 
     Parameters
     ----------
@@ -286,7 +320,7 @@ def interval(
     """
     if found.degrees == 0:
         return math.nan, math.nan
-    mean = min(max(float(found.mean[model]), 0.0), 1.0)
+    mean = found.expected(model)
     chance = min(max(mean, NEVER_CERTAIN), 1.0 - NEVER_CERTAIN)
     variance = max(float(found.covariance[model, model]), 0.0)
     reach = _student((1.0 + coverage) / 2.0, found.degrees) * math.sqrt(

@@ -203,7 +203,7 @@ def _decide(
     bma = fit.best_on_average
     n_scored = n_prompts - n_labels or n_prompts
     values = {"auto": found.mean, "s1": s1, "s2": s2, "s3": s3}[score]
-    first_tie = None if score == "auto" else s1
+    first_tie = None if score == "auto" else s1  # as the best on average: no tie departs from it
     best = bma if np.isnan(values).all() else scores.best_model(values, fit.preferred, first_tie)
     probability = float("nan")
     if score == "auto":
@@ -218,7 +218,7 @@ def _decide(
         reason=_reason(fit, score, values, best, chosen, probability) + _caveat(score, found),
         fallback=chosen != best,
         score=score,
-        expected_accuracy=min(max(float(found.mean[chosen]), 0.0), 1.0),
+        expected_accuracy=found.expected(chosen),
         interval=auto.interval(found, chosen, n_scored),
         best_by_score=fit.models[best],
         best_on_average=fit.models[bma],

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def estimate(accuracy, standing_z, local_z, distance_z, n_records, within, standing, local, u, s):
-    """Mean and covariance of the accuracies; arguments as those of benchrouter.auto.estimate."""
+    """Mean and covariance of the accuracies, trust, winner's curse; arguments as those of benchrouter.auto.estimate."""
     n_tasks, n_models = accuracy.shape
     tasks, models = range(n_tasks), range(n_models)
     ran = ~np.isnan(accuracy)
@@ -54,6 +54,15 @@ def estimate(accuracy, standing_z, local_z, distance_z, n_records, within, stand
         for m in models:
             if ran[z, m]:
                 error[z, m] = y[m] - trust * (x[m] - x_level) - level * x_level
+    there = [z for z in tasks if ran[z].any()]
+    too_large = []
+    for z in there:
+        largest = max(
+            (m for m in models if ran[z, m]), key=lambda m, z=z: accuracy[z, m] - error[z, m]
+        )
+        too_large.append(-error[z, largest])
+    optimism = np.average(too_large, weights=[weight[z] for z in there])
+    optimism *= len(there) / (len(there) + 5)
     covariance = shrunk(error, ran, weight)
     per_record = sum(w / n for w, n in zip(weight, n_records, strict=True)) / sum(weight)
     least = 0.05 * np.mean(np.diag(covariance)) + 1e-9
@@ -67,7 +76,7 @@ def estimate(accuracy, standing_z, local_z, distance_z, n_records, within, stand
         standing[m] + trust * (local[m] - standing[m] - gap_level) + level * gap_level
         for m in models
     ]
-    return np.array(mean), covariance * n_tasks / max(n_tasks - 2, 1), trust
+    return np.array(mean), covariance * n_tasks / max(n_tasks - 2, 1), trust, optimism
 
 
 def shrunk(error, ran, weight):

@@ -40,15 +40,17 @@ def expectations(tasks: LeaveOneOut) -> dict[str, NDArray[np.float64]] | None:
         "expected", "reached", "low" and "high" of the 80 % interval, "covered" (0 or 1); NaN =
         not known. None where the rule was not run.
     """
-    if tasks.intervals is None or OURS not in tasks.picks.get("strict", {}):
+    if (
+        tasks.intervals is None
+        or tasks.expected is None
+        or OURS not in tasks.picks.get("strict", {})
+    ):
         return None
-    chosen = tasks.picks["strict"][OURS]
-    estimates = tasks.rule_scores["strict"][OURS]
     reached = tasks.accuracy_of("strict", OURS)
     low, high = tasks.intervals[..., 0], tasks.intervals[..., 1]
     unknown = np.isnan(low) | np.isnan(high) | np.isnan(reached)
     return {
-        "expected": np.take_along_axis(estimates, chosen[..., None], axis=-1)[..., 0],
+        "expected": tasks.expected,
         "reached": reached,
         "low": low,
         "high": high,

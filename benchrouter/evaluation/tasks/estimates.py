@@ -122,13 +122,13 @@ def with_our_rules(
     Returns
     -------
     LeaveOneOut
-        With picks and scores of both rules, and intervals of "auto". A model without a score on
+        With picks and scores of both rules, and expected accuracies and intervals of "auto". A model without a score on
         the other datasets, and without a label, has no score and is not chosen.
     """
     shape = results.accuracy.shape
     means, shares = np.empty(shape), np.full(shape, np.nan)
     picks = {rule: np.empty(shape[:3], np.int64) for rule in ("auto", "labels")}
-    intervals = np.empty((*shape[:3], 2))
+    intervals, expected = np.empty((*shape[:3], 2)), np.empty(shape[:3])
     estimates = held_out_estimates(held_out, evidence, sigma=results.sigma)
     for task, found in zip(held_out, estimates, strict=True):
         moves = moves_of(
@@ -140,7 +140,7 @@ def with_our_rules(
             for draw, chosen in enumerate(places):
                 cell = (task.code, share, draw)
                 if draw and places.shape[1] == 0:  # the same again
-                    for array in (means, shares, intervals, *picks.values()):
+                    for array in (means, shares, intervals, expected, *picks.values()):
                         array[cell] = array[cell[:2]][0]
                     continue
                 labels = evidence.correctness[task.rows[chosen]]
@@ -154,6 +154,7 @@ def with_our_rules(
                     if np.isnan(shares[cell]).all()
                     else labels_alone(shares[cell], found.standing, preferred)
                 )
+                expected[cell] = after.expected(best)
                 intervals[cell] = auto.interval(after, best, left)
     strict = {}
     for rule, chosen in results.picks["strict"].items():
@@ -169,6 +170,7 @@ def with_our_rules(
             "strict": {**results.rule_scores.get("strict", {}), **added},
         },
         intervals=intervals,
+        expected=expected,
     )
 
 

@@ -67,6 +67,8 @@ class LeaveOneOut:
         Mean log-likelihood of each model's own answers to the remaining records.
     rule_scores : dict of str to dict of str to float64 array, shape (D, A, R, M)
         By nesting and rule: scores of rules beyond the paper's.
+    expected : float64 array, shape (D, A, R), or None
+        Accuracy that "auto" expects of its choice, strictly nested.
     intervals : float64 array, shape (D, A, R, 2), or None
         80 % interval of the measured accuracy of auto's choice; None without strict nesting, NaN
         where too few datasets are left to learn it from.
@@ -102,6 +104,7 @@ class LeaveOneOut:
     log_likelihood: Array | None = None
     rule_scores: dict[str, dict[str, Array]] = field(default_factory=dict)
     intervals: Array | None = None
+    expected: Array | None = None
     notes: tuple[str, ...] = ()
 
     def s3(self, nesting: str) -> Array:
