@@ -144,4 +144,11 @@ def _expected(decision: TaskDecision) -> str:
         return (
             f"{decision.expected_accuracy:.3f} (too few datasets in the benchmark for an interval)"
         )
-    return f"{decision.expected_accuracy:.3f}, with 80 % chance between {low:.3f} and {high:.3f}"
+    unlabelled = decision.n_prompts - decision.n_labels
+    on = f"{decision.n_prompts:,} prompts of the task"
+    if 0 < unlabelled < decision.n_prompts:
+        on = f"the {unlabelled:,} prompts without labels"
+    return (
+        f"{decision.expected_accuracy:.3f}; measured on {on}, with 80 % chance between "
+        f"{low:.3f} and {high:.3f} (sampling error included)"
+    )
