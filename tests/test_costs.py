@@ -160,7 +160,7 @@ def test_negative_scores_have_a_curve_but_no_ratios():
     )
     curve = cost_quality(results, "mean")
     assert np.isnan([curve.aiq, curve.perf_gain, curve.cost_save]).all()
-    assert any("below 0" in note for note in curve.notes)
+    assert curve.notes == ("AIQ, PerfGain, CostSave are left out: scores are below 0",)
     assert_allclose(curve.score, [-2, -1.5])
 
 
@@ -181,6 +181,10 @@ def test_ratios_to_nothing_are_left_out_and_said():
     curve = cost_quality(results, "mean")
     assert np.isnan([curve.perf_gain, curve.cost_save]).all() and curve.aiq == 0
     assert [note.split(" is left out")[0] for note in curve.notes] == ["PerfGain", "CostSave"]
+    assert curve.why == {
+        "PerfGain": "no single model has a score above 0",
+        "CostSave": "the best single model costs nothing",
+    }
 
 
 def test_the_best_single_model_ran_everywhere():

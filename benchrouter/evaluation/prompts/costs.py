@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +52,10 @@ class CostQuality:
         1 − cost of the cheapest setting with at least its score / its cost; NaN if there is none.
     n_prompts, n_left_out : int
         Prompts measured, and those without the score and the cost of every candidate.
+    why : dict of str to str
+        Reason of every figure that is NaN: of "AIQ", "PerfGain", "CostSave".
     notes : tuple of str
+        The same in sentences.
     """
 
     predictor: str
@@ -73,6 +76,7 @@ class CostQuality:
     cost_save: float
     n_prompts: int
     n_left_out: int
+    why: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,15 +174,15 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
     best = int(np.lexsort((singles[:, 0], -singles[:, 1]))[0])
     hull, zero_hull = non_decreasing_hull(points), non_decreasing_hull(singles)
     low, high = float(singles[:, 0].min()), float(singles[:, 0].max())
-    notes = []
-    if not low < high:
-        notes.append("AIQ is left out: all models cost the same")
+    why: dict[str, str] = {}
     if score.min() < 0:
-        notes.append("AIQ, PerfGain and CostSave are left out: scores are below 0")
-    measured = low < high and score.min() >= 0
-    perf_gain, cost_save = (
-        _savings(points, singles[best], notes) if score.min() >= 0 else 2 * (float("nan"),)
-    )
+        why = dict.fromkeys(("AIQ", "PerfGain", "CostSave"), "scores are below 0")
+        perf_gain = cost_save = float("nan")
+    else:
+        if not low < high:
+            why["AIQ"] = "all models cost the same"
+        perf_gain, cost_save = _savings(points, singles[best], why)
+    measured = "AIQ" not in why
     return CostQuality(
         predictor=predictor,
         metric=metric,
@@ -198,7 +202,8 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
         cost_save=cost_save,
         n_prompts=len(rows),
         n_left_out=len(results.rows) - len(rows),
-        notes=tuple(notes),
+        why=why,
+        notes=_notes(why),
     )
 
 
@@ -255,18 +260,27 @@ def _ratio(one: Array, other: Array) -> Array:
     return np.asarray(one / np.where(other > 0, other, np.nan))
 
 
-def _savings(points: Array, best: Array, notes: list[str]) -> tuple[float, float]:
-    """PerfGain and CostSave against the best single model's (cost, score)."""
+def _notes(why: dict[str, str]) -> tuple[str, ...]:
+    """Sentences on what is left out, one a reason."""
+    names = {reason: [n for n, r in why.items() if r == reason] for reason in why.values()}
+    return tuple(
+        f"{', '.join(of)} {'is' if len(of) == 1 else 'are'} left out: {reason}"
+        for reason, of in names.items()
+    )
+
+
+def _savings(points: Array, best: Array, why: dict[str, str]) -> tuple[float, float]:
+    """PerfGain and CostSave against the best single model's (cost, score), or why not."""
     cost, score = float(best[0]), float(best[1])
     perf_gain = float(points[:, 1].max() / score - 1) if score > 0 else float("nan")
     if not score > 0:
-        notes.append("PerfGain is left out: no single model has a score above 0")
+        why["PerfGain"] = "no single model has a score above 0"
     if not cost > 0:
-        notes.append("CostSave is left out: the best single model costs nothing")
+        why["CostSave"] = "the best single model costs nothing"
         return perf_gain, float("nan")
     enough = points[points[:, 1] >= score - 1e-12, 0]  # sums in another order differ in rounding
     if not len(enough):
-        notes.append("CostSave is left out: no setting reaches the best single model's score")
+        why["CostSave"] = "no setting reaches the best single model's score"
         return perf_gain, float("nan")
     return perf_gain, float(1 - enough.min() / cost)
 
