@@ -8,7 +8,7 @@ import numpy as np
 
 
 def estimate(accuracy, standing_z, local_z, distance_z, n_records, within, standing, local, u, s):
-    """Mean and covariance of the accuracies, trust, winner's curse; arguments as those of benchrouter.auto.estimate."""
+    """Mean and covariance of the accuracies, trust, optimism; arguments of auto.estimate."""
     n_tasks, n_models = accuracy.shape
     tasks, models = range(n_tasks), range(n_models)
     ran = ~np.isnan(accuracy)

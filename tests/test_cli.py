@@ -761,9 +761,9 @@ def test_a_closed_pipe_is_no_traceback(files, tmp_path):
 def test_a_closed_stdout_is_one_line(files):
     code = "from benchrouter.cli import main; main()"
     for extra in ([], ["--json"]):
+        shell = ["sh", "-c", 'exec "$@" >&-', "sh"]
         result = subprocess.run(
-            ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, "inspect"]
-            + [str(files / "R"), *extra],
+            [*shell, sys.executable, "-c", code, "inspect", str(files / "R"), *extra],
             stderr=subprocess.PIPE,
             cwd=ROOT,
             timeout=120,

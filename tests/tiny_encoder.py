@@ -75,6 +75,24 @@ def write_bert(folder: Path, *, pooling: str = "mean", max_seq_length: int = 48,
     return folder
 
 
+def write_mpnet(
+    folder: Path, *, pooling: str = "mean", max_seq_length: int = 48, seed: int = 0, **config: int
+) -> Path:
+    """Write an MPNet encoder with random weights, tiny unless told otherwise."""
+    import torch
+    from transformers import MPNetConfig, MPNetModel
+
+    torch.manual_seed(seed)
+    tiny = {**BERT, "vocab_size": len(WORDS) + 4, "initializer_range": 0.5}
+    made = MPNetConfig(**(config or tiny), relative_attention_num_buckets=32, layer_norm_eps=1e-5)
+    MPNetModel(made).eval().save_pretrained(folder)
+    write_tokenizer(folder / "tokenizer.json", ["<pad>", "<s>", "</s>", "<unk>"])
+    write_modules(folder)
+    write_json(folder / "1_Pooling" / "config.json", {f"pooling_mode_{_FLAGS[pooling]}": True})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_seq_length})
+    return folder
+
+
 _FLAGS = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens"}
 
 

@@ -29,7 +29,7 @@ def encode(
     cache: options.Cache = True,
     cache_dir: options.CacheDir = None,
     device: options.Device = "cpu",
-    dtype: options.Dtype = "float32",
+    dtype: options.Dtype = "auto",
     prompt_column: options.PromptColumn = "prompt",
     format: options.Format = None,
     as_json: options.Json = False,

@@ -24,7 +24,7 @@ WINDOW = 1024  # prompts between two signs of progress: some seconds on a CPU
 
 
 def load_encoder(
-    name: str | None, *, device: str = "cpu", dtype: str = "float32", cache_dir: Path | None = None
+    name: str | None, *, device: str = "cpu", dtype: str = "auto", cache_dir: Path | None = None
 ) -> Encoder:
     """Load an encoder (None: the default one); `EncoderUnavailable` if it cannot run here."""
     with encoder_needed():

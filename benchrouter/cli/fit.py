@@ -50,7 +50,7 @@ def fit(
     cache: options.Cache = True,
     cache_dir: options.CacheDir = None,
     device: options.Device = "cpu",
-    dtype: options.Dtype = "float32",
+    dtype: options.Dtype = "auto",
     k: Annotated[int, typer.Option(min=1, help="Neighbours that vote.")] = 5,
     kappa: Annotated[int, typer.Option(min=1, help="Neighbours that measure distance.")] = 19,
     sigma: Annotated[float, typer.Option(help="Width of the smoother of p.")] = 0.09,
@@ -205,7 +205,7 @@ def _given(
     with output.encoder_needed():
         from benchrouter.encoder import fingerprint_of
 
-        named = fingerprint_of(encoder, dtype=dtype)
+        named = fingerprint_of(encoder, dtype="unknown" if dtype == "auto" else dtype)
     if beside is not None:
         refuse_difference(named, beside, paths[0])
     if named.dim != rows.shape[1]:

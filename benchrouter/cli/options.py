@@ -48,7 +48,13 @@ CacheDir = Annotated[
     Path | None, typer.Option(envvar="BENCHROUTER_CACHE", help="Where they are kept.")
 ]
 Device = Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda, cuda:1 …")]
-Dtype = Annotated[str, typer.Option(help="Arithmetic of the encoder: float32, bfloat16, float16.")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="Arithmetic of the encoder: float32, bfloat16, float16, or auto: bfloat16 where the "
+        "device multiplies it."
+    ),
+]
 Threads = Annotated[
     int,
     typer.Option(
@@ -82,7 +88,7 @@ def check_score(score: str) -> Literal["auto", "s1", "s2", "s3"]:
 
 def check_dtype(dtype: str) -> None:
     """Refuse an unknown dtype."""
-    one_of(dtype, ("float32", "bfloat16", "float16"), "--dtype")
+    one_of(dtype, ("auto", "float32", "bfloat16", "float16"), "--dtype")
 
 
 def check_format(format: str | None) -> None:

@@ -55,7 +55,7 @@ def guarded(command: Command) -> Command:
         try:
             if sys.stdout is None:  # so Python says that it was closed from the start
                 raise OSError("stdout is closed, expected a place to write to")
-            with _cache_warnings_as_notes():
+            with _warnings_as_notes():
                 command(*args, **kwargs)
             sys.stdout.flush()
         except (typer.Exit, typer.Abort, typer.BadParameter):
@@ -89,13 +89,13 @@ def _exit_of(e: BaseException) -> tuple[int, str]:
 
 
 @contextmanager
-def _cache_warnings_as_notes() -> Iterator[None]:
-    """Say what is wrong with the cache in one line, without the line of code that warned."""
+def _warnings_as_notes() -> Iterator[None]:
+    """Say what the encoder or its cache warns of in one line, without the line of code."""
     with warnings.catch_warnings():
         shown = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *others: Any) -> None:
-            if category.__name__ == "CacheWarning":  # by name, for it is not imported yet
+            if category.__name__ in ("CacheWarning", "TruncationWarning"):  # not imported yet
                 say(f"note: {message}")
             else:
                 shown(message, category, *others)

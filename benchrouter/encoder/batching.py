@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,25 +73,65 @@ def token_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.in
     return batches
 
 
+class Run(NamedTuple):
+    """Prompts of equal length, side by side in a batch."""
+
+    prompts: int
+    length: int
+
+
+def runs_of(lengths: Sequence[int]) -> list[Run]:
+    """Group neighbours of equal length.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Tokens of each row.
+    """
+    return [Run(len(list(same)), length) for length, same in groupby(lengths)]
+
+
 def pad(
-    rows: list[NDArray[np.int32]], pad_token_id: int
+    rows: Sequence[NDArray[np.int32]], pad_token_id: int, multiple: int = 1
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Stack rows of tokens, filled up on the right.
 
     Parameters
     ----------
-    rows : list of int32 arrays
+    rows : sequence of int32 arrays
         Tokens of each row, at least one row.
     pad_token_id : int
         The filler.
+    multiple : int
+        The length is rounded up to it.
 
     Returns
     -------
-    tokens, mask : int64 arrays, shape (n_rows, longest)
+    tokens, mask : int64 arrays, shape (n_rows, longest or more)
         The mask is 1 on tokens and 0 on the filler.
     """
     lengths = np.array([len(row) for row in rows])
-    mask = np.arange(lengths.max()) < lengths[:, None]
+    mask = np.arange(-(-lengths.max() // multiple) * multiple) < lengths[:, None]
     tokens = np.full(mask.shape, pad_token_id, dtype=np.int64)
     tokens[mask] = np.concatenate(rows)
     return tokens, mask.astype(np.int64)
+
+
+def positions_of(tokens: NDArray[np.integer], pad_token_id: int | None = None) -> NDArray[np.int64]:
+    """Position numbers of the tokens of each row.
+
+    Parameters
+    ----------
+    tokens : integer array, shape (n_rows, n_tokens)
+    pad_token_id : int, optional
+        Of architectures (MPNet) that number from it on, skip the filler wherever it stands, even
+        where a prompt spells it out, and give it its own number as position; None = from 0 on.
+
+    Returns
+    -------
+    int64 array, shape (n_rows, n_tokens)
+    """
+    if pad_token_id is None:
+        return np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+    counted = tokens != pad_token_id
+    return np.cumsum(counted, axis=1) * counted + pad_token_id

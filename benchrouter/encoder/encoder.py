@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.encoder.batching import pad, token_batches, windows
+from benchrouter.encoder.batching import windows
 from benchrouter.encoder.cache import EmbeddingCache, key_of
+from benchrouter.encoder.devices import check_device, check_dtype, import_torch
 from benchrouter.encoder.files import resolve
 from benchrouter.encoder.fingerprint import Fingerprint, fingerprint_of_files
-from benchrouter.encoder.network import DTYPES, Network, check_device, import_torch
+from benchrouter.encoder.network import Network
 from benchrouter.encoder.tokens import TextTokenizer, without_surrogates
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DEFAULT_ENCODER = "sentence-transformers/all-mpnet-base-v2"  # arXiv 2309.15789, sec. 5
 
 # Long enough for batches of near-equal lengths, short enough to stay some tens of megabytes.
 WINDOW = 4096
+
+
+class TruncationWarning(UserWarning):
+    """Some prompts were longer than the encoder reads; the message says how many."""
 
 
 class Encoder:
@@ -41,16 +54,12 @@ class Encoder:
         fingerprint: Fingerprint,
         *,
         device: str,
-        pad_token_id: int,
-        batch_tokens: int,
         cache: EmbeddingCache | None,
     ) -> None:
         self.fingerprint = fingerprint
         self.device = device
         self._tokenizer = tokenizer
         self._network = network
-        self._pad_token_id = pad_token_id
-        self._batch_tokens = batch_tokens
         self._cache = cache
 
     @classmethod
@@ -59,8 +68,8 @@ class Encoder:
         name: str | os.PathLike[str] = DEFAULT_ENCODER,
         *,
         device: str = "cpu",
-        dtype: str = "float32",
-        batch_tokens: int = 4096,
+        dtype: str = "auto",
+        batch_tokens: int | None = None,
         max_tokens: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> Encoder:
@@ -73,10 +82,12 @@ class Encoder:
             transformers folder (mean pooling), or a name on the Hugging Face hub.
         device : str
             "cpu", "cuda" or "cuda:N".
-        dtype : {"float32", "bfloat16", "float16"}
-            Arithmetic of the network; pooling and rows are float32 always.
-        batch_tokens : int
-            Most tokens of a batch, padding included.
+        dtype : {"auto", "float32", "bfloat16", "float16"}
+            Arithmetic of the network; pooling and rows are float32 always. "auto" is bfloat16
+            where the device multiplies it (a CPU with AVX-512 BF16 or AMX; a GPU, float16 on one
+            older than Ampere), else float32.
+        batch_tokens : int, optional
+            Most tokens of a batch; by default what suits the device.
         max_tokens : int, optional
             Tokens kept of a prompt, special tokens included; by default what the folder says.
         cache_dir : path, optional
@@ -91,11 +102,11 @@ class Encoder:
         ImportError
             If torch or transformers is not installed.
         """
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype: found {dtype!r}, expected one of {', '.join(DTYPES)}")
-        if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, int) or batch_tokens < 1:
+        whole = isinstance(batch_tokens, int) and not isinstance(batch_tokens, bool)
+        if batch_tokens is not None and not (whole and batch_tokens > 0):
             raise ValueError(f"batch_tokens: found {batch_tokens!r}, expected a positive integer")
         device = check_device(device)
+        dtype = check_dtype(dtype, device)
         files = resolve(name)
         import_torch()
         limit = files.token_limit(max_tokens)
@@ -103,11 +114,9 @@ class Encoder:
         fingerprint = fingerprint_of_files(files, limit, dtype=dtype)
         return cls(
             tokenizer,
-            Network(files, device, dtype),
+            Network(files, device, dtype, limit, batch_tokens),
             fingerprint,
             device=device,
-            pad_token_id=files.pad_token_id,
-            batch_tokens=batch_tokens,
             cache=None if cache_dir is None else _open_cache(cache_dir, tokenizer, fingerprint),
         )
 
@@ -168,43 +177,145 @@ class Encoder:
             )
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window: found {window!r}, expected a positive integer")
-        return (self._encode_window(texts) for texts in windows(prompts, window))
+        return (
+            self._filled(window, self._embed(window.tokens)).take(window.inverse, axis=0)
+            for window in self._prepared(prompts, window)
+        )
 
-    def _encode_window(self, prompts: list[str]) -> NDArray[np.float32]:
+    def encode_tensor(self, prompts: Iterable[str]) -> Tensor:
+        """Embed prompts and leave the embeddings where they were made; the cache is not asked.
+
+        Parameters
+        ----------
+        prompts : iterable of str
+            As in `encode`.
+
+        Returns
+        -------
+        float32 torch.Tensor, shape (n_prompts, dim)
+            Unit rows in the order of the prompts, on the encoder's device.
+
+        Raises
+        ------
+        TypeError
+            As `encode`.
+        """
+        torch = import_torch()
+        pieces = [torch.empty((0, self.dim), device=self.device)]
+        for window in self._prepared(prompts, WINDOW, use_cache=False):
+            order = torch.from_numpy(window.inverse).to(self.device)
+            pieces.append(self._embed(window.tokens)[order])
+        return torch.cat(pieces)
+
+    def _prepared(
+        self, prompts: Iterable[str], count: int, *, use_cache: bool = True
+    ) -> Iterator[_Window]:
+        """Windows of a stream, ready for the network; on a GPU each while the last one is there."""
+        cache = self._cache if use_cache else None
+        n_encoded = n_truncated = 0
+        for window in self._ahead(windows(prompts, count), cache):
+            n_encoded += window.n_encoded
+            n_truncated += window.n_truncated
+            yield window
+        if n_truncated:
+            limit = self.fingerprint.max_tokens
+            warnings.warn(
+                f"{n_truncated:,} of {n_encoded:,} prompts encoded "
+                f"({n_truncated / n_encoded:.1%}) did not fit into {limit} tokens and lost "
+                "their end",
+                TruncationWarning,
+                stacklevel=3,
+            )
+
+    def _ahead(
+        self, stream: Iterator[list[str]], cache: EmbeddingCache | None
+    ) -> Iterator[_Window]:
+        if self.device == "cpu":  # which has no time to spare
+            yield from (self._prepare(texts, cache) for texts in stream)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="benchrouter-tokenizer") as pool:
+            waiting: deque[Future[_Window]] = deque()
+            for texts in stream:
+                waiting.append(pool.submit(self._prepare, texts, cache))
+                if len(waiting) > 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _prepare(self, prompts: list[str], cache: EmbeddingCache | None) -> _Window:
+        """Whatever needs no network: distinct texts, what the cache has of them, tokens."""
         places: dict[str, int] = {}
-        inverse = [places.setdefault(without_surrogates(p), len(places)) for p in prompts]
+        inverse = np.array([places.setdefault(without_surrogates(p), len(places)) for p in prompts])
         texts = list(places)
-        rows = self._embed(texts) if self._cache is None else self._embed_cached(texts, self._cache)
-        return rows if len(texts) == len(prompts) else rows[inverse]
-
-    def _embed_cached(self, texts: list[str], cache: EmbeddingCache) -> NDArray[np.float32]:
-        keys = [key_of(text) for text in texts]
-        stored = cache.get(keys)
-        missing = [i for i, key in enumerate(keys) if key not in stored]
         rows = np.empty((len(texts), self.dim), dtype=np.float32)
-        if missing:
-            fresh = self._embed([texts[i] for i in missing])
-            cache.put([keys[i] for i in missing], fresh)
-            rows[missing] = fresh
+        keys = [] if cache is None else [key_of(text) for text in texts]
+        stored = {} if cache is None else cache.get(keys)
         for i, key in enumerate(keys):
             if key in stored:
                 rows[i] = stored[key]
+        missing = [i for i, key in enumerate(keys) if key not in stored] if stored else None
+        asked = texts if missing is None else [texts[i] for i in missing]
+        tokens, truncated = self._tokenizer(asked)
+        times = np.bincount(inverse, minlength=len(texts))
+        times = times if missing is None else times[missing]
+        return _Window(
+            inverse=inverse,
+            rows=rows,
+            missing=np.arange(len(texts)) if missing is None else np.array(missing, dtype=np.int64),
+            keys=keys if missing is None else [keys[i] for i in missing],
+            tokens=tokens,
+            n_encoded=int(times.sum()),
+            n_truncated=int(times[truncated].sum()),
+        )
+
+    def _embed(self, tokens: list[NDArray[np.int32]]) -> Tensor:
+        """Embed distinct texts, float32 (len(tokens), dim) on the device."""
+        torch = import_torch()
+        rows = torch.empty((len(tokens), self.dim), device=self.device)
+        with torch.no_grad():
+            found = list(self._network.embed(tokens))  # a GPU is not waited for in between
+            if found:
+                order = torch.from_numpy(np.concatenate([places for places, _ in found]))
+                rows[order.to(self.device)] = torch.cat([part for _, part in found])
+            if not torch.isfinite(rows).all():
+                raise ValueError(
+                    f"encoder {self.fingerprint.name}: found embeddings that are not finite; "
+                    f"dtype {self.fingerprint.dtype} overflows or the weights are damaged"
+                )
         return rows
 
-    def _embed(self, texts: list[str]) -> NDArray[np.float32]:
-        """Embed distinct texts, float32 (len(texts), dim)."""
-        tokens = self._tokenizer(texts)
-        lengths = np.array([len(row) for row in tokens], dtype=np.int64)
-        rows = np.empty((len(texts), self.dim), dtype=np.float32)
-        for batch in token_batches(lengths, self._batch_tokens):
-            padded, mask = pad([tokens[i] for i in batch], self._pad_token_id)
-            rows[batch] = self._network(padded, mask).cpu().numpy()
-        if not np.isfinite(rows).all():
-            raise ValueError(
-                f"encoder {self.fingerprint.name}: found embeddings that are not finite; "
-                f"dtype {self.fingerprint.dtype} overflows or the weights are damaged"
-            )
-        return rows
+    def _filled(self, window: _Window, fresh: Tensor) -> NDArray[np.float32]:
+        """Put fresh embeddings beside those of the cache, and into it."""
+        if len(window.missing):
+            window.rows[window.missing] = fresh.cpu().numpy()
+            if self._cache is not None:
+                self._cache.put(window.keys, window.rows[window.missing])
+        return window.rows
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Prompts that are embedded together.
+
+    Attributes
+    ----------
+    inverse : int64 array, shape (n_prompts,)
+        Distinct text of every prompt.
+    rows : float32 array, shape (n_texts, dim)
+        Embeddings of the distinct texts, as far as the cache has them.
+    missing : int64 array
+        Texts that it does not have; their keys and tokens follow.
+    n_encoded, n_truncated : int
+        Prompts whose texts are missing, and those of them that are too long.
+    """
+
+    inverse: NDArray[np.int64]
+    rows: NDArray[np.float32]
+    missing: NDArray[np.int64]
+    keys: list[bytes]
+    tokens: list[NDArray[np.int32]]
+    n_encoded: int
+    n_truncated: int
 
 
 def _open_cache(

@@ -34,7 +34,7 @@ class Fingerprint:
     normalize : bool
         Whether the encoder's own folder asks for unit rows; rows are unit either way.
     dtype : str
-        "float32", "bfloat16" or "float16": the arithmetic, recorded and never compared.
+        "float32", "bfloat16", "float16" or "unknown": the arithmetic, never compared.
     """
 
     name: str
@@ -110,7 +110,7 @@ _FIELD_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def fingerprint_of(
-    name: str | os.PathLike[str], max_tokens: int | None = None, *, dtype: str = "float32"
+    name: str | os.PathLike[str], max_tokens: int | None = None, *, dtype: str = "unknown"
 ) -> Fingerprint:
     """Fingerprint of an encoder, from its files alone: nothing is loaded, torch is not needed.
 
@@ -121,7 +121,7 @@ def fingerprint_of(
     max_tokens : int, optional
         Tokens kept of a prompt; by default what the encoder's folder says.
     dtype : str
-        Recorded as it is.
+        Recorded as it is: "unknown" of embeddings that came without it.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def fingerprint_of(
 
 
 def fingerprint_of_files(
-    files: EncoderFiles, max_tokens: int | None = None, *, dtype: str = "float32"
+    files: EncoderFiles, max_tokens: int | None = None, *, dtype: str
 ) -> Fingerprint:
     """Fingerprint of an encoder whose files are known already."""
     digests = [_sha256(path) for path in files.weights]

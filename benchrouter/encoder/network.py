@@ -1,25 +1,36 @@
-"""The transformer: padded tokens to unit rows on its device."""
+"""The network: batches of token numbers to unit rows on its device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.encoder.batching import Run, pad, positions_of, runs_of, token_batches
+from benchrouter.encoder.devices import import_torch
+from benchrouter.encoder.forward import Forward, fits, is_ours, read_config, read_weights
 from benchrouter.encoder.layout import EncoderFiles
-from benchrouter.encoder.pooling import pool, unit_rows
+from benchrouter.encoder.pooling import pool, pool_runs, unit_rows
+from benchrouter.encoder.workers import Workers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-DTYPES = ("float32", "bfloat16", "float16")
+    from benchrouter.encoder.through_transformers import TransformersModel
+
+CPU_TOKENS = 1024  # of a batch: its largest array, (1024, 1536) to (1024, 3072), stays in cache
+CUDA_TOKENS = 65_536
+LEAST_TOKENS = 16  # of a batch that is cut for the sake of another core
+BUCKET = 16  # lengths are rounded up to it on CUDA, where few shapes and aligned rows pay
+RECOVERY = 32  # batches that fit before larger ones are tried again
+
+Rows = Sequence[NDArray[np.int32]]
 
 
 class Network:
-    """Forward pass through transformers, pooled and normalised; safe to call from many threads.
+    """Our own forward pass, or that of transformers; safe to call from many threads.
 
     Parameters
     ----------
@@ -27,7 +38,11 @@ class Network:
     device : str
         "cpu" or "cuda:N", checked by `check_device`.
     dtype : str
-        One of `DTYPES`.
+        "float32", "bfloat16" or "float16".
+    max_tokens : int
+        Longest prompt, special tokens included.
+    batch_tokens : int, optional
+        Most tokens of a batch; by default what suits the device.
 
     Raises
     ------
@@ -37,127 +52,148 @@ class Network:
         If the weights cannot be read or do not fit the architecture.
     """
 
-    def __init__(self, files: EncoderFiles, device: str, dtype: str) -> None:
+    def __init__(
+        self,
+        files: EncoderFiles,
+        device: str,
+        dtype: str,
+        max_tokens: int,
+        batch_tokens: int | None = None,
+    ) -> None:
         torch = import_torch()
-        model = _load_model(files)
         self._torch = torch
         self._device = torch.device(device)
-        self._model = model.to(device=self._device, dtype=getattr(torch, dtype)).eval()
         self._pooling = files.pooling
+        self._pad_token_id = files.pad_token_id
+        on_cpu = self._device.type == "cpu"
+        self._budget = _Budget(batch_tokens or (CPU_TOKENS if on_cpu else CUDA_TOKENS))
+        self._workers = Workers(torch.get_num_threads() if on_cpu else 1)
+        self._forward: Forward | None = None
+        self._model: TransformersModel | None = None
+        config = read_config(files)
+        weights = read_weights(files) if is_ours(config) else {}
+        if weights and fits(config, weights):
+            torch_dtype = getattr(torch, dtype)
+            self._forward = Forward(config, weights, self._device, torch_dtype, max_tokens)
+            self._first_position = files.pad_token_id if self._forward.is_mpnet else None
+        else:
+            from benchrouter.encoder.through_transformers import TransformersModel
 
-    def __call__(self, tokens: NDArray[np.int64], mask: NDArray[np.int64]) -> Tensor:
+            self._model = TransformersModel(files, self._device, dtype)
+
+    def embed(self, rows: Rows) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Embed rows of tokens.
+
+        Parameters
+        ----------
+        rows : sequence of int32 arrays
+            Tokens of each prompt.
+
+        Yields
+        ------
+        places : int64 array, shape (n,)
+            Rows that a batch holds; every row stands in exactly one batch.
+        embeddings : float32 tensor, shape (n, dim)
+            Their unit rows, on the network's device.
+        """
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        share = -(-int(lengths.sum()) // self._workers.count)
+        tokens = min(self._budget.limit, max(share, LEAST_TOKENS))
+        batches = token_batches(lengths, tokens)
+        found = self._workers.map(
+            lambda batch: self._backing_off([rows[i] for i in batch]), batches
+        )
+        yield from zip(batches, found, strict=True)
+
+    def _backing_off(self, rows: Rows) -> Tensor:
+        """Embed one batch, or its halves where the device's memory does not hold it whole."""
+        n_tokens = sum(len(row) for row in rows)
+        if len(rows) == 1 or n_tokens <= self._budget.fitting:
+            try:
+                found = self(rows)
+            except self._torch.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise
+                self._budget.shrink(n_tokens)
+            else:
+                self._budget.fitted()
+                return found
+            self._torch.cuda.empty_cache()
+        half = len(rows) // 2
+        return self._torch.cat([self._backing_off(rows[:half]), self._backing_off(rows[half:])])
+
+    def __call__(self, rows: Rows) -> Tensor:
         """Embed one batch.
 
         Parameters
         ----------
-        tokens, mask : int64 arrays, shape (n_rows, n_tokens)
-            As `batching.pad` makes them.
+        rows : sequence of int32 arrays
+            Tokens of each prompt; least padding where lengths are near each other.
 
         Returns
         -------
         float32 tensor, shape (n_rows, dim)
             Unit rows, on the network's device.
         """
-        torch = self._torch
-        with torch.inference_mode():
-            tokens_there = torch.from_numpy(tokens).to(self._device)
-            mask_there = torch.from_numpy(mask).to(self._device)
-            hidden = self._model(input_ids=tokens_there, attention_mask=mask_there)[0]
-            return unit_rows(pool(hidden, mask_there, self._pooling))
+        with self._torch.inference_mode():
+            if self._forward is None:
+                return self._through_transformers(rows)
+            if self._device.type == "cpu":
+                return self._without_padding(rows, self._forward)
+            return self._in_one_run(rows, self._forward)
+
+    def _without_padding(self, rows: Rows, forward: Forward) -> Tensor:
+        runs = runs_of([len(row) for row in rows])
+        tokens = np.concatenate(rows).astype(np.int64)
+        positions, start = np.empty_like(tokens), 0
+        for run in runs:
+            part = slice(start, start + run.prompts * run.length)
+            here = tokens[part].reshape(run)
+            positions[part] = positions_of(here, self._first_position).ravel()
+            start = part.stop
+        hidden = forward(self._there(tokens), self._there(positions), runs)
+        return unit_rows(pool_runs(hidden, runs, self._pooling))
+
+    def _in_one_run(self, rows: Rows, forward: Forward) -> Tensor:
+        tokens, mask = pad(rows, self._pad_token_id, BUCKET)
+        positions = np.ascontiguousarray(positions_of(tokens, self._first_position))
+        run = Run(*tokens.shape)
+        mask_there = self._there(mask)
+        is_token = None if mask.all() else mask_there.bool()
+        flat, positions_there = self._there(tokens.ravel()), self._there(positions.ravel())
+        hidden = forward(flat, positions_there, [run], is_token).view(*run, -1)
+        return unit_rows(pool(hidden, mask_there, self._pooling))
+
+    def _through_transformers(self, rows: Rows) -> Tensor:
+        assert self._model is not None
+        tokens, mask = (self._there(a) for a in pad(rows, self._pad_token_id))
+        return unit_rows(pool(self._model(tokens, mask), mask, self._pooling))
+
+    def _there(self, array: NDArray[np.int64]) -> Tensor:
+        """Copy to the device; to a GPU from pinned memory, without waiting for it."""
+        tensor: Tensor = self._torch.from_numpy(array)
+        if self._device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
 
 
-def import_torch() -> Any:
-    """Import torch, with transformers beside it, or say what to install.
+class _Budget:
+    """Tokens that a batch may hold: fewer for a while after the device ran out of memory."""
 
-    Raises
-    ------
-    ImportError
-        If either is not installed.
-    """
-    try:
-        import torch
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"encoding prompts needs torch and transformers, found {error}; "
-            "pip install 'benchrouter[cpu]', or pass precomputed embeddings (--embeddings FILE.npy)"
-        ) from error
-    return torch
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.fitting = limit
+        self._fitted = 0
 
+    def shrink(self, failed: int) -> None:
+        """Allow half of what did not fit."""
+        self.fitting = max(1, min(self.fitting, failed // 2))
+        self._fitted = 0
 
-def check_device(device: str) -> str:
-    """Full name of a device that this machine has.
-
-    Parameters
-    ----------
-    device : str
-        "cpu", "cuda" (the same as "cuda:0") or "cuda:N".
-
-    Raises
-    ------
-    TypeError
-        If `device` is no str.
-    ValueError
-        If the name is another, or this machine has no such device: nothing is moved silently.
-    """
-    if not isinstance(device, str):
-        raise TypeError(f"device must be a str, got {type(device).__name__}")
-    if device == "cpu":
-        return device
-    kind, colon, number = device.partition(":")
-    if kind != "cuda" or (colon and not number.isdecimal()):
-        raise ValueError(f"device: found {device!r}, expected 'cpu', 'cuda' or 'cuda:N'")
-    torch = import_torch()
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = int(number or 0)
-    if index >= count:
-        raise ValueError(
-            f"device {device!r}: found {count} CUDA devices (torch {torch.__version__}), "
-            f"expected at least {index + 1}"
-        )
-    return f"cuda:{index}"
-
-
-def _load_model(files: EncoderFiles) -> Any:
-    from transformers import AutoModel
-
-    try:
-        with _quiet_transformers():
-            model, info = AutoModel.from_pretrained(
-                str(files.folder),
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-                dtype=import_torch().float32,
-            )
-    except Exception as error:  # safetensors and transformers raise many kinds for bad files
-        raise ValueError(f"{files.folder}: found weights that do not load ({error})") from error
-    # The pooler's output is not used; anything else would silently stay random.
-    absent = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
-    if absent:
-        raise ValueError(
-            f"{files.folder}: found no weights for {absent[0]} and {len(absent) - 1} more, "
-            f"expected all of {type(model).__name__}'s"
-        )
-    if model.config.hidden_size != files.dim:
-        raise ValueError(
-            f"{files.folder}: found hidden size {model.config.hidden_size}, expected {files.dim}"
-        )
-    return model
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers' progress bar and load report off the terminal."""
-    from transformers.utils import logging
-
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
+    def fitted(self) -> None:
+        """Count a batch that did fit; after enough of them, allow twice as much."""
+        if self.fitting < self.limit:
+            self._fitted += 1
+            if self._fitted >= RECOVERY:
+                self.fitting = min(self.limit, 2 * self.fitting)
+                self._fitted = 0

@@ -50,6 +50,7 @@ class TextTokenizer:
         tokenizer.enable_truncation(max_tokens)
         if files.lower_case:
             _lower_case_first(tokenizer)
+        self.max_tokens = max_tokens
         self._tokenizer = tokenizer
         self._pad_token_id = files.pad_token_id
 
@@ -57,24 +58,35 @@ class TextTokenizer:
         """Return the SHA-256 of the tokenizer as it is set up, truncation included."""
         return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
 
-    def __call__(self, texts: list[str]) -> list[NDArray[np.int32]]:
-        """Token numbers of each text, special tokens included, truncated.
+    def __call__(self, texts: list[str]) -> tuple[list[NDArray[np.int32]], NDArray[np.bool_]]:
+        """Token numbers of texts, special tokens included, truncated.
 
         Parameters
         ----------
         texts : list of str
             Without lone surrogates, see `without_surrogates`.
+
+        Returns
+        -------
+        rows : list of int32 array
+            Tokens of each text.
+        truncated : bool array, shape (n_texts,)
+            Which texts lost their end.
         """
-        rows = []
+        rows: list[NDArray[np.int32]] = []
+        truncated = np.zeros(len(texts), dtype=np.bool_)
         start = held = 0
         for stop, text in enumerate(texts, start=1):
             held += len(text)
             if held >= _SLICE_CHARACTERS or stop == len(texts):
                 for encoding in self._tokenizer.encode_batch_fast(texts[start:stop]):
+                    ids = encoding.ids
+                    if len(ids) == self.max_tokens:
+                        truncated[len(rows)] = bool(encoding.overflowing)
                     # A tokenizer without special tokens leaves nothing of an empty text.
-                    rows.append(np.array(encoding.ids or [self._pad_token_id], dtype=np.int32))
+                    rows.append(np.array(ids or [self._pad_token_id], dtype=np.int32))
                 start, held = stop, 0
-        return rows
+        return rows, truncated
 
 
 def without_surrogates(text: str) -> str:
