@@ -340,8 +340,8 @@ complete, thresholds, on_error
         unknown = [self.datasets[i] for i in np.flatnonzero(np.isnan(self.thresholds))]
         if unknown:
             raise ValueError(
-                f"datasets {unknown} have scores outside [0, 1] and no threshold: give one "
-                'per dataset, thresholds={"name": 0.5}'
+                f"datasets {unknown} have scores outside [0, 1] and no threshold: give one per "
+                'dataset, --correct-above DATASET=VALUE (in Python thresholds={"name": 0.5})'
             )
         # Rounded as the scores are, so that a recorded 0.3 is not above 0.3.
         thresholds = self.thresholds.astype(np.float32)

@@ -205,7 +205,8 @@ def test_pools_tables_and_footnotes_are_printed(folder):
     for title in ("all models", "models of at most 13 billion parameters"):
         for nesting in ("strict", "published"):
             assert f"{title}, {nesting} nesting, no labels" in text
-    assert re.search(r"^  a  BMA against itself$", text, re.M)
+    assert re.search(r"^  a  over 3 datasets: an interval needs at least 6$", text, re.M)
+    assert re.search(r"^  b  BMA against itself$", text, re.M)
     assert "One model per prompt" not in text
     assert "read 60 records, 3 datasets, 3 models" in result.stderr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,21 @@ def test_lines_over_labels_are_the_macro_accuracies(evaluation):
         below = axes.get_xlabel()
         for rule in tasks.picks[nesting]:
             assert rule in names or f"{rule} 0." in below
+
+
+def test_lines_over_changing_datasets_are_named(evaluation):
+    def caption(found):
+        return next(p.caption for p in pictures(found) if p.name == "accuracy-by-labels-pool1")
+
+    assert caption(evaluation).endswith("run in strict nesting only.")
+    tasks = evaluation.pools[0].tasks
+    accuracy = tasks.accuracy.copy()
+    accuracy[0, 1] = np.nan  # with labels nothing is known of dataset 0
+    pool = replace(evaluation.pools[0], tasks=replace(tasks, accuracy=accuracy))
+    assert (
+        "fall out of its mean, so these lines jump where their number changes, of 4: BMA (strict), "
+        "3 to 4; S1 (strict), 3 to 4;"
+    ) in caption(replace(evaluation, pools=(pool,)))
 
 
 def test_counts_of_chosen_models(evaluation):

@@ -354,7 +354,7 @@ def test_a_model_that_ran_on_one_dataset_and_a_dataset_that_none_ran_on():
         assert 0.0 <= found.macro_accuracy(nesting, "BMA") <= 1.0
     assert any(note.startswith("No model was run on dataset 1") for note in found.notes)
     assert any(
-        note.startswith("model 2 was not run on dataset 2, dataset 3") for note in found.notes
+        note.startswith("Model model 2 was not run on dataset 2, dataset 3") for note in found.notes
     )
     json.dumps(found.to_dict(), allow_nan=False)
 

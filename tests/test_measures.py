@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -173,3 +174,21 @@ def test_nothing_is_divided_by_nought_and_unknown_sizes_stay_unknown():
     assert rows["BMA"].params_b == 7.0
     assert math.isnan(rows["S1"].params_b) == (found.picks["published"]["S1"] == 1).any()
     assert rows["S1"].pearson <= 1.0 or math.isnan(rows["S1"].pearson)
+
+
+def test_datasets_behind_a_mean_and_behind_a_difference():
+    # Model 1, right everywhere else, was not run on dataset 0: BMA is model 0 where that counts.
+    scores = np.zeros((12, 2))
+    scores[:, 0] = [1, 1, 0, 0] * 3
+    scores[:, 1] = 1.0
+    scores[:4, 1] = NAN
+    table = make_table(scores, np.repeat(np.arange(3), 4))
+    found = leave_one_dataset_out(table, unit_rows(12, 4), label_shares=(0.0,), draws=1)
+    picks = {rule: np.array([[[m]], [[m]], [[m]]]) for rule, m in (("BMA", 0), ("S1", 1))}
+    found = replace(found, picks={**found.picks, "strict": picks})
+    rows = {row.rule: row for row in table_one(found, "strict")}
+    assert (rows["BMA"].accuracy, rows["BMA"].n_datasets, rows["BMA"].n_paired) == (0.5, 3, 3)
+    assert (rows["S1"].accuracy, rows["S1"].n_datasets, rows["S1"].n_paired) == (1.0, 2, 2)
+    assert rows["S1"].vs_bma == 0.5
+    assert rows["random"].n_datasets == 3
+    assert [found.n_datasets_of("strict", rule) for rule in ("BMA", "S1")] == [3, 2]

@@ -91,9 +91,9 @@ def test_footnotes_are_lettered_in_the_order_of_the_cells():
 def test_table_one_shows_the_rows_of_the_measures(evaluation):
     pool = evaluation.pools[0]
     rows = (
-        Row("BMA", 0.5, (0.4, 0.6), NAN, (NAN, NAN), 0.9, NAN, NAN, 1.0, 7.0, 2.5),
-        Row("S1", 0.55, (0.45, 0.65), 0.05, (-0.01, 0.11), 0.95, 0.8, 0.7, 0.25, NAN, 1.5),
-        Row("oracle", 0.6, (0.5, 0.7), 0.1, (0.0, 0.2), 1.0, NAN, NAN, 0.25, 14.0, 1.0),
+        Row("BMA", 0.5, (0.4, 0.6), NAN, (NAN, NAN), 0.9, NAN, NAN, 1.0, 7.0, 2.5, 8, 8),
+        Row("S1", 0.55, (0.45, 0.65), 0.05, (-0.01, 0.11), 0.95, 0.8, 0.7, 0.25, NAN, 1.5, 8, 8),
+        Row("oracle", 0.6, (0.5, 0.7), 0.1, (0.0, 0.2), 1.0, NAN, NAN, 0.25, 14.0, 1.0, 8, 8),
     )
     sheet = table_one.table_one(replace(pool, table_one={"strict": rows}), "strict")
     shown = [[cell.text for cell in row] for row in sheet.rows]
@@ -127,18 +127,28 @@ def test_the_papers_table_is_labelled_as_the_papers(evaluation):
 
 
 def of_rows(evaluation, rows, n_datasets=8):
-    """Summarise the rows as if they had been measured."""
+    """Summarise the rows as if they had been measured on so many datasets."""
+    rows = tuple(
+        replace(
+            row,
+            n_datasets=min(row.n_datasets, n_datasets),
+            n_paired=min(row.n_paired, n_datasets),
+        )
+        for row in rows
+    )
     tasks = replace(evaluation.pools[0].tasks, datasets=tuple("abcdefgh")[:n_datasets])
     pool = replace(evaluation.pools[0], tasks=tasks, table_one={"strict": rows}, with_labels=None)
     return summary(replace(evaluation, pools=(pool,), prompts=()))[0]
 
 
-BMA = Row("BMA", 0.5, (0.4, 0.6), NAN, (NAN, NAN), 0.9, NAN, NAN, 1.0, 7.0, 2.5)
-HALF = Row("oracle (split-half)", 0.6, (0.5, 0.7), 0.1, (0.0, 0.2), 1.0, NAN, NAN, NAN, NAN, NAN)
+BMA = Row("BMA", 0.5, (0.4, 0.6), NAN, (NAN, NAN), 0.9, NAN, NAN, 1.0, 7.0, 2.5, 8, 8)
+HALF = Row(
+    "oracle (split-half)", 0.6, (0.5, 0.7), 0.1, (0.0, 0.2), 1.0, NAN, NAN, NAN, NAN, NAN, 8, 8
+)
 
 
 def test_summary_where_routing_pays(evaluation):
-    s1 = Row("S1", 0.55, (0.45, 0.65), 0.05, (0.01, 0.11), 0.95, 0.8, 0.7, 0.25, NAN, 1.5)
+    s1 = Row("S1", 0.55, (0.45, 0.65), 0.05, (0.01, 0.11), 0.95, 0.8, 0.7, 0.25, NAN, 1.5, 8, 8)
     auto = replace(s1, rule="auto", accuracy=0.54, vs_bma=0.04, vs_bma_interval=(-0.01, 0.1))
     assert of_rows(evaluation, (BMA, s1, auto, HALF)) == (
         "All models, one for each of 8 held-out datasets: routing can pay here, by a rule that is "
@@ -151,20 +161,20 @@ def test_summary_where_routing_pays(evaluation):
 
 
 def test_summary_judges_by_the_default_and_by_enough_datasets(evaluation):
-    s1 = Row("S1", 0.55, (0.45, 0.65), 0.05, (0.01, 0.11), 0.95, 0.8, 0.7, 0.25, NAN, 1.5)
+    s1 = Row("S1", 0.55, (0.45, 0.65), 0.05, (0.01, 0.11), 0.95, 0.8, 0.7, 0.25, NAN, 1.5, 8, 8)
     auto = replace(s1, rule="auto", accuracy=0.54, vs_bma=0.04, vs_bma_interval=(0.01, 0.1))
     assert ": routing pays here. S1" in of_rows(evaluation, (BMA, s1, auto))
     few = of_rows(evaluation, (BMA, s1, auto), n_datasets=5)
     assert "too few datasets to say whether routing pays" in few
     assert "+0.050 (too few datasets for an interval)" in few
     cheapest = replace(s1, rule="cheapest", accuracy=0.6, vs_bma=0.1)  # a model, and no routing
-    assert "the best of 1 rules" in of_rows(evaluation, (BMA, s1, cheapest))
+    assert "S1, the only rule, reached" in of_rows(evaluation, (BMA, s1, cheapest))
     assert "routing does not pay here" in of_rows(evaluation, (BMA, cheapest))
     assert "too few datasets" in of_rows(evaluation, (BMA, cheapest), n_datasets=3)
 
 
 def test_summary_where_it_does_not_or_may_not(evaluation):
-    s1 = Row("S1", 0.45, (0.4, 0.5), -0.05, (-0.1, 0.0), 0.8, 0.5, 0.5, 0.0, 3.0, 3.0)
+    s1 = Row("S1", 0.45, (0.4, 0.5), -0.05, (-0.1, 0.0), 0.8, 0.5, 0.5, 0.0, 3.0, 3.0, 8, 8)
     text = of_rows(evaluation, (BMA, s1, replace(HALF, accuracy=0.49, vs_bma=-0.01)))
     assert "routing does not pay here without labels" in text
     assert "No rule did better than the best model on average (BMA), 0.500." in text
@@ -173,6 +183,171 @@ def test_summary_where_it_does_not_or_may_not(evaluation):
     assert "routing may pay here, but the interval" in of_rows(evaluation, (BMA, better))
     unsure = replace(better, vs_bma_interval=(NAN, NAN))
     assert "too few datasets to say whether routing pays" in of_rows(evaluation, (BMA, unsure))
+
+
+def test_summary_compares_over_the_same_datasets(evaluation):
+    s1 = Row("S1", 0.665, (NAN, NAN), 0.045, (NAN, NAN), 1, NAN, NAN, 0.5, NAN, 1.5, 2, 2)
+    s2 = replace(s1, rule="S2", accuracy=0.6, vs_bma=0.015, n_datasets=4, n_paired=4)
+    bma = replace(BMA, accuracy=0.585, n_datasets=4, n_paired=4)
+    half = replace(HALF, accuracy=0.64, vs_bma=0.06, n_datasets=3, n_paired=3)
+    text = of_rows(evaluation, (bma, s1, s2, half), n_datasets=4)
+    assert (
+        "S1, the best of 2 rules (as known afterwards), reached a macro accuracy of 0.665 (over 2 "
+        "of 4 datasets) without labels, the best model on average (BMA), 0.585: +0.045 on the 2 "
+        "datasets on which both were run (too few datasets for an interval)."
+    ) in text
+    assert text.endswith("on the other): 0.640 (over 3 of 4 datasets).")
+    # The larger mean is not the larger gain: it may be one over easier datasets.
+    text = of_rows(evaluation, (bma, replace(s1, vs_bma=-0.01), s2), n_datasets=4)
+    assert "S2, the best of 2 rules (as known afterwards), reached a macro accuracy of 0.6" in text
+    assert "0.585: +0.015 (too few datasets for an interval)." in text
+
+
+def test_summary_is_silent_about_labels_that_are_none(evaluation):
+    pool = evaluation.pools[0]
+    few = replace(pool.tasks, n_labels=np.zeros_like(pool.tasks.n_labels))
+    with_labels = summary(evaluation)[0]
+    assert "With 10 % labels (at most 2 a dataset)" in with_labels
+    without = summary(replace(evaluation, pools=(replace(pool, tasks=few),)))[0]
+    assert with_labels.startswith(without) and "labels (at most" not in without
+
+
+def test_summary_of_single_prompts_where_the_best_is_no_better_than_bma(evaluation):
+    protocol = evaluation.prompts[0]
+    rows = [row for row in protocol.rows if row.rule in ("mean", "raw", "BMA", "random", "oracle")]
+    equal = {"score": 0.0}, {"score": (0.0, 0.0)}
+    rows = [
+        replace(row, vs_bma=equal[0], vs_bma_interval=equal[1]) if row.rule == "raw" else row
+        for row in rows
+    ]
+    worse = {"score": -0.1}
+    rows = [replace(row, vs_bma=worse) if row.rule == "mean" else row for row in rows]
+    (text,) = summary(replace(evaluation, pools=(), prompts=(replace(protocol, rows=tuple(rows)),)))
+    assert text.endswith(
+        ": −0.100 (too few datasets for an interval). No rule did better than BMA."
+    )
+
+
+# --- means over fewer datasets, and reasons ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gappy():
+    """Four datasets; model 2, the best, was not run on the first two."""
+    table, rows = small_table(n_models=3)
+    scores = np.where(np.arange(3) == 2, 1.0, table.scores).astype(np.float32)
+    scores[table.dataset < 2, 2] = np.nan
+    return evaluate(make_table(scores, table.dataset), rows, settings=QUICK, threads=1)
+
+
+def cells_of(sheet):
+    """Cells by the row's name and the column's."""
+    return {row[0].text: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
+
+
+def test_means_over_fewer_datasets_are_footnoted(gappy):
+    (pool,) = gappy.pools
+    rows = {row.rule: row for row in pool.table_one["strict"]}
+    accuracy = pool.tasks.accuracy_of("strict", "S1")[:, 0]
+    known = int((~np.isnan(accuracy)).any(axis=1).sum())
+    assert (rows["S1"].n_datasets, known < 4) == (known, True)
+    assert rows["oracle"].n_datasets == 4
+    why = f"over {known} of 4 datasets: the chosen model was not run on the others"
+    cells = cells_of(table_one.table_one(pool, "strict"))
+    assert cells["S1"]["accuracy"].text == f"{rows['S1'].accuracy:.3f}"
+    assert cells["S1"]["accuracy"].why == why
+    assert cells["oracle"]["accuracy"].why == ""
+    by_labels = next(s for s in sheets(gappy) if s.name == "labels-pool1-strict")
+    assert cells_of(by_labels)["S1"]["α = 0"] == cells["S1"]["accuracy"]
+    notes = notes_of(gappy)
+    assert any(
+        note.startswith("Model model 2 was not run on dataset 0, dataset 1:") for note in notes
+    )
+
+
+def test_the_row_in_bold_has_the_largest_gain_over_bma(evaluation):
+    high = Row("S1", 0.9, (NAN, NAN), -0.05, (NAN, NAN), 1, NAN, NAN, 0, NAN, 1, 1, 1)
+    best = replace(high, rule="S2", accuracy=0.55, vs_bma=0.05, n_datasets=8, n_paired=8)
+    pool = replace(evaluation.pools[0], table_one={"strict": (BMA, high, best)})
+    assert table_one.table_one(pool, "strict").marked == (2,)
+    pool = replace(pool, table_one={"strict": (BMA, high, replace(best, vs_bma=-0.01))})
+    assert table_one.table_one(pool, "strict").marked == (0,)
+
+
+def test_what_auto_reached_is_its_macro_accuracy_in_both_tables(gappy):
+    found = {sheet.name: cells_of(sheet) for sheet in sheets(gappy)}
+    for share in ("α = 0", "α = 0.1"):
+        reached = found["expectations-pool1"][share]["reached"]
+        assert reached == found["labels-pool1-strict"]["auto"][share]
+
+
+def test_reached_is_a_mean_over_draws_then_over_datasets(evaluation):
+    tasks = evaluation.pools[0].tasks
+    accuracy = np.full((4, 2, 2, 3), NAN)
+    accuracy[0, 1, :] = 1.0  # both draws of dataset 0, one of dataset 1
+    accuracy[1, 1, 0] = 0.5
+    pool = replace(evaluation.pools[0], tasks=replace(tasks, accuracy=accuracy))
+    found = {sheet.name: cells_of(sheet) for sheet in sheets(replace(evaluation, pools=(pool,)))}
+    reached = found["expectations-pool1"]["α = 0.1"]["reached"]
+    assert reached.text == found["labels-pool1-strict"]["auto"]["α = 0.1"].text == "0.750"
+    assert reached.why.startswith("over 2 of 4 datasets: ")
+
+
+def test_two_datasets_leave_the_estimate_of_p_unknown():
+    table, rows = awkward_tables()["two datasets"]
+    (pool,) = evaluate(table, rows, experiments=["tasks"], settings=QUICK, threads=1).pools
+    cells = cells_of(table_one.table_one(pool, "strict"))
+    why = (
+        "p̂ of a held-out dataset is learned from at least two others on which models were run; "
+        "the table has 2 datasets"
+    )
+    for rule in ("S3", "S3 with fallback"):
+        assert (cells[rule]["Pearson"].text, cells[rule]["Pearson"].why) == ("–", why)
+    assert cells["S3 true p"]["Pearson"].why != why
+    assert cells["S1"]["95 %"].why == "over 2 datasets: an interval needs at least 6"
+    assert cells["S1"]["95 % of that"].why == "over 2 datasets: an interval needs at least 6"
+
+
+def test_an_interval_takes_six_datasets(evaluation):
+    rows = [
+        Row("S1", 0.5, (0.4, 0.6), 0.1, (0.0, 0.2), 1, NAN, NAN, 0, NAN, 1, n, n)
+        for n in (0, 1, 5, 6)
+    ]
+    nothing = replace(rows[0], accuracy=NAN, accuracy_interval=(NAN, NAN))
+    pool = replace(evaluation.pools[0], table_one={"strict": (nothing, *rows[1:])})
+    shown = [row[2] for row in table_one.table_one(pool, "strict").rows]
+    assert [cell.text for cell in shown] == ["–", "–", "–", "0.400 … 0.600"]
+    assert [cell.why for cell in shown] == [
+        "the chosen model has no score on any held-out dataset",
+        "over 1 dataset: an interval needs at least 6",
+        "over 5 datasets: an interval needs at least 6",
+        "",
+    ]
+
+
+def test_costs_of_nothing_have_their_own_reason():
+    table, rows = small_table(costs=True)
+    free = replace(table, cost_usd=np.zeros_like(table.cost_usd))
+    found = evaluate(free, rows, experiments=["prompts"], settings=QUICK, threads=1)
+    cells = cells_of(next(s for s in sheets(found) if s.name == "costs-random-split"))
+    assert cells["mean"]["AIQ"].why == "all models cost the same"
+    assert cells["mean"]["CostSave"].why == "the best single model costs nothing"
+    assert cells["mean"]["PerfGain"].why == ""
+
+
+def test_gains_are_called_after_what_they_are_ratios_of(evaluation):
+    table, rows = awkward_tables()["no threshold"]
+    found = evaluate(table, rows, experiments=["prompts"], settings=QUICK, threads=1)
+    for made, what in ((evaluation, "accuracies"), (found, "scores")):
+        sheet = next(s for s in sheets(made) if s.name == "gains-random-split")
+        assert sheet.caption == f"Means over datasets of ratios of {what} (arXiv 2601.07206)."
+
+
+def test_what_was_not_asked_for_is_said(evaluation):
+    assert (
+        "Small edits of the prompt are not measured: they were not asked for (--robustness N, in "
+        "Python robustness=N)."
+    ) in notes_of(evaluation)
 
 
 # --- the page ------------------------------------------------------------------------------------
@@ -277,7 +452,7 @@ def test_what_could_not_be_measured_is_said():
     one = notes("one dataset")
     assert "One model per dataset, not measured: leave-one-dataset-out needs at least 2" in one
     assert "leaving a dataset out needs at least 2 datasets" in one
-    assert "no threshold" in notes("no threshold")
+    assert "give one per dataset, --correct-above DATASET=VALUE (in Python" in notes("no threshold")
     assert "no cost is recorded" in notes("constant scores")
     assert "no log-likelihoods" in notes("constant scores")
 

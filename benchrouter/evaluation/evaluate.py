@@ -125,6 +125,11 @@ def evaluate(
                     )
                 except ValueError as e:
                     notes.append(f"prompts, {protocol}, not measured: {e}")
+        if not robustness:
+            notes.append(
+                "small edits of the prompt are not measured: they were not asked for "
+                "(--robustness N, in Python robustness=N)"
+            )
     flips = {}
     if robustness and encoder is not None:
         with run.stage("robustness"):

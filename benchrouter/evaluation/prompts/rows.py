@@ -52,6 +52,8 @@ class PromptRow:
     n_prompts, n_missing : int
         Test prompts, and those on which the chosen model has no recorded score: they are left out
         of every mean.
+    n_datasets, n_paired : int
+        Datasets behind the mean score and behind its difference to BMA.
     """
 
     rule: str
@@ -69,6 +71,8 @@ class PromptRow:
     mcpi: int
     n_prompts: int
     n_missing: int
+    n_datasets: int
+    n_paired: int
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, ready for JSON (NaN as None).
@@ -206,4 +210,6 @@ def _row(
         mcpi=len(results.models) if (kind, rule) == ("reference", "oracle") else calls,
         n_prompts=len(results.rows),
         n_missing=int(np.isnan(of(results.scores["score"], picked)).sum()),
+        n_datasets=int((~np.isnan(means["score"])).sum()),
+        n_paired=int((~np.isnan(gains["score"])).sum()),
     )

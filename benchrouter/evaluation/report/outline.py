@@ -108,7 +108,8 @@ def _tasks(pool: Pool, tasks: LeaveOneOut) -> Section:
                 f"Macro accuracy of the chosen model against the share α of the held-out "
                 f"dataset's records that are labelled (mean of {tasks.draws} draws; accuracy on "
                 "the remaining records). BMA and the oracle use no labels; labels without any "
-                "is BMA; auto and labels are not the paper's, and run in strict nesting only.",
+                "is BMA; auto and labels are not the paper's, and run in strict nesting only."
+                + _left_out(tasks),
                 partial(figures.accuracy_by_labels, tasks),
             )
         )
@@ -154,6 +155,23 @@ def _tasks(pool: Pool, tasks: LeaveOneOut) -> Section:
         "Every dataset in turn is the new task; the others are the benchmark, and one model is "
         "chosen for all of its prompts.",
         tuple(content),
+    )
+
+
+def _left_out(tasks: LeaveOneOut) -> str:
+    """Say which lines are means over changing datasets; empty if none is."""
+    n, shares = len(tasks.datasets), range(len(tasks.label_shares))
+    found = []
+    for nesting in tasks.nestings:
+        for rule in tasks.picks[nesting]:
+            known = [tasks.n_datasets_of(nesting, rule, i) for i in shares]
+            if min(known) < max(known):
+                found.append(f"{rule} ({nesting}), {min(known)} to {max(known)}")
+    if not found:
+        return ""
+    return (
+        " Datasets on which a chosen model was not run fall out of its mean, so these lines jump "
+        f"where their number changes, of {n}: {'; '.join(found)}."
     )
 
 
@@ -205,10 +223,10 @@ def _prompts(protocol: PromptProtocol) -> Section:
 
 
 def _bins(protocol: PromptProtocol) -> str:
-    """How many predictions the bins hold: few are noise."""
+    """How many predictions the bins hold."""
     curves = next(iter(protocol.calibration.values()))
     sizes = " and ".join(f"{int(np.median(c.count)):,} ({over})" for over, c in curves.items())
-    return f"A bin holds about {sizes} predictions; few are noise."
+    return f"A bin holds about {sizes} predictions; small bins are noisy."
 
 
 _WORDS = {

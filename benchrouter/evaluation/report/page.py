@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from benchrouter.evaluation.report.outline import Picture, Section, sections
-from benchrouter.evaluation.report.sheets.sheet import MISSING, Cell, Sheet
+from benchrouter.evaluation.report.sheets.sheet import MISSING, Cell, Sheet, counted
 from benchrouter.evaluation.report.summary import notes_of, summary
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def to_html(
     parts = sections(evaluation)
     first = evaluation.pools[0].table
     facts = (
-        f"{first['n_records']:,} records, {first['n_datasets']} datasets, "
-        f"{first['n_models']} models"
+        f"{counted(first['n_records'], 'record')}, {counted(first['n_datasets'], 'dataset')}, "
+        f"{counted(first['n_models'], 'model')}"
     )
     notes = notes_of(evaluation)
     numbering = _Numbering()

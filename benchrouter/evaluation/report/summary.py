@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from benchrouter.evaluation.report.sheets.prompts import DEFAULT_RULE, SCORE
-from benchrouter.evaluation.report.sheets.sheet import decimal
-from benchrouter.evaluation.report.sheets.table_one import is_reference
+from benchrouter.evaluation.report.sheets.sheet import counted, decimal
+from benchrouter.evaluation.report.sheets.table_one import ROUNDING, is_reference
 from benchrouter.evaluation.results import OURS
+from benchrouter.evaluation.tasks.measures import FEW_DATASETS
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.rows import PromptRow
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from benchrouter.evaluation.tasks.measures import Row
 
 NESTING = "strict"
-FEW_DATASETS = 6  # with fewer, all of one sign are no evidence at 5 %: 2 · 2^-5 > 0.05
 FIXED = ("random", "cheapest")  # no routing: one model, or none in particular
 
 
@@ -45,20 +45,41 @@ def _of_pool(pool: Pool) -> str:
         return f"{_upper(pool.title)}: no rule has an accuracy; the notes say why."
     n = len(pool.tasks.datasets)
     where = f"{_upper(pool.title)}, one for each of {n} held-out datasets"
-    best = max(usable, key=lambda row: row.accuracy)
-    against = f"the best model on average (BMA), {decimal(bma.accuracy)}"
-    if best.vs_bma > 0:
+    best = _best(usable)
+    against = f"the best model on average (BMA), {_accuracy(bma, n)}"
+    if best is not None:
         text = (
-            f"{where}: {_verdict(best, rows.get(OURS), n)} {best.rule}, the best of "
-            f"{len(usable) - 1} rules (as known afterwards), reached a macro accuracy of "
-            f"{decimal(best.accuracy)} without labels, {against}: {_gain(best, n)}."
+            f"{where}: {_verdict(best, rows.get(OURS))} {best.rule}, {_among(len(usable) - 1)}, "
+            f"reached a macro accuracy of {_accuracy(best, n)} without labels, {against}: "
+            f"{_gain(best, bma)}."
         )
     else:
-        text = f"{where}: {_no_gain(n)} No rule did better than {against}."
+        text = f"{where}: {_no_gain(usable)} No rule did better than {against}."
     ours = rows.get(OURS)
-    if ours is not None and ours.accuracy == ours.accuracy and best.rule != OURS:
-        text += f" The default of choose, {OURS}: {decimal(ours.accuracy)}, {_gain(ours, n)}."
-    return " ".join(filter(None, (text, _ceiling(rows, bma), _with_labels(pool))))
+    told = best is not None and best.rule == OURS
+    if ours is not None and ours.accuracy == ours.accuracy and not told:
+        text += f" The default of choose, {OURS}: {_accuracy(ours, n)}, {_gain(ours, bma)}."
+    return " ".join(filter(None, (text, _ceiling(rows, n), _with_labels(pool))))
+
+
+def _best(rows: Iterable[Row]) -> Row | None:
+    """Row of the largest gain, paired by dataset as means may be over different ones; or None."""
+    return max(
+        (row for row in rows if row.vs_bma > ROUNDING), key=lambda row: row.vs_bma, default=None
+    )
+
+
+def _among(n_rules: int) -> str:
+    return f"the best of {n_rules} rules (as known afterwards)" if n_rules > 1 else "the only rule"
+
+
+def _accuracy(row: Row, n: int) -> str:
+    return decimal(row.accuracy) + _over(row.n_datasets, n)
+
+
+def _over(known: int, n: int) -> str:
+    """Say it of a mean over fewer datasets than there are."""
+    return f" (over {known} of {counted(n, 'dataset')})" if known < n else ""
 
 
 def _usable(rows: Iterable[Row]) -> list[Row]:
@@ -76,14 +97,15 @@ def _with_labels(pool: Pool) -> str:
     index, rows = pool.with_labels
     n = len(pool.tasks.datasets)
     usable = _usable(rows)
-    if not usable:
-        return ""
-    best = max(usable, key=lambda row: row.accuracy)
+    bma = next((row for row in usable if row.rule == "BMA"), None)
     most = int(pool.tasks.n_labels[:, index].max())
+    if bma is None or not most:
+        return ""
+    best = _best(usable)
     few = f"With {100 * pool.tasks.label_shares[index]:g} % labels (at most {most} a dataset)"
-    if not best.vs_bma > 0:
+    if best is None:
         return f"{few} still no rule did better than BMA."
-    return f"{few} the best is {best.rule}: {decimal(best.accuracy)}, {_gain(best, n)}."
+    return f"{few} the best is {best.rule}: {_accuracy(best, n)}, {_gain(best, bma)}."
 
 
 def _of_prompts(protocol: PromptProtocol) -> str:
@@ -99,60 +121,72 @@ def _of_prompts(protocol: PromptProtocol) -> str:
     bma, ours, n = rows["BMA"], rows[DEFAULT_RULE], len(protocol.results.datasets)
     text = (
         f"{where}: the default of route, {DEFAULT_RULE}, reached a mean score of "
-        f"{decimal(ours.macro[SCORE])}, BMA {decimal(bma.macro[SCORE])}: {_difference(ours, n)}."
+        f"{_score(ours, n)}, BMA {_score(bma, n)}: {_difference(ours, bma)}."
     )
-    others = [r for rule, r in rows.items() if rule not in ("oracle", *FIXED)]
-    best = max(others, key=lambda row: row.macro[SCORE])
-    if best.rule == "BMA":
+    gains = {r: row.vs_bma[SCORE] for r, row in rows.items() if r not in ("oracle", "BMA", *FIXED)}
+    best = max(gains, key=lambda rule: gains[rule] if gains[rule] == gains[rule] else -1e9)
+    if not gains[best] > ROUNDING:
         return f"{text} No rule did better than BMA."
-    if best.rule != DEFAULT_RULE:
-        text += f" The best is {best.rule}: {decimal(best.macro[SCORE])}, {_difference(best, n)}."
+    if best != DEFAULT_RULE:
+        text += f" The best is {best}: {_score(rows[best], n)}, {_difference(rows[best], bma)}."
     return text
 
 
-def _difference(row: PromptRow, n_datasets: int) -> str:
-    return _difference_of(row.vs_bma[SCORE], row.vs_bma_interval[SCORE], n_datasets)
+def _score(row: PromptRow, n: int) -> str:
+    return decimal(row.macro[SCORE]) + _over(row.n_datasets, n)
 
 
-def _gain(row: Row, n_datasets: int) -> str:
-    return _difference_of(row.vs_bma, row.vs_bma_interval, n_datasets)
+def _difference(row: PromptRow, bma: PromptRow) -> str:
+    most = max(row.n_datasets, bma.n_datasets)
+    return _difference_of(row.vs_bma[SCORE], row.vs_bma_interval[SCORE], row.n_paired, most)
 
 
-def _difference_of(gain: float, ends: tuple[float, float], n_datasets: int) -> str:
+def _gain(row: Row, bma: Row) -> str:
+    most = max(row.n_datasets, bma.n_datasets)
+    return _difference_of(row.vs_bma, row.vs_bma_interval, row.n_paired, most)
+
+
+def _difference_of(gain: float, ends: tuple[float, float], n_paired: int, most: int) -> str:
+    """Write a difference to BMA over the datasets that both have, of the most that either has."""
+    if not n_paired:
+        return "on no dataset beside BMA"
     low, high = ends
-    if low != low or high != high or n_datasets < FEW_DATASETS:
-        return f"{decimal(gain, signed=True)} (too few datasets for an interval)"
+    text = decimal(gain, signed=True)
+    if n_paired < most:
+        text += f" on the {counted(n_paired, 'dataset')} on which both were run"
+    if low != low or high != high or n_paired < FEW_DATASETS:
+        return f"{text} (too few datasets for an interval)"
     interval = f"{decimal(low, signed=True)} to {decimal(high, signed=True)}"
-    return f"{decimal(gain, signed=True)} (95 % interval {interval})"
+    return f"{text} (95 % interval {interval})"
 
 
-def _verdict(best: Row, ours: Row | None, n_datasets: int) -> str:
+def _verdict(best: Row, ours: Row | None) -> str:
     low, _ = best.vs_bma_interval
-    if low != low or n_datasets < FEW_DATASETS:
+    if low != low or best.n_paired < FEW_DATASETS:
         return "too few datasets to say whether routing pays."
-    if ours is not None and ours.vs_bma_interval[0] > 0:
+    if ours is not None and ours.vs_bma_interval[0] > 0 and ours.n_paired >= FEW_DATASETS:
         return "routing pays here."
     if low > 0:
         return "routing can pay here, by a rule that is known only afterwards."
     return "routing may pay here, but the interval of the gain includes 0."
 
 
-def _no_gain(n_datasets: int) -> str:
-    if n_datasets < FEW_DATASETS:
+def _no_gain(usable: list[Row]) -> str:
+    if max(row.n_paired for row in usable) < FEW_DATASETS:
         return "too few datasets to say whether routing pays."
     return "routing does not pay here without labels."
 
 
-def _ceiling(rows: dict[str, Row], bma: Row) -> str:
+def _ceiling(rows: dict[str, Row], n: int) -> str:
     """How much there was to be gained at all."""
     ceiling = rows.get("oracle (split-half)")
     if ceiling is None or ceiling.accuracy != ceiling.accuracy:
         return ""
     text = (
         "Ceiling (each dataset's best model, chosen on one half and scored on the other): "
-        f"{decimal(ceiling.accuracy)}"
+        f"{_accuracy(ceiling, n)}"
     )
-    if ceiling.accuracy - bma.accuracy < 0.0005:  # 0.000 when it is written
+    if ceiling.vs_bma < 0.0005:  # 0.000 when it is written
         return f"{text}, not above BMA: there is nothing to be gained by choosing per dataset."
     return f"{text}."
 

@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 Interval = tuple[float, float]
 NAN = float("nan")
 RESAMPLES = 2000  # of datasets, behind an interval
+FEW_DATASETS = 6  # with fewer, all of one sign are no evidence at 5 %: 2 · 2^-5 > 0.05
 SPLIT_HALF = "oracle (split-half)"
 PER_RECORD = "oracle per record"
 
@@ -51,6 +52,9 @@ class Row:
         Mean billions of parameters of the chosen models; NaN if any of them is of unknown size.
     rank : float
         Mean rank of the chosen model, 1 = none is more accurate; equals share the better rank.
+    n_datasets, n_paired : int
+        Datasets behind `accuracy` and behind `vs_bma`: those on which what was chosen (and BMA)
+        was run.
     """
 
     rule: str
@@ -64,6 +68,8 @@ class Row:
     bma_share: float
     params_b: float
     rank: float
+    n_datasets: int
+    n_paired: int
 
 
 def pearson(one: Array, other: Array) -> Array:
@@ -312,7 +318,10 @@ def table_one(
     for rule in [*picks, "random", SPLIT_HALF, PER_RECORD]:
         values = _accuracies(results, nesting, rule, share_index)
         per_dataset = mean_known(values, axis=1)
-        gain = per_dataset - bma if rule != "BMA" else np.full_like(bma, np.nan)
+        gain = per_dataset - bma
+        n_paired = int((~np.isnan(gain)).sum())
+        if rule == "BMA":
+            gain = np.full_like(bma, np.nan)
         correlations = (NAN, NAN)
         if rule in score:
             these = score[rule][:, share_index]
@@ -330,6 +339,8 @@ def table_one(
                 NAN if chosen is None else float((chosen == picks["BMA"]).mean()),
                 NAN if chosen is None else float(results.params_b[chosen].mean()),
                 NAN if chosen is None else macro(ranks_of(chosen, accuracy)),
+                int((~np.isnan(per_dataset)).sum()),
+                n_paired,
             )
         )
     return rows

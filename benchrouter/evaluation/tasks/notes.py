@@ -70,8 +70,8 @@ def _not_run(results: LeaveOneOut) -> list[str]:
     for m in np.flatnonzero(missing[~empty].any(axis=0)):
         names = [results.datasets[d] for d in np.flatnonzero(missing[:, m] & ~empty)]
         notes.append(
-            f"{results.models[m]} was not run on {_named(names)}: its accuracy and p are unknown "
-            "there."
+            f"Model {results.models[m]} was not run on {_named(names)}: its accuracy and p are "
+            "unknown there."
         )
     return notes
 

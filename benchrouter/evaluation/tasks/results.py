@@ -155,6 +155,22 @@ class LeaveOneOut:
         """
         return macro(self.accuracy_of(nesting, rule)[:, share_index])
 
+    def n_datasets_of(self, nesting: str, rule: str, share_index: int = 0) -> int:
+        """Datasets behind :meth:`macro_accuracy`: those on which a chosen model ran.
+
+        Parameters
+        ----------
+        nesting, rule : str
+        share_index : int
+            Which label share.
+
+        Returns
+        -------
+        int
+        """
+        known = ~np.isnan(self.accuracy_of(nesting, rule)[:, share_index])
+        return int(known.any(axis=1).sum())
+
     def to_dict(self) -> dict[str, Any]:
         """Everything that is reported as plain lists and numbers, ready for JSON (NaN as None).
 

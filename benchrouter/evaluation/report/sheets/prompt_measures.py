@@ -14,6 +14,7 @@ from benchrouter.evaluation.report.sheets.sheet import (
     Sheet,
     absent,
     count,
+    counted,
     number,
     percent,
     words,
@@ -38,6 +39,9 @@ def gains(protocol: PromptProtocol) -> Sheet:
     Sheet
     """
     results = protocol.results
+    what, plural = "score", "scores"
+    if results.correctness is not None:
+        what, plural = "accuracy", "accuracies"
     best = protocol.gains[0].best_single if protocol.gains else ""
     why = "no dataset on which what it is divided by is above 0"
     return Sheet(
@@ -53,14 +57,14 @@ def gains(protocol: PromptProtocol) -> Sheet:
             )
             for gain in protocol.gains
         ),
-        caption="Means over datasets of ratios of accuracies (arXiv 2601.07206).",
+        caption=f"Means over datasets of ratios of {plural} (arXiv 2601.07206).",
         definitions=(
-            ("Gain@R", "accuracy / that of a model drawn at random, less 1"),
+            ("Gain@R", f"{what} / that of a model drawn at random, less 1"),
             (
                 "Gain@B",
-                f"accuracy / that of the best single model ({best}, known only afterwards), less 1",
+                f"{what} / that of the best single model ({best}, known only afterwards), less 1",
             ),
-            ("Gap@O", "1 − accuracy / that of the oracle per prompt"),
+            ("Gap@O", f"1 − {what} / that of the oracle per prompt"),
         ),
     )
 
@@ -119,7 +123,6 @@ def costs(protocol: PromptProtocol) -> Sheet:
     -------
     Sheet
     """
-    why_area = "all models cost the same, or scores are below 0"
     first = next(iter(protocol.costs.values()))
     return Sheet(
         name=f"costs-{protocol_key(protocol.results)}",
@@ -129,27 +132,25 @@ def costs(protocol: PromptProtocol) -> Sheet:
             *(
                 (
                     words(rule),
-                    number(curve.aiq, why_area),
-                    number(curve.aiq - curve.zero_aiq, why_area, signed=True),
-                    _signed_percent(curve.perf_gain, "the best single model scores 0 or below"),
-                    _signed_percent(
-                        curve.cost_save, "no setting reaches the best single model's score"
-                    ),
+                    number(curve.aiq, curve.why.get("AIQ", "")),
+                    number(curve.aiq - curve.zero_aiq, curve.why.get("AIQ", ""), signed=True),
+                    _signed_percent(curve.perf_gain, curve.why.get("PerfGain", "")),
+                    _signed_percent(curve.cost_save, curve.why.get("CostSave", "")),
                 )
                 for rule, curve in protocol.costs.items()
             ),
             (
                 words("zero router"),
-                number(first.zero_aiq, why_area),
+                number(first.zero_aiq, first.why.get("AIQ", "")),
                 absent("the zero router against itself"),
                 absent("compares a router with single models"),
                 absent("compares a router with single models"),
             ),
         ),
-        caption=f"{first.n_prompts:,} test prompts with the score and the cost of all "
-        f"{len(first.models)} models whose cost is known ({first.n_left_out:,} left out); best "
-        f"single model: {first.best_single}. The decision knows a model's mean recorded cost on "
-        "the training part; costs are then those recorded for the prompt.",
+        caption=f"{counted(first.n_prompts, 'test prompt')} with the score and the cost of all "
+        f"{counted(len(first.models), 'model')} whose cost is known ({first.n_left_out:,} left "
+        f"out); best single model: {first.best_single}. The decision knows a model's mean "
+        "recorded cost on the training part; costs are then those recorded for the prompt.",
         definitions=(
             (
                 "AIQ",
@@ -206,8 +207,8 @@ def calibration(protocol: PromptProtocol) -> Sheet:
             )
             for rule, curves in protocol.calibration.items()
         ),
-        caption="A chosen model is the one that looked best, so its predicted chance is too high "
-        "on the average: the winner's curse.",
+        caption="A chosen model is the one that looked best, so its predicted chance tends to be "
+        "too high: the winner's curse.",
         definitions=(
             ("ECE", "mean |predicted − observed| over 15 bins of equal mass, weighted by count"),
             ("predicted, observed", "mean predicted and observed chance of success"),

@@ -10,11 +10,15 @@ from benchrouter.evaluation.report.sheets.sheet import (
     Sheet,
     absent,
     count,
-    interval,
+    counted,
+    interval_over,
+    mean_over,
+    noted,
     number,
     percent,
     words,
 )
+from benchrouter.evaluation.report.sheets.table_one import ROUNDING, why_no_gain
 from benchrouter.evaluation.report.sheets.words import PROMPT_RULES
 
 if TYPE_CHECKING:
@@ -46,7 +50,8 @@ def prompt_table(protocol: PromptProtocol) -> Sheet:
         title=f"One model per prompt, {results.protocol}",
         columns=_columns(results),
         rows=tuple(_row_of(row, results) for row in rows),
-        caption=f"{len(results.rows):,} test prompts, {len(results.models)} models, "
+        caption=f"{counted(len(results.rows), 'test prompt')}, "
+        f"{counted(len(results.models), 'model')}, "
         f"k = {results.k} (raw: {max(10, results.k)}), κ = {results.kappa}. Means are macro "
         "averages over datasets unless they say prompts; a prompt on which the chosen model has "
         "no recorded score is left out of the means.",
@@ -145,33 +150,41 @@ def _rules(rows: Sequence[PromptRow]) -> list[tuple[str, str]]:
 
 
 def _best(rows: Sequence[PromptRow]) -> tuple[int, ...]:
-    usable = [row.macro[SCORE] for row in rows if row.rule not in REFERENCES]
-    known = [value for value in usable if value == value]
-    if not known:
-        return ()
-    return tuple(
-        i
+    """Rows of the largest gain over BMA among the rules that one could use."""
+    gains = {
+        i: row.vs_bma[SCORE]
         for i, row in enumerate(rows)
-        if row.rule not in REFERENCES and row.macro[SCORE] == max(known)
-    )
+        if row.rule not in REFERENCES and row.n_paired
+    }
+    most = max(gains.values(), default=0.0)
+    return tuple(i for i, gain in gains.items() if gain >= most - ROUNDING)
 
 
 def _row_of(row: PromptRow, results: PromptResults) -> tuple[Cell, ...]:
     further = [name for name in results.scores if name != SCORE]
     nothing = "the chosen models have no recorded score on any test prompt"
-    one = "one dataset gives no interval" if len(results.datasets) < 2 else nothing
-    itself = "BMA against itself"
-    is_bma = row.rule == "BMA" and row.kind == "reference"
+    others = "no score of the chosen models is recorded on the others"
+    score = noted(
+        number(row.macro[SCORE], nothing), mean_over(row.n_datasets, len(results.datasets), others)
+    )
+    if row.rule == "BMA" and row.kind == "reference":
+        gain = gain_interval = absent("BMA against itself")
+    else:
+        no_gain = why_no_gain(row.n_datasets, nothing)
+        gain = number(row.vs_bma[SCORE], no_gain, signed=True)
+        gain_interval = interval_over(
+            row.vs_bma_interval[SCORE], row.n_paired, no_gain, signed=True
+        )
     costs = []
     if results.cost_usd is not None:
         each = PER_PROMPTS * row.cost_usd
         costs = [number(each, "no cost is recorded for the chosen models", digits=_digits(each))]
     return (
         words(row.rule),
-        number(row.macro[SCORE], nothing),
-        interval(row.interval[SCORE], one),
-        absent(itself) if is_bma else number(row.vs_bma[SCORE], nothing, signed=True),
-        absent(itself) if is_bma else interval(row.vs_bma_interval[SCORE], one, signed=True),
+        score,
+        interval_over(row.interval[SCORE], row.n_datasets, nothing),
+        gain,
+        gain_interval,
         number(row.micro[SCORE], nothing),
         *(number(row.macro[name], f"{name}: {nothing}") for name in further),
         number(row.accuracy, _why_no_accuracy(results, nothing)),

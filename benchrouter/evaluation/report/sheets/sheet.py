@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from benchrouter.evaluation.tasks.measures import FEW_DATASETS
 
 MISSING = "–"
 MINUS = "−"
@@ -18,7 +20,7 @@ class Cell:
     ----------
     text : str
     why : str
-        Becomes a footnote; given where, and only where, the text is a dash.
+        Becomes a footnote; given wherever the text is a dash.
     is_number : bool
         Numbers stand right.
     """
@@ -165,6 +167,78 @@ def number(value: float | None, why: str, *, digits: int = 3, signed: bool = Fal
     if value is None or not math.isfinite(value):
         return absent(why)
     return Cell(decimal(value, digits=digits, signed=signed), is_number=True)
+
+
+def noted(cell: Cell, note: str) -> Cell:
+    """Cell with a footnote, should it have none.
+
+    Parameters
+    ----------
+    cell : Cell
+    note : str
+        Empty = none.
+
+    Returns
+    -------
+    Cell
+    """
+    return cell if cell.why else replace(cell, why=note)
+
+
+def mean_over(n: int, of: int, others: str) -> str:
+    """Footnote of a mean over fewer datasets than there are; empty for one over all or none.
+
+    Parameters
+    ----------
+    n, of : int
+        Datasets behind the mean, and all of them.
+    others : str
+        Why the others are left out.
+
+    Returns
+    -------
+    str
+    """
+    return f"over {n} of {counted(of, 'dataset')}: {others}" if 0 < n < of else ""
+
+
+def interval_over(ends: Sequence[float], n: int, why: str, *, signed: bool = False) -> Cell:
+    """Cell of an interval over datasets, which too few do not give.
+
+    Parameters
+    ----------
+    ends : sequence of two floats
+        Low and high; NaN = missing.
+    n : int
+        Datasets behind it.
+    why : str
+        The reason, should there be none.
+    signed : bool
+        Show pluses, for differences.
+
+    Returns
+    -------
+    Cell
+    """
+    if 0 < n < FEW_DATASETS:
+        return absent(f"over {counted(n, 'dataset')}: an interval needs at least {FEW_DATASETS}")
+    return interval(ends, why, signed=signed)
+
+
+def counted(n: int, noun: str) -> str:
+    """Write a number and what it counts: 1 dataset, 2 datasets.
+
+    Parameters
+    ----------
+    n : int
+    noun : str
+        In the singular.
+
+    Returns
+    -------
+    str
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def decimal(value: float, *, digits: int = 3, signed: bool = False) -> str:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from benchrouter.evaluation.report.sheets.sheet import (
     Cell,
     Sheet,
-    interval,
+    absent,
+    counted,
+    interval_over,
     listed,
+    mean_over,
+    noted,
     number,
     percent,
     words,
@@ -30,6 +36,7 @@ COLUMNS = (
     "rule", "accuracy", "95 %", "vs BMA", "95 % of that", "ratio", "Pearson", "Spearman", "% BMA",
     "params B", "rank",
 )  # fmt: skip
+ROUNDING = 1e-12  # of means in another order
 SCORED = ("S1", "S2", "S3", "LL", "auto", "labels")  # rules that give every model a score
 
 
@@ -52,9 +59,10 @@ def table_one(pool: Pool, nesting: str) -> Sheet:
         name=f"table-one-{pool.key}-{nesting}",
         title=f"{pool.title}, {nesting} nesting, no labels",
         columns=COLUMNS,
-        rows=tuple(_row_of(row, tasks) for row in rows),
+        rows=tuple(_row_of(row, tasks, nesting) for row in rows),
         caption=f"One model chosen for each of {len(tasks.datasets)} held-out datasets, "
-        f"{len(tasks.models)} models, k = {tasks.k}, κ = {tasks.kappa}. {NESTINGS[nesting]}.",
+        f"{counted(len(tasks.models), 'model')}, k = {tasks.k}, κ = {tasks.kappa}. "
+        f"{NESTINGS[nesting]}.",
         definitions=TABLE_ONE + tuple(meanings([row.rule for row in rows])),
         marked=_best(rows),
     )
@@ -110,29 +118,36 @@ def is_reference(rule: str) -> bool:
 
 
 def _best(rows: Sequence[Row]) -> tuple[int, ...]:
-    """Rows of the largest accuracy among the rules that one could use."""
-    usable = [row.accuracy for row in rows if not is_reference(row.rule)]
-    known = [value for value in usable if value == value]
-    if not known:
-        return ()
-    return tuple(
-        i for i, r in enumerate(rows) if not is_reference(r.rule) and r.accuracy == max(known)
-    )
+    """Rows of the largest gain over BMA among the rules that one could use.
+
+    The gain is paired: accuracies may be means over different datasets.
+    """
+    gains = {
+        i: 0.0 if row.rule == "BMA" else row.vs_bma
+        for i, row in enumerate(rows)
+        if not is_reference(row.rule) and row.n_paired
+    }
+    most = max(gains.values(), default=0.0)
+    return tuple(i for i, gain in gains.items() if gain >= most - ROUNDING)
 
 
-def _row_of(row: Row, tasks: LeaveOneOut) -> tuple[Cell, ...]:
+def _row_of(row: Row, tasks: LeaveOneOut, nesting: str) -> tuple[Cell, ...]:
     """Cells of one rule."""
-    nothing = why_no_accuracy(row.rule, tasks)
-    one = "one dataset gives no interval" if len(tasks.datasets) < 2 else nothing
-    itself = "BMA against itself" if row.rule == "BMA" else nothing
-    no_score = _why_no_correlation(row.rule, tasks)
+    nothing = why_no_accuracy(row.rule)
+    no_gain = why_no_gain(row.n_datasets, nothing)
+    no_score = _why_no_correlation(row.rule, tasks, nesting)
     chooses = _why_no_choice(row.rule)
+    if row.rule == "BMA":
+        gain = gain_interval = absent("BMA against itself")
+    else:
+        gain = number(row.vs_bma, no_gain, signed=True)
+        gain_interval = interval_over(row.vs_bma_interval, row.n_paired, no_gain, signed=True)
     return (
         words(row.rule),
-        number(row.accuracy, nothing),
-        interval(row.accuracy_interval, one),
-        number(row.vs_bma, itself, signed=True),
-        interval(row.vs_bma_interval, itself if row.rule == "BMA" else one, signed=True),
+        noted(number(row.accuracy, nothing), _fewer(row.rule, row.n_datasets, tasks)),
+        interval_over(row.accuracy_interval, row.n_datasets, nothing),
+        gain,
+        gain_interval,
         number(row.ratio, _why_no_ratio(row, nothing)),
         number(row.pearson, no_score),
         number(row.spearman, no_score),
@@ -142,26 +157,82 @@ def _row_of(row: Row, tasks: LeaveOneOut) -> tuple[Cell, ...]:
     )
 
 
-def why_no_accuracy(rule: str, tasks: LeaveOneOut) -> str:
+def why_no_gain(n_datasets: int, nothing: str) -> str:
+    """Reason for a rule without a difference to BMA.
+
+    Parameters
+    ----------
+    n_datasets : int
+        Behind its accuracy.
+    nothing : str
+        Why it has none, if it has none.
+
+    Returns
+    -------
+    str
+    """
+    return "BMA's model has no score on the same datasets" if n_datasets else nothing
+
+
+def _fewer(rule: str, n: int, tasks: LeaveOneOut) -> str:
+    """Footnote of an accuracy that is a mean over fewer datasets than there are."""
+    others = "the chosen model was not run on the others"
+    if rule in ("random", "oracle", "oracle per record"):
+        others = "no model was run on the others"
+    elif rule == "oracle (split-half)":
+        others = "the others have no scores in both halves of their records"
+    return mean_over(n, len(tasks.datasets), others)
+
+
+def macro_accuracy(tasks: LeaveOneOut, nesting: str, rule: str, share_index: int) -> Cell:
+    """Cell of a rule's macro accuracy, with a footnote if datasets are left out of the mean.
+
+    Parameters
+    ----------
+    tasks : LeaveOneOut
+    nesting, rule : str
+    share_index : int
+        Which label share.
+
+    Returns
+    -------
+    Cell
+    """
+    cell = number(tasks.macro_accuracy(nesting, rule, share_index), why_no_accuracy(rule))
+    return noted(cell, _fewer(rule, tasks.n_datasets_of(nesting, rule, share_index), tasks))
+
+
+def why_no_accuracy(rule: str) -> str:
     """Reason for a rule without accuracy.
 
     Parameters
     ----------
     rule : str
+
+    Returns
+    -------
+    str
+    """
+    if rule == "oracle (split-half)":
+        return "no dataset has scores in both halves of its records"
+    return "the chosen model has no score on any held-out dataset"
+
+
+def why_no_p_hat(tasks: LeaveOneOut) -> str:
+    """Reason for an estimate p̂ that is unknown on every dataset.
+
+    Parameters
+    ----------
     tasks : LeaveOneOut
 
     Returns
     -------
     str
     """
-    if len(tasks.datasets) < 3 and rule.startswith("S3"):
-        return (
-            "p̂ of a held-out dataset is learned from at least two others; the table has "
-            f"{len(tasks.datasets)} datasets"
-        )
-    if rule == "oracle (split-half)":
-        return "no dataset has two records to be split into halves"
-    return "the chosen model has no score on any held-out dataset"
+    return (
+        "p̂ of a held-out dataset is learned from at least two others on which models were run; "
+        f"the table has {counted(len(tasks.datasets), 'dataset')}"
+    )
 
 
 def _why_no_ratio(row: Row, nothing: str) -> str:
@@ -170,9 +241,11 @@ def _why_no_ratio(row: Row, nothing: str) -> str:
     return nothing
 
 
-def _why_no_correlation(rule: str, tasks: LeaveOneOut) -> str:
+def _why_no_correlation(rule: str, tasks: LeaveOneOut, nesting: str) -> str:
     if rule == "labels" and tasks.label_shares[0] == 0:
         return "without labels there is nothing but BMA"
+    if rule in ("S3", "S3 with fallback") and np.isnan(tasks.p_hat[nesting][:, 0]).all():
+        return why_no_p_hat(tasks)
     if rule in SCORED or rule.startswith("S3"):
         return (
             "undefined: on no dataset do both the scores and the accuracies differ over the models"

@@ -7,10 +7,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchrouter.evaluation.report.sheets.sheet import Sheet, count, number, percent, words
-from benchrouter.evaluation.report.sheets.table_one import meanings, tasks_of, why_no_accuracy
+from benchrouter.evaluation.report.sheets.sheet import (
+    Sheet,
+    count,
+    number,
+    percent,
+    words,
+)
+from benchrouter.evaluation.report.sheets.table_one import (
+    macro_accuracy,
+    meanings,
+    tasks_of,
+    why_no_p_hat,
+)
 from benchrouter.evaluation.results import OURS
 from benchrouter.evaluation.results import expectations as expectations_of
+from benchrouter.evaluation.tasks.choices import macro
 from benchrouter.evaluation.tasks.measures import error_of_p_hat, predictor_accuracy
 
 if TYPE_CHECKING:
@@ -43,17 +55,14 @@ def by_labels(pool: Pool, nesting: str) -> Sheet:
             *(
                 (
                     words(rule),
-                    *(
-                        number(tasks.macro_accuracy(nesting, rule, i), why_no_accuracy(rule, tasks))
-                        for i in shown
-                    ),
+                    *(macro_accuracy(tasks, nesting, rule, i) for i in shown),
                 )
                 for rule in tasks.picks[nesting]
             ),
             (words("labels a dataset, at most"), *(count(n) for n in most)),
         ),
         caption="Macro accuracy on the remaining records after ⌊α·n⌋ (at most 50) random records "
-        f"of the held-out dataset became labels; mean of {tasks.draws} draws.",
+        f"of the held-out dataset became labels; mean of {tasks.draws} draws, then of datasets.",
         definitions=(
             ("α", "share of the held-out dataset's records that are labelled"),
             *meanings(list(tasks.picks[nesting])),
@@ -91,18 +100,18 @@ def predictors(pool: Pool) -> Sheet:
         cells = [
             words(_share_name(tasks.label_shares[i])),
             number(predictor_accuracy(tasks, i), why),
-            number(_mean(tasks.u[:, i]), why),
+            number(macro(tasks.u[:, i]), why),
         ]
         for nesting in tasks.nestings:
             error = error_of_p_hat(tasks, nesting, i)
-            cells.append(number(error, why_no_accuracy("S3", tasks)))
+            cells.append(number(error, why_no_p_hat(tasks)))
         rows.append(tuple(cells))
     return Sheet(
         name=f"predictor-{pool.key}",
         title=f"{pool.title}: the predictor of correctness and the estimate p̂ of its accuracy",
         columns=("labels", "accuracy of ḡ", "u", *(f"MAE of p̂, {n}" for n in tasks.nestings)),
         rows=tuple(rows),
-        caption="Means over held-out datasets, models and draws.",
+        caption="Means over models, draws and held-out datasets.",
         definitions=(
             ("ḡ", "the prediction, from the neighbours, that a model is right on a prompt"),
             ("u", "mean cosine distance of the dataset's records to their κ nearest in the pool"),
@@ -132,7 +141,7 @@ def expectations(pool: Pool) -> Sheet | None:
     found = expectations_of(tasks)
     if found is None:
         return None
-    expected, reached, covered = (found[name] for name in ("expected", "reached", "covered"))
+    expected, covered = found["expected"], found["covered"]
     width = found["high"] - found["low"]
     why = "too few datasets are left to learn the spread from"
     return Sheet(
@@ -142,14 +151,14 @@ def expectations(pool: Pool) -> Sheet | None:
         rows=tuple(
             (
                 words(_share_name(tasks.label_shares[i])),
-                number(_mean(expected[:, i]), why),
-                number(_mean(reached[:, i]), why_no_accuracy(OURS, tasks)),
-                percent(_mean(covered[:, i]), why),
-                number(_mean(width[:, i]), why),
+                number(macro(expected[:, i]), why),
+                macro_accuracy(tasks, "strict", OURS, i),
+                percent(macro(covered[:, i]), why),
+                number(macro(width[:, i]), why),
             )
             for i in _shown_shares(tasks)
         ),
-        caption="Means over held-out datasets and draws, strict nesting.",
+        caption="Means over draws, then over held-out datasets, strict nesting.",
         definitions=(
             ("expected, reached", "estimated and measured accuracy of the chosen model"),
             ("covers", "share of cases in which the measured accuracy lies in the interval"),

@@ -13,7 +13,7 @@ TASK_RULES = {
     "S2": "share of prompts whose vote is above t (eq. 4)",
     "S3": "S2 allowing for a wrong predictor: S2·p̂ + (1 − S2)(1 − p̂) (eq. 7)",
     "S3 with fallback": "S3's model if it beats BMA with probability above η, else BMA (eq. 8)",
-    "S3 true p": "the same with the held-out dataset's true p: an upper reference",
+    "S3 true p": "S3 with fallback, with the held-out dataset's true p in place of p̂",
     "LL": "highest mean log-likelihood of the model's own answers; needs every model run",
     "cheapest": "lowest cost, then fewest parameters",
     "random": "a model drawn at random: the mean over models",
