@@ -12,6 +12,7 @@ from evaluations import awkward_tables, small_evaluation
 from numpy.testing import assert_allclose
 
 from benchrouter.evaluation.evaluate import evaluate
+from benchrouter.evaluation.prompts.calibration import Reliability
 from benchrouter.evaluation.report.figures.style import (
     LOOKS,
     PAGE_IN,
@@ -119,6 +120,8 @@ def test_reliability_and_hulls_are_drawn_as_measured(evaluation):
             line = drawn[f"{rule}, ECE {curves[over].ece:.3f}"]
             assert_allclose(line.get_xdata(), curves[over].predicted)
             assert_allclose(line.get_ydata(), curves[over].observed)
+            joined = np.median(curves[over].count) >= 400
+            assert line.get_linestyle() == ("-" if joined else "None")
     (axes,) = prompt_figures.cost_quality(protocol.costs).axes
     drawn = lines_by_label(axes)
     for rule, curve in protocol.costs.items():
@@ -126,6 +129,38 @@ def test_reliability_and_hulls_are_drawn_as_measured(evaluation):
         assert_allclose(line.get_xdata()[:-1], 1000 * curve.hull[:, 0])
         assert_allclose(line.get_ydata()[:-1], curve.hull[:, 1])
         assert line.get_ydata()[-1] == curve.hull[-1, 1]  # flat beyond its last vertex
+    # equal hulls are seen one upon the other, and the curves over λ are lines of their own
+    lines = axes.get_lines()
+    assert [round(line.get_linewidth(), 9) for line in lines] == [0.8, 3.6, 0.8, 2.4, 0.8, 1.2, 1.0]
+    for line, curve in zip(lines[:6:2], protocol.costs.values(), strict=True):
+        assert_allclose(line.get_xdata(), 1000 * curve.cost_usd)
+        assert_allclose(line.get_ydata(), curve.score)
+
+
+def test_lines_join_large_bins_only():
+    sizes = {"every model": 400, "the chosen model": 399}
+    bins = {
+        over: Reliability(np.array([0.2, 0.8]), np.array([0.3, 0.7]), np.array([n, n]), 0.1)
+        for over, n in sizes.items()
+    }
+    figure = prompt_figures.reliability({"mean": bins})
+    styles = [lines_by_label(a)["mean, ECE 0.100"].get_linestyle() for a in figure.axes]
+    assert styles == ["-", "None"]
+
+
+def test_a_models_name_does_not_hide_a_curve():
+    # Two models; the curve leads from the cheap one down and to the right, where names stand.
+    singles = np.array([[1.0, 0.7], [2.0, 0.5]])
+    curve = np.column_stack([np.linspace(1.0, 1.3, 20), np.linspace(0.7, 0.65, 20)])
+    figure = prompt_figures.new_figure(5.0, 3.7)[0]
+    axes = figure.axes[0]
+    axes.set_xlim(0.9, 2.1)
+    axes.set_ylim(0.45, 0.75)
+    right, named = np.array([False, True]), np.array([True, True])
+    letters = np.array([10, 10])
+    drops = prompt_figures._drops(axes, right, singles, named, letters, curve)
+    assert_allclose(drops, [7, -7])  # points: above the one, below the other
+    assert_allclose(prompt_figures._drops(axes, right, singles, named, letters, singles), [-7, -7])
 
 
 def test_means_over_few_prompts_are_not_drawn(evaluation):
@@ -134,6 +169,9 @@ def test_means_over_few_prompts_are_not_drawn(evaluation):
     enough = curve.limits[curve.count >= prompt_figures.FEW]
     for line in top.get_lines():
         assert set(line.get_xdata().round(9)) <= set(enough.round(9))
+    black = [line for line in top.get_lines() if line.get_color() == LOOKS["BMA"].colour]
+    assert [line.get_zorder() for line in black] == [3]  # dashes upon what they would lie under
+    assert {line.get_zorder() for line in top.get_lines() if line not in black} == {2}
     assert [bar.get_height() for bar in bottom.patches] == curve.count.tolist()
 
 

@@ -196,9 +196,10 @@ def _prompts(protocol: PromptProtocol) -> Section:
         content.append(
             Picture(
                 f"cost-quality-{name}",
-                "Mean score against mean cost as the price of cost λ grows (faint points); the "
-                "non-decreasing convex hull of each rule, and the hull of the single models "
-                "(diamonds): the zero router, which a router has to beat.",
+                "Mean score against mean cost as the price of cost λ grows (thin lines, a point a "
+                "λ); the non-decreasing convex hull of each rule (thick lines, one upon the other "
+                "where they are the same), and the hull of the single models (diamonds): the zero "
+                "router, which a router has to beat.",
                 partial(figures.cost_quality, protocol.costs),
             )
         )
@@ -224,9 +225,14 @@ def _prompts(protocol: PromptProtocol) -> Section:
 
 def _bins(protocol: PromptProtocol) -> str:
     """How many predictions the bins hold."""
+    from benchrouter.evaluation.report.figures.prompts import JOINED
+
     curves = next(iter(protocol.calibration.values()))
     sizes = " and ".join(f"{int(np.median(c.count)):,} ({over})" for over, c in curves.items())
-    return f"A bin holds about {sizes} predictions; small bins are noisy."
+    return (
+        f"A bin holds about {sizes} predictions; small bins are noisy, and a line joins those of "
+        f"{JOINED} or more."
+    )
 
 
 _WORDS = {

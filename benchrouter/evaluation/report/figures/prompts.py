@@ -36,6 +36,9 @@ UNUSABLE = ("oracle", "random", "cheapest")  # far from the others, and in the t
 PER_PROMPTS = 1000
 MOST_NAMES = 12  # of more models only those on the hull are named
 AXES_POINTS = 190.0  # height of the axes of cost and quality, about
+AXES_WIDTH = 290.0  # their width
+LETTER = 3.6  # width of a letter of a model's name, about, points
+JOINED = 400  # predictions in a bin from which a line joins them: a standard error below 0.025
 WIDE = 20.0  # ratio of costs from which their axis is logarithmic
 
 
@@ -68,6 +71,7 @@ def sparsity(curve: Sparsity) -> Figure:
                 marker=look.marker or ("o" if shown.sum() == 1 else ""),
                 linestyle=look.line,
                 linewidth=look.width,
+                zorder=3 if rule == "BMA" else 2,  # its dashes show what lies under them
             )
             ends[rule] = (float(curve.limits[shown][-1]), float(values[shown][-1]))
         top.set_ylabel(f"mean {curve.metric}")
@@ -111,21 +115,25 @@ def cost_quality(curves: Mapping[str, CostQuality]) -> Figure:
         from matplotlib.patheffects import withStroke
 
         figure, (axes,) = new_figure(5.0, 3.7)
-        for rule, curve in curves.items():
+        for n, (rule, curve) in enumerate(curves.items()):
             look = look_of(rule)
-            axes.scatter(
+            axes.plot(
                 PER_PROMPTS * curve.cost_usd,
                 curve.score,
-                s=6,
                 color=look.colour,
-                alpha=0.3,
-                linewidths=0,
+                linewidth=0.8,
+                marker=".",
+                markersize=3.0,
+                markeredgewidth=0,
+                zorder=3,
             )
             name = rule if np.isnan(curve.aiq) else f"{rule}, AIQ {curve.aiq:.3f}"
-            _hull(axes, curve.hull, high, look.colour, "-", name, look.marker)
+            # Each narrower than the one before, so that all are seen where they are the same.
+            width = 1.2 + 1.2 * (len(curves) - 1 - n)
+            _hull(axes, curve.hull, high, look.colour, "-", width, name)
         zero = "zero router"
         zero += "" if np.isnan(first.zero_aiq) else f", AIQ {first.zero_aiq:.3f}"
-        _hull(axes, first.zero_hull, high, BLACK, (0, (4, 2)), zero)
+        _hull(axes, first.zero_hull, high, BLACK, (0, (4, 2)), 1.0, zero)
         costs = PER_PROMPTS * first.model_cost_usd
         axes.scatter(
             costs, first.model_score, s=14, color=BLACK, marker="D", linewidths=0, zorder=3
@@ -138,8 +146,11 @@ def cost_quality(curves: Mapping[str, CostQuality]) -> Figure:
             axes.set_xscale("log")
         axes.margins(y=0.12)
         middle = float(np.sqrt(low * high)) if wide else 0.5 * (low + high)
-        drops = _drops(axes, costs > middle, first.model_score, np.array(named))
+        lines = [np.column_stack([PER_PROMPTS * c.cost_usd, c.score]) for c in curves.values()]
         short = short_names(first.models, 34)
+        singles = np.column_stack([costs, first.model_score])
+        letters = np.array([len(name) for name in short])
+        drops = _drops(axes, costs > middle, singles, np.array(named), letters, np.vstack(lines))
         for i in np.flatnonzero(named):
             right = costs[i] > middle
             axes.annotate(
@@ -160,17 +171,35 @@ def cost_quality(curves: Mapping[str, CostQuality]) -> Figure:
 
 
 def _drops(
-    axes: Axes, right: NDArray[np.bool_], score: NDArray[np.float64], named: NDArray[np.bool_]
+    axes: Axes,
+    right: NDArray[np.bool_],
+    singles: NDArray[np.float64],
+    named: NDArray[np.bool_],
+    letters: NDArray[np.int64],
+    drawn: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """How far, in points, every model's name stands below it, names of a side apart."""
-    low, high = axes.get_ylim()
-    drops = np.zeros(len(score))
-    for side in (right & named, ~right & named):
+    """How far, in points, every model's name stands above it, names of a side apart.
+
+    A name stands below its model, or above where fewer of the drawn points are hidden by it.
+    """
+    axes.get_xlim(), axes.get_ylim()  # brings the transforms up to date
+    size = np.array([AXES_WIDTH, AXES_POINTS])
+    to_axes = axes.transScale + axes.transLimits
+    at, others = size * to_axes.transform(singles), size * to_axes.transform(drawn)
+    drops = np.zeros(len(at))
+    for side, sign in ((right & named, -1.0), (~right & named, 1.0)):
         members = np.flatnonzero(side)
-        members = members[np.argsort(score[members], kind="stable")]
-        if len(members):
-            wanted = (score[members] - low) / (high - low) - 7 / AXES_POINTS
-            drops[members] = AXES_POINTS * (spread(wanted, 8 / AXES_POINTS) - wanted) - 7
+        if not len(members):
+            continue
+        along = sign * (others[None, :, 0] - at[members, None, 0])
+        above = others[None, :, 1] - at[members, None, 1]
+        beside = (along > 2.0) & (along < 8.0 + LETTER * letters[members, None])
+        hidden = [(beside & (np.abs(above - shift) < 5.0)).sum(axis=1) for shift in (-7.0, 7.0)]
+        shifts = np.where(hidden[1] < hidden[0], 7.0, -7.0)
+        wanted = (at[members, 1] + shifts) / AXES_POINTS
+        order = np.argsort(wanted, kind="stable")
+        places = AXES_POINTS * spread(wanted[order], 8 / AXES_POINTS)
+        drops[members[order]] = places - at[members[order], 1]
     return drops
 
 
@@ -180,18 +209,19 @@ def _hull(
     end: float,
     colour: str,
     line: object,
+    width: float,
     name: str,
-    marker: str = "",
 ) -> None:
-    """Draw a hull, marked at its vertices, flat from the last to the dearest model."""
+    """Draw a hull, flat from its last vertex to the dearest model."""
     x = np.append(PER_PROMPTS * hull[:, 0], max(end, PER_PROMPTS * hull[-1, 0]))
     y = np.append(hull[:, 1], hull[-1, 1])
-    vertices = slice(0, len(hull))
-    axes.plot(x, y, color=colour, linestyle=line, label=name, marker=marker, markevery=vertices)
+    axes.plot(
+        x, y, color=colour, linestyle=line, linewidth=width, solid_capstyle="butt", label=name
+    )
 
 
 def reliability(calibration: Mapping[str, Mapping[str, Reliability]]) -> Figure:
-    """Observed against predicted chance of success, a line a predictor.
+    """Observed against predicted chance of success; a line joins bins that are large.
 
     Parameters
     ----------
@@ -216,6 +246,7 @@ def reliability(calibration: Mapping[str, Mapping[str, Reliability]]) -> Figure:
                     curve.observed,
                     color=look.colour,
                     marker=look.marker or "o",
+                    linestyle="-" if np.median(curve.count) >= JOINED else "",
                     linewidth=1.1,
                     label=f"{rule}, ECE {curve.ece:.3f}",
                 )
