@@ -220,7 +220,11 @@ a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: un
 .summary h2 { border: 0; padding: 0; margin: 0 0 .3rem; font-size: 1rem; }
 nav ol { margin: 0; padding-left: 1.3rem; color: var(--soft); columns: 2 20rem; }
 .sheet, details, figure { margin: 1.9rem 0; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; scrollbar-width: thin; scrollbar-color: #8a8a8a #ececec;
+  background: linear-gradient(to right, #fff 40%, #fff0) 0 0 / 3rem 100% no-repeat local,
+    linear-gradient(to left, #fff 40%, #fff0) 100% 0 / 3rem 100% no-repeat local,
+    linear-gradient(to right, #0003, #0000) 0 0 / .8rem 100% no-repeat scroll,
+    linear-gradient(to left, #0003, #0000) 100% 0 / .8rem 100% no-repeat scroll, #fff; }
 table { border-collapse: collapse; font-size: .84rem; line-height: 1.35;
   font-variant-numeric: tabular-nums lining-nums; }
 thead th { border-bottom: 1px solid var(--ink); font-weight: 600; vertical-align: bottom; }
@@ -249,8 +253,12 @@ details[open] > summary { margin-bottom: .4rem; }
   .provenance { grid-template-columns: 1fr; } dd { margin-bottom: .3rem; }
   img { max-width: none; width: 42rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; }
-  .sheet, figure { break-inside: avoid; } .scroll { overflow: visible; }
-  table { font-size: 6.5pt; } th, td { padding: .15rem .22rem; }
+  figure, tr, .caption, .foot span { break-inside: avoid; } thead { display: table-header-group; }
+  h2, h2 + p, .caption, summary { break-after: avoid; }
+  .scroll { overflow: visible; background: none; } figure .scroll { break-after: avoid; }
+  p, .foot { orphans: 3; widows: 3; }
+  table { font-size: 7.5pt; } th, td { padding: .1rem .16rem; }
+  tbody th, td:not(.n) { white-space: normal; }
   img { max-width: 100%; width: auto; } details::details-content { content-visibility: visible; } }
 """
 
