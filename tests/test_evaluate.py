@@ -243,6 +243,7 @@ def test_the_tables_without_labels_are_without_labels_whatever_shares_are_asked_
 def test_a_table_of_one_dataset_gives_what_it_can(folder):
     result = call(*given(folder), *FAST, "--datasets", "dataset 1")
     assert result.exit_code == 0, result.output
+    assert "read 20 records, 1 dataset, 3 models" in result.stderr
     assert "leave-one-dataset-out needs at least 2 datasets" in " ".join(result.stdout.split())
     assert "One model per prompt, random split" in result.stdout
 

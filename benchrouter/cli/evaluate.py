@@ -59,7 +59,7 @@ def evaluate(
     cache: options.Cache = True,
     cache_dir: options.CacheDir = None,
     device: options.Device = "cpu",
-    dtype: options.Dtype = "float32",
+    dtype: options.Dtype = "auto",
     protocols: Annotated[
         list[str] | None,
         typer.Option(
@@ -157,6 +157,7 @@ def evaluate(
     from benchrouter.cli.table_notes import odd_models, unnamed_columns
     from benchrouter.evaluation.evaluate import evaluate as evaluate_table
     from benchrouter.evaluation.report.report import check_target, write_report
+    from benchrouter.evaluation.report.sheets.sheet import counted
     from benchrouter.fit import Settings
     from benchrouter.holdout import LABEL_SHARES
     from benchrouter.table import BenchmarkTable
@@ -203,7 +204,8 @@ def evaluate(
             for name, column in further.items()
         }
     output.say(
-        f"read {table.n_records:,} records, {table.n_datasets} datasets, {table.n_models} models"
+        f"read {counted(table.n_records, 'record')}, {counted(table.n_datasets, 'dataset')}, "
+        f"{counted(table.n_models, 'model')}"
     )
     output.say_skipped(table.skipped)
     if models is None:

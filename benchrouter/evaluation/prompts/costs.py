@@ -161,8 +161,8 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
     rows = np.flatnonzero(usable[:, candidates].all(axis=1)) if len(candidates) else candidates
     if not len(rows):
         raise ValueError(
-            f"none of {len(results.rows)} test prompts has the score and the cost of all "
-            f"{len(candidates)} models whose cost is known"
+            f"none of {len(results.rows)} test prompts has the score and the cost of all models "
+            f"whose cost is known ({len(candidates)})"
         )
     at = np.ix_(rows, candidates)
     score, cost = recorded[at].astype(np.float64), results.cost_usd[at].astype(np.float64)

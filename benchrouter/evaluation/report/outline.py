@@ -12,7 +12,7 @@ import numpy as np
 from benchrouter.evaluation.report.sheets import prompt_measures, table_one
 from benchrouter.evaluation.report.sheets import prompts as prompt_sheets
 from benchrouter.evaluation.report.sheets import tasks as task_sheets
-from benchrouter.evaluation.report.sheets.sheet import Sheet
+from benchrouter.evaluation.report.sheets.sheet import Sheet, counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,8 +106,8 @@ def _tasks(pool: Pool, tasks: LeaveOneOut) -> Section:
             Picture(
                 f"accuracy-by-labels-{pool.key}",
                 f"Macro accuracy of the chosen model against the share α of the held-out "
-                f"dataset's records that are labelled (mean of {tasks.draws} draws; accuracy on "
-                "the remaining records). BMA and the oracle use no labels; labels without any "
+                f"dataset's records that are labelled (mean of "
+                f"{counted(tasks.draws, 'draw')}; accuracy on the remaining records). BMA and the oracle use no labels; labels without any "
                 "is BMA; auto and labels are not the paper's, and run in strict nesting only."
                 + _left_out(tasks),
                 partial(figures.accuracy_by_labels, tasks),

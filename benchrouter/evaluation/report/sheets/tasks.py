@@ -10,6 +10,7 @@ import numpy as np
 from benchrouter.evaluation.report.sheets.sheet import (
     Sheet,
     count,
+    counted,
     number,
     percent,
     words,
@@ -62,7 +63,8 @@ def by_labels(pool: Pool, nesting: str) -> Sheet:
             (words("labels a dataset, at most"), *(count(n) for n in most)),
         ),
         caption="Macro accuracy on the remaining records after ⌊α·n⌋ (at most 50) random records "
-        f"of the held-out dataset became labels; mean of {tasks.draws} draws, then of datasets.",
+        f"of the held-out dataset became labels; mean of "
+        f"{counted(tasks.draws, 'draw')}, then of datasets.",
         definitions=(
             ("α", "share of the held-out dataset's records that are labelled"),
             *meanings(list(tasks.picks[nesting])),
