@@ -105,10 +105,10 @@ def _tasks(pool: Pool, tasks: LeaveOneOut) -> Section:
         content.append(
             Picture(
                 f"accuracy-by-labels-{pool.key}",
-                f"Macro accuracy of the chosen model against the share α of the held-out "
-                f"dataset's records that are labelled (mean of "
-                f"{counted(tasks.draws, 'draw')}; accuracy on the remaining records). BMA and the oracle use no labels; labels without any "
-                "is BMA; auto and labels are not the paper's, and run in strict nesting only."
+                "Macro accuracy of the chosen model against the share α of the held-out dataset's "
+                f"records that are labelled (mean of {counted(tasks.draws, 'draw')}; accuracy on "
+                "the remaining records). BMA and the oracle use no labels; labels without any is "
+                "BMA; auto and labels are not the paper's, and run in strict nesting only."
                 + _left_out(tasks),
                 partial(figures.accuracy_by_labels, tasks),
             )

@@ -122,7 +122,7 @@ def with_our_rules(
     Returns
     -------
     LeaveOneOut
-        With picks and scores of both rules, and expected accuracies and intervals of "auto". A model without a score on
+        With picks and scores of both rules, and what "auto" expects. A model without a score on
         the other datasets, and without a label, has no score and is not chosen.
     """
     shape = results.accuracy.shape
