@@ -94,3 +94,11 @@ def cells(
     threads: int,
     out: tuple[Any, ...],
 ) -> None: ...
+def attention(
+    query_key_value: _Floats | NDArray[np.uint16],
+    runs: _Ids,
+    heads: int,
+    bias: _Floats | None,
+    attended: _Floats | NDArray[np.uint16],
+    simd: str = "auto",
+) -> None: ...

@@ -41,14 +41,7 @@ std::vector<std::string> simd_levels() {
 Run checked_run(int64_t threads, const std::string& simd) {
     if (threads < 0)
         refuse_value("threads must be 0 (all) or more, got " + std::to_string(threads));
-    const int wanted = static_cast<int>(threads > 1024 ? 1024 : threads);
-    if (simd == "auto") return {wanted, widest_simd()};
-    std::string known = "'auto'";
-    for (int level = 0; level <= static_cast<int>(widest_simd()); ++level) {
-        if (simd == kSimdNames[level]) return {wanted, static_cast<Simd>(level)};
-        known += std::string(", '") + kSimdNames[level] + "'";
-    }
-    refuse_value("simd must be one of " + known + " on this machine, got '" + simd + "'");
+    return {static_cast<int>(threads > 1024 ? 1024 : threads), checked_simd(simd)};
 }
 
 // The arguments that every kind of vote has in common, checked.
@@ -396,6 +389,16 @@ void stream_copy_binding(const py::object& source, const py::object& target, int
 
 }  // namespace
 
+Simd checked_simd(const std::string& name) {
+    if (name == "auto") return widest_simd();
+    std::string known = "'auto'";
+    for (int level = 0; level <= static_cast<int>(widest_simd()); ++level) {
+        if (name == kSimdNames[level]) return static_cast<Simd>(level);
+        known += std::string(", '") + kSimdNames[level] + "'";
+    }
+    refuse_value("simd must be one of " + known + " on this machine, got '" + name + "'");
+}
+
 PYBIND11_MODULE(_core, module) {
     module.doc() = "Votes, decisions and exact ranking over NumPy arrays; see benchrouter.voting.";
 #if defined(BR_SANITIZED)
@@ -429,6 +432,7 @@ PYBIND11_MODULE(_core, module) {
                py::arg("k"), py::arg("threads"), py::arg("simd") = "auto");
     module.def("stream_copy", &stream_copy_binding, py::arg("source"), py::arg("target"),
                py::arg("threads"), "What memory allows: benchmarks/votes.py compares with it.");
+    bind_attention(module);
     bind_cells(module);
 }
 

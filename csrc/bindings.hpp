@@ -3,8 +3,16 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
+
+#include "vote_cpu.hpp"
+
 namespace benchrouter {
 
+void bind_attention(pybind11::module_& module);
 void bind_cells(pybind11::module_& module);
+
+// The instruction set of that name, refused unless this machine runs it; "auto" = the widest.
+Simd checked_simd(const std::string& name);
 
 }  // namespace benchrouter

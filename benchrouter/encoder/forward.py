@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from benchrouter.encoder.attention import native_attention, torch_attention
 from benchrouter.encoder.layout import EncoderFiles
 from benchrouter.encoder.products import product_of
 
@@ -146,11 +147,13 @@ class Forward:
                     norm(at + _SHARED_NORM),
                 )
             )
+        self._is_native = device.type == "cpu" and dtype != torch.float16
         self._bias: Tensor | None = None
         if self.is_mpnet:
             of_buckets = weights["encoder.relative_attention_bias.weight"]
             # One matrix serves every length: the bias of fewer tokens is its upper left corner.
-            self._bias = placed(of_buckets[_buckets(most_tokens)].permute(2, 0, 1)[None])
+            bias = of_buckets[_buckets(most_tokens)].permute(2, 0, 1)
+            self._bias = placed(bias, torch.float32 if self._is_native else dtype)
 
     def __call__(
         self,
@@ -179,36 +182,21 @@ class Forward:
 
         x = F.embedding(tokens, self._words) + F.embedding(positions, self._positions)
         x = self._norm(x).to(self._dtype)
-        biases = [self._bias_of(run.length, is_token) for run in runs]
+        native = self._is_native and is_token is None
+        biases = [] if native else [self._bias_of(run.length, is_token) for run in runs]
         for layer in self._layers:
-            attended = self._attend(layer.query_key_value(x), runs, biases)
+            parts = layer.query_key_value(x)
+            if native:
+                attended = native_attention(parts, runs, self._heads, self._bias)
+            else:
+                attended = torch_attention(parts, runs, self._heads, biases)
             x = layer.attention_norm(layer.attended.plus(attended, x))
             x = layer.norm(layer.down.plus(layer.up.gelu(x), x))
         return x
 
-    def _attend(
-        self, query_key_value: Tensor, runs: Sequence[Run], biases: list[Tensor | None]
-    ) -> Tensor:
-        """Softmax attention within every prompt: (n_tokens, 3·dim) to (n_tokens, dim)."""
-        import torch
-        import torch.nn.functional as F
-
-        dim = query_key_value.shape[1] // 3
-        found, start = [], 0
-        for run, bias in zip(runs, biases, strict=True):
-            stop = start + run.prompts * run.length
-            parts = query_key_value[start:stop].view(
-                run.prompts, run.length, 3, self._heads, dim // self._heads
-            )
-            query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-            found.append(attended.transpose(1, 2).reshape(stop - start, dim))
-            start = stop
-        return found[0] if len(found) == 1 else torch.cat(found)
-
     def _bias_of(self, length: int, is_token: Tensor | None) -> Tensor | None:
         """Bias of the attention scores, shape broadcastable to (prompts, heads, length, length)."""
-        bias = None if self._bias is None else self._bias[:, :, :length, :length]
+        bias = None if self._bias is None else self._bias[None, :, :length, :length]
         if is_token is None:
             return bias
         seen = is_token[:, None, None, :]
