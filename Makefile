@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --constraint
 # build, so that a changed csrc/ builds at once and offline. tests/test_packaging.py compares.
 BUILD_REQUIRES := "setuptools>=77" wheel "pybind11>=2.13" "cmake>=3.22" ninja
 INPUTS := pyproject.toml setup.py CMakeLists.txt $(sort $(wildcard csrc/*))
-BENCHMARKS := $(filter-out benchmarks/report.py,$(sort $(wildcard benchmarks/*.py)))
+BENCHMARKS := $(filter-out benchmarks/report.py benchmarks/inputs.py,$(sort $(wildcard benchmarks/*.py)))
 
 # cmake, ninja and clang-format of .venv before any of the machine's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -36,7 +36,7 @@ command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || command -v 
 endef
 
 .NOTPARALLEL:
-.PHONY: help demo test test-slow asan lint format bench clean distclean
+.PHONY: help demo test test-slow asan lint format bench gpu clean distclean
 
 help:
 	@echo "make demo       install, build, and run the main job on a synthetic benchmark"
@@ -46,6 +46,7 @@ help:
 	@echo "make lint       ruff, mypy, clang-format; changes nothing"
 	@echo "make format     ruff and clang-format; changes files"
 	@echo "make bench      every benchmark with --quick"
+	@echo "make gpu        tests and benchmarks on a GPU, with the python on PATH; JSON into \$$OUT"
 	@echo "make clean      remove what was built (the next command builds again)"
 	@echo "make distclean  remove .venv as well"
 	@echo "Variables: PYTHON=$(PYTHON)  EXTRA=$(EXTRA) (cpu or gpu)  TORCH_INDEX=$(TORCH_INDEX)"
@@ -76,6 +77,11 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	@set -e; for script in $(BENCHMARKS); do \
 	    echo "== $$script --quick"; $(BIN)/python $$script --quick; done
+
+# Not from .venv: a machine with a GPU has its own python, torch and no network.
+gpu: export PATH := $(patsubst $(CURDIR)/$(BIN):%,%,$(PATH))
+gpu:
+	benchmarks/gpu.sh
 
 # The package is built once, then three sets of packages are added to the same .venv: whichever is
 # asked for first, the others only add to it. Each step has a stamp and is done again when what it

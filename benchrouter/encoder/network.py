@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from benchrouter.encoder.through_transformers import TransformersModel
 
-CPU_TOKENS = 1024  # of a batch: its largest array, (1024, 1536) to (1024, 3072), stays in cache
+CPU_TOKENS = 512  # of a batch: its largest array, (512, 1536) to (512, 3072), stays in cache
 CUDA_TOKENS = 65_536
 LEAST_TOKENS = 16  # of a batch that is cut for the sake of another core
 BUCKET = 16  # lengths are rounded up to it on CUDA, where few shapes and aligned rows pay

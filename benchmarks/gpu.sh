@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Builds the extension in place, runs the tests marked gpu and the benchmarks on the device, and
+# leaves JSON and a log in $OUT (default: benchmarks/results). Takes the `python` on PATH, needs no
+# network, makes its own inputs, and ends within nine minutes. Without a device it says what it
+# skipped; its exit code is that of the first step that failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=${OUT:-benchmarks/results}
+limit=$((SECONDS + ${LIMIT_S:-530}))
+mkdir -p "$out"
+exec > >(tee "$out/gpu.log") 2>&1
+
+failed=0
+# Runs a step in what is left of the time, at most $1 seconds.
+step() {
+    local most=$1 left=$((limit - SECONDS))
+    shift
+    if ((left < 10)); then
+        echo "skipped: no time left for: $*"
+        failed=${failed/#0/124}
+        return
+    fi
+    echo "== $* (at most $((left < most ? left : most)) s)"
+    timeout --kill-after=10 "$((left < most ? left : most))" "$@"
+    local code=$?
+    if ((code)); then
+        echo "failed with $code: $*"
+        failed=${failed/#0/$code}
+    fi
+}
+
+echo "benchrouter $(git rev-parse --short=12 HEAD 2>/dev/null || echo 'of an unknown commit'), $(python --version)"
+if command -v nvidia-smi >/dev/null; then
+    nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
+fi
+command -v nvcc >/dev/null && echo "nvcc: $(nvcc --version | tail -1); csrc holds no CUDA code to build yet"
+
+build=${BUILD:-build/in-place}
+generator=()
+if command -v ninja >/dev/null; then generator=(-GNinja); fi
+step 120 cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release \
+    -DCMAKE_LIBRARY_OUTPUT_DIRECTORY="$PWD/benchrouter" -DPython_EXECUTABLE="$(command -v python)" \
+    -DPYBIND11_FINDPYTHON=ON -Dpybind11_DIR="$(python -m pybind11 --cmakedir)"
+step 240 cmake --build "$build" --parallel
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+
+# pytest exits with 5 where it finds no test: that would be a mistake here as well.
+step 150 python -m pytest -m gpu -rs -q -p no:cacheprovider
+if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    machine=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr -c 'A-Za-z0-9\n' '-' | tr 'A-Z' 'a-z')
+    step 360 python benchmarks/encode.py --device cuda \
+        --json "$out/encode-cuda-${machine#nvidia-}-$(date +%F).json"
+else
+    echo "skipped: benchmarks/encode.py --device cuda: torch finds no CUDA device on this machine"
+fi
+echo "== $((SECONDS)) s in all, exit code $failed"
+exit "$failed"
