@@ -1,0 +1,88 @@
+"""Figures quoted in docs/ are those of the kept runs in benchmarks/results/."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RULES = ("BMA", "S1", "S2", "S3", "S3 with fallback", "auto")
+
+
+@pytest.fixture(scope="module")
+def page():
+    return (ROOT / "docs" / "quality.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def kept(page):
+    name = re.search(r"\.\./(benchmarks/results/quality-[\w.-]+\.json)", page).group(1)
+    content = json.loads((ROOT / name).read_text())
+    assert not content["quick"]
+    return {row["name"]: row["value"] for row in content["rows"]}
+
+
+def tables(page):
+    """Every table of the page, as rows of cells without the header."""
+    found = re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE)
+    return [
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+        for table in found
+    ]
+
+
+def test_quality_without_labels(page, kept):
+    rows = tables(page)[0]
+    assert len(rows) > 20
+    for name, _, *cells in rows:
+        values = [kept[f"{name}: {rule}"] for rule in RULES]
+        assert cells[:6] == [f"{value:.4f}" for value in values], name
+        best = max(values[0], values[1], values[3])
+        assert float(cells[6]) == pytest.approx(values[5] - best, abs=6e-5), name
+        low, high = (kept[f"{name}: auto − BMA, {end}"] for end in ("low", "high"))
+        assert cells[7] == f"{low:+.3f} … {high:+.3f}", name
+        oracles = [f"{kept[f'{name}: {rule}']:.4f}" for rule in ("oracle, split half", "oracle")]
+        assert cells[8:10] == oracles, name
+        assert cells[10] == f"{kept[f'{name}, 0 labels: interval holds']:.0%}", name
+
+
+def test_quality_with_labels(page, kept):
+    rows = tables(page)[1]
+    assert [row[0] for row in rows] == [row[0] for row in tables(page)[0]]
+    for name, *cells in rows:
+        for i, n_labels in enumerate((20, 50)):
+            without, labels, auto = (
+                kept[f"{name}, {n_labels} labels: {rule}"]
+                for rule in ("auto without", "labels", "auto")
+            )
+            found = cells[5 * i : 5 * i + 5]
+            assert found[:3] == [f"{value:.4f}" for value in (without, labels, auto)], name
+            assert float(found[3]) == pytest.approx(auto - max(without, labels), abs=6e-5), name
+            assert found[4] == f"{kept[f'{name}, {n_labels} labels: interval holds']:.0%}", name
+
+
+def test_coverage_and_bias_quoted_in_the_text(page, kept):
+    for n_labels in (0, 20, 50):
+        held, error = (
+            [v for name, v in kept.items() if name.endswith(f", {n_labels} labels: {what}")]
+            for what in ("interval holds", "estimate − measured")
+        )
+        assert f"{sum(held) / len(held):.0%}" in page
+        assert f"{sum(error) / len(error):.3f}" in page
+
+
+def test_averages_quoted_in_the_text(page, kept):
+    for name in ("auto − BMA", "auto − S1", "auto − S3"):
+        rule = name.removeprefix("auto − ")
+        tables = [key.removesuffix(f": {rule}") for key in kept if key.endswith(f": {rule}")]
+        mean = sum(kept[f"{t}: auto"] - kept[f"{t}: {rule}"] for t in tables) / len(tables)
+        assert f"{mean:+.4f}" in page, name
+    for n_labels in (20, 50):
+        end = f", {n_labels} labels: auto"
+        tables = [key.removesuffix(end) for key in kept if key.endswith(end)]
+        for other in ("auto without", "labels"):
+            gain = [kept[f"{t}{end}"] - kept[f"{t}, {n_labels} labels: {other}"] for t in tables]
+            assert f"{sum(gain) / len(gain):+.4f}" in page, (n_labels, other)
