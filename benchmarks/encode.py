@@ -20,7 +20,6 @@ get another model where they are encoded in other batches, or in half precision.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -429,7 +428,8 @@ def memory_of(arguments: argparse.Namespace) -> float | None:
     encode(texts)
     if device != "cpu":
         return import_torch().cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would be the parent's
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def decisions(report: Report, half: str) -> None:

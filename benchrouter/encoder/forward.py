@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from benchrouter import _core
 from benchrouter.encoder.attention import native_attention, torch_attention
 from benchrouter.encoder.layout import EncoderFiles
 from benchrouter.encoder.products import product_of
@@ -147,7 +148,9 @@ class Forward:
                     norm(at + _SHARED_NORM),
                 )
             )
-        self._is_native = device.type == "cpu" and dtype != torch.float16
+        # Without AVX2 the extension's attention gains nothing.
+        has_simd = "avx2" in _core.simd_levels()
+        self._is_native = has_simd and device.type == "cpu" and dtype != torch.float16
         self._bias: Tensor | None = None
         if self.is_mpnet:
             of_buckets = weights["encoder.relative_attention_bias.weight"]

@@ -9,6 +9,7 @@ the extension (csrc/threads.hpp), so that no two pools wait for the same cores.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ class Workers:
         self.count = count
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
+        self._process = os.getpid()
 
     def map(self, run: Callable[[Batch], Result], batches: Sequence[Batch]) -> Iterator[Result]:
         """Run a function on every batch.
@@ -53,7 +55,8 @@ class Workers:
 
     def _started(self) -> ThreadPoolExecutor:
         with self._lock:
-            if self._pool is None:
+            if self._pool is None or self._process != os.getpid():  # threads survive no fork
+                self._process = os.getpid()
                 self._pool = _pool_of_single_threads(self.count)
             return self._pool
 
