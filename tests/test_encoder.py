@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny_encoder import prompts_of, write_bert, write_json, write_modules, write_tokenizer
+from tiny_encoder import REAL_MPNET, prompts_of, write_bert, write_json, write_modules, write_mpnet
 
 from benchrouter.encoder import (
     Encoder,
@@ -250,24 +250,7 @@ def test_lower_case(bert, tmp_path):
 @pytest.fixture(scope="module")
 def mpnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real configuration of all-mpnet-base-v2 with random weights."""
-    folder = tmp_path_factory.mktemp("mpnet")
-    torch.manual_seed(0)
-    config = transformers.MPNetConfig(
-        vocab_size=30527,
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        max_position_embeddings=514,
-        relative_attention_num_buckets=32,
-        layer_norm_eps=1e-5,
-    )
-    transformers.MPNetModel(config).eval().save_pretrained(folder)
-    write_tokenizer(folder / "tokenizer.json", ["<pad>", "<s>", "</s>", "<unk>"])
-    write_modules(folder)
-    write_json(folder / "1_Pooling" / "config.json", {"pooling_mode_mean_tokens": True})
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 384})
-    return folder
+    return write_mpnet(tmp_path_factory.mktemp("mpnet"), max_seq_length=384, **REAL_MPNET)
 
 
 def test_mpnet_of_the_real_size(mpnet):

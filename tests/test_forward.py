@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny_encoder import WORDS, prompts_of, write_bert, write_json, write_mpnet
+from tiny_encoder import REAL_MPNET, WORDS, prompts_of, write_bert, write_json, write_mpnet
 
 from benchrouter.encoder import Encoder, TruncationWarning
 from benchrouter.encoder.batching import Run, positions_of, runs_of
@@ -23,15 +23,6 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 from benchrouter.encoder import devices, forward, products  # noqa: E402
 from benchrouter.encoder.network import Network  # noqa: E402
 from benchrouter.encoder.workers import Workers  # noqa: E402
-
-REAL_MPNET = dict(
-    vocab_size=30527,
-    hidden_size=768,
-    num_hidden_layers=12,
-    num_attention_heads=12,
-    intermediate_size=3072,
-    max_position_embeddings=514,
-)
 
 
 @pytest.fixture(scope="module")
@@ -310,6 +301,8 @@ def test_tensor_equals_array(bert):
     assert found.device.type == "cpu" and found.dtype == torch.float32
     assert_array_equal(found.numpy(), encoder.encode(texts))
     assert encoder.encode_tensor([]).shape == (0, 32)
+    with pytest.raises(TypeError, match="an iterable of str, got a single str"):
+        encoder.encode_tensor("abc")
 
 
 def test_windows_are_prepared_ahead_where_the_device_is_another(bert, monkeypatch):

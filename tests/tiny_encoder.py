@@ -15,6 +15,16 @@ BERT = {
     "max_position_embeddings": 64,
 }
 
+# The configuration of all-mpnet-base-v2.
+REAL_MPNET = dict(
+    vocab_size=30527,
+    hidden_size=768,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+    intermediate_size=3072,
+    max_position_embeddings=514,
+)
+
 
 def write_json(path: Path, value: object) -> None:
     """Write a value as JSON, its folder too."""

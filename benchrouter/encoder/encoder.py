@@ -171,15 +171,12 @@ class Encoder:
         TypeError, ValueError
             As `encode`; and if `window` is below 1.
         """
-        if isinstance(prompts, (str, bytes)):
-            raise TypeError(
-                f"prompts must be an iterable of str, got a single {type(prompts).__name__}"
-            )
+        _refuse_single(prompts)
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window: found {window!r}, expected a positive integer")
         return (
-            self._filled(window, self._embed(window.tokens)).take(window.inverse, axis=0)
-            for window in self._prepared(prompts, window)
+            self._filled(part, self._embed(part.tokens)).take(part.inverse, axis=0)
+            for part in self._prepared(prompts, window)
         )
 
     def encode_tensor(self, prompts: Iterable[str]) -> Tensor:
@@ -200,6 +197,7 @@ class Encoder:
         TypeError
             As `encode`.
         """
+        _refuse_single(prompts)
         torch = import_torch()
         pieces = [torch.empty((0, self.dim), device=self.device)]
         for window in self._prepared(prompts, WINDOW, use_cache=False):
@@ -253,16 +251,14 @@ class Encoder:
         for i, key in enumerate(keys):
             if key in stored:
                 rows[i] = stored[key]
-        missing = [i for i, key in enumerate(keys) if key not in stored] if stored else None
-        asked = texts if missing is None else [texts[i] for i in missing]
-        tokens, truncated = self._tokenizer(asked)
-        times = np.bincount(inverse, minlength=len(texts))
-        times = times if missing is None else times[missing]
+        missing = [i for i in range(len(texts)) if not stored or keys[i] not in stored]
+        tokens, truncated = self._tokenizer([texts[i] for i in missing])
+        times = np.bincount(inverse, minlength=len(texts))[missing]
         return _Window(
             inverse=inverse,
             rows=rows,
-            missing=np.arange(len(texts)) if missing is None else np.array(missing, dtype=np.int64),
-            keys=keys if missing is None else [keys[i] for i in missing],
+            missing=np.array(missing, dtype=np.int64),
+            keys=[keys[i] for i in missing] if keys else [],
             tokens=tokens,
             n_encoded=int(times.sum()),
             n_truncated=int(times[truncated].sum()),
@@ -316,6 +312,13 @@ class _Window:
     tokens: list[NDArray[np.int32]]
     n_encoded: int
     n_truncated: int
+
+
+def _refuse_single(prompts: Iterable[str]) -> None:
+    if isinstance(prompts, (str, bytes)):
+        raise TypeError(
+            f"prompts must be an iterable of str, got a single {type(prompts).__name__}"
+        )
 
 
 def _open_cache(
