@@ -3,20 +3,12 @@
 #include <algorithm>
 #include <vector>
 
+#include "encoder_levels.hpp"
+
 namespace benchrouter {
 
 void attention(const AttentionTask& task, Simd simd) {
-    auto* head_of = &scalar::attention_head;
-#if defined(BR_X86)
-    if (simd == Simd::avx512) {
-        head_of = __builtin_cpu_supports("avx512bf16") ? &avx512bf16::attention_head
-                                                       : &avx512::attention_head;
-    } else if (simd == Simd::avx2 && __builtin_cpu_supports("fma")) {
-        head_of = &avx2::attention_head;
-    }
-#else
-    (void)simd;
-#endif
+    const auto head_of = encoder_kernels(simd).attention_head;
     int64_t longest = 0;
     for (int64_t r = 0; r < task.n_runs; ++r) longest = std::max(longest, task.runs[2 * r + 1]);
     const int64_t padded = padded_to(longest, kGroup), wide = padded_to(task.head_dim, kGroup);

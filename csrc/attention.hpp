@@ -39,23 +39,4 @@ constexpr int64_t padded_to(int64_t length, int64_t group) {
 // All arithmetic is float32. Runs in the calling thread: batches are what is shared between cores.
 void attention(const AttentionTask& task, Simd simd);
 
-namespace scalar {
-void attention_head(const AttentionTask&, int64_t first_token, int64_t length, int64_t head,
-                    const AttentionScratch&);
-}
-#if defined(BR_X86)
-namespace avx2 {
-void attention_head(const AttentionTask&, int64_t first_token, int64_t length, int64_t head,
-                    const AttentionScratch&);
-}
-namespace avx512 {
-void attention_head(const AttentionTask&, int64_t first_token, int64_t length, int64_t head,
-                    const AttentionScratch&);
-}
-namespace avx512bf16 {
-void attention_head(const AttentionTask&, int64_t first_token, int64_t length, int64_t head,
-                    const AttentionScratch&);
-}
-#endif
-
 }  // namespace benchrouter

@@ -1,127 +1,16 @@
-// Attention of one head of one prompt. Included once per instruction set by attention_*.cpp, which
-// define BR_LEVEL. As in kernels.hpp, nothing of the standard library is instantiated here. Unlike
-// votes, sums may be fused and differ in the last bit between levels: CMakeLists.txt allows it for
-// these files.
+// Attention of one head of one prompt, for one instruction set: see floats.hpp.
 //
 // Keys are transposed and values widened once; then blocks of kQueryBlock queries hold their scores
 // with all keys in cache, and every sum in registers.
 
-#include <stdint.h>
-#include <string.h>
-
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
+#pragma once
 
 #include "attention.hpp"
+#include "floats.hpp"
 
 namespace benchrouter {
 namespace BR_LEVEL {
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int kWidth = 16;
-constexpr int kVectors = 4;  // of keys, or of a value, at a time: kQueryBlock times as many sums
-#elif defined(__AVX2__)
-constexpr int kWidth = 8;
-constexpr int kVectors = 2;
-#else
-constexpr int kWidth = 4;
-constexpr int kVectors = 2;
-#endif
-typedef float Floats __attribute__((vector_size(4 * kWidth)));
-typedef int32_t Ints __attribute__((vector_size(4 * kWidth)));
-typedef uint32_t Words __attribute__((vector_size(4 * kWidth)));
-typedef uint16_t Halves __attribute__((vector_size(2 * kWidth)));
-
-inline Floats load(const float* from) {
-    Floats vector;
-    memcpy(&vector, from, sizeof vector);
-    return vector;
-}
-
-inline void store(float* to, Floats vector) {
-    memcpy(to, &vector, sizeof vector);
-}
-
-inline Floats larger(Floats a, Floats b) {
-    return a > b ? a : b;
-}
-
-// e^x for x <= 0, to 2 ulp; below -87 as at -87, about 1e-38.
-inline Floats exponential(Floats x) {
-    x = larger(Floats{} - 87.0f, x);  // in this order NaN stays
-    // x = n ln 2 + r: the magic number rounds n to a whole one in its low bits
-    const Floats magic = Floats{} + 12582912.0f;
-    const Floats shifted = x * 1.44269504f + magic;
-    const Floats n = shifted - magic;
-    const Floats r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
-    // Taylor's series up to r^7, |r| <= 0.347
-    Floats p = Floats{} + 1.98412698e-4f;
-    p = p * r + 1.38888889e-3f;
-    p = p * r + 8.33333333e-3f;
-    p = p * r + 4.16666667e-2f;
-    p = p * r + 1.66666667e-1f;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    const Ints bits = reinterpret_cast<Ints>(shifted) << 23;
-    return reinterpret_cast<Floats>(reinterpret_cast<Ints>(p) + bits);
-}
-
-inline float read(const float* from) {
-    return *from;
-}
-
-inline float read(const uint16_t* from) {
-    const uint32_t bits = static_cast<uint32_t>(*from) << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-inline Floats read_vector(const float* from) {
-    return load(from);
-}
-
-inline Floats read_vector(const uint16_t* from) {
-    Halves halves;
-    memcpy(&halves, from, sizeof halves);
-    return reinterpret_cast<Floats>(__builtin_convertvector(halves, Words) << 16);
-}
-
-inline void write_vector(Floats values, float* to) {
-    store(to, values);
-}
-
-// To the nearest bfloat16, ties to even; NaN stays one.
-inline void write_vector(Floats values, uint16_t* to) {
-    const Words bits = reinterpret_cast<Words>(values);
-    const Words rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-    const Words kept = reinterpret_cast<Words>(values == values);
-    const Halves halves = __builtin_convertvector((rounded & kept) | (0x7FC0 & ~kept), Halves);
-    memcpy(to, &halves, sizeof halves);
-}
-
-// As many values of a vector as there is room for.
-template <class T>
-inline void write_up_to(Floats values, int64_t room, T* to) {
-    if (room >= kWidth) {
-        write_vector(values, to);
-    } else if (room > 0) {
-        T all[kWidth];
-        write_vector(values, all);
-        memcpy(to, all, static_cast<size_t>(room) * sizeof(T));
-    }
-}
-
-// `count` values widened to `wide`, a multiple of kWidth; what is past `count` becomes 0.
-template <class T>
-inline void widen(const T* from, int64_t count, int64_t wide, float* to) {
-    int64_t d = 0;
-    for (; d + kWidth <= count; d += kWidth) store(to + d, read_vector(from + d));
-    for (; d < wide; ++d) to[d] = d < count ? read(from + d) : 0.0f;
-}
 
 typedef float Four __attribute__((vector_size(16)));
 typedef int32_t Places __attribute__((vector_size(16)));
@@ -154,7 +43,8 @@ void transpose_keys(const T* keys, int64_t stride, int64_t dim, int64_t length, 
     for (int64_t j = 0; j < padded; j += 4) {
         for (int64_t i = 0; i < 4; ++i) {
             const bool known = j + i < length;
-            widen(keys + (known ? j + i : 0) * stride, known ? dim : 0, wide, at.four_keys + i * wide);
+            widen(keys + (known ? j + i : 0) * stride, known ? dim : 0, wide,
+                  at.four_keys + i * wide);
         }
         for (int64_t d = 0; d < wide; d += 4)
             transpose(at.four_keys + d, wide, at.keys + d * padded + j, padded);
@@ -174,8 +64,7 @@ inline void products(const AttentionScratch& at, int64_t dim, int64_t padded, in
         }
     }
     for (int q = 0; q < rows; ++q) {
-        for (int v = 0; v < vectors; ++v)
-            store(at.scores + q * padded + j + v * kWidth, sum[q][v]);
+        for (int v = 0; v < vectors; ++v) store(at.scores + q * padded + j + v * kWidth, sum[q][v]);
     }
 }
 
@@ -211,12 +100,13 @@ inline void exponentiate(const AttentionScratch& at, int64_t length, int64_t pad
 }
 
 template <int rows, int vectors, class T>
-inline void mix(const AttentionScratch& at, int64_t dim, int64_t wide, int64_t first, int64_t length,
-                int64_t padded, const float* sums, T* out, int64_t stride) {
+inline void mix(const AttentionScratch& at, int64_t dim, int64_t wide, int64_t first,
+                int64_t length, int64_t padded, const float* sums, T* out, int64_t stride) {
     Floats sum[rows][vectors] = {};
     for (int64_t j = 0; j < length; ++j) {
         Floats value[vectors];
-        for (int v = 0; v < vectors; ++v) value[v] = load(at.values + j * wide + first + v * kWidth);
+        for (int v = 0; v < vectors; ++v)
+            value[v] = load(at.values + j * wide + first + v * kWidth);
         for (int q = 0; q < rows; ++q) {
             const Floats weight = Floats{} + at.scores[q * padded + j];
             for (int v = 0; v < vectors; ++v) sum[q][v] += weight * value[v];
@@ -248,21 +138,15 @@ void block(const AttentionTask& task, const T* tokens, T* out, int64_t query, in
         for (int64_t d = 0; d < dim; ++d)
             at.queries[q * dim + d] = read(tokens + (query + q) * 3 * stride + d) * scale;
     }
-    int64_t j = 0;
-    for (; j + kVectors * kWidth <= padded; j += kVectors * kWidth)
-        products<rows, kVectors>(at, dim, padded, j);
-    for (; j + 2 * kWidth <= padded; j += 2 * kWidth) products<rows, 2>(at, dim, padded, j);
-    for (; j < padded; j += kWidth) products<rows, 1>(at, dim, padded, j);
+    in_pieces<kVectors>(padded, kWidth, [&](auto vectors, int64_t j) {
+        products<rows, decltype(vectors)::value>(at, dim, padded, j);
+    });
     float sums[rows];
     exponentiate<rows>(at, length, padded, bias_of(task, head, query), task.bias_length, sums);
     T* const to = out + query * stride;
-    int64_t first = 0;
-    for (; first + kVectors * kWidth <= wide; first += kVectors * kWidth)
-        mix<rows, kVectors>(at, dim, wide, first, length, padded, sums, to, stride);
-    for (; first + 2 * kWidth <= wide; first += 2 * kWidth)
-        mix<rows, 2>(at, dim, wide, first, length, padded, sums, to, stride);
-    for (; first < wide; first += kWidth)
-        mix<rows, 1>(at, dim, wide, first, length, padded, sums, to, stride);
+    in_pieces<kVectors>(wide, kWidth, [&](auto vectors, int64_t first) {
+        mix<rows, decltype(vectors)::value>(at, dim, wide, first, length, padded, sums, to, stride);
+    });
 }
 
 template <class T>
@@ -276,19 +160,14 @@ void head_of(const AttentionTask& task, int64_t first_token, int64_t length, int
     transpose_keys(tokens + stride, 3 * stride, dim, length, wide, padded, at);
     for (int64_t j = 0; j < length; ++j)
         widen(tokens + (j * 3 + 2) * stride, dim, wide, at.values + j * wide);
-    int64_t query = 0;
-    for (; query + kQueryBlock <= length; query += kQueryBlock)
-        block<kQueryBlock>(task, tokens, out, query, length, head, at);
-    for (; query + 2 <= length; query += 2)
-        block<2>(task, tokens, out, query, length, head, at);
-    for (; query < length; ++query) block<1>(task, tokens, out, query, length, head, at);
+    in_pieces<kQueryBlock>(length, 1, [&](auto rows, int64_t query) {
+        block<decltype(rows)::value>(task, tokens, out, query, length, head, at);
+    });
 }
 
 #if defined(__AVX512BF16__)
 #include "attention_pairs.hpp"
 #endif
-
-}  // namespace
 
 void attention_head(const AttentionTask& task, int64_t first_token, int64_t length, int64_t head,
                     const AttentionScratch& scratch) {
@@ -303,5 +182,6 @@ void attention_head(const AttentionTask& task, int64_t first_token, int64_t leng
     }
 }
 
+}  // namespace
 }  // namespace BR_LEVEL
 }  // namespace benchrouter

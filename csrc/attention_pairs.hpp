@@ -70,31 +70,24 @@ void pair_block(const AttentionTask& task, const uint16_t* tokens, uint16_t* out
     const int64_t padded = padded_to(length, kGroup), stride = task.heads * dim;
     const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(dim));
     const uint16_t* const queries = tokens + query * 3 * stride;
-    int64_t j = 0;
-    for (; j + 4 * kWidth <= padded; j += 4 * kWidth)
-        pair_products<rows, 4>(at, queries, 3 * stride, dim, scale, padded, j);
-    for (; j + 2 * kWidth <= padded; j += 2 * kWidth)
-        pair_products<rows, 2>(at, queries, 3 * stride, dim, scale, padded, j);
-    for (; j < padded; j += kWidth)
-        pair_products<rows, 1>(at, queries, 3 * stride, dim, scale, padded, j);
+    in_pieces<kVectors>(padded, kWidth, [&](auto vectors, int64_t j) {
+        constexpr int n = decltype(vectors)::value;
+        pair_products<rows, n>(at, queries, 3 * stride, dim, scale, padded, j);
+    });
     float sums[rows];
     exponentiate<rows>(at, length, padded, bias_of(task, head, query), task.bias_length, sums);
     for (int q = 0; q < rows; ++q) {  // in place: the float32 weights are read before their half
         float* const scores = at.scores + q * padded;
-        for (j = 0; j < padded; j += kWidth) {
-            const __m256bh weights =
-                _mm512_cvtneps_pbh(reinterpret_cast<__m512>(load(scores + j)));
+        for (int64_t j = 0; j < padded; j += kWidth) {
+            const __m256bh weights = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(load(scores + j)));
             memcpy(reinterpret_cast<uint16_t*>(scores) + j, &weights, sizeof weights);
         }
     }
     uint16_t* const to = out + query * stride;
-    int64_t first = 0;
-    for (; first + 4 * kWidth <= wide; first += 4 * kWidth)
-        pair_mix<rows, 4>(at, dim, wide, first, length, padded, sums, to, stride);
-    for (; first + 2 * kWidth <= wide; first += 2 * kWidth)
-        pair_mix<rows, 2>(at, dim, wide, first, length, padded, sums, to, stride);
-    for (; first < wide; first += kWidth)
-        pair_mix<rows, 1>(at, dim, wide, first, length, padded, sums, to, stride);
+    in_pieces<kVectors>(wide, kWidth, [&](auto vectors, int64_t first) {
+        constexpr int n = decltype(vectors)::value;
+        pair_mix<rows, n>(at, dim, wide, first, length, padded, sums, to, stride);
+    });
 }
 
 // `dim` is even: keys are transposed in pairs of dimensions, (dim / 2, padded), and values stand in
@@ -126,10 +119,7 @@ void pair_head_of(const AttentionTask& task, int64_t first_token, int64_t length
             to[2 * d + 1] = d < dim && j + 1 < length ? one[3 * stride + d] : 0;
         }
     }
-    int64_t query = 0;
-    for (; query + kQueryBlock <= length; query += kQueryBlock)
-        pair_block<kQueryBlock>(task, tokens, out, query, length, head, at);
-    for (; query + 2 <= length; query += 2)
-        pair_block<2>(task, tokens, out, query, length, head, at);
-    for (; query < length; ++query) pair_block<1>(task, tokens, out, query, length, head, at);
+    in_pieces<kQueryBlock>(length, 1, [&](auto rows, int64_t query) {
+        pair_block<decltype(rows)::value>(task, tokens, out, query, length, head, at);
+    });
 }

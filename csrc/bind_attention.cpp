@@ -6,9 +6,16 @@
 #include "bindings.hpp"
 
 namespace benchrouter {
+
+TokenType token_type(const py::object& array) {
+    const bool halved =
+        py::isinstance<py::array>(array) &&
+        py::reinterpret_borrow<py::array>(array).dtype().num() == py::dtype::of<uint16_t>().num();
+    return halved ? TokenType::bfloat16 : TokenType::float32;
+}
+
 namespace {
 
-// bfloat16 has no NumPy dtype: its bits come as uint16.
 template <class T>
 void attend(const py::object& query_key_value, const py::object& runs, int64_t heads,
             const py::object& bias, const py::object& attended, TokenType type, Simd simd) {
@@ -47,9 +54,14 @@ void attend(const py::object& query_key_value, const py::object& runs, int64_t h
         }
     }
     refuse_overlap({extent(to)}, {extent(from), extent(runs_view), extent(bias_view)});
-    const AttentionTask task{from.data, to.data,        type,
-                             runs_view.data,            runs_view.shape[0],
-                             heads,     width / (3 * heads), bias_view.data,
+    const AttentionTask task{from.data,
+                             to.data,
+                             type,
+                             runs_view.data,
+                             runs_view.shape[0],
+                             heads,
+                             width / (3 * heads),
+                             bias_view.data,
                              bias_view.data != nullptr ? bias_view.shape[1] : 0};
     const py::gil_scoped_release released;
     attention(task, simd);
@@ -59,10 +71,7 @@ void attention_binding(const py::object& query_key_value, const py::object& runs
                        const py::object& bias, const py::object& attended,
                        const std::string& simd) {
     const Simd level = checked_simd(simd);
-    const bool halved = py::isinstance<py::array>(query_key_value) &&
-                        py::reinterpret_borrow<py::array>(query_key_value).dtype().num() ==
-                            py::dtype::of<uint16_t>().num();
-    if (halved) {
+    if (token_type(query_key_value) == TokenType::bfloat16) {
         attend<uint16_t>(query_key_value, runs, heads, bias, attended, TokenType::bfloat16, level);
     } else {
         attend<float>(query_key_value, runs, heads, bias, attended, TokenType::float32, level);

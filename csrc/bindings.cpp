@@ -434,6 +434,7 @@ PYBIND11_MODULE(_core, module) {
                py::arg("threads"), "What memory allows: benchmarks/votes.py compares with it.");
     bind_attention(module);
     bind_cells(module);
+    bind_quantize(module);
 }
 
 }  // namespace benchrouter

@@ -5,14 +5,19 @@
 
 #include <string>
 
+#include "attention.hpp"
 #include "vote_cpu.hpp"
 
 namespace benchrouter {
 
 void bind_attention(pybind11::module_& module);
 void bind_cells(pybind11::module_& module);
+void bind_quantize(pybind11::module_& module);
 
 // The instruction set of that name, refused unless this machine runs it; "auto" = the widest.
 Simd checked_simd(const std::string& name);
+
+// Of an array of tokens: bfloat16 has no NumPy dtype, so its bits come as uint16.
+TokenType token_type(const pybind11::object& array);
 
 }  // namespace benchrouter

@@ -22,6 +22,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 from benchrouter.encoder import devices, forward, products  # noqa: E402
 from benchrouter.encoder.network import Network  # noqa: E402
+from benchrouter.encoder.quantized import QuantizedProduct  # noqa: E402
 from benchrouter.encoder.workers import Workers  # noqa: E402
 
 
@@ -152,6 +153,57 @@ def test_half_precision_is_near(real_mpnet):
         near = network_of(real_mpnet, dtype=dtype)(rows).double()
         assert (exact * near).sum(dim=1).min() > 0.999
         assert not torch.equal(exact, near)
+
+
+needs_vnni = pytest.mark.skipif(not devices.multiplies_int8(), reason="this CPU has no VNNI")
+
+
+@needs_vnni
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_int8_is_near_and_does_not_depend_on_the_batch(real_mpnet, monkeypatch, bfloat16):
+    monkeypatch.setattr(forward, "multiplies_bfloat16", lambda: bfloat16)
+    rows = rows_of(real_mpnet, [4, 30, 30, 100])
+    exact = network_of(real_mpnet)(rows).double()
+    network = network_of(real_mpnet, dtype="int8")
+    assert network._forward._dtype == (torch.bfloat16 if bfloat16 else torch.float32)
+    near = network(rows)
+    assert (exact * near).sum(dim=1).min() > 0.99
+    alone = torch.cat([network([row]) for row in rows])
+    # sums of integers are exact; what lies between them is rounded by row
+    assert_allclose(near, alone, atol=2e-3 if bfloat16 else 1e-5)
+
+
+@needs_vnni
+def test_int8_products_are_those_of_the_rounded_numbers():
+    rng = np.random.default_rng(0)
+    weight, bias, x, residual = (
+        torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
+        for shape in ((48, 32), (48,), (7, 32), (7, 48))
+    )
+
+    def rounded(rows):
+        scale = rows.abs().amax(dim=1, keepdim=True).double() / 127
+        return torch.round(rows / scale) * scale
+
+    expected = rounded(x) @ rounded(weight).T + bias
+    product = QuantizedProduct(weight, bias)
+    assert_allclose(product(x), expected, atol=1e-4)
+    assert_allclose(product.gelu(x), torch.nn.functional.gelu(expected), atol=2e-4)
+    assert_allclose(product.plus(x, residual), expected + residual, atol=1e-4)
+
+
+def test_int8_is_refused_where_nothing_multiplies_it(bert, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="dtype 'int8': found device 'cuda:0', expected 'cpu'"):
+        devices.check_dtype("int8", "cuda:0")
+    folder = tmp_path / "other"
+    shutil.copytree(bert, folder)
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", {**config, "hidden_act": "relu"})
+    with pytest.raises(ValueError, match=r"through transformers \(bert\).* for dtype 'int8'"):
+        network_of(folder, dtype="int8")
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False, raising=False)
+    with pytest.raises(ValueError, match="dtype 'int8': found a CPU without VNNI"):
+        Encoder.load(bert, dtype="int8")
 
 
 # --- which checkpoints are ours ------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchrouter import _core
+from benchrouter.encoder.native import as_numpy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,18 +38,14 @@ def native_attention(
     tensor, shape (n_tokens, dim)
         In the dtype given.
     """
-    import torch
-
     n_tokens, width = query_key_value.shape
     attended = query_key_value.new_empty((n_tokens, width // 3))
-    half = query_key_value.dtype == torch.bfloat16  # which NumPy does not know
-    given, out = (t.view(torch.uint16) if half else t for t in (query_key_value, attended))
     _core.attention(
-        given.numpy(),
+        as_numpy(query_key_value),
         np.array(runs, dtype=np.int64),
         heads,
-        None if bias is None else bias.numpy(),
-        out.numpy(),
+        None if bias is None else as_numpy(bias),
+        as_numpy(attended),
     )
     return attended
 

@@ -82,10 +82,11 @@ class Encoder:
             transformers folder (mean pooling), or a name on the Hugging Face hub.
         device : str
             "cpu", "cuda" or "cuda:N".
-        dtype : {"auto", "float32", "bfloat16", "float16"}
+        dtype : {"auto", "float32", "bfloat16", "float16", "int8"}
             Arithmetic of the network; pooling and rows are float32 always. "auto" is bfloat16
             where the device multiplies it (a CPU with AVX-512 BF16 or AMX; a GPU, float16 on one
-            older than Ampere), else float32.
+            older than Ampere), else float32. "int8" quantizes the products as they come, on a CPU
+            with VNNI: faster, and farther from float32 (benchmarks/README.md).
         batch_tokens : int, optional
             Most tokens of a batch; by default what suits the device.
         max_tokens : int, optional

@@ -34,7 +34,7 @@ class Fingerprint:
     normalize : bool
         Whether the encoder's own folder asks for unit rows; rows are unit either way.
     dtype : str
-        "float32", "bfloat16", "float16" or "unknown": the arithmetic, never compared.
+        "float32", "bfloat16", "float16", "int8" or "unknown": the arithmetic, never compared.
     """
 
     name: str

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from benchrouter import _core
 from benchrouter.encoder.attention import native_attention, torch_attention
+from benchrouter.encoder.devices import multiplies_bfloat16
 from benchrouter.encoder.layout import EncoderFiles
 from benchrouter.encoder.products import product_of
+from benchrouter.encoder.quantized import QuantizedProduct
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +96,8 @@ class Forward:
         Of the checkpoint; `fits` said yes to them.
     device : torch.device
     dtype : torch.dtype
-        Of the layers; token and position vectors are added and normalised in float32.
+        Of the layers; token and position vectors are added and normalised in float32. int8: the
+        products are quantized, and what lies between them is in the fastest type of the CPU.
     most_tokens : int
         Longest prompt, special tokens included.
     """
@@ -111,6 +114,9 @@ class Forward:
 
         self.is_mpnet = config["model_type"] == "mpnet"
         self._heads = config["num_attention_heads"]
+        is_quantized = dtype == torch.int8
+        if is_quantized:
+            dtype = torch.bfloat16 if multiplies_bfloat16() else torch.float32
         self._dtype = dtype
         names = _NAMES[config["model_type"]]
         eps = config["layer_norm_eps"]
@@ -124,10 +130,13 @@ class Forward:
 
         def product(*names: str) -> Product:
             weight, bias = (
-                placed(torch.cat([weights[f"{name}.{part}"] for name in names]))
+                placed(
+                    torch.cat([weights[f"{name}.{part}"] for name in names]),
+                    torch.float32 if is_quantized else dtype,
+                )
                 for part in ("weight", "bias")
             )
-            return product_of(weight, bias)
+            return QuantizedProduct(weight, bias) if is_quantized else product_of(weight, bias)
 
         positions = weights["embeddings.position_embeddings.weight"]
         if not self.is_mpnet:  # every token of a prompt is of the first type

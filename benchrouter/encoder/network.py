@@ -38,7 +38,7 @@ class Network:
     device : str
         "cpu" or "cuda:N", checked by `check_device`.
     dtype : str
-        "float32", "bfloat16" or "float16".
+        "float32", "bfloat16", "float16" or "int8", checked by `check_dtype`.
     max_tokens : int
         Longest prompt, special tokens included.
     batch_tokens : int, optional
@@ -79,6 +79,11 @@ class Network:
         else:
             from benchrouter.encoder.through_transformers import TransformersModel
 
+            if dtype == "int8":
+                raise ValueError(
+                    f"encoder {files.name}: found an architecture that runs through transformers "
+                    f"({config.get('model_type')}), expected bert or mpnet for dtype 'int8'"
+                )
             self._model = TransformersModel(files, self._device, dtype)
 
     def embed(self, rows: Rows) -> Iterator[tuple[NDArray[np.int64], Tensor]]:

@@ -1,0 +1,28 @@
+"""Tensors as the extension reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+def as_numpy(tensor: Tensor) -> NDArray[Any]:
+    """The memory of a tensor on the CPU; of bfloat16, which NumPy does not know, the bits.
+
+    Parameters
+    ----------
+    tensor : tensor
+
+    Returns
+    -------
+    array
+        Of the same shape, sharing the tensor's memory; uint16 for bfloat16.
+    """
+    import torch
+
+    shared = tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor
+    array: NDArray[Any] = shared.numpy()
+    return array

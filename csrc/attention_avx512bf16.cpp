@@ -1,3 +1,0 @@
-// Attention for AVX-512 with bfloat16; CMakeLists.txt gives the instruction set.
-#define BR_LEVEL avx512bf16
-#include "attention_kernel.hpp"

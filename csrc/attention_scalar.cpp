@@ -1,3 +1,0 @@
-// Attention for scalar; CMakeLists.txt gives the instruction set.
-#define BR_LEVEL scalar
-#include "attention_kernel.hpp"
