@@ -2,10 +2,11 @@
 
 Two architectures (all-MiniLM-L6-v2; all-mpnet-base-v2, with random weights of the real
 configuration), prompts of a benchmark (about 150 tokens) and of a chat (about 20), float32 and half
-precision (bfloat16). Contenders take turns in one run, on the same texts and weights, each at its
-best: sentence-transformers and transformers with sorted input and the fastest of several batch
-sizes, and sentence-transformers as it comes (float32, batches of 32). Before any timing all
-float32 embeddings must agree to 1e-4, and half precision must come near.
+precision (bfloat16); ours in 8-bit integers as well, where the CPU has them. Contenders take turns
+in one run, on the same texts and weights, each at its best: sentence-transformers and transformers
+with sorted input and the fastest of several batch sizes, and sentence-transformers as it comes
+(float32, batches of 32). Before any timing all float32 embeddings must agree to 1e-4, and the
+others must come near.
 
 The ceiling is what this machine's matrix products reach for these shapes, measured in the same
 rounds: the fastest of torch's products on all cores and of oneDNN's on one core each. FLOPs are
@@ -44,7 +45,7 @@ from report import SHARED, Report, interleave, parse_arguments, print_table
 
 from benchrouter import BenchmarkTable, Router
 from benchrouter.encoder import Encoder
-from benchrouter.encoder.devices import check_device, check_dtype, import_torch
+from benchrouter.encoder.devices import check_device, check_dtype, import_torch, multiplies_int8
 
 # Batches that sentence-transformers and transformers may choose from, and prompts to choose on.
 BATCHES = {"cpu": ((8, 16, 32, 64), 96), "cuda": ((64, 256, 1024), 4096)}
@@ -168,11 +169,13 @@ def plain_transformers(path: Path, device: str, dtype: str) -> BatchEncode:
 
 
 def best_batch(encode: BatchEncode, texts: Sequence[str], device: str, quick: bool) -> int:
-    """The fastest of several batch sizes, on part of the texts."""
+    """The fastest of several batch sizes, on part of the texts; the second of them if quick."""
     batches, enough = BATCHES["cpu" if device == "cpu" else "cuda"]
-    some = list(texts)[:: max(1, len(texts) // (enough // 4 if quick else enough))]
+    if quick:
+        return batches[1]
+    some = list(texts)[:: max(1, len(texts) // enough)]
     found = []
-    for batch in batches[1:3] if quick else batches:
+    for batch in batches:
         encode(some[:8], batch)
         start = time.perf_counter()
         encode(some, batch)
@@ -192,8 +195,10 @@ def work(config: dict[str, Any], lengths: np.ndarray) -> float:
     )
 
 
-def ceilings(config: dict[str, Any], device: str, dtype: str) -> dict[str, Callable[[], None]]:
-    """Products of one layer's shapes over 8,192 tokens (a GPU: 65,536), by two libraries."""
+def ceilings(
+    config: dict[str, Any], device: str, dtype: str, tokens: int
+) -> dict[str, Callable[[], None]]:
+    """Products of one layer's shapes over so many tokens, by two libraries."""
     torch = import_torch()
     from benchrouter.encoder.products import can_pack, product_of
     from benchrouter.encoder.workers import Workers
@@ -201,7 +206,6 @@ def ceilings(config: dict[str, Any], device: str, dtype: str) -> dict[str, Calla
     dim, wide = config["hidden_size"], config["intermediate_size"]
     shapes = [(3 * dim, dim), (dim, dim), (wide, dim), (dim, wide)]
     kind = getattr(torch, dtype)
-    tokens = 8192 if device == "cpu" else 65_536
     weights = [torch.randn(shape, device=device).to(kind) for shape in shapes]
     inputs = [torch.randn((tokens, shape[1]), device=device).to(kind) for shape in shapes]
 
@@ -227,9 +231,13 @@ def ceilings(config: dict[str, Any], device: str, dtype: str) -> dict[str, Calla
     return found
 
 
-def products_work(config: dict[str, Any], device: str) -> float:
+def ceiling_tokens(device: str, quick: bool) -> int:
+    return 65_536 if device != "cpu" else 2048 if quick else 8192
+
+
+def products_work(config: dict[str, Any], tokens: int) -> float:
     dim, wide = config["hidden_size"], config["intermediate_size"]
-    return 2.0 * (4 * dim * dim + 2 * dim * wide) * (8192 if device == "cpu" else 65_536)
+    return 2.0 * (4 * dim * dim + 2 * dim * wide) * tokens
 
 
 # ---------------------------------------------------------------------------------------- sections
@@ -259,6 +267,8 @@ def throughput(report: Report, name: str, path: Path, length: str, device: str, 
                 batch = best_batch(encode, texts, device, report.quick)
                 contenders[f"{theirs}, {dtype}"] = partial(encode, batch=batch)
                 report.row(f"{title}: {theirs}, {dtype}: best batch", batch, "prompts")
+    if has_int8(device):
+        contenders["ours, int8"] = ours(path, device, "int8")
     default = sentence_transformers(path, device, "float32")
     if default is None:
         print("  sentence-transformers is not installed: left out")
@@ -269,10 +279,15 @@ def throughput(report: Report, name: str, path: Path, length: str, device: str, 
         key: partial(encode, texts) for key, encode in contenders.items()
     }
     for dtype in ("float32", half):
-        for library, run in ceilings(config, device, dtype).items():
+        of_tokens = ceiling_tokens(device, report.quick)
+        for library, run in ceilings(config, device, dtype, of_tokens).items():
             timed[f"ceiling, {dtype}, {library}"] = run
-    timings = interleave(timed, repeats=3 if report.quick else 5, warmup=1, seconds=120)
+    timings = interleave(timed, repeats=2 if report.quick else 5, warmup=1, seconds=120)
     show(report, title, timings, config, lengths, cosines, device, half)
+
+
+def has_int8(device: str) -> bool:
+    return device == "cpu" and multiplies_int8()
 
 
 def token_lengths(path: Path, texts: Sequence[str]) -> np.ndarray:
@@ -294,7 +309,7 @@ def check(
         cosine = (rows * exact).sum(axis=1) / np.linalg.norm(rows, axis=1)
         found[key] = float(cosine.mean())
         report.row(f"{title}: {key}: mean cosine to float32", found[key], "cosine", len(texts))
-        if half in key:
+        if half in key or "int8" in key:
             if found[key] < 0.99:
                 raise AssertionError(f"{title}: {key}: cosine {found[key]:.5f} to float32")
         elif np.abs(rows - exact).max() > CLOSE:
@@ -305,9 +320,10 @@ def check(
 
 def show(report, title, timings, config, lengths, cosines, device, half) -> None:
     flops, n = work(config, lengths), len(lengths)
+    products = products_work(config, ceiling_tokens(device, report.quick))
     ceiling = {
         dtype: max(
-            products_work(config, device) / timing.median
+            products / timing.median
             for key, timing in timings.items()
             if key.startswith(f"ceiling, {dtype}")
         )
@@ -315,9 +331,9 @@ def show(report, title, timings, config, lengths, cosines, device, half) -> None
     }
     rows = []
     for key, cosine in cosines.items():
-        timing, dtype = timings[key], half if half in key else "float32"
-        seconds = timing.median
-        share = flops / seconds / ceiling[dtype]
+        timing, seconds = timings[key], timings[key].median
+        # 8-bit integers are held against the ceiling of half precision: it may be passed.
+        share = flops / seconds / ceiling["float32" if "float32" in key or "comes" in key else half]
         rows.append(
             [
                 *(key, f"{n / seconds:.1f}", f"{n / timing.high:.1f} … {n / timing.low:.1f}"),
@@ -350,6 +366,10 @@ def show(report, title, timings, config, lengths, cosines, device, half) -> None
         value = ratio(f"ours, {half}", f"{rival}, as it comes")
         name = f"{title}: ours, {half}, against {rival} as it comes"
         report.aim(name, value, "x", at_least=DEFAULT)
+    if "ours, int8" in timings:
+        value = ratio("ours, int8", f"ours, {half}")
+        report.row(f"{title}: ours, int8, against ours, {half}", value, "x")
+        print(f"  ours in int8 against {half}: {value:.2f} x")
     share = flops / timings[f"ours, {half}"].median / ceiling[half]
     report.aim(
         f"{title}: share of the {half} ceiling",
@@ -452,6 +472,8 @@ def decisions(report: Report, half: str) -> None:
         ),
         half: near.encode(prompts),
     }
+    if multiplies_int8():
+        ways["int8"] = Encoder.load("minilm", dtype="int8").encode(prompts)
     chosen = {way: np.empty(len(prompts), dtype=np.int64) for way in ways}
     for code in range(table.n_datasets):
         rest, here = table.dataset != code, table.dataset[asked] == code
@@ -461,6 +483,10 @@ def decisions(report: Report, half: str) -> None:
     for way in list(ways)[1:]:
         flips = float((chosen[way] != chosen["float32"]).mean())
         name = f"decisions that flip between float32 and {way}"
+        if way == "int8":
+            report.row(name, flips, f"of {len(prompts):,} prompts")
+            print(f"{name}: {flips:.2%} of {len(prompts):,}")
+            continue
         most = FLIPS_DTYPE if way == half else FLIPS_BATCH
         report.aim(name, flips, f"of {len(prompts):,} prompts", at_most=most)
 

@@ -102,3 +102,17 @@ def attention(
     attended: _Floats | NDArray[np.uint16],
     simd: str = "auto",
 ) -> None: ...
+def quantize(
+    values: _Floats | NDArray[np.uint16],
+    quantized: NDArray[np.uint8],
+    scales: _Floats,
+    simd: str = "auto",
+) -> None: ...
+def dequantize(
+    values: _Floats | NDArray[np.uint16],
+    scales: _Floats,
+    bias: _Floats,
+    residual: _Floats | NDArray[np.uint16] | None,
+    gelu: bool,
+    simd: str = "auto",
+) -> None: ...

@@ -422,8 +422,8 @@ def test_surrogates():
 
 
 def test_arguments_of_load(bert):
-    with pytest.raises(ValueError, match="dtype: found 'int8', expected one of auto, float32"):
-        load(bert, dtype="int8")
+    with pytest.raises(ValueError, match="dtype: found 'int4', expected one of auto, float32"):
+        load(bert, dtype="int4")
     with pytest.raises(ValueError, match="batch_tokens: found 0, expected a positive integer"):
         load(bert, batch_tokens=0)
     with pytest.raises(ValueError, match="device: found 'mps', expected 'cpu', 'cuda' or"):

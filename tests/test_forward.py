@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -334,6 +336,27 @@ def test_a_single_prompt_that_does_not_fit_is_an_error(bert, monkeypatch):
         encoder.encode(prompts_of([10]))
 
 
+def test_ctrl_c_ends_encoding_and_leaves_the_encoder_usable(bert):
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals reach the main thread only")
+    encoder = Encoder.load(bert, batch_tokens=64)
+    encoder._network._workers = Workers(2)
+    few = prompts_of([40, 40, 40])
+    expected = encoder.encode(few)
+    tokens = rows_of(bert, [40] * 2000)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            while True:
+                list(encoder._network.embed(tokens))
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGINT, before)
+    assert_array_equal(encoder.encode(few), expected)
+
+
 # --- truncation, tensors, devices -----------------------------------------------------------------
 
 
@@ -341,8 +364,15 @@ def test_truncated_prompts_are_counted(bert):
     encoder = Encoder.load(bert)  # 48 tokens, 2 of them special
     fits, long = prompts_of([46, 47])
     words = r"^2 of 5 prompts encoded \(40.0%\) did not fit into 48 tokens and lost their end$"
-    with pytest.warns(TruncationWarning, match=words):
-        encoder.encode([fits, long, "w1", long, fits])
+    prompts = [fits, long, "w1", long, fits]
+    for encode in (
+        lambda: encoder.encode(prompts),
+        lambda: list(encoder.encode_stream(prompts)),
+        lambda: encoder.encode_tensor(prompts),
+    ):
+        with pytest.warns(TruncationWarning, match=words) as caught:
+            encode()
+        assert caught[0].filename == __file__
     assert encoder.encode([fits]).shape == (1, 32)  # where warnings are errors
 
 

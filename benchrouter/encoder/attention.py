@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from benchrouter import _core
 from benchrouter.encoder.native import as_numpy
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from benchrouter.encoder.batching import Run
 
 
 def native_attention(
-    query_key_value: Tensor, runs: Sequence[Run], heads: int, bias: Tensor | None
+    query_key_value: Tensor, runs: NDArray[np.int64], heads: int, bias: Tensor | None
 ) -> Tensor:
     """By the extension, in the calling thread; all arithmetic is float32.
 
@@ -27,8 +27,8 @@ def native_attention(
     ----------
     query_key_value : float32 or bfloat16 tensor, shape (n_tokens, 3·dim)
         On the CPU, contiguous.
-    runs : sequence of Run
-        Prompts of equal length, side by side.
+    runs : int64 array, shape (n_runs, 2)
+        Prompts of equal length, side by side: how many, and their tokens.
     heads : int
     bias : float32 tensor, shape (heads, length, length), or None
         Of at least the longest prompt; added to the scores.
@@ -42,7 +42,7 @@ def native_attention(
     attended = query_key_value.new_empty((n_tokens, width // 3))
     _core.attention(
         as_numpy(query_key_value),
-        np.array(runs, dtype=np.int64),
+        runs,
         heads,
         None if bias is None else as_numpy(bias),
         as_numpy(attended),

@@ -145,7 +145,10 @@ class Encoder:
         TypeError
             If `prompts` is a single str, or a prompt is no str; the message names its position.
         """
-        pieces = list(self.encode_stream(prompts))
+        _refuse_single(prompts)
+        pieces = []
+        for window in self._prepared(prompts, WINDOW):
+            pieces.append(self._rows(window))  # in a comprehension warnings would name this line
         if len(pieces) == 1:
             return pieces[0]
         return np.concatenate([np.empty((0, self.dim), dtype=np.float32), *pieces])
@@ -175,10 +178,7 @@ class Encoder:
         _refuse_single(prompts)
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window: found {window!r}, expected a positive integer")
-        return (
-            self._filled(part, self._embed(part.tokens)).take(part.inverse, axis=0)
-            for part in self._prepared(prompts, window)
-        )
+        return (self._rows(part) for part in self._prepared(prompts, window))
 
     def encode_tensor(self, prompts: Iterable[str]) -> Tensor:
         """Embed prompts and leave the embeddings where they were made; the cache is not asked.
@@ -281,13 +281,14 @@ class Encoder:
                 )
         return rows
 
-    def _filled(self, window: _Window, fresh: Tensor) -> NDArray[np.float32]:
-        """Put fresh embeddings beside those of the cache, and into it."""
+    def _rows(self, window: _Window) -> NDArray[np.float32]:
+        """Embed what the cache does not have, keep it there, and return a row for every prompt."""
         if len(window.missing):
-            window.rows[window.missing] = fresh.cpu().numpy()
+            window.rows[window.missing] = self._embed(window.tokens).cpu().numpy()
             if self._cache is not None:
                 self._cache.put(window.keys, window.rows[window.missing])
-        return window.rows
+        is_distinct = len(window.rows) == len(window.inverse)
+        return window.rows if is_distinct else window.rows.take(window.inverse, axis=0)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from benchrouter import _core
 from benchrouter.encoder.attention import native_attention, torch_attention
 from benchrouter.encoder.devices import multiplies_bfloat16
@@ -195,11 +197,14 @@ class Forward:
         x = F.embedding(tokens, self._words) + F.embedding(positions, self._positions)
         x = self._norm(x).to(self._dtype)
         native = self._is_native and is_token is None
-        biases = [] if native else [self._bias_of(run.length, is_token) for run in runs]
+        if native:
+            runs_there = np.array(runs, dtype=np.int64)
+        else:
+            biases = [self._bias_of(run.length, is_token) for run in runs]
         for layer in self._layers:
             parts = layer.query_key_value(x)
             if native:
-                attended = native_attention(parts, runs, self._heads, self._bias)
+                attended = native_attention(parts, runs_there, self._heads, self._bias)
             else:
                 attended = torch_attention(parts, runs, self._heads, biases)
             x = layer.attention_norm(layer.attended.plus(attended, x))
