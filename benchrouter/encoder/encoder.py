@@ -20,6 +20,7 @@ from benchrouter.encoder.files import resolve
 from benchrouter.encoder.fingerprint import Fingerprint, fingerprint_of_files
 from benchrouter.encoder.network import Network
 from benchrouter.encoder.tokens import TextTokenizer, without_surrogates
+from benchrouter.stages import stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -202,8 +203,9 @@ class Encoder:
         torch = import_torch()
         pieces = [torch.empty((0, self.dim), device=self.device)]
         for window in self._prepared(prompts, WINDOW, use_cache=False):
-            order = torch.from_numpy(window.inverse).to(self.device)
-            pieces.append(self._embed(window.tokens)[order])
+            with stage("encode", self.device):
+                order = torch.from_numpy(window.inverse).to(self.device)
+                pieces.append(self._embed(window.tokens)[order])
         return torch.cat(pieces)
 
     def _prepared(
@@ -241,6 +243,7 @@ class Encoder:
             while waiting:
                 yield waiting.popleft().result()
 
+    @stage("tokenise")
     def _prepare(self, prompts: list[str], cache: EmbeddingCache | None) -> _Window:
         """Whatever needs no network: distinct texts, what the cache has of them, tokens."""
         places: dict[str, int] = {}
@@ -284,7 +287,8 @@ class Encoder:
     def _rows(self, window: _Window) -> NDArray[np.float32]:
         """Embed what the cache does not have, keep it there, and return a row for every prompt."""
         if len(window.missing):
-            window.rows[window.missing] = self._embed(window.tokens).cpu().numpy()
+            with stage("encode", self.device):
+                window.rows[window.missing] = self._embed(window.tokens).cpu().numpy()
             if self._cache is not None:
                 self._cache.put(window.keys, window.rows[window.missing])
         is_distinct = len(window.rows) == len(window.inverse)
