@@ -211,7 +211,8 @@ def test_skipping_in_parquet_keeps_the_positions(tmp_path):
     [
         ("p.json", "{}", {}, "suffix says no format"),
         ("p", "x", {}, "suffix says no format"),
-        ("p.parquet.gz", "x", {}, "gzipped Parquet"),
+        ("p.parquet.gz", "x", {}, "a compressed Parquet file cannot be read"),
+        ("p.parquet.zst", "x", {}, "a compressed Parquet file cannot be read"),
         ("p.parquet", "not parquet at all", {}, "found no readable Parquet file"),
         ("p.csv", "", {}, "found an empty file, expected a header line"),
         ("p.csv", "text\nx\n", {}, r"found columns \['text'\], expected 'prompt'"),
