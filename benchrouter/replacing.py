@@ -1,4 +1,4 @@
-"""A directory on disk that is written whole or not at all."""
+"""Files and directories on disk that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -42,6 +42,36 @@ def replacing(target: Path) -> Iterator[Path]:
         _sync(target.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def partial_of(target: Path) -> Path:
+    """Hidden name beside a file, under which this process writes it until it is whole.
+
+    Parameters
+    ----------
+    target : Path
+
+    Returns
+    -------
+    Path
+        Ends in ``.partial``.
+    """
+    return target.with_name(f".{target.name}.{os.getpid()}.partial")
+
+
+def put_file(partial: Path, target: Path) -> None:
+    """Give a file that is whole its name, on the disk before this returns.
+
+    Parameters
+    ----------
+    partial : Path
+        Closed; see `partial_of`.
+    target : Path
+        Made or replaced.
+    """
+    _sync(partial)
+    os.replace(partial, target)
+    _sync(target.parent)
 
 
 def new_beside(target: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -351,6 +352,7 @@ class Router:
         cache_dir: str | Path | None = None,
         threads: int = 0,
         verify: bool = True,
+        fallback: str | None = None,
     ) -> Router:
         """Read a router from a directory; its arrays are memory-mapped.
 
@@ -368,6 +370,8 @@ class Router:
             0 = all.
         verify : bool
             Compare the SHA-256 of every file with the recorded one.
+        fallback : str, optional
+            Model for prompts without evidence, instead of the recorded one.
 
         Returns
         -------
@@ -376,10 +380,18 @@ class Router:
         Raises
         ------
         ValueError
-            If the directory is not a whole router, naming the file at fault.
+            If the directory is not a whole router, naming the file at fault, or the fallback is
+            not one of its models.
         """
+        fitted = artifact.load(directory, verify=verify)
+        if fallback is not None:
+            if fallback not in fitted.models:
+                raise ValueError(
+                    f"fallback: found {fallback!r}, expected one of {list(fitted.models)}"
+                )
+            fitted = replace(fitted, fallback=fitted.models.index(fallback))
         return cls(
-            artifact.load(directory, verify=verify),
+            fitted,
             encoder=encoder,
             device=device,
             cache_dir=cache_dir,

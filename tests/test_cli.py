@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import gzip
 import importlib
 import inspect
 import json
@@ -302,6 +303,162 @@ def test_route_skips_and_lists(files, tmp_path):
     assert [r["model"] for r in rows] == ["m-a", "m-c", "m-a", "m-b"]
 
 
+def test_route_reports_bad_records_by_default(files, tmp_path):
+    (tmp_path / "p.txt").write_text("a\n\nc\nd\ne\n")
+    target, side = tmp_path / "o.jsonl", tmp_path / "o.jsonl.rejected.jsonl"
+    arguments = ["route", files / "R", tmp_path / "p.txt", "--embeddings", files / "p.npy"]
+    result = call(*arguments, "-o", target, "--json")
+    assert result.exit_code == 4
+    found = json.loads(result.stdout)
+    assert (found["prompts"], found["skipped"], found["rejected"]) == (4, 1, str(side))
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [r["model"] for r in rows] == ["m-a", "m-c", "m-a", "m-b"]
+    expected = {"row": 1, "line": 2, "reason": "found an empty prompt, expected text", "raw": ""}
+    assert json.loads(side.read_text()) == expected
+    assert f"skipped 1 bad records, all in {side}\n" in result.stderr
+    # a file of its own, and without any bad record none
+    other = tmp_path / "r.jsonl"
+    result = call(*arguments, "-o", target, "--rejected", other, "--on-error", "skip")
+    assert result.exit_code == 0, result.output
+    assert other.read_text() == side.read_text()
+    (tmp_path / "p.txt").write_text("a\nb\nc\nd\ne\n")
+    assert document(call(*arguments, "-o", target, "--json"))["rejected"] is None
+    assert sorted(os.listdir(tmp_path)) == ["o.jsonl", "p.txt", "r.jsonl"]
+
+
+def test_bad_records_are_told_beside_decisions_on_stdout(files, tmp_path):
+    (tmp_path / "p.txt").write_text("a\n\n \nd\ne\n")
+    arguments = ["route", files / "R", tmp_path / "p.txt", "--embeddings", files / "p.npy"]
+    result = call(*arguments, "-o", "-")
+    assert result.exit_code == 4
+    assert [json.loads(t)["model"] for t in result.stdout.splitlines()] == ["m-a", "m-a", "m-b"]
+    assert result.stderr.splitlines()[:2] == [
+        f"rejected {tmp_path / 'p.txt'}, line {n}: found an empty prompt, expected text"
+        for n in (2, 3)
+    ]
+    result = call(*arguments, "-o", "-", "--rejected", tmp_path / "r.jsonl")
+    assert result.exit_code == 4
+    assert "line 2: found" in result.stderr
+    lines = (tmp_path / "r.jsonl").read_text().splitlines()
+    assert [json.loads(line)["line"] for line in lines] == [2, 3]
+
+
+def test_a_run_that_fails_leaves_no_side_file(files, tmp_path):
+    (tmp_path / "p.txt").write_text("a\n\nc\n")
+    result = call(
+        *("route", files / "R", tmp_path / "p.txt", "--embeddings", files / "p.npy"),
+        *("-o", tmp_path / "o.jsonl"),
+    )
+    assert result.exit_code == 1
+    assert "has 5 embeddings, the prompts are 3" in result.stderr
+    assert os.listdir(tmp_path) == ["p.txt"]
+
+
+def test_route_falls_back_on_the_model_that_is_named(files, tmp_path):
+    np.save(tmp_path / "far.npy", np.tile(-np.full(DIM, DIM**-0.5, np.float32), (5, 1)))
+    arguments = ["route", files / "R", files / "p.jsonl", "--embeddings", tmp_path / "far.npy"]
+    best = Router.load(files / "R").best_on_average
+    for fallback in MODELS:
+        found = document(
+            call(*arguments, "-o", tmp_path / "o.jsonl", "--fallback", fallback, "--json")
+        )
+        assert (found["models"], found["fallbacks"]) == ({fallback: 5}, 5)
+    assert document(call(*arguments, "-o", tmp_path / "o.jsonl", "--json"))["models"] == {best: 5}
+
+
+@pytest.mark.parametrize("target", ["out", "out/", "out.d"])
+def test_route_writes_parts_to_a_directory(files, tmp_path, target):
+    if target == "out.d":
+        (tmp_path / target).mkdir()
+    arguments = [
+        *("route", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy"),
+        *("-o", f"{tmp_path}/{target}", "--part-size", 2),
+    ]
+    found = document(call(*arguments, "--json"))
+    assert (found["prompts"], found["parts"], found["rejected"]) == (5, 3, None)
+    out = tmp_path / target
+    assert sorted(os.listdir(out)) == [
+        "manifest.json",
+        *(f"part-0000{i}.parquet" for i in range(3)),
+    ]
+    rows = [row for p in sorted(out.glob("*.parquet")) for row in pq.read_table(p).to_pylist()]
+    assert [(r["id"], r["model"]) for r in rows] == [
+        *(("q0", "m-a"), ("q1", "m-b"), ("q2", "m-c"), ("q3", "m-a"), ("q4", "m-b"))
+    ]
+    said = json.loads((out / "manifest.json").read_text())
+    assert said["job"]["input"]["path"] == str(files / "p.jsonl")
+    assert said["job"]["router"] == json.loads((files / "R" / "router.json").read_text())["sha256"]
+    result = call(*arguments)
+    assert result.exit_code == 1
+    assert "or --resume" in result.stderr
+    result = call(*arguments, "--resume")
+    assert result.exit_code == 0, result.output
+    assert "is complete: there is nothing to do" in result.stderr
+    for changed, words in (
+        (["--rule", "raw"], "rule was 'mean', is 'raw'"),
+        (["--fallback", "m-c"], "fallback was None, is 'm-c'"),
+        (["--part-size", "3"], "part_size was 2, is 3"),
+        (["--no-prompt"], "keep_prompt was True, is False"),
+        (["--output-format", "jsonl"], "output_format was 'parquet', is 'jsonl'"),
+        (["--embeddings", files / "table.npy"], "embeddings was"),
+    ):
+        result = call(*arguments, "--resume", *changed)
+        assert result.exit_code == 1, result.output
+        assert f"{out} holds parts of another job: {words}" in result.stderr
+
+
+@pytest.mark.parametrize("suffix", ["jsonl.gz", "jsonl.zst", "csv.gz", "csv.zst"])
+def test_route_reads_and_writes_compressed_files(files, tmp_path, suffix):
+    first, second = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    arguments = ["--embeddings", files / "p.npy", "--json"]
+    document(call("route", files / "R", files / "p.jsonl", "-o", first, *arguments))
+    document(call("route", files / "R", first, "-o", second, "--prefix", "again_", *arguments))
+    with pa.input_stream(str(second), compression="detect") as file:
+        text = file.read().decode()
+    if suffix.startswith("jsonl"):
+        rows = [json.loads(line) for line in text.splitlines()]
+    else:
+        rows = list(csv.DictReader(text.splitlines()))
+    assert [(r["id"], r["model"], r["again_model"]) for r in rows] == [
+        (f"q{i}", MODELS[i % 3], MODELS[i % 3]) for i in range(5)
+    ]
+
+
+def test_a_cut_input_keeps_the_parts_before_the_cut(files, tmp_path):
+    n = 20_000
+    lines = [json.dumps({"prompt": f"prompt {i} {os.urandom(8).hex()}"}) for i in range(n)]
+    whole = gzip.compress(("\n".join(lines) + "\n").encode())
+    (tmp_path / "p.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    np.save(tmp_path / "p.npy", np.tile(np.eye(1, DIM, dtype=np.float32), (n, 1)))
+    arguments = [
+        *("route", files / "R", tmp_path / "p.jsonl.gz", "--embeddings", tmp_path / "p.npy"),
+        *("-o", tmp_path / "out", "--part-size", 1000, "--output-format", "jsonl"),
+    ]
+    result = call(*arguments)
+    assert result.exit_code == 1
+    assert f"error: {tmp_path / 'p.jsonl.gz'}: not a whole gzip file" in result.stderr
+    parts = sorted((tmp_path / "out").glob("part-*"))
+    assert 5 < len(parts) < 15
+    said = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [p["name"] for p in said["parts"]] == [p.name for p in parts]
+    assert not said["complete"]
+    found = [json.loads(t)["prompt"] for p in parts for t in p.read_text().splitlines()]
+    assert found == [json.loads(line)["prompt"] for line in lines[: 1000 * len(parts)]]
+    # the whole file is another input, and a cut without compression one bad record
+    (tmp_path / "p.jsonl.gz").write_bytes(whole)
+    result = call(*arguments, "--resume")
+    assert "holds parts of another job: input was" in result.stderr
+    (tmp_path / "cut.jsonl").write_text("\n".join(lines)[:-9])
+    result = call(
+        *("route", files / "R", tmp_path / "cut.jsonl", "--embeddings", tmp_path / "p.npy"),
+        *("-o", tmp_path / "cut", "--json"),
+    )
+    assert result.exit_code == 4
+    found = json.loads(result.stdout)
+    assert (found["prompts"], found["skipped"]) == (n - 1, 1)
+    assert f"cut.jsonl, line {n}: found text that is not JSON" in found["first_skipped"][0]
+
+
 def test_choose_shows_all_models(files):
     found = document(
         call("choose", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy", "--json")
@@ -537,7 +694,7 @@ def wrong(files, tmp_path, name):
         "no router": (1, "is not a router", ["route", tmp_path, prompts, *routed]),
         "bad record": (
             *(1, "bad.jsonl, line 2: found no field 'prompt'"),
-            ["route", router, tmp_path / "bad.jsonl", *routed],
+            ["route", router, tmp_path / "bad.jsonl", *routed, "--on-error", "raise"],
         ),
         "too few embeddings": (
             *(1, "has 3 embeddings, the prompts are 5"),
@@ -570,6 +727,52 @@ def wrong(files, tmp_path, name):
             2,
             "expected mean, raw, s3",
             ["route", router, prompts, "--rule", "x", *routed],
+        ),
+        "no such fallback to route to": (
+            *(1, "fallback: found 'gpt-9', expected one of ['m-a', 'm-b', 'm-c']"),
+            ["route", router, prompts, *routed, "--fallback", "gpt-9"],
+        ),
+        "on error": (
+            *(2, "found 'ignore', expected report, skip, raise"),
+            ["route", router, prompts, *routed, "--on-error", "ignore"],
+        ),
+        "a side file of nothing": (
+            *(2, "--on-error raise keeps none"),
+            [
+                *("route", router, prompts, *routed, "--on-error", "raise"),
+                *("--rejected", tmp_path / "r.jsonl"),
+            ],
+        ),
+        "a side file beside a directory": (
+            *(2, "a directory has its own folder of them"),
+            [
+                *("route", router, prompts, "--embeddings", rows, "-o", tmp_path / "N"),
+                *("--rejected", tmp_path / "r.jsonl"),
+            ],
+        ),
+        "a file in parts": (
+            *(2, "are for a directory"),
+            ["route", router, prompts, *routed, "--part-size", 2],
+        ),
+        "a file resumed": (
+            2,
+            "are for a directory",
+            ["route", router, prompts, *routed, "--resume"],
+        ),
+        "parts of CSV": (
+            *(2, "found 'csv', expected parquet, jsonl"),
+            [
+                *("route", router, prompts, "--embeddings", rows, "-o", tmp_path / "N"),
+                *("--output-format", "csv"),
+            ],
+        ),
+        "parts beside notes": (
+            *(1, "plain is not empty (it holds 'notes.txt'), expected a new or empty directory"),
+            ["route", router, prompts, "--embeddings", rows, "-o", tmp_path / "plain"],
+        ),
+        "stdin resumed": (
+            *(1, "- is no regular file, so that no job on it can be resumed"),
+            ["route", router, "-", "--embeddings", rows, "-o", tmp_path / "N", "--resume"],
         ),
         "two on stdout": (
             *(2, "both want stdout"),
@@ -687,6 +890,15 @@ def wrong(files, tmp_path, name):
         "an explicit cache that cannot be",
         "no output format",
         "no rule",
+        "no such fallback to route to",
+        "on error",
+        "a side file of nothing",
+        "a side file beside a directory",
+        "a file in parts",
+        "a file resumed",
+        "parts of CSV",
+        "parts beside notes",
+        "stdin resumed",
         "two on stdout",
         "no output",
         "no command",
@@ -942,7 +1154,7 @@ def test_the_readme_shows_every_command():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"`benchrouter ([a-z]+)", text))
     assert documented == set(COMMANDS)
-    for code in (0, 1, 2, 3, 130, 141):
+    for code in (0, 1, 2, 3, 4, 130, 141):
         assert re.search(rf"\b{code}\b", text)
 
 

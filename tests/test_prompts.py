@@ -111,6 +111,118 @@ def test_a_cut_gzip_file_is_named(tmp_path):
         all_prompts(path)
 
 
+@pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv"])
+def test_zstd_is_read_and_a_cut_or_changed_file_is_named(tmp_path, suffix):
+    prompts = [os.urandom(30).hex() for _ in range(2000)]
+    text = {
+        "txt": "\n".join(prompts),
+        "jsonl": "\n".join(json.dumps({"prompt": p}) for p in prompts),
+        "csv": "\n".join(["prompt", *prompts]),
+    }[suffix]
+    frames = b"".join(  # two of them, as in files that were put together
+        pa.Codec("zstd").compress(half.encode(), asbytes=True)
+        for half in (text[:50_000], text[50_000:])
+    )
+    path = write(tmp_path / f"p.{suffix}.zst", frames)
+    assert all_prompts(path) == prompts
+    for bad in (frames[:-20], frames[: len(frames) // 3], frames + b"more than that", b""):
+        write(path, bad)
+        with pytest.raises(ValueError, match=rf"p\.{suffix}\.zst: not a whole zstd file"):
+            all_prompts(path)
+
+
+def test_an_empty_file_is_no_whole_gzip_file(tmp_path):
+    with pytest.raises(ValueError, match=r"p\.txt\.gz: not a whole gzip file: it is empty"):
+        all_prompts(write(tmp_path / "p.txt.gz", b""))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_share_of_the_file_that_was_read_grows_to_all_of_it(tmp_path, compressed):
+    text = "".join(f"{os.urandom(20).hex()}\n" for _ in range(20_000)).encode()
+    name = "p.txt.gz" if compressed else "p.txt"
+    path = write(tmp_path / name, gzip.compress(text) if compressed else text)
+    shares = [batch.share for batch in read_prompts(path, batch=1000)]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    if not compressed:
+        np.testing.assert_allclose(shares, np.arange(1, 21) / 20, atol=0.02)
+    pq.write_table(pa.table({"prompt": ["a"] * 10}), tmp_path / "p.parquet")
+    batches = read_prompts(tmp_path / "p.parquet", batch=4, first_row=3)
+    assert [batch.share for batch in batches] == [0.7, 1.0]
+
+
+def records_with_bad_ones(suffix):
+    """23 records, 7 of them bad, and in CSV of several lines."""
+    good = [f"prompt {i}" for i in range(23)]
+    if suffix == "parquet":
+        return [None if i % 3 == 2 else p for i, p in enumerate(good)]
+    if suffix == "txt":
+        return "".join("\n" if i % 3 == 2 else f"{p}\n" for i, p in enumerate(good)) + "\n"
+    if suffix == "jsonl":
+        lines = ["{" if i % 3 == 2 else f'{{"prompt": "{p}"}}' for i, p in enumerate(good)]
+    else:
+        lines = ["prompt"] + ['"a"b' if i % 3 == 2 else f'"{p}\n\n,"' for i, p in enumerate(good)]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("part_size", [None, 5, 7, 40])
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_reading_from_a_row_on_is_reading_the_rest(tmp_path, suffix, part_size, batch):
+    path = tmp_path / f"p.{suffix}"
+    content = records_with_bad_ones(suffix)
+    if suffix == "parquet":
+        pq.write_table(pa.table({"prompt": content, "n": range(23)}), path, row_group_size=4)
+    else:
+        write(path, content)
+    options = {"batch": batch, "part_size": part_size, "on_error": "skip"}
+    whole = list(read_prompts(path, **options))
+    assert sum(b.n_source_rows for b in whole) == 23
+    assert sum(len(b.rejected) for b in whole) == 7
+    if part_size is not None:
+        assert all(b.first_row // part_size == (b.end_row - 1) // part_size for b in whole)
+    for first in (0, part_size or batch, 2 * (part_size or batch), 23, 30):
+        rest = list(read_prompts(path, first_row=first, **options))
+        expected = [b for b in whole if b.first_row >= first]
+        assert [b.prompts for b in rest] == [b.prompts for b in expected]
+        assert [b.rows.tolist() for b in rest] == [b.rows.tolist() for b in expected]
+        assert [b.rejected for b in rest] == [b.rejected for b in expected]
+        assert [list(b.fields) for b in rest] == [list(b.fields) for b in expected]
+
+
+def test_row_groups_that_are_passed_over_are_not_decoded(tmp_path):
+    prompts = [f"prompt {i} {os.urandom(50).hex()}" for i in range(1000)]
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"prompt": prompts}), path, row_group_size=100, compression="none")
+    content = path.read_bytes()
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    damaged = content[:start] + bytes(column.total_compressed_size)
+    write(path, damaged + content[len(damaged) :])
+    with pytest.raises(OSError, match=r".+"):
+        all_prompts(path)
+    assert all_prompts(path, first_row=250) == prompts[250:]
+
+
+def test_bad_records_come_with_their_text(tmp_path):
+    def rejected(name, content):
+        batches = read_prompts(write(tmp_path / name, content), on_error="skip", batch=2)
+        return [(r.row, r.line, r.raw) for b in batches for r in b.rejected]
+
+    assert rejected("p.jsonl", b'{"prompt": "a"}\n\xff{\r\n' + b"x" * 5000) == [
+        *((1, 2, "\\xff{"), (2, 3, "x" * 1000))
+    ]
+    assert rejected("p.csv", 'prompt,n\n"a\nb",1\n"é\n\n",2,3\n,4\n') == [
+        *((1, 4, '"é\n\n",2,3'), (2, 7, ",4"))
+    ]
+    assert rejected("p.csv", b'prompt\na\n\xff\n"b\n\xe9"\nc\n"d\n') == [
+        *((1, 3, "\\xff"), (2, 4, '"b\n\\xe9"'), (4, 7, '"d'))
+    ]
+    pq.write_table(pa.table({"prompt": [" ", "a", None]}), tmp_path / "p.parquet")
+    (batch,) = read_prompts(tmp_path / "p.parquet", on_error="skip")
+    assert [(r.row, r.line, r.raw) for r in batch.rejected] == [(0, None, " "), (2, None, None)]
+
+
 @pytest.mark.parametrize(
     ("stdin", "expected"),
     [(b'{"prompt": "a"}\n', ["a"]), (b'a\n{"prompt": "b"}\n', ["a", '{"prompt": "b"}'])],
@@ -211,7 +323,8 @@ def test_skipping_in_parquet_keeps_the_positions(tmp_path):
     [
         ("p.json", "{}", {}, "suffix says no format"),
         ("p", "x", {}, "suffix says no format"),
-        ("p.parquet.gz", "x", {}, "gzipped Parquet"),
+        ("p.parquet.gz", "x", {}, "a compressed Parquet file cannot be read"),
+        ("p.parquet.zst", "x", {}, "a compressed Parquet file cannot be read"),
         ("p.parquet", "not parquet at all", {}, "found no readable Parquet file"),
         ("p.csv", "", {}, "found an empty file, expected a header line"),
         ("p.csv", "text\nx\n", {}, r"found columns \['text'\], expected 'prompt'"),
@@ -289,6 +402,19 @@ def test_embeddings_follow_the_records_that_were_kept(tmp_path):
     found = list(with_embeddings(batches, tmp_path / "e.npy"))
     assert [b.prompts for b, _ in found] == [["a"], ["c", "d"], ["e"]]
     np.testing.assert_array_equal(np.concatenate([e for _, e in found]), rows[[0, 2, 3, 4]])
+
+
+@pytest.mark.parametrize("first_row", [0, 2, 4, 5])
+def test_embeddings_keep_in_step_with_the_records_passed_over(tmp_path, first_row):
+    write(tmp_path / "p.txt", "a\n\nc\nd\ne\n")
+    rows = np.arange(10, dtype=np.float16).reshape(5, 2)
+    np.save(tmp_path / "e.npy", rows)
+    batches = read_prompts(tmp_path / "p.txt", on_error="skip", first_row=first_row, batch=2)
+    found = list(with_embeddings(batches, tmp_path / "e.npy", first_row=first_row))
+    kept = [i for i in (0, 2, 3, 4) if i >= first_row]
+    assert [p for b, _ in found for p in b.prompts] == ["a?cde"[i] for i in kept]
+    blocks = [np.empty((0, 2), np.float16), *(e for _, e in found)]
+    np.testing.assert_array_equal(np.concatenate(blocks), rows[kept])
 
 
 @pytest.mark.parametrize("n_embeddings", [3, 7])

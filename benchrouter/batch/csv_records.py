@@ -6,7 +6,9 @@ process, which is for the program to decide and not for a library.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+HELD_BYTES = 1 << 16  # of the lines of one record
 
 
 class CsvError(ValueError):
@@ -93,6 +95,82 @@ class CsvRecords:
             else:
                 parts.append(line[at:end])
                 return "".join(parts), line, end + 1
+
+
+class DecodedLines:
+    """Lines as text, which remembers those of the record that is being read.
+
+    Parameters
+    ----------
+    lines : iterable of bytes
+        With their ends.
+
+    Attributes
+    ----------
+    held : list of bytes
+        Lines taken since the last `forget`, as they were, the first `HELD_BYTES` or so of them.
+    not_utf8 : str or None
+        Why one of those lines is not UTF-8; its bytes are then surrogates of the text.
+    """
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self._lines = iter(lines)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin the next record."""
+        self.held: list[bytes] = []
+        self._n_bytes = 0
+        self.not_utf8: str | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        if self._n_bytes < HELD_BYTES:
+            self.held.append(line)
+            self._n_bytes += len(line)
+        try:
+            return line.decode()
+        except UnicodeDecodeError as e:
+            self.not_utf8 = self.not_utf8 or e.reason
+            return line.decode(errors="surrogateescape")
+
+
+def csv_reader(lines: DecodedLines, name: str) -> tuple[CsvRecords, list[str]]:
+    """Start reading CSV.
+
+    Parameters
+    ----------
+    lines : DecodedLines
+    name : str
+        The file, for messages.
+
+    Returns
+    -------
+    reader : CsvRecords
+        Stands behind the header; raises `CsvError` for a record that is not CSV.
+    header : list of str
+        Names of the columns, all different.
+
+    Raises
+    ------
+    ValueError
+        For an empty file, or a header that is not CSV, is not UTF-8 or names a column twice.
+    """
+    reader = CsvRecords(lines)
+    try:
+        header = next(reader)
+    except StopIteration:
+        raise ValueError(f"{name}: found an empty file, expected a header line") from None
+    except CsvError as e:
+        raise ValueError(f"{name}, line 1: found no CSV header ({e})") from e
+    if lines.not_utf8:
+        raise ValueError(f"{name}, line 1: found text that is not UTF-8 ({lines.not_utf8})")
+    if len(set(header)) < len(header):
+        raise ValueError(f"{name}, line 1: found a column name twice in {header}")
+    return reader, header
 
 
 def _without_end(line: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,12 @@ class EmbeddingFile:
         self.n_read += len(rows)
         return rows
 
+    def skip(self, n: int) -> None:
+        """Pass over the next `n` rows, fewer at the end."""
+        n = min(n, self.n_rows - self.n_read)
+        self._file.seek(n * self.dim * self.dtype.itemsize, os.SEEK_CUR)
+        self.n_read += n
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -89,7 +96,7 @@ class EmbeddingFile:
 
 
 def with_embeddings(
-    batches: Iterable[PromptBatch], path: str | Path
+    batches: Iterable[PromptBatch], path: str | Path, *, first_row: int = 0
 ) -> Iterator[tuple[PromptBatch, NDArray[Any]]]:
     """Pair every batch of prompts with the rows of an embeddings file that belong to it.
 
@@ -98,9 +105,11 @@ def with_embeddings(
     Parameters
     ----------
     batches : iterable of PromptBatch
-        All the batches of one file, in order.
+        All the batches of one file from `first_row` on, in order.
     path : str or Path
         See `EmbeddingFile`.
+    first_row : int
+        Records that were passed over, and whose embeddings are.
 
     Yields
     ------
@@ -111,11 +120,12 @@ def with_embeddings(
     ValueError
         If there are more or fewer embeddings than records; the message names both numbers.
     """
-    n_records = 0
-    short = False
+    n_records = first_row
     with EmbeddingFile(path) as file:
+        file.skip(first_row)
+        short = False
         for batch in batches:
-            n_records = batch.first_row + batch.n_source_rows
+            n_records = batch.end_row
             short = short or n_records > file.n_rows
             if short:  # read on to the end, so that the message can name both numbers
                 continue

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.batch.csv_records import CsvError
-from benchrouter.batch.prompts import csv_reader, lines_of
+from benchrouter.batch.csv_records import CsvError, DecodedLines, csv_reader
+from benchrouter.batch.line_file import LineFile
 
 OTHER_COLUMNS = ("id", "sample_id", "dataset")  # beside the prompt; may stand there, are not read
 
@@ -88,10 +88,12 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
-    with open(path, "rb") as stream:
-        reader, header = csv_reader(lines_of(stream, str(path)), str(path))
+    with LineFile(path) as file:
+        lines = DecodedLines(file)
+        reader, header = csv_reader(lines, file.name)
         while True:
             where = f"{path}, line {reader.line_num + 1}"
+            lines.forget()
             try:
                 cells = next(reader)
             except StopIteration:
@@ -100,6 +102,8 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
                 raise ValueError(
                     f"{where}: found no CSV record ({e}), expected {len(header)} cells"
                 ) from e
+            if lines.not_utf8:
+                raise ValueError(f"{where}: found text that is not UTF-8 ({lines.not_utf8})")
             if not cells and len(header) == 1:
                 cells = [""]  # an empty line is how a single empty cell may be written
             if len(cells) != len(header):
@@ -109,8 +113,8 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 def _read_jsonl(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
-    with open(path, "rb") as stream:
-        for number, line in enumerate(lines_of(stream, str(path)), start=1):
+    with LineFile(path) as file:
+        for number, line in enumerate(file, start=1):
             where = f"{path}, line {number}"
             try:
                 # as text: from bytes, json guesses the encoding of every line anew

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import sys
@@ -10,8 +11,10 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from benchrouter.batch.line_file import compression_of
 from benchrouter.decisions import finite
 from benchrouter.naming import naming
+from benchrouter.replacing import partial_of, put_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 RESULTS = ("model", "score", "margin", "distance", "fallback")
 ROW_GROUP_BYTES = 16 << 20  # small groups read slowly, large ones are held in memory
-SUFFIXES = (".jsonl", ".parquet", ".csv")
+SUFFIXES = (".jsonl", ".parquet", ".csv")  # the texts also with .gz or .zst
 
 
 def open_decisions(
@@ -29,6 +32,7 @@ def open_decisions(
     *,
     prompt_column: str | None = "prompt",
     prefix: str = "",
+    fields: pa.Schema | None = None,
 ) -> DecisionWriter:
     """Open a file for decisions, its format by its suffix.
 
@@ -39,12 +43,16 @@ def open_decisions(
     Parameters
     ----------
     path : str or Path
-        Ends in ``.jsonl``, ``.parquet`` or ``.csv``; ``-`` writes JSONL to standard output, as it
-        comes. A file that is there is replaced.
+        Ends in ``.jsonl``, ``.parquet`` or ``.csv`` (the texts may be compressed: ``.gz``,
+        ``.zst``); ``-`` writes JSONL to standard output, as it comes. A file that is there is
+        replaced.
     prompt_column : str or None
         Name under which the prompt is written; None leaves it out.
     prefix : str
         Put before the five names, for input that has fields of these names already.
+    fields : pyarrow.Schema, optional
+        Other fields of the input and their types in a Parquet file, instead of those that its
+        first batch has.
 
     Returns
     -------
@@ -60,15 +68,42 @@ def open_decisions(
     if str(path) == "-":
         return JsonlWriter(None, prompt_column, prefix)
     target = Path(os.path.realpath(path))
-    writers = {".jsonl": JsonlWriter, ".parquet": ParquetWriter, ".csv": CsvWriter}
-    if target.suffix.lower() not in writers:
-        raise ValueError(f"output {path}: the suffix is none of {', '.join(SUFFIXES)}")
+    compressed = compression_of(target) is not None
+    suffix = Path(target.stem if compressed else target.name).suffix.lower()
+    if suffix not in SUFFIXES or (compressed and suffix == ".parquet"):
+        raise ValueError(
+            f"output {path}: the suffix is none of {', '.join(SUFFIXES)} (.jsonl and .csv also "
+            "with .gz or .zst)"
+        )
     if target.exists() and not target.is_file():
         raise ValueError(f"output {path} is no regular file, expected a file name or '-'")
     if not target.parent.is_dir():
         raise ValueError(f"output {path}: there is no directory {target.parent}")
     with naming(target):
-        return writers[target.suffix.lower()](target, prompt_column, prefix)
+        if suffix == ".parquet":
+            return ParquetWriter(target, prompt_column, prefix, fields)
+        return (JsonlWriter if suffix == ".jsonl" else CsvWriter)(target, prompt_column, prefix)
+
+
+def fields_of(path: Path, prompt_column: str | None) -> pa.Schema:
+    """Other fields of the input as a Parquet file of decisions holds them.
+
+    Parameters
+    ----------
+    path : Path
+        Written by `open_decisions`.
+    prompt_column : str or None
+        As it was given there.
+
+    Returns
+    -------
+    pyarrow.Schema
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    n_others = len(RESULTS) + (prompt_column is not None)
+    return pa.schema(list(pq.read_schema(path))[:-n_others])
 
 
 class DecisionWriter:
@@ -76,13 +111,18 @@ class DecisionWriter:
 
     Used in a ``with`` block, it commits at the end of the block, or drops what was written if the
     block raised.
+
+    Attributes
+    ----------
+    target : Path or None
+        The file; None is standard output.
     """
 
     def __init__(self, target: Path | None, prompt_column: str | None, prefix: str) -> None:
-        self._target = target
+        self.target = target
         self._prompt_column = prompt_column
         self._names = tuple(prefix + name for name in RESULTS)
-        self._partial = target and target.with_name(f".{target.name}.{os.getpid()}.partial")
+        self._partial = target and partial_of(target)
 
     def write(self, batch: PromptBatch, decisions: Decisions) -> None:
         """Write one batch.
@@ -103,11 +143,11 @@ class DecisionWriter:
         """Finish the file and give it its name."""
         with self._naming():
             self._finish()
-            if self._target is not None and self._partial is not None:
-                os.replace(self._partial, self._target)
+            if self.target is not None and self._partial is not None:
+                put_file(self._partial, self.target)
 
     def _naming(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._target is None else naming(self._target)
+        return nullcontext() if self.target is None else naming(self.target)
 
     def abort(self) -> None:
         """Drop what was written."""
@@ -150,9 +190,7 @@ class JsonlWriter(DecisionWriter):
     def __init__(self, target: Path | None, prompt_column: str | None, prefix: str) -> None:
         super().__init__(target, prompt_column, prefix)
         self._file: TextIO = (
-            sys.stdout
-            if self._partial is None
-            else open(self._partial, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+            sys.stdout if self._partial is None else _open_text(self._partial, cast(Path, target))
         )
 
     def _write(self, batch: PromptBatch, decisions: Decisions) -> None:
@@ -172,7 +210,7 @@ class JsonlWriter(DecisionWriter):
             results = ", ".join(f"{n}: {c[i]}" for n, c in zip(names, columns, strict=True))
             text = _json_text(record)
             lines.append(f"{text[:-1]}{', ' if record else ''}{results}}}\n")
-        if self._target is None:
+        if self.target is None:
             # the terminal's own encoding may not hold every prompt
             sys.stdout.flush()
             _stdout_write("".join(lines))
@@ -180,10 +218,10 @@ class JsonlWriter(DecisionWriter):
             self._file.write("".join(lines))
 
     def _finish(self) -> None:
-        if self._target is None:
+        if self.target is None:
             sys.stdout.flush()
         else:
-            _sync_and_close(self._file)
+            self._file.close()
 
 
 class CsvWriter(DecisionWriter):
@@ -191,8 +229,7 @@ class CsvWriter(DecisionWriter):
 
     def __init__(self, target: Path, prompt_column: str | None, prefix: str) -> None:
         super().__init__(target, prompt_column, prefix)
-        partial = cast(Path, self._partial)
-        self._file = open(partial, "w", encoding="utf-8", newline="")  # noqa: SIM115
+        self._file = _open_text(cast(Path, self._partial), target)
         self._csv = csv.writer(self._file, lineterminator="\n")
         self._others: list[str] | None = None
 
@@ -221,23 +258,29 @@ class CsvWriter(DecisionWriter):
     def _finish(self) -> None:
         if self._others is None and not self._file.closed:
             self._write_header(0)
-        _sync_and_close(self._file)
+        self._file.close()
 
 
 class ParquetWriter(DecisionWriter):
     """Columns of the input with their types (from JSONL: those of the first batch)."""
 
-    def __init__(self, target: Path, prompt_column: str | None, prefix: str) -> None:
+    def __init__(
+        self,
+        target: Path,
+        prompt_column: str | None,
+        prefix: str,
+        fields: pa.Schema | None = None,
+    ) -> None:
         super().__init__(target, prompt_column, prefix)
+        self._schema = fields
         self._writer: Any = None
         self._pending: list[pa.RecordBatch] = []
         self._pending_bytes = 0
-        self._schema: pa.Schema | None = None
 
     def _write(self, batch: PromptBatch, decisions: Decisions) -> None:
         import pyarrow as pa
 
-        found = self._fields(batch)
+        found = self._others(batch)
         fields, columns = list(found.schema), list(found.columns)
         if self._prompt_column is not None:
             fields.append(pa.field(self._prompt_column, pa.string()))
@@ -265,7 +308,7 @@ class ParquetWriter(DecisionWriter):
             self._writer.write_table(pa.Table.from_batches(self._pending))
             self._pending, self._pending_bytes = [], 0
 
-    def _fields(self, batch: PromptBatch) -> pa.RecordBatch:
+    def _others(self, batch: PromptBatch) -> pa.RecordBatch:
         import pyarrow as pa
 
         first = self._schema is None
@@ -317,7 +360,8 @@ class ParquetWriter(DecisionWriter):
         if self._writer is None:
             kinds = [pa.string(), pa.float32(), pa.float32(), pa.float32(), pa.bool_()]
             prompt = [] if self._prompt_column is None else [(self._prompt_column, pa.string())]
-            self._open(pa.schema([*prompt, *zip(self._names, kinds, strict=True)]))
+            others = [] if self._schema is None else list(self._schema)
+            self._open(pa.schema([*others, *prompt, *zip(self._names, kinds, strict=True)]))
         self._write_row_group()
         self._writer.close()
 
@@ -389,8 +433,12 @@ def _stdout_write(text: str) -> None:
         buffer.write(text.encode())
 
 
-def _sync_and_close(file: TextIO) -> None:
-    if not file.closed:
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
+def _open_text(partial: Path, target: Path) -> TextIO:
+    """Open a text file for writing, compressed as the name says that it gets in the end."""
+    compression = compression_of(target)
+    if compression is None:
+        return open(partial, "w", encoding="utf-8", newline="")
+    import pyarrow as pa
+
+    stream: Any = pa.CompressedOutputStream(str(partial), compression)
+    return io.TextIOWrapper(stream, encoding="utf-8", newline="")

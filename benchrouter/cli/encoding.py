@@ -46,6 +46,7 @@ def load_router(
     device: str,
     threads: int,
     cache_dir: Path | None = None,
+    fallback: str | None = None,
 ) -> Router:
     """Load a router with its encoder, or check embeddings of a file against that encoder.
 
@@ -54,7 +55,8 @@ def load_router(
     EncoderUnavailable
         If the encoder cannot run here, or none is known.
     ValueError
-        If the encoder, or that of the embeddings, is not the router's own.
+        If the encoder, or that of the embeddings, is not the router's own, or `fallback` is not one
+        of the router's models.
     """
     from benchrouter.artifact import read_description
     from benchrouter.router import Router
@@ -62,7 +64,7 @@ def load_router(
     if embeddings is not None and encoder is not None:
         raise typer.BadParameter("the prompts have --embeddings: no encoder is needed")
     if embeddings is not None:
-        router = Router.load(directory, threads=threads)
+        router = Router.load(directory, threads=threads, fallback=fallback)
         dim, fingerprint = _embeddings_of(embeddings)
         expected = read_description(directory)["dim"]
         if dim != expected:
@@ -80,7 +82,7 @@ def load_router(
         )
     name = recorded["name"] if encoder is None else encoder
     loaded = load_encoder(name, device=device, cache_dir=cache_dir)
-    return Router.load(directory, encoder=loaded, threads=threads)
+    return Router.load(directory, encoder=loaded, threads=threads, fallback=fallback)
 
 
 def cache_folder(wanted: bool, given: Path | None) -> Path | None:

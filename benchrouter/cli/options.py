@@ -15,7 +15,8 @@ Prompts = Annotated[
     str,
     typer.Argument(
         metavar="PROMPTS",
-        help="Prompts: .txt (one a line), .jsonl, .csv (these also .gz) or .parquet; - is stdin.",
+        help="Prompts: .txt (one a line), .jsonl, .csv (these also .gz or .zst) or .parquet; - is "
+        "stdin.",
     ),
 ]
 PromptColumn = Annotated[str, typer.Option(help="Name of the field that holds the prompt.")]

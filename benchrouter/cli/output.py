@@ -21,12 +21,13 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 BAD_INPUT = 1
 NO_ENCODER = 3
+SOME_REJECTED = 4
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the input is bad or a file cannot be read or written; 2 wrong usage; "
-    "3 the encoder, its weights, its device or a package is missing; 130 interrupted (143 by "
-    "SIGTERM); 141 the reader of stdout went away."
+    "3 the encoder, its weights, its device or a package is missing; 4 done but for bad records, "
+    "which are listed; 130 interrupted (143 by SIGTERM); 141 the reader of stdout went away."
 )
 
 SHOWN_SKIPS = 20  # messages about skipped records
@@ -132,15 +133,16 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def say_skipped(messages: Sequence[str], n: int | None = None) -> None:
-    """Count skipped records on stderr and list the first of them."""
+def say_skipped(messages: Sequence[str], n: int | None = None, where: str = "") -> None:
+    """Count skipped records on stderr and list the first of them; `where` all of them are."""
     n = len(messages) if n is None else n
     if n:
-        say(f"skipped {n:,} bad records")
-        for message in messages[:SHOWN_SKIPS]:
+        say(f"skipped {n:,} bad records{where}")
+        shown = messages[:SHOWN_SKIPS]
+        for message in shown:
             say(f"  {message}")
-        if n > SHOWN_SKIPS:
-            say(f"  and {n - SHOWN_SKIPS:,} more")
+        if n > len(shown):
+            say(f"  and {n - len(shown):,} more")
 
 
 def console() -> Console:
@@ -321,12 +323,16 @@ def shorten(text: str, width: int = 60) -> str:
 class Progress:
     """Progress on stderr: a bar on a terminal, a plain line now and then elsewhere.
 
-    Called with the number of things done since the last call.
+    Called with the number of things done since the last call and, where no total is known, the
+    share of the input that has been read, from 0 to 1. The time left is that of the share left,
+    at the speed since the first call.
     """
 
     def __init__(self, label: str, unit: str, total: int | None = None) -> None:
         self.label, self.unit, self.total = label, unit, total
         self.done = 0
+        self._share: float | None = None
+        self._first: tuple[float, float] | None = None  # time and share at the first call
         self._done_said: int | None = None
         self._bar: Any = None
 
@@ -334,35 +340,51 @@ class Progress:
         self.started = self._said = time.monotonic()
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bar
 
-            columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-            )
+            columns = (BarColumn(), TextColumn("{task.description}", markup=False))
             self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(self.label, total=self.total)
+            self._task = self._bar.add_task(self.label, total=None)
             self._bar.start()
         return self
 
-    def __call__(self, n: int) -> None:
+    def __call__(self, n: int, share: float | None = None) -> None:
         """Count `n` things more as done."""
         self.done += n
+        self._share = self.done / self.total if self.total else share
+        now = time.monotonic()
+        if self._first is None and self._share is not None:
+            self._first = now, self._share
         if self._bar is not None:
-            self._bar.advance(self._task, n)
-            return
-        if time.monotonic() - self._said >= PLAIN_SECONDS:
+            self._bar.update(
+                self._task,
+                description=self._text(now),
+                total=None if self._share is None else 1.0,
+                completed=self._share or 0.0,
+            )
+        elif now - self._said >= PLAIN_SECONDS:
             self._say()
 
     def _say(self) -> None:
         self._said, self._done_said = time.monotonic(), self.done
+        say(self._text(self._said))
+
+    def _text(self, now: float) -> str:
         of = f" of {self.total:,}" if self.total else ""
-        rate = self.done / (self._said - self.started)
+        share = f" ({self._share:.0%})" if self._share is not None and not self.total else ""
+        rate = self.done / max(now - self.started, 1e-9)
         speed = f", {rate:,.0f} a second" if rate >= 1 else ""
-        say(f"{self.label}: {self.done:,}{of} {self.unit}{speed}")
+        left = self._seconds_left(now)
+        time_left = "" if left is None else f", {duration(left)} left"
+        return f"{self.label}: {self.done:,}{of} {self.unit}{share}{speed}{time_left}"
+
+    def _seconds_left(self, now: float) -> float | None:
+        if self._first is None or self._share is None or self._share >= 1:
+            return None
+        began, from_share = self._first
+        read = self._share - from_share
+        return None if read <= 0 else (now - began) * (1 - self._share) / read
 
     def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self._bar is not None:
@@ -374,6 +396,15 @@ class Progress:
     def seconds(self) -> float:
         """Time since the start, in seconds."""
         return time.monotonic() - self.started
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, the two largest of them that are not 0."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 class StageProgress:

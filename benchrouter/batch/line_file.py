@@ -1,0 +1,106 @@
+"""Files of lines, compressed or not, read to an end that is known to be theirs."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+BOM = b"\xef\xbb\xbf"
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+BUFFER_BYTES = 1 << 20
+
+
+def compression_of(path: str | Path) -> str | None:
+    """Compression that a file's suffix names: "gzip", "zstd" or None."""
+    return COMPRESSIONS.get(Path(path).suffix.lower())
+
+
+class LineFile:
+    """A file of lines, decompressed if its suffix says so.
+
+    Iterating yields lines with their ends, split at line feeds only, without a byte order mark.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``-`` reads standard input.
+
+    Attributes
+    ----------
+    name : str
+        The file, for messages.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is compressed and cut off or corrupt; while lines are read as well.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._is_stdin = str(path) == "-"
+        self.name = "standard input" if self._is_stdin else str(path)
+        self._raw = sys.stdin.buffer if self._is_stdin else open(path, "rb")  # noqa: SIM115
+        self._compression = None if self._is_stdin else compression_of(path)
+        self._n_bytes = None if self._is_stdin else _size(self._raw)
+        if self._compression is not None and self._n_bytes == 0:
+            self._raw.close()
+            raise ValueError(f"{self.name}: not a whole {self._compression} file: it is empty")
+        self._stream = _decompressed(self._raw, self._compression)
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for number, line in enumerate(self._stream):
+                yield line.removeprefix(BOM) if number == 0 else line
+        except (EOFError, zlib.error, OSError) as e:
+            if getattr(e, "errno", None) is not None:
+                raise
+            raise ValueError(f"{self.name}: not a whole {self._compression} file: {e}") from e
+
+    def begins_with(self, start: bytes) -> bool:
+        """Whether the first line begins so; only before lines are read."""
+        found: bytes = self._stream.peek(len(BOM) + len(start))  # type: ignore[attr-defined]
+        return found.removeprefix(BOM).startswith(start)
+
+    @property
+    def share(self) -> float | None:
+        """Share of the file's bytes that have been read; None if its size is not known."""
+        return None if not self._n_bytes else self._raw.tell() / self._n_bytes
+
+    def close(self) -> None:
+        """Close the file; standard input stays open."""
+        if not self._is_stdin:
+            self._raw.close()
+
+    def __enter__(self) -> LineFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _size(file: BinaryIO) -> int | None:
+    """Bytes of a regular file, None for a pipe."""
+    status = os.fstat(file.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _decompressed(raw: BinaryIO, compression: str | None) -> BinaryIO:
+    if compression is None:
+        return raw
+    stream: Any
+    if compression == "gzip":
+        stream = gzip.GzipFile(fileobj=raw, mode="rb")
+    else:
+        import pyarrow as pa
+
+        stream = pa.CompressedInputStream(raw, compression)
+    return cast(BinaryIO, io.BufferedReader(stream, BUFFER_BYTES))

@@ -1,0 +1,102 @@
+"""Rows of a Parquet file from any row on, in batches that end where they are told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+
+def open_parquet(path: Path, prompt_column: str) -> Any:
+    """Open a Parquet file that has one column of strings with this name.
+
+    Parameters
+    ----------
+    path : Path
+    prompt_column : str
+
+    Returns
+    -------
+    pyarrow.parquet.ParquetFile
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no Parquet file, or has no such column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as e:
+        raise ValueError(f"{path}: found no readable Parquet file ({e})") from e
+    names = file.schema_arrow.names
+    if names.count(prompt_column) != 1:
+        raise ValueError(f"{path}: found columns {names}, expected one {prompt_column!r}")
+    kind = file.schema_arrow.field(prompt_column).type
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(value) or pa.types.is_large_string(value)):
+        raise ValueError(f"{path}: column {prompt_column!r} is {kind}, expected string")
+    return file
+
+
+def rows_from(
+    file: Any, first_row: int, batch: int, end_of: Callable[[int], int]
+) -> Iterator[pa.RecordBatch]:
+    """Read rows, those before `first_row` by whole row groups without being decoded.
+
+    Parameters
+    ----------
+    file : pyarrow.parquet.ParquetFile
+    first_row : int
+    batch : int
+        Rows decoded at a time.
+    end_of : callable
+        From the first row of a batch to the row behind its last one.
+
+    Yields
+    ------
+    pyarrow.RecordBatch
+        The last one may end sooner.
+    """
+    group = start = 0
+    while group < file.num_row_groups:
+        n_rows = file.metadata.row_group(group).num_rows
+        if start + n_rows > first_row:
+            break
+        group, start = group + 1, start + n_rows
+    surplus = first_row - start
+    held: list[pa.RecordBatch] = []
+    n_wanted = end_of(first_row) - first_row
+    for piece in file.iter_batches(batch, row_groups=range(group, file.num_row_groups)):
+        passed = min(surplus, len(piece))
+        surplus -= passed
+        rest = piece.slice(passed)
+        while len(rest):
+            held.append(rest.slice(0, n_wanted))
+            rest = rest.slice(len(held[-1]))
+            n_wanted -= len(held[-1])
+            if n_wanted == 0:
+                first_row += sum(map(len, held))
+                yield from _joined(held)
+                held, n_wanted = [], end_of(first_row) - first_row
+    yield from _joined(held)
+
+
+def _joined(pieces: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Pieces as one batch (more only where one would hold 2 GiB of text in a column)."""
+    import pyarrow as pa
+
+    if len(pieces) < 2:
+        return pieces
+    joined: list[pa.RecordBatch] = pa.Table.from_batches(pieces).combine_chunks().to_batches()
+    return joined

@@ -1,0 +1,46 @@
+"""Batches of prompts through a router, each with its decisions."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchrouter.batch.prompts import PromptBatch
+    from benchrouter.decisions import Decisions
+    from benchrouter.router import Router
+    from benchrouter.rules import Rule
+
+
+def route_batches(
+    router: Router, batches: Iterable[tuple[PromptBatch, Any]], *, rule: Rule = "mean"
+) -> Iterator[tuple[PromptBatch, Decisions | None]]:
+    """Route batches as they come.
+
+    Parameters
+    ----------
+    router : Router
+    batches : iterable of (PromptBatch, embeddings)
+        Embeddings of the prompts, float16 or float32, shape (n_prompts, dim), or None.
+    rule : "mean", "raw" or "s3"
+
+    Yields
+    ------
+    (PromptBatch, Decisions or None)
+        All batches in order; None for one without a prompt.
+    """
+    waiting: deque[PromptBatch] = deque()
+
+    def feed() -> Iterator[tuple[list[str] | None, Any]]:
+        for batch, block in batches:
+            waiting.append(batch)
+            if batch.prompts:
+                yield (batch.prompts, None) if block is None else (None, block)
+
+    for decisions in router.route_stream(feed(), rule=rule):
+        while not waiting[0].prompts:
+            yield waiting.popleft(), None
+        yield waiting.popleft(), decisions
+    while waiting:
+        yield waiting.popleft(), None
