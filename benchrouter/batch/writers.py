@@ -59,16 +59,37 @@ def open_decisions(
     """
     if str(path) == "-":
         return JsonlWriter(None, prompt_column, prefix)
-    target = Path(os.path.realpath(path))
+    target = target_of(path)
     writers = {".jsonl": JsonlWriter, ".parquet": ParquetWriter, ".csv": CsvWriter}
-    if target.suffix.lower() not in writers:
+    with naming(target):
+        return writers[target.suffix.lower()](target, prompt_column, prefix)
+
+
+def target_of(path: str | Path) -> Path:
+    """File that an output is to become.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Path
+        Absolute, links followed.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is none of `SUFFIXES`, or there cannot be such a file.
+    """
+    target = Path(os.path.realpath(path))
+    if target.suffix.lower() not in SUFFIXES:
         raise ValueError(f"output {path}: the suffix is none of {', '.join(SUFFIXES)}")
     if target.exists() and not target.is_file():
         raise ValueError(f"output {path} is no regular file, expected a file name or '-'")
     if not target.parent.is_dir():
         raise ValueError(f"output {path}: there is no directory {target.parent}")
-    with naming(target):
-        return writers[target.suffix.lower()](target, prompt_column, prefix)
+    return target
 
 
 class DecisionWriter:

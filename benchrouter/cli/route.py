@@ -10,6 +10,7 @@ import typer
 
 from benchrouter.cli import options, output
 from benchrouter.cli.encoding import load_router
+from benchrouter.cli.route_groups import check_options, route_groups
 
 if TYPE_CHECKING:
     from benchrouter.batch.prompts import PromptBatch
@@ -19,6 +20,7 @@ ENCODED_BATCH = 1024  # some seconds on a CPU, so that progress is seen
 
 
 def route(
+    context: typer.Context,
     directory: options.RouterDir,
     prompts: options.Prompts,
     target: Annotated[
@@ -31,6 +33,17 @@ def route(
         ),
     ],
     rule: Annotated[str, typer.Option(help="mean, raw or s3.")] = "mean",
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Choose one model for all prompts of equal COLUMN, as `choose` does, and write a "
+            "row for each such group.",
+        ),
+    ] = None,
+    score: Annotated[
+        str, typer.Option(help="With --group-by: auto (expected accuracy), s1, s2 or s3.")
+    ] = "auto",
     embeddings: options.Embeddings = None,
     encoder: options.EncoderName = None,
     device: options.Device = "cpu",
@@ -51,7 +64,7 @@ def route(
     ] = True,
     prefix: Annotated[
         str,
-        typer.Option(help="Put before model, score, margin, distance and fallback in the output."),
+        typer.Option(help="Put before model, score, margin and the other results in the output."),
     ] = "",
     as_json: options.Json = False,
 ) -> None:
@@ -60,7 +73,12 @@ def route(
     The output holds the fields of the input, the prompt, and model, score, margin, distance,
     fallback. It appears under its name only when it is complete. Embeddings are not kept: encode
     prompts that are routed again with `benchrouter encode`.
+
+    With --group-by the output holds a row for every group instead: COLUMN, n_prompts, model,
+    score, runner_up, margin, expected_accuracy, its interval, fallback, reason and more.
     """
+    check_options(context, group_by, prompt_column, prefix)
+    options.check_score(score)
     chosen_rule = options.check_rule(rule)
     options.check_format(format)
     options.check_on_error(on_error)
@@ -85,6 +103,19 @@ def route(
         pairs = ((batch, None) for batch in batches)
     else:
         pairs = with_embeddings(batches, embeddings)
+    if group_by is not None:
+        route_groups(
+            router,
+            pairs,
+            target,
+            column=group_by,
+            name=prompts,
+            score=score,
+            on_error=on_error,
+            prefix=prefix,
+            as_json=as_json,
+        )
+        return
     counts: Counter[int] = Counter()
     skipped: list[str] = []
     n_skipped = n_fallback = 0
