@@ -187,13 +187,13 @@ def test_a_record_without_a_group(files, tmp_path, record, words):
     prompts = write_jsonl(tmp_path / "p.jsonl", records)
     result = call(files, prompts, tmp_path / "o.jsonl", "--batch-size", 16)
     assert result.exit_code == 1
-    assert f"{prompts}, record 41: {words} that names the prompt's group" in result.stderr
+    assert f"{prompts}, row 40: {words} that names the prompt's group" in result.stderr
     assert os.listdir(tmp_path) == ["p.jsonl"]
     result = call(files, prompts, tmp_path / "o.jsonl", "--on-error", "skip", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert (found["prompts"], found["skipped"]) == (59, 1)
-    assert words in found["first_skipped"][0] and "record 41" in found["first_skipped"][0]
+    assert words in found["first_skipped"][0] and "row 40" in found["first_skipped"][0]
     poems = rows_of(tmp_path / "o.jsonl")[1]
     decision = expected(files, [i for i in range(1, N, 3) if i != 40])
     assert (poems["n_prompts"], poems["model"]) == (19, decision.model)
@@ -210,7 +210,7 @@ def test_bad_prompts_and_bad_groups_leave_the_embeddings_in_step(files, tmp_path
     )
     assert result.exit_code == 0, result.output
     assert "skipped 3 bad records" in result.stderr
-    assert "p.csv, record 6: found an empty text in field 'task'" in result.stderr
+    assert "p.csv, row 5: found an empty text in field 'task'" in result.stderr
     kept = [i for i in range(N) if i not in (0, 5, 59)]
     for row in rows_of(tmp_path / "o.csv"):
         decision = expected(files, [i for i in kept if task_of(i) == row["task"]])

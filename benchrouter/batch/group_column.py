@@ -55,7 +55,8 @@ def with_groups(
     Raises
     ------
     ValueError
-        For a Parquet file without the column, or a bad record; the message names file and record.
+        For a Parquet file without the column, or a bad record; the message names file and row, the
+        first being 0.
     """
     kind: str | None = None
     for batch, block in pairs:
@@ -64,7 +65,7 @@ def with_groups(
             kind = next((_kind(g) for g in groups if _wrong(g, _kind(g)) is None), None)
         wrong = {i: found for i, g in enumerate(groups) if (found := _wrong(g, kind)) is not None}
         messages = [
-            f"{_where(batch, i, name)}: found {found} in field {column!r}, expected "
+            f"{name}, row {batch.rows[i]}: found {found} in field {column!r}, expected "
             f"{kind or 'text'} that names the prompt's group"
             for i, found in wrong.items()
         ]
@@ -108,10 +109,3 @@ def _wrong(group: Any, kind: str | None) -> str | None:
     elif isinstance(group, (list, dict)):
         return _kind(group)
     return None if _kind(group) == kind else _kind(group)
-
-
-def _where(batch: PromptBatch, i: int, name: str) -> str:
-    row = int(batch.rows[i])
-    if isinstance(batch.fields, list):
-        return f"{name}, record {row + 1}"  # of text and JSONL it is the line
-    return f"{name}, row {row}"

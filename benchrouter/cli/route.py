@@ -33,6 +33,10 @@ def route(
         ),
     ],
     rule: Annotated[str, typer.Option(help="mean, raw or s3.")] = "mean",
+    embeddings: options.Embeddings = None,
+    encoder: options.EncoderName = None,
+    device: options.Device = "cpu",
+    threads: options.Threads = 0,
     group_by: Annotated[
         str | None,
         typer.Option(
@@ -44,10 +48,6 @@ def route(
     score: Annotated[
         str, typer.Option(help="With --group-by: auto (expected accuracy), s1, s2 or s3.")
     ] = "auto",
-    embeddings: options.Embeddings = None,
-    encoder: options.EncoderName = None,
-    device: options.Device = "cpu",
-    threads: options.Threads = 0,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -64,7 +64,7 @@ def route(
     ] = True,
     prefix: Annotated[
         str,
-        typer.Option(help="Put before model, score, margin and the other results in the output."),
+        typer.Option(help="Put before model, score, margin, distance and fallback in the output."),
     ] = "",
     as_json: options.Json = False,
 ) -> None:
@@ -78,7 +78,25 @@ def route(
     score, runner_up, margin, expected_accuracy, its interval, fallback, reason and more.
     """
     check_options(context, group_by, prompt_column, prefix)
-    options.check_score(score)
+    if group_by is not None:
+        route_groups(
+            directory,
+            prompts,
+            target,
+            column=group_by,
+            score=options.check_score(score),
+            embeddings=embeddings,
+            encoder=encoder,
+            device=device,
+            threads=threads,
+            batch_size=batch_size or (ENCODED_BATCH if embeddings is None else GIVEN_BATCH),
+            prompt_column=prompt_column,
+            format=format,
+            on_error=on_error,
+            prefix=prefix,
+            as_json=as_json,
+        )
+        return
     chosen_rule = options.check_rule(rule)
     options.check_format(format)
     options.check_on_error(on_error)
@@ -103,19 +121,6 @@ def route(
         pairs = ((batch, None) for batch in batches)
     else:
         pairs = with_embeddings(batches, embeddings)
-    if group_by is not None:
-        route_groups(
-            router,
-            pairs,
-            target,
-            column=group_by,
-            name=prompts,
-            score=score,
-            on_error=on_error,
-            prefix=prefix,
-            as_json=as_json,
-        )
-        return
     counts: Counter[int] = Counter()
     skipped: list[str] = []
     n_skipped = n_fallback = 0

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from benchrouter.cli import options, output
+from benchrouter.cli.encoding import load_router
 
 if TYPE_CHECKING:
     from benchrouter.batch.prompts import PromptBatch
-    from benchrouter.router import Router
+    from benchrouter.task import Score
 
 OF_PROMPTS = {"rule": "--rule", "keep_prompt": "--prompt/--no-prompt"}
 
@@ -50,33 +52,45 @@ def check_options(
 
 
 def route_groups(
-    router: Router,
-    pairs: Iterable[tuple[PromptBatch, Any]],
+    directory: Path,
+    prompts: str,
     target: str,
     *,
     column: str,
-    name: str,
-    score: str,
+    score: Score,
+    embeddings: Path | None,
+    encoder: str | None,
+    device: str,
+    threads: int,
+    batch_size: int,
+    prompt_column: str,
+    format: str | None,
     on_error: str,
     prefix: str,
     as_json: bool,
 ) -> None:
-    """Choose a model for every group, and write one row a group.
-
-    Parameters
-    ----------
-    router : Router
-    pairs : iterable of (PromptBatch, embeddings or None)
-        All the batches of the file.
-    target, column, score, on_error, prefix, as_json
-        As the options of the command are called.
-    name : str
-        The file of the prompts, for messages.
-    """
+    """Choose a model for every group, and write one row a group; options as those of `route`."""
+    options.check_format(format)
+    options.check_on_error(on_error)
+    if as_json and target == "-":
+        raise typer.BadParameter("--json and --output - both want stdout")
+    from benchrouter.batch.embedding_file import with_embeddings
     from benchrouter.batch.group_column import with_groups
     from benchrouter.batch.group_writer import group_table, open_table
+    from benchrouter.batch.prompts import read_prompts
 
-    chosen_score = options.check_score(score)
+    batches = read_prompts(
+        prompts, prompt_column=prompt_column, batch=batch_size, on_error=on_error, format=format
+    )
+    router = load_router(
+        directory, encoder=encoder, embeddings=embeddings, device=device, threads=threads
+    )
+    pairs: Iterator[tuple[PromptBatch, Any]]
+    if embeddings is None:
+        pairs = ((batch, None) for batch in batches)
+    else:
+        pairs = with_embeddings(batches, embeddings)
+    name = "standard input" if prompts == "-" else prompts
     skipped: list[str] = []
     n_skipped = 0
 
@@ -91,7 +105,7 @@ def route_groups(
                 advance(len(batch.prompts))
 
     with output.Progress("route", "prompts") as advance, open_table(target) as write:
-        table = group_table(column, router.choose_groups(feed(), score=chosen_score), prefix=prefix)
+        table = group_table(column, router.choose_groups(feed(), score=score), prefix=prefix)
         if table.num_rows == 0:
             output.say_skipped(skipped, n_skipped)
             raise ValueError(f"{name}: found no prompt with a group, expected at least one")
