@@ -58,10 +58,32 @@ def local_accuracy(
         for count in (k, kappa)
     )
     nearest = ids[:, :kappa]
-    share = np.bincount(dataset[nearest[nearest >= 0]], minlength=len(means)).astype(np.float64)
+    share = np.bincount(dataset[nearest[nearest >= 0]], minlength=len(means))
+    return mean_of_views(near, wide, share, means, prior)
+
+
+def mean_of_views(
+    near: Array, wide: Array, share: NDArray[np.int64], means: Array, prior: NDArray[np.float32]
+) -> Array:
+    """Mean of the three views of :func:`local_accuracy`.
+
+    Parameters
+    ----------
+    near, wide : float64 arrays, shape (n_models,)
+        Mean votes of the k and of the kappa nearest records.
+    share : int64 array, shape (n_datasets,)
+        How many of the kappa nearest come from each dataset.
+    means : float64 array, shape (n_datasets, n_models)
+        Mean correctness, NaN = not run.
+    prior : float32 array, shape (n_models,)
+
+    Returns
+    -------
+    float64 array, shape (n_models,)
+    """
     known = ~np.isnan(means)
-    weight = share @ known
-    total = share @ np.where(known, means, 0.0)
+    weight = share.astype(np.float64) @ known
+    total = share.astype(np.float64) @ np.where(known, means, 0.0)
     of_datasets = np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), prior)
     return np.asarray((near + wide + of_datasets) / 3.0)
 

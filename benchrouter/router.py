@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,11 @@ from benchrouter import artifact, scores
 from benchrouter.decisions import Decisions, Explanation, TaskDecision
 from benchrouter.encoder import DEFAULT_ENCODER, as_unit_rows
 from benchrouter.fit import Fit, Settings, fit
+from benchrouter.groups import Groups
 from benchrouter.holdout import DRAWS, LABEL_SHARES
 from benchrouter.index import Index
 from benchrouter.rules import Rule, Rules
-from benchrouter.task import Score, choose_for_task
+from benchrouter.task import Score, check_choice, choose_for_task
 
 if TYPE_CHECKING:
     from benchrouter.encoder import Encoder, Fingerprint
@@ -240,6 +241,51 @@ class Router:
         return choose_for_task(
             self._fit, self._index, rows, labels, score=score, label_threshold=label_threshold
         )
+
+    def choose_groups(
+        self,
+        batches: Iterable[
+            tuple[Sequence[Hashable], Sequence[str] | None, NDArray[np.float32] | None]
+        ],
+        *,
+        score: Score = "auto",
+    ) -> Iterator[tuple[Hashable, TaskDecision]]:
+        """Choose one model for each of many tasks, whose prompts come in any order.
+
+        Every decision is that of :meth:`choose` on the prompts of its task, without labels: those
+        must be near their prompts, which are not kept. All batches are read at once; memory grows
+        with the tasks (some numbers per task and model), not with the prompts.
+
+        Parameters
+        ----------
+        batches : iterable of (groups, prompts, embeddings)
+            Of every prompt the name of its task (hashable; equal names are one task), and the
+            prompts, their embeddings, or both, as in :meth:`choose`; one of the two may be None.
+        score : "auto", "s1", "s2" or "s3"
+            What to maximise, as in :meth:`choose`.
+
+        Returns
+        -------
+        iterator of (hashable, TaskDecision)
+            Name and decision of every task, in the order in which the tasks first appeared; each
+            is decided when it is asked for.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the argument, what was found and what was expected.
+
+        Examples
+        --------
+        >>> batches = [(["sums", "poems", "sums"], prompts, None)]  # doctest: +SKIP
+        >>> {g: task.model for g, task in router.choose_groups(batches)}  # doctest: +SKIP
+        {'sums': 'maths-13b', 'poems': 'general-70b'}
+        """
+        check_choice(self._fit, score)
+        tasks = Groups(self._fit, self._index)
+        for groups, prompts, embeddings in batches:
+            tasks.add(groups, self._embed(prompts, embeddings))
+        return tasks.decisions(score)
 
     def route(
         self,

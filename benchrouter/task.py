@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from benchrouter.decisions import TaskDecision
 from benchrouter.evidence import verdicts
 from benchrouter.fit import Fit
 from benchrouter.index import Index, Neighbours, join
-from benchrouter.local import local_accuracy
+from benchrouter.tally import DECIMALS, TaskEvidence, evidence_of_task, tally
 from benchrouter.voting import PackedOutcomes, pack, task_scores, votes
 
 Array = NDArray[np.float64]
@@ -59,6 +60,39 @@ def choose_for_task(
         If there is no prompt, if the labels do not fit, or if the benchmark has datasets without
         a correctness threshold.
     """
+    check_choice(fit, score)
+    if len(embeddings) == 0:
+        raise ValueError("a task needs at least one prompt, found none")
+    known = _check_labels(labels, len(embeddings), fit, label_threshold)
+    labelled = np.flatnonzero(~np.isnan(known).all(axis=1))
+    depth = max(fit.settings.k, fit.settings.kappa)
+    neighbours = index.search(embeddings, depth)
+    sums = tally(fit, neighbours, np.array([0, len(embeddings)]), threads=index.threads)
+    seen = evidence_of_task(fit, sums, 0)
+    if len(labelled) == 0:
+        return decide(fit, seen, score)
+    known = known[labelled]
+    found = auto.with_labels(_estimate(fit, seen), known, fit.within)
+    joined = _with_labelled(embeddings, neighbours, labelled, index, depth)
+    seen = _scores_among(fit, seen, joined, known, index.threads)
+    voting = np.ascontiguousarray(neighbours.ids[labelled, : fit.settings.k])
+    p = _measured_p(fit, _p_hat(fit, seen.distance), voting, known, index.threads)
+    return _decide(fit, score, found, seen, p, len(labelled))
+
+
+def check_choice(fit: Fit, score: Score) -> None:
+    """Refuse an unknown score, or a benchmark that cannot choose for a task.
+
+    Parameters
+    ----------
+    fit : Fit
+    score : "auto", "s1", "s2" or "s3"
+
+    Raises
+    ------
+    ValueError
+        Also if the benchmark has datasets without a correctness threshold.
+    """
     if score not in SCORES:
         raise ValueError(f"score must be one of {', '.join(map(repr, SCORES))}, got {score!r}")
     if fit.correct is None:
@@ -66,62 +100,73 @@ def choose_for_task(
             "a task needs correctness, and datasets of this benchmark have no threshold: "
             "give thresholds when fitting (--correct-above), or route prompts one by one"
         )
-    if len(embeddings) == 0:
-        raise ValueError("a task needs at least one prompt, found none")
-    settings = fit.settings
-    known = _check_labels(labels, len(embeddings), fit, label_threshold)
-    labelled = np.flatnonzero(~np.isnan(known).all(axis=1))
-    known = known[labelled]
-    depth = max(settings.k, settings.kappa)
-    of_benchmark = index.search(embeddings, depth)
-    found = _estimate(fit, of_benchmark, known, index.threads)
-    neighbours, outcomes = of_benchmark, fit.correct
-    if len(labelled):
-        neighbours = _with_labelled(embeddings, of_benchmark, labelled, index, depth)
-        outcomes = _append(fit.correct, pack(known))
-    task = task_scores(
-        np.ascontiguousarray(neighbours.ids),
-        outcomes,
-        np.array([0, len(neighbours.ids)]),
-        prior=fit.prior,
-        k=settings.k,
-        threshold=settings.threshold,
-        threads=index.threads,
+
+
+def decide(fit: Fit, seen: TaskEvidence, score: Score) -> TaskDecision:
+    """Choose one model for a task without labels, from what its prompts add up to.
+
+    Parameters
+    ----------
+    fit : Fit
+    seen : TaskEvidence
+    score : "auto", "s1", "s2" or "s3"
+
+    Returns
+    -------
+    TaskDecision
+    """
+    return _decide(fit, score, _estimate(fit, seen), seen, _p_hat(fit, seen.distance), 0)
+
+
+def _estimate(fit: Fit, seen: TaskEvidence) -> auto.Estimate:
+    """Accuracy of every model on the task, from the benchmark alone."""
+    standing = fit.prior.astype(np.float64)
+    return auto.estimate(
+        fit.held_out_tasks, standing, seen.local, seen.distance, fit.settings.sigma
     )
-    s1, s2, support = task.s1[0], task.s2[0], task.support[0]
-    u = scores.task_distance(neighbours.similarities[:, : settings.kappa])
-    p = np.full(len(fit.models), np.nan)
-    if len(fit.pairs.u):
-        p = scores.smooth(np.array([u]), fit.pairs.u, fit.pairs.p, settings.sigma)[0]
-    if len(labelled):
-        voting = np.ascontiguousarray(of_benchmark.ids[labelled, : settings.k])
-        g = votes(voting, fit.correct, prior=fit.prior, threads=index.threads).votes
-        p_hat = np.where(np.isnan(p), 0.5, p)
-        measured = scores.label_informed_p(p_hat, verdicts(g, settings.threshold), known, fit.tau)
-        p = np.where(np.isnan(known).all(axis=0), p, measured)
-    return _decide(fit, score, found, s1, s2, p, support, u, len(embeddings), len(labelled))
 
 
-def _estimate(
-    fit: Fit, neighbours: Neighbours, labels: NDArray[np.float32], threads: int
-) -> auto.Estimate:
-    """Accuracy of every model on the task, from the benchmark and from labels."""
+def _p_hat(fit: Fit, distance: float) -> Array:
+    """Chance that the predictor is right at a distance, by every model; NaN = not known."""
+    if len(fit.pairs.u) == 0:
+        return np.full(len(fit.models), np.nan)
+    u = np.array([distance])
+    return scores.smooth(u, fit.pairs.u, fit.pairs.p, fit.settings.sigma)[0]
+
+
+def _scores_among(
+    fit: Fit, seen: TaskEvidence, joined: Neighbours, known: NDArray[np.float32], threads: int
+) -> TaskEvidence:
+    """Let labelled prompts, numbered after the benchmark's records, join in S1, S2 and u."""
     assert fit.correct is not None
-    local = local_accuracy(
-        neighbours,
-        fit.correct,
-        fit.dataset,
-        fit.means,
-        fit.prior,
+    task = task_scores(
+        np.ascontiguousarray(joined.ids),
+        _append(fit.correct, pack(known)),
+        np.array([0, len(joined.ids)]),
+        prior=fit.prior,
         k=fit.settings.k,
-        kappa=fit.settings.kappa,
+        threshold=fit.settings.threshold,
         threads=threads,
     )
-    distance = scores.task_distance(neighbours.similarities[:, : fit.settings.kappa])
-    found = auto.estimate(
-        fit.held_out_tasks, fit.prior.astype(np.float64), local, distance, fit.settings.sigma
+    distance = scores.task_distance(joined.similarities[:, : fit.settings.kappa])
+    return replace(
+        seen,
+        s1=np.round(task.s1[0], DECIMALS),
+        s2=task.s2[0],
+        support=task.support[0],
+        distance=round(distance, DECIMALS),
     )
-    return auto.with_labels(found, labels, fit.within)
+
+
+def _measured_p(
+    fit: Fit, p: Array, voting: NDArray[np.int64], known: NDArray[np.float32], threads: int
+) -> Array:
+    """Take p from labels where they measure it, p̂ elsewhere."""
+    assert fit.correct is not None
+    g = votes(voting, fit.correct, prior=fit.prior, threads=threads).votes
+    p_hat = np.where(np.isnan(p), 0.5, p)
+    measured = scores.label_informed_p(p_hat, verdicts(g, fit.settings.threshold), known, fit.tau)
+    return np.where(np.isnan(known).all(axis=0), p, measured)
 
 
 def _check_labels(
@@ -188,17 +233,9 @@ def _present(outcomes: PackedOutcomes) -> NDArray[np.uint64]:
 
 
 def _decide(
-    fit: Fit,
-    score: Score,
-    found: auto.Estimate,
-    s1: Array,
-    s2: Array,
-    p: Array,
-    support: NDArray[np.int64],
-    u: float,
-    n_prompts: int,
-    n_labels: int,
+    fit: Fit, score: Score, found: auto.Estimate, seen: TaskEvidence, p: Array, n_labels: int
 ) -> TaskDecision:
+    s1, s2, u, n_prompts = seen.s1, seen.s2, seen.distance, seen.n_prompts
     s3 = scores.s3(s2, p)
     bma = fit.best_on_average
     n_scored = n_prompts - n_labels or n_prompts
@@ -235,7 +272,7 @@ def _decide(
         s2=s2,
         s3=s3,
         p_hat=p,
-        support=support,
+        support=seen.support,
         standing=fit.prior.astype(np.float64),
         params_b=fit.params_b,
         cost_usd=fit.cost_usd,

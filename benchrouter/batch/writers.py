@@ -67,22 +67,50 @@ def open_decisions(
     """
     if str(path) == "-":
         return JsonlWriter(None, prompt_column, prefix)
-    target = Path(os.path.realpath(path))
-    compressed = compression_of(target) is not None
-    suffix = Path(target.stem if compressed else target.name).suffix.lower()
-    if suffix not in SUFFIXES or (compressed and suffix == ".parquet"):
-        raise ValueError(
-            f"output {path}: the suffix is none of {', '.join(SUFFIXES)} (.jsonl and .csv also "
-            "with .gz or .zst)"
-        )
-    if target.exists() and not target.is_file():
-        raise ValueError(f"output {path} is no regular file, expected a file name or '-'")
-    if not target.parent.is_dir():
-        raise ValueError(f"output {path}: there is no directory {target.parent}")
+    target = target_of(path, compressed=True)
+    suffix = _format_of(target)
     with naming(target):
         if suffix == ".parquet":
             return ParquetWriter(target, prompt_column, prefix, fields)
         return (JsonlWriter if suffix == ".jsonl" else CsvWriter)(target, prompt_column, prefix)
+
+
+def target_of(path: str | Path, *, compressed: bool = False) -> Path:
+    """File that an output is to become.
+
+    Parameters
+    ----------
+    path : str or Path
+    compressed : bool
+        Whether .jsonl and .csv may have .gz or .zst behind them.
+
+    Returns
+    -------
+    Path
+        Absolute, links followed.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is none of `SUFFIXES`, or there cannot be such a file.
+    """
+    target = Path(os.path.realpath(path))
+    suffix = _format_of(target) if compressed else target.suffix.lower()
+    is_compressed = compression_of(target) is not None
+    if suffix not in SUFFIXES or (is_compressed and suffix == ".parquet"):
+        also = " (.jsonl and .csv also with .gz or .zst)" if compressed else ""
+        raise ValueError(f"output {path}: the suffix is none of {', '.join(SUFFIXES)}{also}")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"output {path} is no regular file, expected a file name or '-'")
+    if not target.parent.is_dir():
+        raise ValueError(f"output {path}: there is no directory {target.parent}")
+    return target
+
+
+def _format_of(target: Path) -> str:
+    """Suffix without that of a compression."""
+    name = target.stem if compression_of(target) is not None else target.name
+    return Path(name).suffix.lower()
 
 
 def fields_of(path: Path, prompt_column: str | None) -> pa.Schema:

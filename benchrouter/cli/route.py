@@ -10,6 +10,7 @@ import typer
 
 from benchrouter.cli import options, output
 from benchrouter.cli.encoding import load_router
+from benchrouter.cli.route_groups import check_options, route_groups
 
 if TYPE_CHECKING:
     from benchrouter.batch.parts import PartsOutput
@@ -22,6 +23,7 @@ PART_SIZE = 100_000
 
 
 def route(
+    context: typer.Context,
     directory: options.RouterDir,
     prompts: options.Prompts,
     target: Annotated[
@@ -45,6 +47,17 @@ def route(
     encoder: options.EncoderName = None,
     device: options.Device = "cpu",
     threads: options.Threads = 0,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Choose one model for all prompts of equal COLUMN, as `choose` does, and write a "
+            "row for each such group.",
+        ),
+    ] = None,
+    score: Annotated[
+        str, typer.Option(help="With --group-by: auto (expected accuracy), s1, s2 or s3.")
+    ] = "auto",
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -59,7 +72,7 @@ def route(
         str,
         typer.Option(
             help="What a bad record does: report (go on, write it to the side file, exit 4), skip "
-            "(go on, list it, exit 0) or raise (stop)."
+            "(go on, list it, exit 0) or raise (stop; with --group-by, report does so too)."
         ),
     ] = "report",
     rejected: Annotated[
@@ -96,7 +109,30 @@ def route(
     fallback. A file appears under its name only when it is complete. A directory gets a file for
     every 100,000 records as soon as it is complete, and manifest.json, by which --resume goes on.
     Embeddings are not kept: encode prompts that are routed again with `benchrouter encode`.
+
+    With --group-by the output holds a row for every group instead: COLUMN, n_prompts, model,
+    score, runner_up, margin, expected_accuracy, its interval, fallback, reason and more.
     """
+    check_options(context, group_by, prompt_column, prefix)
+    if group_by is not None:
+        route_groups(
+            directory,
+            prompts,
+            target,
+            column=group_by,
+            score=options.check_score(score),
+            embeddings=embeddings,
+            encoder=encoder,
+            device=device,
+            threads=threads,
+            batch_size=batch_size or (ENCODED_BATCH if embeddings is None else GIVEN_BATCH),
+            prompt_column=prompt_column,
+            format=format,
+            on_error="skip" if on_error == "skip" else "raise",
+            prefix=prefix,
+            as_json=as_json,
+        )
+        return
     chosen_rule = options.check_rule(rule)
     options.check_format(format)
     options.one_of(on_error, ("report", "skip", "raise"), "--on-error")

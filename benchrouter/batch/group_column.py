@@ -1,0 +1,111 @@
+"""The field of every record that names the task which its prompt belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from benchrouter.batch.prompts import PromptBatch
+
+
+class GroupedBatch(NamedTuple):
+    """Consecutive prompts of one file, each with its group."""
+
+    groups: list[Any]
+    """Value of the column, of every prompt."""
+    prompts: list[str]
+    embeddings: NDArray[Any] | None
+    """float16 or float32, shape (n_prompts, dim)."""
+    skipped: tuple[str, ...]
+    """One message for every record left out, for whatever reason."""
+
+
+def with_groups(
+    pairs: Iterable[tuple[PromptBatch, NDArray[Any] | None]],
+    column: str,
+    *,
+    name: str,
+    on_error: str = "raise",
+) -> Iterator[GroupedBatch]:
+    """Take the group of every prompt from a field of its record.
+
+    A group is text, a number, true or false, or whatever single value a Parquet column holds; all
+    groups of a file are of one kind, that of the first. A record without a group (no such field,
+    null, NaN, an empty text), or with one of another kind, is bad.
+
+    Parameters
+    ----------
+    pairs : iterable of (PromptBatch, embeddings or None)
+        All the batches of one file.
+    column : str
+        Name of the field.
+    name : str
+        The file, for messages.
+    on_error : "raise" or "skip"
+        Whether a bad record ends the reading or is left out and listed.
+
+    Yields
+    ------
+    GroupedBatch
+
+    Raises
+    ------
+    ValueError
+        For a Parquet file without the column, or a bad record; the message names file and row, the
+        first being 0.
+    """
+    kind: str | None = None
+    for batch, block in pairs:
+        groups = _values(batch, column, name)
+        if kind is None:
+            kind = next((_kind(g) for g in groups if _wrong(g, _kind(g)) is None), None)
+        wrong = {i: found for i, g in enumerate(groups) if (found := _wrong(g, kind)) is not None}
+        messages = [
+            f"{name}, row {batch.rows[i]}: found {found} in field {column!r}, expected "
+            f"{kind or 'text'} that names the prompt's group"
+            for i, found in wrong.items()
+        ]
+        if messages and on_error == "raise":
+            raise ValueError(messages[0])
+        kept = [i for i in range(len(groups)) if i not in wrong]
+        if wrong:
+            groups = [groups[i] for i in kept]
+            block = None if block is None else block[np.array(kept, np.int64)]
+        prompts = [batch.prompts[i] for i in kept] if wrong else batch.prompts
+        yield GroupedBatch(groups, prompts, block, (*batch.skipped, *messages))
+
+
+def _values(batch: PromptBatch, column: str, name: str) -> list[Any]:
+    if isinstance(batch.fields, list):
+        return [fields.get(column) for fields in batch.fields]
+    names = batch.fields.schema.names
+    if names.count(column) != 1:
+        raise ValueError(f"{name}: found columns {names}, expected one {column!r}")
+    values: list[Any] = batch.fields.column(column).to_pylist()
+    return values
+
+
+def _kind(group: Any) -> str:
+    if isinstance(group, bool):
+        return "true or false"
+    if isinstance(group, (int, float)):
+        return "a number"
+    return "text" if isinstance(group, str) else f"a {type(group).__name__}"
+
+
+def _wrong(group: Any, kind: str | None) -> str | None:
+    """What is wrong with a group, where others are of that kind; None if nothing is."""
+    if group is None:
+        return "nothing"
+    if isinstance(group, str):
+        if not group.strip():
+            return "an empty text"
+    elif group != group:
+        return "NaN"
+    elif isinstance(group, (list, dict)):
+        return _kind(group)
+    return None if _kind(group) == kind else _kind(group)

@@ -1,0 +1,220 @@
+"""Decisions on groups of prompts as a file: one row a group, complete or not there at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from benchrouter.batch.writers import target_of
+from benchrouter.decisions import plain
+from benchrouter.naming import naming
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from benchrouter.decisions import TaskDecision
+
+RESULTS = {
+    "n_prompts": "int64",
+    "model": "string",
+    "score": "double",
+    "runner_up": "string",
+    "margin": "double",
+    "expected_accuracy": "double",
+    "interval_low": "double",
+    "interval_high": "double",
+    "best_on_average": "string",
+    "probability": "double",
+    "distance": "double",
+    "fallback": "bool",
+    "reason": "string",
+    "warning": "string",
+}
+
+
+def group_table(
+    column: str, decisions: Iterable[tuple[Hashable, TaskDecision]], *, prefix: str = ""
+) -> pa.Table:
+    """Decisions as a table, one row a group.
+
+    The group's column comes first, then `RESULTS`, null where not known. ``score`` is the chosen
+    model's value of what was maximised, and ``margin`` is by how much it is above that of
+    ``runner_up``, the best of the others (below 0 on a fallback). The 80 % interval of
+    ``expected_accuracy`` goes from ``interval_low`` to ``interval_high``. The others are the
+    attributes of `benchrouter.decisions.TaskDecision` of the same name.
+
+    Parameters
+    ----------
+    column : str
+        Name of the groups' column.
+    decisions : iterable of (group, TaskDecision)
+    prefix : str
+        Put before the names of the results.
+
+    Returns
+    -------
+    pyarrow.Table
+
+    Raises
+    ------
+    ValueError
+        If `column` is the name of a result, or the groups do not fit one type.
+    """
+    import pyarrow as pa
+
+    check_column(column, prefix)
+    groups: list[Any] = []
+    rows: list[dict[str, Any]] = []
+    for group, decision in decisions:
+        groups.append(group)
+        rows.append(_row(decision))
+    try:
+        columns = [pa.array(groups)]
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as e:
+        raise ValueError(f"the groups in {column!r} do not fit one type ({e})") from e
+    for name, kind in RESULTS.items():
+        columns.append(pa.array([row[name] for row in rows], pa.type_for_alias(kind)))
+    return pa.table(columns, names=[column, *(prefix + name for name in RESULTS)])
+
+
+def check_column(column: str, prefix: str) -> None:
+    """Refuse a groups' column that has the name of a result.
+
+    Parameters
+    ----------
+    column, prefix : str
+        As in :func:`group_table`.
+
+    Raises
+    ------
+    ValueError
+    """
+    if column in (prefix + name for name in RESULTS):
+        raise ValueError(
+            f"the groups' column {column!r} has the name of a result: give a prefix for the "
+            "results (--prefix)"
+        )
+
+
+def _row(decision: TaskDecision) -> dict[str, Any]:
+    values = getattr(decision, decision.score)
+    chosen = decision.models.index(decision.model)
+    others = np.where(np.arange(len(values)) == chosen, np.nan, values)
+    second = None if np.isnan(others).all() else int(np.nanargmax(others))
+    low, high = decision.interval
+    return {
+        **{name: getattr(decision, name, None) for name in RESULTS},
+        "score": plain(float(values[chosen])),
+        "runner_up": None if second is None else decision.models[second],
+        "margin": None if second is None else plain(float(values[chosen] - others[second])),
+        "interval_low": plain(low),
+        "interval_high": plain(high),
+        "probability": plain(decision.probability),
+    }
+
+
+@contextmanager
+def open_table(path: str | Path) -> Iterator[Callable[[pa.Table], None]]:
+    """Open a file for one table, its format by its suffix.
+
+    The file is written under a temporary name beside `path` and renamed at the end of the block;
+    a block that fails leaves nothing there.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends in ``.jsonl``, ``.parquet`` or ``.csv``; ``-`` writes JSONL to standard output. A file
+        that is there is replaced.
+
+    Yields
+    ------
+    callable
+        Takes the table.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is another one, or `path` is there and no regular file.
+    OSError
+        If it cannot be written; the error names `path`.
+    """
+    if str(path) == "-":
+        yield _to_stdout
+        return
+    target = target_of(path)
+    put = {".jsonl": _put_jsonl, ".parquet": _put_parquet, ".csv": _put_csv}[target.suffix.lower()]
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    with naming(target):
+        file = open(partial, "wb")  # noqa: SIM115  closed below
+
+    def write(table: pa.Table) -> None:
+        with naming(target):
+            put(table, file)
+
+    try:
+        yield write
+        with naming(target):
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            os.replace(partial, target)
+    finally:
+        with suppress(OSError):
+            file.close()
+        partial.unlink(missing_ok=True)
+
+
+def _to_stdout(table: pa.Table) -> None:
+    lines = io.BytesIO()
+    _put_jsonl(table, lines)
+    sys.stdout.flush()
+    sys.stdout.buffer.write(lines.getvalue())  # the terminal's own encoding may not hold them
+
+
+def _put_parquet(table: pa.Table, file: BinaryIO) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, file)
+
+
+def _put_jsonl(table: pa.Table, file: BinaryIO) -> None:
+    for row in _plain_groups(table).to_pylist():
+        file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+
+def _put_csv(table: pa.Table, file: BinaryIO) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.column_names)
+    for row in zip(*(c.to_pylist() for c in _plain_groups(table).columns), strict=True):
+        writer.writerow([_cell(value) for value in row])
+    text.detach()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else repr(value)
+
+
+def _plain_groups(table: pa.Table) -> pa.Table:
+    """Groups of a type that neither JSON nor CSV has, such as dates, as text."""
+    import pyarrow as pa
+
+    kind = table.column(0).type
+    known = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+    if any(is_known(kind) for is_known in known):
+        return table
+    return table.set_column(0, table.column_names[0], table.column(0).cast(pa.string()))
