@@ -275,7 +275,11 @@ class CostRules:
     def _held_out_pairs(
         self, rule: Rule, k: int
     ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Predicted scores of records from all other records, and their correctness."""
+        """Predicted scores of records from all other records, and their correctness.
+
+        Holding out whole datasets, as for p̂, would calibrate for prompts of kinds that the
+        benchmark does not have, and be far from sure enough for those of kinds that it has.
+        """
         fit, depth = self._fit, max(k, self._fit.settings.kappa)
         rows = self._sample()
         queries = np.ascontiguousarray(fit.embeddings[rows])

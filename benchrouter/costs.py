@@ -44,7 +44,10 @@ class CostPolicy:
         ε ≥ 0: the cheapest model whose predicted score is at least the best − ε.
     min_success : float, optional
         τ in [0, 1]: the cheapest model whose calibrated chance of a correct answer exceeds τ;
-        where none does, the model of the largest predicted score.
+        where none does, the model of the largest predicted score. The chance is the predicted
+        score, calibrated by isotonic regression on the benchmark's records, each predicted from
+        all others, at the first call: right on average for prompts of the benchmark's kinds, too
+        sure for prompts of others.
     costs : "auto", "records", "models" or "prices"
         Where an expected cost comes from. "records": the mean recorded cost of the neighbours that
         vote, drawn by one pseudo-record towards the model's mean. "models": the model's mean
