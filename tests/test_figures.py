@@ -53,7 +53,7 @@ def test_every_figure_fits_a_paper(evaluation):
         *(
             f"{name}-{protocol}"
             for protocol in ("random-split", "leave-one-dataset-out")
-            for name in ("sparsity", "cost-quality", "reliability")
+            for name in ("sparsity", "cost-quality", "cascades", "reliability")
         ),
     ]
     from matplotlib.text import Text
@@ -135,6 +135,21 @@ def test_reliability_and_hulls_are_drawn_as_measured(evaluation):
     for line, curve in zip(lines[:6:2], protocol.costs.values(), strict=True):
         assert_allclose(line.get_xdata(), 1000 * curve.cost_usd)
         assert_allclose(line.get_ydata(), curve.score)
+
+
+def test_cascades_are_drawn_as_measured(evaluation):
+    protocol = evaluation.prompts[0]
+    (axes,) = prompt_figures.cascades(protocol.cascades, protocol.costs["mean"]).axes
+    drawn = lines_by_label(axes)
+    styles = set()
+    for cascade in protocol.cascades:
+        line = drawn[f"{cascade.cheap}, {cascade.judge}"]
+        assert_allclose(line.get_xdata(), 1000 * cascade.cost_usd)
+        assert_allclose(line.get_ydata(), cascade.score)
+        styles.add((line.get_color(), line.get_linestyle()))
+    assert len(styles) == len(protocol.cascades) >= 2
+    zero = drawn[f"zero router, AIQ {protocol.cascades[0].zero_aiq:.3f}"]
+    assert_allclose(zero.get_ydata()[:-1], protocol.costs["mean"].zero_hull[:, 1])
 
 
 def test_lines_join_large_bins_only():
