@@ -50,6 +50,8 @@ def test_by_hand():
     # Between 1.5 and 5 US$: up to 0.75 within 0.75 US$, then flat; the mix climbs all the way.
     assert before.lift == pytest.approx(0.75 - 0.125 * 0.75 / 3.5 - 0.625)
     assert before.cost_save == pytest.approx(1 - 2.25 / 5)
+    # With two models the cascade and the single models share a hull.
+    assert before.aiq - before.zero_aiq == pytest.approx(before.lift)
     perfect = found["model 0", "recorded score"]
     assert perfect.pays_both
     assert_allclose(perfect.thresholds, [0, 1, INF])
@@ -106,6 +108,7 @@ def test_every_threshold_is_what_a_loop_over_prompts_gives(seed):
             assert curve.cost_usd[i] == pytest.approx(spent / n)
             assert curve.score[i] == pytest.approx(gained / n)
         assert curve.escalated[0] == 0 and curve.escalated[-1] == pytest.approx(1)
+        assert curve.aiq >= curve.zero_aiq - 1e-12
         single = recorded[:, cheap].mean()
         assert curve.score[0] == pytest.approx(single)
 

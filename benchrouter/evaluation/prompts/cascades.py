@@ -63,8 +63,9 @@ class Cascade:
     pair_hull : float64 array, shape (1 or 2, 2)
         The zero router of the two models alone.
     aiq, zero_aiq : float
-        Area under the hull, and under that of all single models, over the length of the range of
-        single models' costs.
+        Area under the hull of the cascade and all single models, and under that of the single
+        models alone, over the length of the range of single models' costs: their difference is
+        what the cascade adds to the zero router, never below 0.
     lift : float
         Mean height of the hull above `pair_hull` between the costs of the two models: what the
         judge adds to mixing them at random.
@@ -192,6 +193,7 @@ def _measured(
     points = np.column_stack([cost_usd, score])
     hull, pair_hull = non_decreasing_hull(points), non_decreasing_hull(ends)
     low, (high, high_score) = ends[0, 0], ends[1]
+    beside = np.concatenate([points, np.column_stack([zero.model_cost_usd, zero.model_score])])
     why = {"AIQ": zero.why["AIQ"]} if "AIQ" in zero.why else {}
     save = cost_save(points, high, high_score)
     if np.isnan(save):
@@ -206,7 +208,7 @@ def _measured(
         score=score,
         hull=hull,
         pair_hull=pair_hull,
-        aiq=float("nan") if "AIQ" in why else aiq(hull, *zero.cost_range),
+        aiq=float("nan") if "AIQ" in why else aiq(non_decreasing_hull(beside), *zero.cost_range),
         zero_aiq=zero.zero_aiq,
         lift=aiq(hull, low, high) - aiq(pair_hull, low, high),
         cost_save=save,

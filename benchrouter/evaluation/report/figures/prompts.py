@@ -48,6 +48,7 @@ JOINED = 400  # predictions in a bin from which a line joins them: a standard er
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE)  # of cheap models
 JUDGES = {"predicted score": "-", "log-likelihood": (0, (4, 1.5)), "recorded score": ":"}
 WIDE = 20.0  # ratio of costs from which their axis is logarithmic
+CURVED = 400  # points of a line on such an axis, about
 
 
 def sparsity(curve: Sparsity) -> Figure:
@@ -118,7 +119,6 @@ def cost_quality(curves: Mapping[str, CostQuality]) -> Figure:
     Figure
     """
     first = next(iter(curves.values()))
-    high = PER_PROMPTS * first.cost_range[1]
     with paper():
         figure, (axes,) = new_figure(5.0, 3.7)
         for n, (rule, curve) in enumerate(curves.items()):
@@ -136,7 +136,7 @@ def cost_quality(curves: Mapping[str, CostQuality]) -> Figure:
             name = rule if np.isnan(curve.aiq) else f"{rule}, AIQ {curve.aiq:.3f}"
             # Each narrower than the one before, so that all are seen where they are the same.
             width = 1.2 + 1.2 * (len(curves) - 1 - n)
-            _hull(axes, curve.hull, high, look.colour, "-", width, name)
+            _hull(axes, curve.hull, first, look.colour, "-", width, name)
         lines = [np.column_stack([c.cost_usd, c.score]) for c in curves.values()]
         _zero_router(axes, first, np.vstack(lines))
         legend_below(axes, columns=2)
@@ -162,9 +162,10 @@ def cascades(found: Sequence[Cascade], zero: CostQuality) -> Figure:
     with paper():
         figure, (axes,) = new_figure(5.0, 3.7)
         for cascade in found:
+            x, y = _mixed(cascade.cost_usd, cascade.score, zero)
             axes.plot(
-                PER_PROMPTS * cascade.cost_usd,
-                cascade.score,
+                PER_PROMPTS * x,
+                y,
                 color=COLOURS[cheap.index(cascade.cheap) % len(COLOURS)],
                 linestyle=JUDGES[cascade.judge],
                 linewidth=1.2,
@@ -183,13 +184,13 @@ def _zero_router(axes: Axes, zero: CostQuality, drawn: NDArray[np.float64]) -> N
 
     low, high = (PER_PROMPTS * end for end in zero.cost_range)
     name = "zero router" + ("" if np.isnan(zero.zero_aiq) else f", AIQ {zero.zero_aiq:.3f}")
-    _hull(axes, zero.zero_hull, high, BLACK, (0, (4, 2)), 1.0, name)
+    _hull(axes, zero.zero_hull, zero, BLACK, (0, (4, 2)), 1.0, name)
     costs = PER_PROMPTS * zero.model_cost_usd
     axes.scatter(costs, zero.model_score, s=14, color=BLACK, marker="D", linewidths=0, zorder=3)
     efficient = {tuple(vertex) for vertex in zero.zero_hull.tolist()}
     points = zip(zero.model_cost_usd.tolist(), zero.model_score.tolist(), strict=True)
     named = [len(costs) <= MOST_NAMES or point in efficient for point in points]
-    wide = low > 0 and high / low > WIDE
+    wide = _is_wide(zero)
     if wide:
         axes.set_xscale("log")
     axes.margins(y=0.12)
@@ -249,20 +250,46 @@ def _drops(
     return drops
 
 
+def _is_wide(zero: CostQuality) -> bool:
+    """Whether the single models' costs lie so far apart that their axis is logarithmic."""
+    low, high = zero.cost_range
+    return low > 0 and high / low > WIDE
+
+
+def _mixed(
+    cost: NDArray[np.float64], score: NDArray[np.float64], zero: CostQuality
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points with mixes of neighbouring ones between them, where the axis would bend these."""
+    if not _is_wide(zero):
+        return cost, score
+    n = len(cost)
+    at = np.linspace(0, n - 1, 1 + (n - 1) * -(-CURVED // n))
+    return np.interp(at, np.arange(n), cost), np.interp(at, np.arange(n), score)
+
+
 def _hull(
     axes: Axes,
     hull: NDArray[np.float64],
-    end: float,
+    zero: CostQuality,
     colour: str,
     line: object,
     width: float,
     name: str,
 ) -> None:
     """Draw a hull, flat from its last vertex to the dearest model."""
-    x = np.append(PER_PROMPTS * hull[:, 0], max(end, PER_PROMPTS * hull[-1, 0]))
-    y = np.append(hull[:, 1], hull[-1, 1])
+    x, y = _mixed(
+        np.append(hull[:, 0], max(zero.cost_range[1], hull[-1, 0])),
+        np.append(hull[:, 1], hull[-1, 1]),
+        zero,
+    )
     axes.plot(
-        x, y, color=colour, linestyle=line, linewidth=width, solid_capstyle="butt", label=name
+        PER_PROMPTS * x,
+        y,
+        color=colour,
+        linestyle=line,
+        linewidth=width,
+        solid_capstyle="butt",
+        label=name,
     )
 
 

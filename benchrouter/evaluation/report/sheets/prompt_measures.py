@@ -220,7 +220,11 @@ def cascades(protocol: PromptProtocol) -> Sheet:
                 "of the cheap model's answer, as a perfect judge of it would know; escalation pays "
                 "both. A reference, known only afterwards",
             ),
-            ("AIQ", "as in the table before, of the cascade's hull"),
+            (
+                "AIQ",
+                "as in the table before, of the hull of the cascade and all single models: less "
+                "the zero router's it is what the cascade adds",
+            ),
             (
                 "lift",
                 "mean height of the hull above a random mix of the two models, between their costs",
