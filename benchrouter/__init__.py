@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from benchrouter.costs import CostPolicy
     from benchrouter.decisions import Decisions, Explanation, TaskDecision
     from benchrouter.encoder import Encoder, EncoderNotFound
     from benchrouter.router import Router
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BenchmarkTable",
+    "CostPolicy",
     "Decisions",
     "Encoder",
     "EncoderNotFound",
@@ -30,6 +32,7 @@ __all__ = [
 
 _HOMES = {
     "BenchmarkTable": "benchrouter.table",
+    "CostPolicy": "benchrouter.costs",
     "Decisions": "benchrouter.decisions",
     "Encoder": "benchrouter.encoder",
     "EncoderNotFound": "benchrouter.encoder",

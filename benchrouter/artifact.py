@@ -26,7 +26,7 @@ DESCRIPTION = "router.json"
 RECORDS = "records.arrow"  # Arrow IPC: memory-mapped, unlike Parquet; read by pyarrow, polars, R
 ARRAYS = (
     "embeddings", "dataset", "means", "raw_means", "local", "within", "pair_u", "pair_p",
-    "pair_dataset", "pair_share", "raw", "correct_bits", "correct_present",
+    "pair_dataset", "pair_share", "raw", "correct_bits", "correct_present", "record_cost_usd",
 )  # fmt: skip
 FILES = {DESCRIPTION, RECORDS, *(f"{name}.npy" for name in ARRAYS)}
 
@@ -167,6 +167,7 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
         prices=_floats(
             price for model in content["models"] for price in model["usd_per_million_tokens"]
         ).reshape(-1, 2),
+        record_cost_usd=arrays.get("record_cost_usd"),
         pairs=Pairs(
             arrays["pair_u"], arrays["pair_p"], arrays["pair_dataset"], arrays["pair_share"]
         ),
@@ -269,6 +270,8 @@ def _arrays(fit: Fit) -> dict[str, NDArray[Any]]:
         arrays["correct_bits"] = fit.correct.bits
         if fit.correct.present is not None:
             arrays["correct_present"] = fit.correct.present
+    if fit.record_cost_usd is not None:
+        arrays["record_cost_usd"] = fit.record_cost_usd
     return arrays
 
 
@@ -389,6 +392,7 @@ def _check_shapes(
         "raw": (np.float32, (n, models)),
         "correct_bits": (np.uint64, (n, words)),
         "correct_present": (np.uint64, (n, words)),
+        "record_cost_usd": (np.float32, (n, models)),
     }
     for name, array in arrays.items():
         dtype, shape = expected[name]

@@ -25,11 +25,17 @@ class Decisions:
     score : float32 array
         Predicted score of the chosen model.
     margin : float32 array
-        Its score less the best score among the others; negative only on a fallback.
+        Its score less the best score among the others; negative only on a fallback, or where a
+        cheaper model was taken.
     distance : float32 array
         u: mean cosine distance to the kappa nearest benchmark records.
     fallback : bool array
         Whether evidence was too thin and the fallback model was answered.
+    cost_usd : float32 array or None
+        Expected cost of the chosen model; None without a `CostPolicy`.
+    over_limit : bool array or None
+        Whether no model is expected to cost as little as the policy's `max_cost_usd`, and the
+        cheapest was answered; None without a policy.
     """
 
     models: tuple[str, ...]
@@ -38,6 +44,8 @@ class Decisions:
     margin: NDArray[np.float32]
     distance: NDArray[np.float32]
     fallback: NDArray[np.bool_]
+    cost_usd: NDArray[np.float32] | None = None
+    over_limit: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         """Count the prompts."""

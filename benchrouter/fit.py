@@ -109,6 +109,8 @@ class Fit:
         Billions of parameters, and mean recorded US$ per prompt; NaN = unknown.
     prices : float64 array, shape (n_models, 2)
         Listed US$ per million tokens in and out; NaN = unknown.
+    record_cost_usd : float32 array, shape (n_records, n_models), or None
+        Recorded US$ of every answer; NaN = unknown. None where none was recorded.
     pairs : Pairs
         Of the smoother.
     benchmark_u : float64 array, shape (n_datasets,)
@@ -141,6 +143,7 @@ class Fit:
     params_b: Array
     cost_usd: Array
     prices: Array
+    record_cost_usd: NDArray[np.float32] | None
     pairs: Pairs
     benchmark_u: Array
     local: Array
@@ -251,6 +254,7 @@ def fit(
         params_b=table.params_b,
         cost_usd=cost_usd,
         prices=table.prices,
+        record_cost_usd=None if table.cost_usd is None else np.ascontiguousarray(table.cost_usd),
         pairs=pairs,
         benchmark_u=benchmark_u,
         local=local,

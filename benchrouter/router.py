@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import artifact, scores
+from benchrouter.cost_rules import CostRules
+from benchrouter.costs import CostPolicy
 from benchrouter.decisions import Decisions, Explanation, TaskDecision
 from benchrouter.encoder import DEFAULT_ENCODER, as_unit_rows
 from benchrouter.fit import Fit, Settings, fit
@@ -54,6 +56,7 @@ class Router:
         self._lock = threading.Lock()
         self._index = Index(fitted.embeddings, threads=threads, verify=False)
         self._rules = Rules(fitted, self._index)
+        self._cost_rules = CostRules(fitted, self._index, self._rules)
         if encoder is not None and not isinstance(encoder, str):
             self.check_encoder(encoder.fingerprint)
 
@@ -294,6 +297,8 @@ class Router:
         embeddings: NDArray[np.float32] | None = None,
         rule: Rule = "mean",
         k: int | None = None,
+        policy: CostPolicy | None = None,
+        tokens: NDArray[np.integer] | None = None,
     ) -> Decisions:
         """Choose a model for every prompt.
 
@@ -308,6 +313,11 @@ class Router:
             "s3": ḡ·p̂(u) + (1 − ḡ)(1 − p̂(u)).
         k : int, optional
             Neighbours that vote, instead of the router's.
+        policy : CostPolicy, optional
+            How expected cost counts; without one it only decides ties.
+        tokens : int array, shape (n_prompts,), optional
+            Tokens of the prompts, where a policy takes prices × tokens; estimated from the
+            prompts by default.
 
         Returns
         -------
@@ -319,7 +329,10 @@ class Router:
             Naming the argument, what was found and what was expected.
         """
         rows = self._embed(prompts, embeddings)
-        return Decisions(self.models, *self._rules.decide(rows, rule, k))
+        if policy is None:
+            return Decisions(self.models, *self._rules.decide(rows, rule, k))
+        priced = self._cost_rules.decide(rows, prompts, rule, k, policy, tokens)
+        return Decisions(self.models, *priced.chosen, priced.cost_usd, priced.over_limit)
 
     def route_stream(
         self,
@@ -327,6 +340,7 @@ class Router:
         *,
         rule: Rule = "mean",
         k: int | None = None,
+        policy: CostPolicy | None = None,
     ) -> Iterator[Decisions]:
         """Route batches as they come, holding one at a time.
 
@@ -336,14 +350,62 @@ class Router:
             Either may be None.
         rule : "mean", "raw" or "s3"
         k : int, optional
+        policy : CostPolicy, optional
+            Without a budget: its λ must be known first (:meth:`find_cost_weight`).
 
         Yields
         ------
         Decisions
             One for every batch, in order.
+
+        Raises
+        ------
+        ValueError
+            If the policy has a budget.
         """
+        if policy is not None and policy.budget_usd is not None:
+            raise ValueError(
+                "budget_usd is for all prompts, a stream holds one batch at a time: find the cost "
+                "weight first (find_cost_weight), and route by that"
+            )
         for prompts, embeddings in batches:
-            yield self.route(prompts, embeddings=embeddings, rule=rule, k=k)
+            yield self.route(prompts, embeddings=embeddings, rule=rule, k=k, policy=policy)
+
+    def find_cost_weight(
+        self,
+        batches: Iterable[tuple[Sequence[str] | None, NDArray[np.float32] | None]],
+        policy: CostPolicy,
+        *,
+        rule: Rule = "mean",
+        k: int | None = None,
+    ) -> float:
+        """Find the λ at which routing all batches keeps to the budget of a policy.
+
+        The first of two passes: :meth:`route_stream` at this `cost_weight` then decides as
+        :meth:`route` would decide on all prompts at once. What is held of each prompt meanwhile
+        are the numbers of its neighbours that vote: about 8·k + 30 bytes.
+
+        Parameters
+        ----------
+        batches : iterable of (prompts, embeddings)
+            Either may be None.
+        policy : CostPolicy
+            With a budget.
+        rule : "mean", "raw" or "s3"
+        k : int, optional
+
+        Returns
+        -------
+        float
+            In score per US$; 0 where the budget binds nothing.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`route` does, and if the budget is below what the cheapest models cost.
+        """
+        rows = ((prompts, self._embed(prompts, given)) for prompts, given in batches)
+        return self._cost_rules.cost_weight(rows, rule, k, policy)
 
     def explain(
         self,

@@ -57,7 +57,7 @@ class Rules:
         TypeError, ValueError
             If the rule or k is none, or the benchmark does not offer the rule.
         """
-        k = self._check(rule, k)
+        k = self.check(rule, k)
         n = len(rows)
         chosen = Chosen(
             np.empty(n, np.int32),
@@ -97,7 +97,7 @@ class Rules:
         -------
         Explanation
         """
-        k = self._check(rule, k)
+        k = self.check(rule, k)
         neighbours = self._index.search(row, max(k, self._fit.settings.kappa))
         chosen = self.decide_on(neighbours, rule, k)
         model, distance = int(chosen.model[0]), float(chosen.distance[0])
@@ -125,7 +125,24 @@ class Rules:
             ],
         )
 
-    def _check(self, rule: Rule, k: int | None) -> int:
+    def check(self, rule: Rule, k: int | None) -> int:
+        """Refuse a rule or a number of neighbours that the benchmark does not offer.
+
+        Parameters
+        ----------
+        rule : "mean", "raw" or "s3"
+        k : int, optional
+
+        Returns
+        -------
+        int
+            k, or the fit's where none is given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming what was found and what was expected.
+        """
         if rule not in RULES:
             raise ValueError(f"rule must be 'mean', 'raw' or 's3', got {rule!r}")
         if rule == "s3" and (self._fit.correct is None or len(self._fit.pairs.u) == 0):
@@ -182,6 +199,19 @@ class Rules:
             threads=self._index.threads,
             out=out,
         )
+
+    def prior(self, rule: Rule) -> NDArray[np.float32]:
+        """Score of every model where there is no evidence: its standing.
+
+        Parameters
+        ----------
+        rule : "mean", "raw" or "s3"
+
+        Returns
+        -------
+        float32 array, shape (n_models,)
+        """
+        return self._voting(rule)[1]
 
     def _voting(self, rule: Rule) -> tuple[Outcomes, NDArray[np.float32], float]:
         """Outcomes that vote under a rule, the models' prior, and the weight of that prior."""

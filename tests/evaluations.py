@@ -21,7 +21,7 @@ def small_table(n_datasets=4, per_dataset=24, n_models=3, seed=0, costs=False, *
     chance = np.where(dataset[:, None] % n_models == np.arange(n_models), 0.9, 0.3)
     scores = (rng.random(chance.shape) < chance).astype(np.float32)
     if costs:
-        prices = 1e-5 * (1 + np.arange(n_models))
+        prices = 1e-5 * (n_models - np.arange(n_models))  # model 0, mostly BMA, is the dearest
         fields["cost_usd"] = (prices * (1 + rng.random(scores.shape))).astype(np.float32)
     fields.setdefault("params_b", 7.0 * (1 + np.arange(n_models)))
     return make_table(scores, dataset, **fields), rows

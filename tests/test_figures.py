@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from evaluations import awkward_tables, small_evaluation
 from numpy.testing import assert_allclose
+from prompt_results import make_results
 
 from benchrouter.evaluation.evaluate import evaluate
 from benchrouter.evaluation.prompts.calibration import Reliability
+from benchrouter.evaluation.prompts.cascades import cascades
+from benchrouter.evaluation.prompts.costs import cost_quality
 from benchrouter.evaluation.report.figures.style import (
     LOOKS,
     PAGE_IN,
@@ -53,7 +56,7 @@ def test_every_figure_fits_a_paper(evaluation):
         *(
             f"{name}-{protocol}"
             for protocol in ("random-split", "leave-one-dataset-out")
-            for name in ("sparsity", "cost-quality", "reliability")
+            for name in ("sparsity", "cost-quality", "cascades", "reliability")
         ),
     ]
     from matplotlib.text import Text
@@ -135,6 +138,42 @@ def test_reliability_and_hulls_are_drawn_as_measured(evaluation):
     for line, curve in zip(lines[:6:2], protocol.costs.values(), strict=True):
         assert_allclose(line.get_xdata(), 1000 * curve.cost_usd)
         assert_allclose(line.get_ydata(), curve.score)
+
+
+def test_cascades_are_drawn_as_measured(evaluation):
+    protocol = evaluation.prompts[0]
+    (axes,) = prompt_figures.cascades(protocol.cascades, protocol.costs["mean"]).axes
+    drawn = lines_by_label(axes)
+    styles = set()
+    for cascade in protocol.cascades:
+        line = drawn[f"{cascade.cheap}, {cascade.judge}"]
+        assert_allclose(line.get_xdata(), 1000 * cascade.cost_usd)
+        assert_allclose(line.get_ydata(), cascade.score)
+        styles.add((line.get_color(), line.get_linestyle()))
+    assert len(styles) == len(protocol.cascades) >= 2
+    zero = drawn[f"zero router, AIQ {protocol.cascades[0].zero_aiq:.3f}"]
+    assert_allclose(zero.get_ydata()[:-1], protocol.costs["mean"].zero_hull[:, 1])
+
+
+def test_mixes_of_two_models_bend_where_the_axis_is_logarithmic():
+    results = make_results(
+        [[0, 1], [1, 1]],
+        {"BMA": [1, 1]},
+        predicted={"mean": [[0.4, 0.9], [0.6, 0.9]]},
+        cost_usd=np.array([[1e-3, 1e-1]] * 2, np.float32),
+        expected_cost_usd=np.array([[1e-3, 1e-1]]),
+    )
+    curves = {"mean": cost_quality(results, "mean")}
+    found = cascades(results, curves["mean"])
+    for figure in (
+        prompt_figures.cost_quality(curves),
+        prompt_figures.cascades(found, curves["mean"]),
+    ):
+        (axes,) = figure.axes
+        assert axes.get_xscale() == "log"
+        zero = lines_by_label(axes)[f"zero router, AIQ {curves['mean'].zero_aiq:.3f}"]
+        assert len(zero.get_xdata()) > 100
+        assert_allclose(zero.get_ydata(), np.interp(zero.get_xdata(), [1, 100], [0.5, 1]))
 
 
 def test_lines_join_large_bins_only():

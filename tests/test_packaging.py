@@ -39,6 +39,7 @@ IMPORT_LIMIT_S = 0.150
 
 PUBLIC = [
     "BenchmarkTable",
+    "CostPolicy",
     "Decisions",
     "Encoder",
     "EncoderNotFound",

@@ -38,7 +38,9 @@ def test_python_example(tmp_path, monkeypatch):
 
 @needs_weights
 def test_shell_example(tmp_path):
-    (script,) = (block for block in blocks("sh") if "benchrouter choose" in block)
+    (first,) = (block for block in blocks("sh") if "benchrouter choose" in block)
+    (costs,) = (block for block in blocks("sh") if "--cost-weight" in block)
+    script = first + costs
     bare = "import sys; from benchrouter.cli import main; sys.argv[0] = 'benchrouter'; main()"
     command = f'benchrouter() {{ "{sys.executable}" -c "{bare}" "$@"; }}\nset -e -o pipefail\n'
     environment = {
@@ -57,6 +59,8 @@ def test_shell_example(tmp_path):
     assert (tmp_path / "decisions.jsonl").read_text().count('"model"') == 2
     assert (tmp_path / "prompts.npy").stat().st_size > 2 * 384 * 4
     assert run.stdout.rstrip().splitlines()[-1].startswith("{")
+    for name in ("weighed", "budget", "sure"):
+        assert (tmp_path / f"{name}.jsonl").read_text().count('"cost_usd"') == 2, name
 
 
 def test_every_named_file_is_there():

@@ -335,6 +335,22 @@ def test_costs_of_nothing_have_their_own_reason():
     assert cells["mean"]["PerfGain"].why == ""
 
 
+def test_cascades_stand_beside_the_zero_router(evaluation):
+    sheet = next(s for s in sheets(evaluation) if s.name == "cascades-table-random-split")
+    protocol = evaluation.prompts[0]
+    assert len(sheet.rows) == len(protocol.cascades)
+    for row, cascade in zip(sheet.rows, protocol.cascades, strict=True):
+        assert (row[0].text, row[1].text) == (cascade.cheap, cascade.judge)
+        assert row[2].text == f"{cascade.aiq:.3f}"
+    assert "log-likelihood" not in dict(sheet.definitions)
+    document = json.loads(report.to_json(evaluation), parse_constant=pytest.fail)
+    found = document["prompts"][0]["cascades"][0]
+    assert found["thresholds"][-1] is None  # infinite: all are escalated
+    assert found["escalated"][0] == 0 and found["escalated"][-1] == pytest.approx(1)
+    # The zero router is the same as that of the curves over λ.
+    assert found["zero_aiq"] == document["prompts"][0]["costs"]["mean"]["zero_aiq"]
+
+
 def test_gains_are_called_after_what_they_are_ratios_of(evaluation):
     table, rows = awkward_tables()["no threshold"]
     found = evaluate(table, rows, experiments=["prompts"], settings=QUICK, threads=1)

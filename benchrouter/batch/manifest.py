@@ -28,12 +28,18 @@ class Totals:
     prompts, rejected, fallbacks : int
     models : Counter of str
         Prompts by model.
+    cost_usd : float
+        What is expected to be spent; 0 where costs do not count.
+    over_limit : int
+        Prompts on which no model was within the limit of cost.
     """
 
     prompts: int = 0
     rejected: int = 0
     fallbacks: int = 0
     models: Counter[str] = field(default_factory=Counter)
+    cost_usd: float = 0.0
+    over_limit: int = 0
 
     def add(self, n_rejected: int, decisions: Decisions | None) -> None:
         """Count a batch; None where it has no prompt."""
@@ -43,6 +49,9 @@ class Totals:
             self.fallbacks += int(decisions.fallback.sum())
             counts = Counter(decisions.model.tolist())
             self.models.update({decisions.models[m]: n for m, n in counts.items()})
+            if decisions.cost_usd is not None and decisions.over_limit is not None:
+                self.cost_usd += float(decisions.cost_usd.sum(dtype="float64"))
+                self.over_limit += int(decisions.over_limit.sum())
 
 
 @dataclass(frozen=True)

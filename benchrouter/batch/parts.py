@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ class PartsOutput:
     part_size : int
         Records of the input that a part covers, at least 1.
     format : "parquet" or "jsonl"
-    prompt_column, prefix
+    prompt_column, prefix, further
         See `open_decisions`.
     resume : bool
         Whether the directory may hold parts of this job.
@@ -78,6 +79,7 @@ class PartsOutput:
         format: str = "parquet",
         prompt_column: str | None = "prompt",
         prefix: str = "",
+        further: Sequence[str] = (),
         resume: bool = False,
     ) -> None:
         self._directory = Path(directory)
@@ -85,6 +87,7 @@ class PartsOutput:
         self._format = format
         self._prompt_column = prompt_column
         self._prefix = prefix
+        self._further = further
         self._open: _OpenPart | None = None
         self.rejected = self._directory / REJECTED
         with naming(directory):
@@ -169,7 +172,9 @@ class PartsOutput:
         if self._format == "parquet":
             for part in self._manifest.parts:
                 if part.prompts:
-                    return fields_of(self._directory / part.name, self._prompt_column)
+                    return fields_of(
+                        self._directory / part.name, self._prompt_column, self._further
+                    )
         return None
 
     def _next_part(self) -> _OpenPart:
@@ -180,6 +185,7 @@ class PartsOutput:
                 self._directory / f"{stem}.{self._format}",
                 prompt_column=self._prompt_column,
                 prefix=self._prefix,
+                further=self._further,
                 fields=self._fields,
             ),
             RejectedWriter(self.rejected / f"{stem}.jsonl"),

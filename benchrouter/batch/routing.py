@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchrouter.batch.prompts import PromptBatch
+    from benchrouter.costs import CostPolicy
     from benchrouter.decisions import Decisions
     from benchrouter.router import Router
     from benchrouter.rules import Rule
 
 
 def route_batches(
-    router: Router, batches: Iterable[tuple[PromptBatch, Any]], *, rule: Rule = "mean"
+    router: Router,
+    batches: Iterable[tuple[PromptBatch, Any]],
+    *,
+    rule: Rule = "mean",
+    policy: CostPolicy | None = None,
 ) -> Iterator[tuple[PromptBatch, Decisions | None]]:
     """Route batches as they come.
 
@@ -24,6 +29,8 @@ def route_batches(
     batches : iterable of (PromptBatch, embeddings)
         Embeddings of the prompts, float16 or float32, shape (n_prompts, dim), or None.
     rule : "mean", "raw" or "s3"
+    policy : CostPolicy, optional
+        How cost counts; without it only scores do.
 
     Yields
     ------
@@ -32,13 +39,13 @@ def route_batches(
     """
     waiting: deque[PromptBatch] = deque()
 
-    def feed() -> Iterator[tuple[list[str] | None, Any]]:
+    def feed() -> Iterator[tuple[list[str], Any]]:
         for batch, block in batches:
             waiting.append(batch)
             if batch.prompts:
-                yield (batch.prompts, None) if block is None else (None, block)
+                yield batch.prompts, block
 
-    for decisions in router.route_stream(feed(), rule=rule):
+    for decisions in router.route_stream(feed(), rule=rule, policy=policy):
         while not waiting[0].prompts:
             yield waiting.popleft(), None
         yield waiting.popleft(), decisions

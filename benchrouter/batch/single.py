@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ class SingleOutput:
         ``-`` writes to standard output.
     rejected : Path or None
         File for the bad records; None keeps none.
-    prompt_column, prefix
+    prompt_column, prefix, further
         See `open_decisions`.
 
     Attributes
@@ -48,11 +49,14 @@ class SingleOutput:
         rejected: Path | None = None,
         prompt_column: str | None = "prompt",
         prefix: str = "",
+        further: Sequence[str] = (),
     ) -> None:
         self.rejected = rejected
         self.totals = Totals()
         self._rejected = None if rejected is None else RejectedWriter(rejected)
-        self._decisions = open_decisions(path, prompt_column=prompt_column, prefix=prefix)
+        self._decisions = open_decisions(
+            path, prompt_column=prompt_column, prefix=prefix, further=further
+        )
 
     def write(self, batch: PromptBatch, decisions: Decisions | None) -> None:
         """Write one batch; `decisions` is None if it has no prompt."""

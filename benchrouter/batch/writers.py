@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from benchrouter.decisions import Decisions
 
 RESULTS = ("model", "score", "margin", "distance", "fallback")
+FLAGS = ("fallback", "over_limit")  # bool; but for the model's name all others are float32
 ROW_GROUP_BYTES = 16 << 20  # small groups read slowly, large ones are held in memory
 SUFFIXES = (".jsonl", ".parquet", ".csv")  # the texts also with .gz or .zst
 
@@ -33,6 +35,7 @@ def open_decisions(
     prompt_column: str | None = "prompt",
     prefix: str = "",
     fields: pa.Schema | None = None,
+    further: Sequence[str] = (),
 ) -> DecisionWriter:
     """Open a file for decisions, its format by its suffix.
 
@@ -49,7 +52,9 @@ def open_decisions(
     prompt_column : str or None
         Name under which the prompt is written; None leaves it out.
     prefix : str
-        Put before the five names, for input that has fields of these names already.
+        Put before these names, for input that has fields of these names already.
+    further : sequence of "cost_usd" and "over_limit"
+        Written after those five.
     fields : pyarrow.Schema, optional
         Other fields of the input and their types in a Parquet file, instead of those that its
         first batch has.
@@ -66,13 +71,14 @@ def open_decisions(
         If it cannot be written; so do the writer's methods. The error names `path`.
     """
     if str(path) == "-":
-        return JsonlWriter(None, prompt_column, prefix)
+        return JsonlWriter(None, prompt_column, prefix, further)
     target = target_of(path, compressed=True)
     suffix = _format_of(target)
     with naming(target):
         if suffix == ".parquet":
-            return ParquetWriter(target, prompt_column, prefix, fields)
-        return (JsonlWriter if suffix == ".jsonl" else CsvWriter)(target, prompt_column, prefix)
+            return ParquetWriter(target, prompt_column, prefix, further, fields)
+        writer = JsonlWriter if suffix == ".jsonl" else CsvWriter
+        return writer(target, prompt_column, prefix, further)
 
 
 def target_of(path: str | Path, *, compressed: bool = False) -> Path:
@@ -113,15 +119,15 @@ def _format_of(target: Path) -> str:
     return Path(name).suffix.lower()
 
 
-def fields_of(path: Path, prompt_column: str | None) -> pa.Schema:
+def fields_of(path: Path, prompt_column: str | None, further: Sequence[str] = ()) -> pa.Schema:
     """Other fields of the input as a Parquet file of decisions holds them.
 
     Parameters
     ----------
     path : Path
         Written by `open_decisions`.
-    prompt_column : str or None
-        As it was given there.
+    prompt_column, further
+        As they were given there.
 
     Returns
     -------
@@ -130,7 +136,7 @@ def fields_of(path: Path, prompt_column: str | None) -> pa.Schema:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    n_others = len(RESULTS) + (prompt_column is not None)
+    n_others = len(RESULTS) + len(further) + (prompt_column is not None)
     return pa.schema(list(pq.read_schema(path))[:-n_others])
 
 
@@ -146,10 +152,13 @@ class DecisionWriter:
         The file; None is standard output.
     """
 
-    def __init__(self, target: Path | None, prompt_column: str | None, prefix: str) -> None:
+    def __init__(
+        self, target: Path | None, prompt_column: str | None, prefix: str, further: Sequence[str]
+    ) -> None:
         self.target = target
         self._prompt_column = prompt_column
-        self._names = tuple(prefix + name for name in RESULTS)
+        self._values = (*RESULTS[1:], *further)  # beside the model's name
+        self._names = tuple(prefix + name for name in (RESULTS[0], *self._values))
         self._partial = target and partial_of(target)
 
     def write(self, batch: PromptBatch, decisions: Decisions) -> None:
@@ -215,8 +224,10 @@ class DecisionWriter:
 class JsonlWriter(DecisionWriter):
     """One JSON object a line; what is no finite number is null."""
 
-    def __init__(self, target: Path | None, prompt_column: str | None, prefix: str) -> None:
-        super().__init__(target, prompt_column, prefix)
+    def __init__(
+        self, target: Path | None, prompt_column: str | None, prefix: str, further: Sequence[str]
+    ) -> None:
+        super().__init__(target, prompt_column, prefix, further)
         self._file: TextIO = (
             sys.stdout if self._partial is None else _open_text(self._partial, cast(Path, target))
         )
@@ -226,8 +237,7 @@ class JsonlWriter(DecisionWriter):
         models = [json.dumps(m, ensure_ascii=False) for m in decisions.models]
         columns = [
             [models[i] for i in decisions.model.tolist()],
-            *(_number_texts(a, "null") for a in _numbers(decisions)),
-            ["true" if f else "false" for f in decisions.fallback.tolist()],
+            *(_texts(getattr(decisions, name), "null") for name in self._values),
         ]
         lines = []
         for i, fields in enumerate(_rows(batch)):
@@ -255,8 +265,10 @@ class JsonlWriter(DecisionWriter):
 class CsvWriter(DecisionWriter):
     """A header, then one line a prompt; a list or object of the input is written as JSON text."""
 
-    def __init__(self, target: Path, prompt_column: str | None, prefix: str) -> None:
-        super().__init__(target, prompt_column, prefix)
+    def __init__(
+        self, target: Path, prompt_column: str | None, prefix: str, further: Sequence[str]
+    ) -> None:
+        super().__init__(target, prompt_column, prefix, further)
         self._file = _open_text(cast(Path, self._partial), target)
         self._csv = csv.writer(self._file, lineterminator="\n")
         self._others: list[str] | None = None
@@ -268,14 +280,13 @@ class CsvWriter(DecisionWriter):
             self._write_header(int(batch.rows[0]))
         known = set(self._others)
         names = decisions.names()
-        numbers = [_number_texts(a, "") for a in _numbers(decisions)]
-        fallback = ["true" if f else "false" for f in decisions.fallback.tolist()]
+        values = [_texts(getattr(decisions, name), "") for name in self._values]
         for i, fields in enumerate(rows):
             _check_known(fields, known, int(batch.rows[i]), "CSV")
             cells = [_csv_value(fields.get(name)) for name in self._others]
             if self._prompt_column is not None:
                 cells.append(batch.prompts[i])
-            self._csv.writerow([*cells, names[i], *(c[i] for c in numbers), fallback[i]])
+            self._csv.writerow([*cells, names[i], *(c[i] for c in values)])
 
     def _write_header(self, row: int) -> None:
         others = self._others or []
@@ -297,9 +308,10 @@ class ParquetWriter(DecisionWriter):
         target: Path,
         prompt_column: str | None,
         prefix: str,
+        further: Sequence[str],
         fields: pa.Schema | None = None,
     ) -> None:
-        super().__init__(target, prompt_column, prefix)
+        super().__init__(target, prompt_column, prefix, further)
         self._schema = fields
         self._writer: Any = None
         self._pending: list[pa.RecordBatch] = []
@@ -315,8 +327,7 @@ class ParquetWriter(DecisionWriter):
             columns.append(pa.array(batch.prompts, pa.string()))
         columns += [
             pa.array(decisions.names(), pa.string()),
-            *(pa.array(a, pa.float32()) for a in _numbers(decisions)),
-            pa.array(decisions.fallback, pa.bool_()),
+            *(pa.array(getattr(decisions, name), self._type(name)) for name in self._values),
         ]
         fields += [
             pa.field(name, column.type)
@@ -335,6 +346,12 @@ class ParquetWriter(DecisionWriter):
         if self._pending:
             self._writer.write_table(pa.Table.from_batches(self._pending))
             self._pending, self._pending_bytes = [], 0
+
+    @staticmethod
+    def _type(name: str) -> pa.DataType:
+        import pyarrow as pa
+
+        return pa.bool_() if name in FLAGS else pa.float32()
 
     def _others(self, batch: PromptBatch) -> pa.RecordBatch:
         import pyarrow as pa
@@ -386,7 +403,7 @@ class ParquetWriter(DecisionWriter):
         import pyarrow as pa
 
         if self._writer is None:
-            kinds = [pa.string(), pa.float32(), pa.float32(), pa.float32(), pa.bool_()]
+            kinds = [pa.string(), *map(self._type, self._values)]
             prompt = [] if self._prompt_column is None else [(self._prompt_column, pa.string())]
             others = [] if self._schema is None else list(self._schema)
             self._open(pa.schema([*others, *prompt, *zip(self._names, kinds, strict=True)]))
@@ -394,15 +411,13 @@ class ParquetWriter(DecisionWriter):
         self._writer.close()
 
 
-def _numbers(decisions: Decisions) -> tuple[Any, Any, Any]:
-    return decisions.score, decisions.margin, decisions.distance
-
-
-def _number_texts(values: Any, missing: str) -> list[str]:
-    """Shortest decimal text of every float32; `missing` for NaN and infinity."""
+def _texts(values: Any, missing: str) -> list[str]:
+    """Shortest decimal text of every float32, `missing` for NaN and infinity; flags in words."""
     import numpy as np
     import pyarrow as pa
 
+    if values.dtype == np.bool_:
+        return ["true" if flag else "false" for flag in values.tolist()]
     texts = pa.array(values, pa.float32()).cast(pa.string()).to_pylist()
     if not np.isfinite(values).all():
         texts = [t if ok else missing for t, ok in zip(texts, np.isfinite(values), strict=True)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchrouter.cli import options, output
+from benchrouter.cli import cost_options, options, output
 from benchrouter.cli.encoding import load_router
 from benchrouter.cli.route_groups import check_options, route_groups
 
@@ -43,6 +43,13 @@ def route(
             metavar="MODEL", help="Model for prompts without evidence, instead of the router's."
         ),
     ] = None,
+    cost_weight: cost_options.CostWeight = None,
+    max_cost_usd: cost_options.MaxCost = None,
+    budget_usd: cost_options.Budget = None,
+    within: cost_options.Within = None,
+    min_success: cost_options.MinSuccess = None,
+    costs: cost_options.Costs = None,
+    output_tokens: cost_options.OutputTokens = None,
     embeddings: options.Embeddings = None,
     encoder: options.EncoderName = None,
     device: options.Device = "cpu",
@@ -106,9 +113,10 @@ def route(
     """Route every prompt to a model.
 
     The output holds the fields of the input, the prompt, and model, score, margin, distance,
-    fallback. A file appears under its name only when it is complete. A directory gets a file for
-    every 100,000 records as soon as it is complete, and manifest.json, by which --resume goes on.
-    Embeddings are not kept: encode prompts that are routed again with `benchrouter encode`.
+    fallback; with an option of costs also cost_usd, what the model is expected to cost. A file
+    appears under its name only when it is complete. A directory gets a file for every 100,000
+    records as soon as it is complete, and manifest.json, by which --resume goes on. Embeddings are
+    not kept: encode prompts that are routed again with `benchrouter encode`.
 
     With --group-by the output holds a row for every group instead: COLUMN, n_prompts, model,
     score, runner_up, margin, expected_accuracy, its interval, fallback, reason and more.
@@ -150,6 +158,15 @@ def route(
             param_hint="--output",
         )
     options.one_of(output_format or "parquet", ("parquet", "jsonl"), "--output-format")
+    policy = cost_options.policy_of(
+        cost_weight=cost_weight,
+        max_cost_usd=max_cost_usd,
+        budget_usd=budget_usd,
+        within=within,
+        min_success=min_success,
+        costs=costs,
+        output_tokens=output_tokens,
+    )
     from benchrouter.batch.embedding_file import with_embeddings
     from benchrouter.batch.parts import PartsOutput
     from benchrouter.batch.prompts import read_prompts
@@ -157,6 +174,7 @@ def route(
     from benchrouter.batch.single import SingleOutput
 
     written_prompt = prompt_column if keep_prompt else None
+    further = cost_options.columns_of(policy)
     sink: PartsOutput | SingleOutput
     if in_parts:
         part_size = part_size or PART_SIZE
@@ -165,6 +183,7 @@ def route(
             **_job(directory, prompts, embeddings, encoder, format),
             "prompt_column": prompt_column,
             "rule": rule,
+            "costs": cost_options.plain(policy),
             "fallback": fallback,
             "keep_prompt": keep_prompt,
             "prefix": prefix,
@@ -180,12 +199,34 @@ def route(
             format=output_format,
             prompt_column=written_prompt,
             prefix=prefix,
+            further=further,
             resume=resume,
         )
     else:
         if rejected is None and on_error == "report" and target != "-":
             rejected = Path(f"{target}.rejected.jsonl")
-        sink = SingleOutput(target, rejected=rejected, prompt_column=written_prompt, prefix=prefix)
+        sink = SingleOutput(
+            target,
+            rejected=rejected,
+            prompt_column=written_prompt,
+            prefix=prefix,
+            further=further,
+        )
+
+    def read(first_row: int = 0) -> Iterator[tuple[PromptBatch, Any]]:
+        batches = read_prompts(
+            prompts,
+            prompt_column=prompt_column,
+            batch=batch_size or (GIVEN_BATCH if embeddings is not None else ENCODED_BATCH),
+            on_error="raise" if on_error == "raise" else "skip",
+            format=format,
+            first_row=first_row,
+            part_size=part_size,
+        )
+        if embeddings is None:
+            return ((batch, None) for batch in batches)
+        return with_embeddings(batches, embeddings, first_row=first_row)
+
     skipped = _Skipped(listed=on_error == "report" and sink.rejected is None)
     seconds = 0.0
     n_before = sink.totals.prompts
@@ -201,22 +242,12 @@ def route(
                 threads=threads,
                 fallback=fallback,
             )
-            batches = read_prompts(
-                prompts,
-                prompt_column=prompt_column,
-                batch=batch_size or (GIVEN_BATCH if embeddings is not None else ENCODED_BATCH),
-                on_error="raise" if on_error == "raise" else "skip",
-                format=format,
-                first_row=sink.first_row,
-                part_size=part_size,
-            )
-            pairs: Iterable[tuple[PromptBatch, Any]]
-            if embeddings is None:
-                pairs = ((batch, None) for batch in batches)
-            else:
-                pairs = with_embeddings(batches, embeddings, first_row=sink.first_row)
+            policy = cost_options.within_budget(router, policy, prompts, read, chosen_rule)
+            pairs = read(sink.first_row)
             with output.Progress("route", "prompts") as advance:
-                for batch, decisions in route_batches(router, pairs, rule=chosen_rule):
+                for batch, decisions in route_batches(
+                    router, pairs, rule=chosen_rule, policy=policy
+                ):
                     sink.write(batch, decisions)
                     skipped.note(batch)
                     advance(len(batch.prompts), batch.share)
@@ -233,6 +264,7 @@ def route(
         "prompts_per_second": n_now / seconds if seconds else None,
         "models": dict(sink.totals.models.most_common()),
         "fallbacks": sink.totals.fallbacks,
+        **cost_options.totals_of(policy, sink.totals),
         "skipped": sink.totals.rejected,
         "first_skipped": skipped.first,
         "rejected": kept_in,
@@ -245,6 +277,7 @@ def route(
         output.emit(document)
     else:
         _summary(document, n_now)
+        cost_options.say_totals(policy, sink.totals)
     if on_error == "report" and sink.totals.rejected:
         raise typer.Exit(output.SOME_REJECTED)
 

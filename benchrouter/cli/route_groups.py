@@ -16,7 +16,22 @@ if TYPE_CHECKING:
     from benchrouter.batch.prompts import PromptBatch
     from benchrouter.task import Score
 
-OF_PROMPTS = {"rule": "--rule", "keep_prompt": "--prompt/--no-prompt"}
+OF_PROMPTS = {
+    "rule": "--rule",
+    "fallback": "--fallback",
+    "cost_weight": "--cost-weight",
+    "max_cost_usd": "--max-cost-usd",
+    "budget_usd": "--budget-usd",
+    "within": "--within",
+    "min_success": "--min-success",
+    "costs": "--costs",
+    "output_tokens": "--output-tokens",
+    "rejected": "--rejected",
+    "keep_prompt": "--prompt/--no-prompt",
+    "part_size": "--part-size",
+    "output_format": "--output-format",
+    "resume": "--resume",
+}
 
 
 def check_options(

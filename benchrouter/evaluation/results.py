@@ -14,6 +14,7 @@ from benchrouter.evaluation.tasks.choices import mean_known
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.calibration import Reliability
+    from benchrouter.evaluation.prompts.cascades import Cascade
     from benchrouter.evaluation.prompts.costs import CostQuality, Gains
     from benchrouter.evaluation.prompts.protocols import PromptResults
     from benchrouter.evaluation.prompts.robustness import Flips
@@ -171,6 +172,8 @@ class PromptProtocol:
         By rule, then "every model" and "the chosen model". Empty without correctness.
     costs : dict of str to CostQuality
         By predictor. Empty where costs are not known.
+    cascades : tuple of Cascade
+        Empty where costs are not known, or no model of the zero router is cheaper than BMA.
     notes : tuple of str
         Why something is missing.
     """
@@ -181,6 +184,7 @@ class PromptProtocol:
     gains: tuple[Gains, ...] = ()
     calibration: dict[str, dict[str, Reliability]] = field(default_factory=dict)
     costs: dict[str, CostQuality] = field(default_factory=dict)
+    cascades: tuple[Cascade, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -204,6 +208,7 @@ class PromptProtocol:
                 for rule, curves in self.calibration.items()
             },
             "costs": {rule: curve.to_dict() for rule, curve in self.costs.items()},
+            "cascades": [cascade.to_dict() for cascade in self.cascades],
             "notes": [*results.notes, *self.notes],
         }
 

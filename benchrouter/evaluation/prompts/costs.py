@@ -86,7 +86,7 @@ class CostQuality:
         -------
         dict
         """
-        return _plain(self)
+        return plain_fields(self)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Gains:
         -------
         dict
         """
-        return _plain(self)
+        return plain_fields(self)
 
 
 def cost_quality(results: PromptResults, predictor: str, metric: str = "score") -> CostQuality:
@@ -151,21 +151,12 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
         If no cost is recorded, or no prompt has the scores and costs of all models whose cost is
         known.
     """
-    if results.cost_usd is None or results.expected_cost_usd is None:
-        raise ValueError("no cost is recorded in the table: a cost-quality curve needs cost::MODEL")
-    expected = results.expected_cost_usd[results.dataset]
+    rows, candidates = measurable(results, predictor, metric)
+    cost_usd, expected_cost_usd = costs_of(results)
+    expected = expected_cost_usd[results.dataset]
     recorded = results.scores[metric]
-    usable = ~np.isnan(recorded) & ~np.isnan(results.cost_usd)
-    candidates = np.flatnonzero((usable & ~np.isnan(expected)).any(axis=0))
-    usable &= ~np.isnan(expected) & ~np.isnan(results.predicted[predictor])
-    rows = np.flatnonzero(usable[:, candidates].all(axis=1)) if len(candidates) else candidates
-    if not len(rows):
-        raise ValueError(
-            f"none of {len(results.rows)} test prompts has the score and the cost of all models "
-            f"whose cost is known ({len(candidates)})"
-        )
     at = np.ix_(rows, candidates)
-    score, cost = recorded[at].astype(np.float64), results.cost_usd[at].astype(np.float64)
+    score, cost = recorded[at].astype(np.float64), cost_usd[at].astype(np.float64)
     predicted = results.predicted[predictor][at].astype(np.float64)
     lambdas, picks = settings_over_lambda(predicted, expected[at])
     here = np.arange(len(rows))
@@ -205,6 +196,67 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
         why=why,
         notes=_notes(why),
     )
+
+
+def costs_of(results: PromptResults) -> tuple[NDArray[np.float32], Array]:
+    """Recorded costs, and those expected by the training part.
+
+    Parameters
+    ----------
+    results : PromptResults
+
+    Returns
+    -------
+    cost_usd : float32 array, shape (Q, M)
+    expected_cost_usd : float64 array, shape (D, M)
+
+    Raises
+    ------
+    ValueError
+        If no cost is recorded.
+    """
+    if results.cost_usd is None or results.expected_cost_usd is None:
+        raise ValueError("no cost is recorded in the table: a cost-quality curve needs cost::MODEL")
+    return results.cost_usd, results.expected_cost_usd
+
+
+def measurable(
+    results: PromptResults, predictor: str, metric: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the models whose cost is known, and the prompts on which all of them can be measured.
+
+    Parameters
+    ----------
+    results : PromptResults
+    predictor : str
+        One of the keys of `results.predicted`.
+    metric : str
+        One of the keys of `results.scores`.
+
+    Returns
+    -------
+    rows : int64 array
+        Positions among the test prompts: those with score, cost and prediction of every candidate.
+    candidates : int64 array
+        Positions of the models.
+
+    Raises
+    ------
+    ValueError
+        If no cost is recorded, or there is no such prompt.
+    """
+    cost_usd, expected_cost_usd = costs_of(results)
+    expected = expected_cost_usd[results.dataset]
+    usable = ~np.isnan(results.scores[metric]) & ~np.isnan(cost_usd)
+    candidates = np.flatnonzero((usable & ~np.isnan(expected)).any(axis=0))
+    usable &= ~np.isnan(expected) & ~np.isnan(results.predicted[predictor])
+    rows = np.flatnonzero(usable[:, candidates].all(axis=1)) if len(candidates) else candidates
+    if not len(rows):
+        raise ValueError(
+            f"none of {len(results.rows)} test prompts has the score and the cost of all models "
+            f"whose cost is known ({len(candidates)})"
+        )
+    return rows, candidates
 
 
 def gains(results: PromptResults) -> list[Gains]:
@@ -278,14 +330,42 @@ def _savings(points: Array, best: Array, why: dict[str, str]) -> tuple[float, fl
     if not cost > 0:
         why["CostSave"] = "the best single model costs nothing"
         return perf_gain, float("nan")
-    enough = points[points[:, 1] >= score - 1e-12, 0]  # sums in another order differ in rounding
-    if not len(enough):
+    save = cost_save(points, cost, score)
+    if np.isnan(save):
         why["CostSave"] = "no setting reaches the best single model's score"
-        return perf_gain, float("nan")
-    return perf_gain, float(1 - enough.min() / cost)
+    return perf_gain, save
 
 
-def _plain(values: object) -> dict[str, Any]:
+def cost_save(points: Array, cost_usd: float, score: float) -> float:
+    """1 − cost of the cheapest setting that is as good as a model / that model's cost.
+
+    Parameters
+    ----------
+    points : float64 array, shape (n, 2)
+        Mean cost and score of every setting.
+    cost_usd, score : float
+        Of the model; its cost is above 0.
+
+    Returns
+    -------
+    float
+        NaN if no setting is as good.
+    """
+    enough = points[points[:, 1] >= score - 1e-12, 0]  # sums in another order differ in rounding
+    return float(1 - enough.min() / cost_usd) if len(enough) else float("nan")
+
+
+def plain_fields(values: object) -> dict[str, Any]:
+    """Fields of a dataclass as plain lists and numbers (NaN and infinities as None).
+
+    Parameters
+    ----------
+    values : object
+
+    Returns
+    -------
+    dict
+    """
     return {
         name: finite(value.tolist() if isinstance(value, np.ndarray) else value)
         for name, value in vars(values).items()

@@ -237,6 +237,7 @@ def _fold_without(
         params_b=part.params_b,
         cost_usd=cost_usd,
         prices=part.prices,
+        record_cost_usd=part.cost_usd,
         pairs=Pairs(
             benchmark_u,
             np.array([predicted[task.code].p[0, 1 + code, models] for task in others]),

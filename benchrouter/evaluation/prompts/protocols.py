@@ -70,6 +70,8 @@ class PromptResults:
     params_b : float64 array, shape (M,)
         Billions of parameters; NaN = unknown.
     notes : tuple of str
+    log_likelihood : float32 array, shape (Q, M), or None
+        Recorded mean log-likelihood of each model's own answer, NaN = unknown.
     """
 
     protocol: str
@@ -91,6 +93,7 @@ class PromptResults:
     expected_cost_usd: NDArray[np.float64] | None
     params_b: NDArray[np.float64]
     notes: tuple[str, ...]
+    log_likelihood: NDArray[np.float32] | None = None
 
     def of_picks(self, rule: str, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Values of the models that a rule chose.
@@ -215,6 +218,7 @@ def evaluate_prompts(
         expected_cost_usd=None if table.cost_usd is None else collected.expected_cost_usd,
         params_b=table.params_b,
         notes=tuple(dict.fromkeys(notes)),
+        log_likelihood=None if table.log_likelihood is None else table.log_likelihood[rows],
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from benchrouter.encoder.precomputed import as_unit_rows
 from benchrouter.evaluation.prompts.calibration import Reliability, reliabilities
+from benchrouter.evaluation.prompts.cascades import Cascade, cascades
 from benchrouter.evaluation.prompts.costs import CostQuality, cost_quality, gains
 from benchrouter.evaluation.prompts.folds import random_split
 from benchrouter.evaluation.prompts.protocols import PromptResults, Protocol, evaluate_prompts
@@ -77,13 +78,16 @@ def run_protocol(
         progress=progress,
     )
     notes: list[str] = []
+    calibration = _calibration(results, notes)
+    costs = _costs(results, notes)
     return PromptProtocol(
         results=results,
         rows=tuple(prompt_rows(results, seed=settings.seed)),
         sparsity=sparsity(results),
         gains=tuple(gains(results)),
-        calibration=_calibration(results, notes),
-        costs=_costs(results, notes),
+        calibration=calibration,
+        costs=costs,
+        cascades=_cascades(results, costs, notes),
         notes=tuple(notes),
     )
 
@@ -115,6 +119,14 @@ def _costs(results: PromptResults, notes: list[str]) -> dict[str, CostQuality]:
             found[rule] = curve
             notes.extend(f"cost and quality by {rule}: {note}" for note in curve.notes)
     return found
+
+
+def _cascades(
+    results: PromptResults, costs: dict[str, CostQuality], notes: list[str]
+) -> tuple[Cascade, ...]:
+    if DEFAULT_RULE not in costs:
+        return ()  # a note says why there are no costs
+    return tuple(or_note(notes, partial(cascades, results, costs[DEFAULT_RULE])) or ())
 
 
 def run_robustness(

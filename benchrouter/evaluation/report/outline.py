@@ -204,6 +204,17 @@ def _prompts(protocol: PromptProtocol) -> Section:
             )
         )
         content.append(prompt_measures.costs(protocol))
+    if protocol.cascades:
+        content.append(
+            Picture(
+                f"cascades-{name}",
+                "Mean score against mean cost of two-model cascades as the threshold rises: from "
+                "the cheap model alone to BMA for every prompt, by what judges (see the table); "
+                "and the hull of the single models (diamonds): the zero router.",
+                partial(figures.cascades, protocol.cascades, protocol.costs["mean"]),
+            )
+        )
+        content.append(prompt_measures.cascades(protocol))
     if protocol.calibration:
         content.append(
             Picture(

@@ -167,7 +167,7 @@ def to_document(
           draws) and ``leave_one_dataset_out``: arrays by dataset, label share and model (u
           without models), means over draws; ``picks`` without labels, in the first draw;
         - ``prompts``: of each protocol ``rows``, ``gains``, ``sparsity``, ``calibration`` and
-          ``costs``, by rule; costs in US$ a prompt;
+          ``costs``, by rule, and ``cascades``; costs in US$ a prompt;
         - ``robustness``: an entry an edit.
     """
     return dict(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 
 from benchrouter.evaluation.report.figures.style import (
     BLACK,
+    BLUE,
     COLUMN_IN,
+    GREEN,
     GREY,
     LIGHT,
+    ORANGE,
     PAGE_IN,
+    PURPLE,
+    VERMILION,
     label_ends,
     legend_below,
     look_of,
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from benchrouter.evaluation.prompts.calibration import Reliability
+    from benchrouter.evaluation.prompts.cascades import Cascade
     from benchrouter.evaluation.prompts.costs import CostQuality
     from benchrouter.evaluation.prompts.sparsity import Sparsity
 
@@ -39,7 +45,10 @@ AXES_POINTS = 190.0  # height of the axes of cost and quality, about
 AXES_WIDTH = 290.0  # their width
 LETTER = 3.6  # width of a letter of a model's name, about, points
 JOINED = 400  # predictions in a bin from which a line joins them: a standard error below 0.025
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE)  # of cheap models
+JUDGES = {"predicted score": "-", "log-likelihood": (0, (4, 1.5)), "recorded score": ":"}
 WIDE = 20.0  # ratio of costs from which their axis is logarithmic
+CURVED = 400  # points of a line on such an axis, about
 
 
 def sparsity(curve: Sparsity) -> Figure:
@@ -110,10 +119,7 @@ def cost_quality(curves: Mapping[str, CostQuality]) -> Figure:
     Figure
     """
     first = next(iter(curves.values()))
-    low, high = (PER_PROMPTS * end for end in first.cost_range)
     with paper():
-        from matplotlib.patheffects import withStroke
-
         figure, (axes,) = new_figure(5.0, 3.7)
         for n, (rule, curve) in enumerate(curves.items()):
             look = look_of(rule)
@@ -130,44 +136,85 @@ def cost_quality(curves: Mapping[str, CostQuality]) -> Figure:
             name = rule if np.isnan(curve.aiq) else f"{rule}, AIQ {curve.aiq:.3f}"
             # Each narrower than the one before, so that all are seen where they are the same.
             width = 1.2 + 1.2 * (len(curves) - 1 - n)
-            _hull(axes, curve.hull, high, look.colour, "-", width, name)
-        zero = "zero router"
-        zero += "" if np.isnan(first.zero_aiq) else f", AIQ {first.zero_aiq:.3f}"
-        _hull(axes, first.zero_hull, high, BLACK, (0, (4, 2)), 1.0, zero)
-        costs = PER_PROMPTS * first.model_cost_usd
-        axes.scatter(
-            costs, first.model_score, s=14, color=BLACK, marker="D", linewidths=0, zorder=3
-        )
-        efficient = {tuple(vertex) for vertex in first.zero_hull.tolist()}
-        points = zip(first.model_cost_usd.tolist(), first.model_score.tolist(), strict=True)
-        named = [len(costs) <= MOST_NAMES or point in efficient for point in points]
-        wide = low > 0 and high / low > WIDE
-        if wide:
-            axes.set_xscale("log")
-        axes.margins(y=0.12)
-        middle = float(np.sqrt(low * high)) if wide else 0.5 * (low + high)
-        lines = [np.column_stack([PER_PROMPTS * c.cost_usd, c.score]) for c in curves.values()]
-        short = short_names(first.models, 34)
-        singles = np.column_stack([costs, first.model_score])
-        letters = np.array([len(name) for name in short])
-        drops = _drops(axes, costs > middle, singles, np.array(named), letters, np.vstack(lines))
-        for i in np.flatnonzero(named):
-            right = costs[i] > middle
-            axes.annotate(
-                short[i],
-                (costs[i], first.model_score[i]),
-                (-5 if right else 5, drops[i]),
-                textcoords="offset points",
-                va="center",
-                ha="right" if right else "left",
-                fontsize=6.5,
-                zorder=5,
-                path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            )
-        axes.set_xlabel(f"mean cost of {PER_PROMPTS:,} prompts, US$")
-        axes.set_ylabel(f"mean {first.metric}")
+            _hull(axes, curve.hull, first, look.colour, "-", width, name)
+        lines = [np.column_stack([c.cost_usd, c.score]) for c in curves.values()]
+        _zero_router(axes, first, np.vstack(lines))
         legend_below(axes, columns=2)
         return figure
+
+
+def cascades(found: Sequence[Cascade], zero: CostQuality) -> Figure:
+    """Score against cost over all thresholds, and the zero router.
+
+    Parameters
+    ----------
+    found : sequence of Cascade
+        At least one.
+    zero : CostQuality
+        Of the same prompts.
+
+    Returns
+    -------
+    Figure
+    """
+    cheap = list(dict.fromkeys(cascade.cheap for cascade in found))
+    short = dict(zip(cheap, short_names(cheap, 26), strict=True))
+    with paper():
+        figure, (axes,) = new_figure(5.0, 3.7)
+        for cascade in found:
+            x, y = _mixed(cascade.cost_usd, cascade.score, zero)
+            axes.plot(
+                PER_PROMPTS * x,
+                y,
+                color=COLOURS[cheap.index(cascade.cheap) % len(COLOURS)],
+                linestyle=JUDGES[cascade.judge],
+                linewidth=1.2,
+                zorder=3,
+                label=f"{short[cascade.cheap]}, {cascade.judge}",
+            )
+        lines = [np.column_stack([c.cost_usd, c.score]) for c in found]
+        _zero_router(axes, zero, np.vstack(lines))
+        legend_below(axes, columns=2)
+        return figure
+
+
+def _zero_router(axes: Axes, zero: CostQuality, drawn: NDArray[np.float64]) -> None:
+    """Draw the single models and their hull, names beside the points already drawn."""
+    from matplotlib.patheffects import withStroke
+
+    low, high = (PER_PROMPTS * end for end in zero.cost_range)
+    name = "zero router" + ("" if np.isnan(zero.zero_aiq) else f", AIQ {zero.zero_aiq:.3f}")
+    _hull(axes, zero.zero_hull, zero, BLACK, (0, (4, 2)), 1.0, name)
+    costs = PER_PROMPTS * zero.model_cost_usd
+    axes.scatter(costs, zero.model_score, s=14, color=BLACK, marker="D", linewidths=0, zorder=3)
+    efficient = {tuple(vertex) for vertex in zero.zero_hull.tolist()}
+    points = zip(zero.model_cost_usd.tolist(), zero.model_score.tolist(), strict=True)
+    named = [len(costs) <= MOST_NAMES or point in efficient for point in points]
+    wide = _is_wide(zero)
+    if wide:
+        axes.set_xscale("log")
+    axes.margins(y=0.12)
+    middle = float(np.sqrt(low * high)) if wide else 0.5 * (low + high)
+    short = short_names(zero.models, 34)
+    singles = np.column_stack([costs, zero.model_score])
+    letters = np.array([len(name) for name in short])
+    others = drawn * [PER_PROMPTS, 1.0]
+    drops = _drops(axes, costs > middle, singles, np.array(named), letters, others)
+    for i in np.flatnonzero(named):
+        right = costs[i] > middle
+        axes.annotate(
+            short[i],
+            (costs[i], zero.model_score[i]),
+            (-5 if right else 5, drops[i]),
+            textcoords="offset points",
+            va="center",
+            ha="right" if right else "left",
+            fontsize=6.5,
+            zorder=5,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )
+    axes.set_xlabel(f"mean cost of {PER_PROMPTS:,} prompts, US$")
+    axes.set_ylabel(f"mean {zero.metric}")
 
 
 def _drops(
@@ -203,20 +250,46 @@ def _drops(
     return drops
 
 
+def _is_wide(zero: CostQuality) -> bool:
+    """Whether the single models' costs lie so far apart that their axis is logarithmic."""
+    low, high = zero.cost_range
+    return low > 0 and high / low > WIDE
+
+
+def _mixed(
+    cost: NDArray[np.float64], score: NDArray[np.float64], zero: CostQuality
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points with mixes of neighbouring ones between them, where the axis would bend these."""
+    if not _is_wide(zero):
+        return cost, score
+    n = len(cost)
+    at = np.linspace(0, n - 1, 1 + (n - 1) * -(-CURVED // n))
+    return np.interp(at, np.arange(n), cost), np.interp(at, np.arange(n), score)
+
+
 def _hull(
     axes: Axes,
     hull: NDArray[np.float64],
-    end: float,
+    zero: CostQuality,
     colour: str,
     line: object,
     width: float,
     name: str,
 ) -> None:
     """Draw a hull, flat from its last vertex to the dearest model."""
-    x = np.append(PER_PROMPTS * hull[:, 0], max(end, PER_PROMPTS * hull[-1, 0]))
-    y = np.append(hull[:, 1], hull[-1, 1])
+    x, y = _mixed(
+        np.append(hull[:, 0], max(zero.cost_range[1], hull[-1, 0])),
+        np.append(hull[:, 1], hull[-1, 1]),
+        zero,
+    )
     axes.plot(
-        x, y, color=colour, linestyle=line, linewidth=width, solid_capstyle="butt", label=name
+        PER_PROMPTS * x,
+        y,
+        color=colour,
+        linestyle=line,
+        linewidth=width,
+        solid_capstyle="butt",
+        label=name,
     )
 
 

@@ -168,6 +168,72 @@ def costs(protocol: PromptProtocol) -> Sheet:
     )
 
 
+def cascades(protocol: PromptProtocol) -> Sheet:
+    """What a cheap model with BMA behind it brings.
+
+    Parameters
+    ----------
+    protocol : PromptProtocol
+        With cascades.
+
+    Returns
+    -------
+    Sheet
+    """
+    first = protocol.cascades[0]
+    return Sheet(
+        name=f"cascades-table-{protocol_key(protocol.results)}",
+        title=f"Two-model cascades, {protocol.results.protocol}",
+        columns=("cheap model", "judge", "AIQ", "AIQ − zero router", "lift", "CostSave"),
+        rows=tuple(
+            (
+                words(cascade.cheap),
+                words(cascade.judge),
+                number(cascade.aiq, cascade.why.get("AIQ", "")),
+                number(cascade.aiq - cascade.zero_aiq, cascade.why.get("AIQ", ""), signed=True),
+                number(cascade.lift, "", signed=True),
+                _signed_percent(cascade.cost_save, cascade.why.get("CostSave", "")),
+            )
+            for cascade in protocol.cascades
+        ),
+        caption=f"{counted(first.n_prompts, 'test prompt')}. Prompts whose judge is below a "
+        "threshold, which is swept, go to BMA; the cheap models are those of the zero router that "
+        "cost less than BMA.",
+        definitions=(
+            (
+                "predicted score",
+                "what mean predicts of the cheap model, before anything runs: the strong model "
+                "runs instead, and alone is paid",
+            ),
+            *(
+                [
+                    (
+                        "log-likelihood",
+                        "of the cheap model's own answer: it has run, and escalation pays both",
+                    )
+                ]
+                if any(c.judge == "log-likelihood" for c in protocol.cascades)
+                else []
+            ),
+            (
+                "recorded score",
+                "of the cheap model's answer, as a perfect judge of it would know; escalation pays "
+                "both. A reference, known only afterwards",
+            ),
+            (
+                "AIQ",
+                "as in the table before, of the hull of the cascade and all single models: less "
+                "the zero router's it is what the cascade adds",
+            ),
+            (
+                "lift",
+                "mean height of the hull above a random mix of the two models, between their costs",
+            ),
+            ("CostSave", "1 − cost of the cheapest threshold with at least BMA's score / its cost"),
+        ),
+    )
+
+
 def calibration(protocol: PromptProtocol) -> Sheet:
     """Expected calibration error of every predictor.
 

@@ -1,0 +1,188 @@
+"""Options of `benchrouter route` by which cost counts, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from benchrouter.cli import options, output
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from benchrouter.batch.manifest import Totals
+    from benchrouter.batch.prompts import PromptBatch
+    from benchrouter.costs import CostPolicy
+    from benchrouter.router import Router
+
+CostWeight = Annotated[
+    float | None,
+    typer.Option(metavar="λ", help="The largest score − λ·cost wins; in score per US$, inf too."),
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        "--max-cost-usd",
+        metavar="US$",
+        help="Models expected to cost more on a prompt are not allowed on it; where none is, the "
+        "cheapest is taken.",
+    ),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        "--budget-usd",
+        metavar="US$",
+        help="For all prompts together: λ is found for it, which reads the prompts twice.",
+    ),
+]
+Within = Annotated[
+    float | None,
+    typer.Option(metavar="ε", help="The cheapest model whose score is at least the best − ε."),
+]
+MinSuccess = Annotated[
+    float | None,
+    typer.Option(
+        metavar="τ",
+        help="The cheapest model whose calibrated chance of a correct answer exceeds τ, else the "
+        "best.",
+    ),
+]
+Costs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SOURCE",
+        help="Expected costs by: records (those of the neighbours), models (means), prices "
+        "(× tokens; takes --output-tokens), or auto, the first of these that is known.",
+    ),
+]
+OutputTokens = Annotated[
+    float | None,
+    typer.Option(metavar="N", help="Expected tokens of an answer, where costs are by prices."),
+]
+
+
+def policy_of(
+    *,
+    cost_weight: float | None,
+    max_cost_usd: float | None,
+    budget_usd: float | None,
+    within: float | None,
+    min_success: float | None,
+    costs: str | None,
+    output_tokens: float | None,
+) -> CostPolicy | None:
+    """Policy of the options; None where none of them is given. Contradictions are wrong usage."""
+    given: dict[str, Any] = {
+        "cost_weight": cost_weight,
+        "max_cost_usd": max_cost_usd,
+        "budget_usd": budget_usd,
+        "within": within,
+        "min_success": min_success,
+        "output_tokens": output_tokens,
+    }
+    if costs is None and all(value is None for value in given.values()):
+        return None
+    from benchrouter.costs import OBJECTIVES, SOURCES, CostPolicy
+
+    options.one_of(costs or "auto", SOURCES, "--costs")
+    rivals = [_option(name) for name in OBJECTIVES if given[name] is not None]
+    if len(rivals) > 1:
+        raise typer.BadParameter(
+            f"found {' and '.join(rivals)}, expected at most one of "
+            f"{', '.join(map(_option, OBJECTIVES))}"
+        )
+    for name, value in given.items():
+        try:
+            CostPolicy(**{name: value})
+        except ValueError as e:
+            found = str(e).removeprefix(f"{name} ")
+            raise typer.BadParameter(found, param_hint=_option(name)) from None
+    source: Literal["auto", "records", "models", "prices"] = costs or "auto"  # type: ignore[assignment]
+    return CostPolicy(costs=source, **given)
+
+
+def within_budget(
+    router: Router,
+    policy: CostPolicy | None,
+    prompts: str,
+    batches: Callable[[], Iterable[tuple[PromptBatch, NDArray[Any] | None]]],
+    rule: Literal["mean", "raw", "s3"],
+) -> CostPolicy | None:
+    """Turn a budget into the cost weight that keeps to it, by reading the prompts once.
+
+    Parameters
+    ----------
+    router : Router
+    policy : CostPolicy or None
+        Returned as it is where it has no budget.
+    prompts : str
+        Name of their file; - is stdin, which can be read only once.
+    batches : callable
+        Begins to read the prompts and their embeddings, if there are any.
+    rule : "mean", "raw" or "s3"
+
+    Returns
+    -------
+    CostPolicy or None
+    """
+    if policy is None or policy.budget_usd is None:
+        return policy
+    if prompts == "-":
+        raise typer.BadParameter(
+            "found stdin, expected a file, as the prompts are read twice", param_hint="--budget-usd"
+        )
+    with output.Progress("find the cost weight", "prompts") as advance:
+
+        def read() -> Iterator[tuple[list[str], NDArray[Any] | None]]:
+            for batch, rows in batches():
+                if batch.prompts:
+                    yield batch.prompts, rows
+                    advance(len(batch.prompts))
+
+        cost_weight = router.find_cost_weight(read(), policy, rule=rule)
+    return replace(policy, budget_usd=None, cost_weight=cost_weight)
+
+
+def columns_of(policy: CostPolicy | None) -> tuple[str, ...]:
+    """Attributes of the decisions that are written beside the usual ones."""
+    if policy is None:
+        return ()
+    return ("cost_usd",) if policy.max_cost_usd is None else ("cost_usd", "over_limit")
+
+
+def plain(policy: CostPolicy | None) -> dict[str, Any] | None:
+    """A policy as plain values, by which a job that is resumed is compared."""
+    if policy is None:
+        return None
+    return {name: str(value) for name, value in asdict(policy).items() if value is not None}
+
+
+def totals_of(policy: CostPolicy | None, totals: Totals) -> dict[str, Any]:
+    """What the decisions under a policy are expected to cost, for JSON; empty without a policy."""
+    if policy is None:
+        return {}
+    found: dict[str, Any] = {"cost_usd": totals.cost_usd}
+    if policy.cost_weight is not None:
+        found["cost_weight"] = policy.cost_weight
+    if policy.max_cost_usd is not None:
+        found["over_limit"] = totals.over_limit
+    return found
+
+
+def say_totals(policy: CostPolicy | None, totals: Totals) -> None:
+    """Tell the same on stderr; nothing without a policy."""
+    found = totals_of(policy, totals)
+    if not found:
+        return
+    weight = f" at λ = {found['cost_weight']:.6g} a US$" if "cost_weight" in found else ""
+    output.say(f"  expected cost: US$ {found['cost_usd']:.6g}{weight}")
+    if found.get("over_limit"):
+        output.say(f"  no model within --max-cost-usd: {found['over_limit']:,} prompts")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")

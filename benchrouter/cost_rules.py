@@ -1,0 +1,334 @@
+"""The rules for single prompts under a cost policy: neighbours to votes and costs to a decision.
+
+Prompts are decided in blocks, so that no (prompts × models) array of a whole batch is ever held. A
+budget takes a search of λ over all prompts: what is kept of each for it are the neighbours that
+vote, not its scores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter import scores
+from benchrouter.calibration import Calibration, isotonic
+from benchrouter.costs import (
+    CostPolicy,
+    CostSource,
+    choose,
+    cost_weight_within,
+    estimate_tokens,
+    price_of,
+    source_of,
+)
+from benchrouter.fit import Fit
+from benchrouter.holdout import ALL_RECORDS, SAMPLE
+from benchrouter.index import Index
+from benchrouter.rules import BLOCK, Rule, Rules
+from benchrouter.voting import Chosen, unpack, votes
+
+CELLS = 1 << 20  # prompts × models of a block: 8 MiB of float64
+SAME_PROMPT = np.float32(1.0 - 1e-6)  # a record of at least this similarity is the prompt itself
+SAME_PROMPTS = 8  # so many neighbours may be
+
+Array = NDArray[np.float64]
+Batch = tuple[Sequence[str] | None, NDArray[np.float32]]
+
+
+class Priced(NamedTuple):
+    """Decisions under a policy, with what they are expected to cost."""
+
+    chosen: Chosen
+    """Arrays of shape (n_prompts,)."""
+    cost_usd: NDArray[np.float32]
+    """float32, same shape: expected cost of the chosen model."""
+    over_limit: NDArray[np.bool_]
+    """bool, same shape: whether the cheapest model costs more than `max_cost_usd`."""
+
+
+class _Block(NamedTuple):
+    """What some prompts need to be decided at any λ."""
+
+    voting: NDArray[np.int64]
+    plain: Chosen  # without a policy: its distance and fallback hold with one
+    tokens: NDArray[np.integer] | None
+
+
+class _Plan(NamedTuple):
+    """What is the same for all prompts of a call."""
+
+    rule: Rule
+    k: int
+    policy: CostPolicy
+    source: CostSource
+
+
+class CostRules:
+    """The rules of one benchmark under cost policies.
+
+    Parameters
+    ----------
+    fit : Fit
+    index : Index
+        Over the fit's embeddings.
+    rules : Rules
+        Of the same fit.
+    """
+
+    def __init__(self, fit: Fit, index: Index, rules: Rules) -> None:
+        self._fit = fit
+        self._index = index
+        self._rules = rules
+        self._calibrations: dict[tuple[Rule, int], Calibration] = {}
+
+    def decide(
+        self,
+        rows: NDArray[np.float32],
+        prompts: Sequence[str] | None,
+        rule: Rule,
+        k: int | None,
+        policy: CostPolicy,
+        tokens: NDArray[np.integer] | None = None,
+    ) -> Priced:
+        """Choose a model for every prompt.
+
+        Parameters
+        ----------
+        rows : float32 array, shape (n_prompts, dim)
+            Unit rows.
+        prompts : sequence of str, optional
+            Their tokens are estimated where costs are prices × tokens.
+        rule : "mean", "raw" or "s3"
+        k : int, optional
+            Neighbours that vote, instead of the fit's.
+        policy : CostPolicy
+        tokens : int array, shape (n_prompts,), optional
+            Tokens of the prompts, instead of an estimate.
+
+        Returns
+        -------
+        Priced
+            Arrays of shape (n_prompts,).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the rule or k is none, the benchmark does not offer the rule, a cost that is needed
+            is not known, or the budget is below what the cheapest models cost.
+        """
+        plan = self._plan(rule, k, policy)
+        blocks: Iterable[_Block] = self._blocks(rows, prompts, tokens, plan)
+        cost_weight = policy.cost_weight or 0.0
+        if policy.budget_usd is not None:
+            blocks = list(blocks)
+            cost_weight = self._cost_weight(blocks, plan)
+        parts = [self._decide(block, plan, cost_weight) for block in blocks]
+        if not parts:
+            none, flags = np.empty(0, np.float32), np.empty(0, np.bool_)
+            return Priced(Chosen(np.empty(0, np.int32), none, none, none, flags), none, flags)
+        return Priced(
+            Chosen(*map(np.concatenate, zip(*(part.chosen for part in parts), strict=True))),
+            np.concatenate([part.cost_usd for part in parts]),
+            np.concatenate([part.over_limit for part in parts]),
+        )
+
+    def cost_weight(
+        self, batches: Iterable[Batch], rule: Rule, k: int | None, policy: CostPolicy
+    ) -> float:
+        """Find the λ of a budget for prompts that come in batches.
+
+        Parameters
+        ----------
+        batches : iterable of (prompts or None, float32 array of unit rows)
+        rule : "mean", "raw" or "s3"
+        k : int, optional
+        policy : CostPolicy
+            With a budget.
+
+        Returns
+        -------
+        float
+            In score per US$.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`decide` does.
+        """
+        plan = self._plan(rule, k, policy)
+        blocks = [
+            block for prompts, rows in batches for block in self._blocks(rows, prompts, None, plan)
+        ]
+        return self._cost_weight(blocks, plan)
+
+    def _plan(self, rule: Rule, k: int | None, policy: CostPolicy) -> _Plan:
+        k = self._rules.check(rule, k)
+        fit = self._fit
+        has_records = fit.record_cost_usd is not None
+        source = source_of(policy, fit.models, fit.cost_usd, fit.prices, has_records)
+        if policy.min_success is not None and fit.correct is None:
+            raise ValueError(
+                "min_success needs to know what is correct: a dataset of this benchmark has no "
+                "threshold (--correct-above); use within or a cost weight"
+            )
+        return _Plan(rule, k, policy, source)
+
+    def _blocks(
+        self,
+        rows: NDArray[np.float32],
+        prompts: Sequence[str] | None,
+        tokens: NDArray[np.integer] | None,
+        plan: _Plan,
+    ) -> Iterator[_Block]:
+        """Search, block by block."""
+        tokens = _tokens_of(len(rows), prompts, tokens) if plan.source == "prices" else None
+        size = max(1, min(BLOCK, CELLS // len(self._fit.models)))
+        for start in range(0, len(rows), size):
+            block = slice(start, start + size)
+            depth = max(plan.k, self._fit.settings.kappa)
+            neighbours = self._index.search(rows[block], depth)
+            plain = self._rules.decide_on(neighbours, plan.rule, plan.k)
+            voting = np.ascontiguousarray(neighbours.ids[:, : plan.k])
+            yield _Block(voting, plain, None if tokens is None else tokens[block])
+
+    def _decide(self, block: _Block, plan: _Plan, cost_weight: float) -> Priced:
+        predicted, cost, model, over_limit = self._choose(block, plan, cost_weight)
+        here = np.arange(len(model))
+        score = predicted[here, model]
+        predicted[here, model] = -np.inf
+        margin = score - predicted.max(axis=1) if predicted.shape[1] > 1 else np.zeros_like(score)
+        plain = block.plain
+        return Priced(
+            Chosen(model, score, margin, plain.distance, plain.fallback),
+            cost[here, model].astype(np.float32),
+            over_limit,
+        )
+
+    def _choose(
+        self, block: _Block, plan: _Plan, cost_weight: float
+    ) -> tuple[NDArray[np.float32], Array, NDArray[np.int32], NDArray[np.bool_]]:
+        """Predicted scores, expected costs, the models chosen, and where none is within the limit.
+
+        Where evidence is too thin, scores are standings, none counted above that of the fallback
+        model and none dearer allowed: it is answered unless money has a price, and then only a
+        cheaper model can take its place.
+        """
+        policy, fallback, at = plan.policy, self._fit.fallback, block.plain.fallback
+        found, _ = self._rules.scores_of_models(block.voting, plan.rule, block.plain.distance)
+        predicted = found.astype(np.float32)  # as the fused decisions round them
+        cost = self._cost_of(block, plan).astype(np.float64)
+        cheapest = cost.min(axis=1)
+        cap = math.inf if policy.max_cost_usd is None else _as_float32(policy.max_cost_usd)
+        limit = np.maximum(cap, cheapest)
+        score = predicted.astype(np.float64)
+        if at.any():
+            standing = self._rules.prior(plan.rule).astype(np.float64)
+            own = standing[fallback]
+            standing = np.minimum(standing, np.nextafter(own, -np.inf))  # a hair below its own
+            standing[fallback] = own
+            score[at] = standing
+            limit[at] = np.minimum(limit[at], cost[at, fallback])
+        chance = None
+        if policy.min_success is not None:
+            chance = self._calibration(plan.rule, plan.k)(score)
+        preference = self._fit.preferred
+        model = choose(score, cost, limit, preference, policy, cost_weight, chance)
+        return predicted, cost, model, cheapest > cap
+
+    def _cost_of(self, block: _Block, plan: _Plan) -> NDArray[np.float32]:
+        """Expected cost of every model on every prompt, shape (n_prompts, n_models)."""
+        fit, shape = self._fit, (len(block.voting), len(self._fit.models))
+        mean = fit.cost_usd.astype(np.float32)
+        if block.tokens is not None:
+            output_tokens = plan.policy.output_tokens or 0.0
+            return price_of(fit.prices, block.tokens, output_tokens).astype(np.float32)
+        if plan.source == "records" and fit.record_cost_usd is not None:
+            threads = self._index.threads
+            records = fit.record_cost_usd
+            return votes(block.voting, records, prior=mean, prior_weight=1.0, threads=threads).votes
+        return np.broadcast_to(mean, shape)
+
+    def _cost_weight(self, blocks: Sequence[_Block], plan: _Plan) -> float:
+        def total_usd(cost_weight: float) -> float:
+            total = 0.0
+            for block in blocks:
+                _, cost, model, _ = self._choose(block, plan, cost_weight)
+                total += float(cost[np.arange(len(model)), model].sum())
+            return total
+
+        budget_usd = plan.policy.budget_usd
+        if budget_usd is None:
+            raise ValueError("a cost weight is found for a budget, the policy has none: budget_usd")
+        n_prompts = sum(len(block.voting) for block in blocks)
+        return cost_weight_within(budget_usd, total_usd, n_prompts)
+
+    def _calibration(self, rule: Rule, k: int) -> Calibration:
+        """Chance of success at a score, by the benchmark's records, each held out; kept."""
+        if (rule, k) not in self._calibrations:
+            self._calibrations[rule, k] = isotonic(*self._held_out_pairs(rule, k))
+        return self._calibrations[rule, k]
+
+    def _held_out_pairs(
+        self, rule: Rule, k: int
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Predicted scores of records from all other records, and their correctness.
+
+        Holding out whole datasets, as for p̂, would calibrate for prompts of kinds that the
+        benchmark does not have, and be far from sure enough for those of kinds that it has.
+        """
+        fit, depth = self._fit, max(k, self._fit.settings.kappa)
+        rows = self._sample()
+        queries = np.ascontiguousarray(fit.embeddings[rows])
+        ids, similarities = self._index.search(queries, depth + SAME_PROMPTS)
+        hidden = (ids == rows[:, None]) | (similarities >= SAME_PROMPT)
+        order = np.argsort(hidden, axis=1, kind="stable")[:, :depth]
+        hidden = np.take_along_axis(hidden, order, axis=1)
+        ids = np.where(hidden, -1, np.take_along_axis(ids, order, axis=1))
+        similarities = np.where(
+            hidden, np.float32(-np.inf), np.take_along_axis(similarities, order, axis=1)
+        )
+        known = (ids >= 0).any(axis=1)
+        distance = scores.prompt_distances(similarities[known]).astype(np.float32)
+        voting = np.ascontiguousarray(ids[known, :k])
+        predicted, _ = self._rules.scores_of_models(voting, rule, distance)
+        assert fit.correct is not None
+        return predicted.ravel(), unpack(fit.correct, rows[known]).ravel()
+
+    def _sample(self) -> NDArray[np.int64]:
+        """All records, or in a large benchmark some of every dataset."""
+        dataset = self._fit.dataset
+        if len(dataset) <= ALL_RECORDS:
+            return np.arange(len(dataset))
+        rng = np.random.default_rng(self._fit.settings.seed)
+        order = rng.permutation(len(dataset))
+        parts = [order[dataset[order] == code][:SAMPLE] for code in range(len(self._fit.datasets))]
+        return np.sort(np.concatenate(parts))
+
+
+def _as_float32(value: float) -> float:
+    """Round as costs are, so that a model that costs 0.1 is not above a limit of 0.1."""
+    return float(np.float32(min(value, float(np.finfo(np.float32).max))))
+
+
+def _tokens_of(
+    n_prompts: int, prompts: Sequence[str] | None, tokens: NDArray[np.integer] | None
+) -> NDArray[np.integer]:
+    """Tokens as they were given, checked, or estimated."""
+    if tokens is None:
+        if prompts is None:
+            raise ValueError(
+                "costs are prices × tokens here: pass tokens, or the prompts with their embeddings"
+            )
+        return estimate_tokens(prompts)
+    if not isinstance(tokens, np.ndarray) or not np.issubdtype(tokens.dtype, np.integer):
+        found = getattr(tokens, "dtype", type(tokens).__name__)
+        raise TypeError(f"tokens must be an array of integers, got {found}")
+    if tokens.shape != (n_prompts,):
+        raise ValueError(f"tokens have shape {tokens.shape}, expected ({n_prompts},)")
+    if len(tokens) and tokens.min() < 0:
+        raise ValueError(f"tokens must be at least 0, got {tokens.min()}")
+    return tokens
