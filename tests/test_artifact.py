@@ -35,6 +35,7 @@ def fitted(missing=False, continuous=False, thresholds=0.5, **options):
         prompts=[f"prompt {i} \u2028 ünïcode" for i in range(120)],
         thresholds=np.full(3, thresholds),
         params_b=np.array([7.0, np.nan, 70.0]),
+        cost_usd=rng.random((120, 3)).astype(np.float32),
     )
     return Router.fit(table, embeddings=unit_rows(120, 8), label_shares=(0.0, 0.1), **options)
 
@@ -112,7 +113,8 @@ def test_the_fingerprint_is_kept_and_another_encoder_refused(tmp_path):
 @pytest.mark.parametrize(
     "name",
     ["router.json", "records.arrow", "embeddings.npy", "correct_bits.npy", "correct_present.npy",
-     "dataset.npy", "means.npy", "raw_means.npy", "pair_u.npy", "pair_p.npy"],
+     "dataset.npy", "means.npy", "raw_means.npy", "pair_u.npy", "pair_p.npy",
+     "record_cost_usd.npy"],
 )  # fmt: skip
 def test_a_flipped_byte_in_any_file_is_found(tmp_path, name):
     fitted(missing=True).save(tmp_path / "router")
@@ -143,7 +145,7 @@ def test_missing_short_and_foreign_files(tmp_path):
     description = tmp_path / "router" / "router.json"
     content = json.loads(description.read_text())
     description.write_text(json.dumps({**content, "format_version": 99}))
-    with pytest.raises(ValueError, match="format version 99, this release reads 2"):
+    with pytest.raises(ValueError, match="format version 99, this release reads 3"):
         Router.load(tmp_path / "router")
     description.write_text("[]")
     with pytest.raises(ValueError, match="no format_version"):
