@@ -381,7 +381,9 @@ class Router:
         Notes
         -----
         Updates take turns. Other threads go on with the router as it was until an update is done,
-        and then have all of it. A compact router equals a fresh fit on :attr:`table`.
+        and then have all of it. A compact router equals a fresh fit on :attr:`table` to the last
+        bit (but for a graph of faiss, which its threads build in any order). Meanwhile the
+        embeddings are held up to three times.
         """
         with self._updating:
             whole = with_records(self.table, table)
