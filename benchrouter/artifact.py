@@ -15,20 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions import finite, plain
-from benchrouter.fit import Fit, Settings
+from benchrouter.fit import Approximation, Fit, Settings
 from benchrouter.holdout import ALL_RECORDS, SAMPLE, Pairs
+from benchrouter.index import Approximate
 from benchrouter.naming import naming
 from benchrouter.replacing import replacing
 from benchrouter.voting import Outcomes, PackedOutcomes
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 DESCRIPTION = "router.json"
 RECORDS = "records.arrow"  # Arrow IPC: memory-mapped, unlike Parquet; read by pyarrow, polars, R
 ARRAYS = (
     "embeddings", "dataset", "means", "raw_means", "local", "within", "pair_u", "pair_p",
     "pair_dataset", "pair_share", "raw", "correct_bits", "correct_present", "record_cost_usd",
 )  # fmt: skip
-FILES = {DESCRIPTION, RECORDS, *(f"{name}.npy" for name in ARRAYS)}
+APPROXIMATE = "approximate.faiss"  # where an approximate index was asked for
+FILES = {DESCRIPTION, RECORDS, APPROXIMATE, *(f"{name}.npy" for name in ARRAYS)}
 
 
 def save(fit: Fit, directory: str | Path) -> None:
@@ -57,6 +59,8 @@ def _write(fit: Fit, beside: Path) -> None:
         with open(beside / f"{name}.npy", "wb") as file:
             np.save(file, np.ascontiguousarray(array), allow_pickle=False)
     _write_records(fit, beside / RECORDS)
+    if fit.approximation is not None:
+        fit.approximation.index.write(beside / APPROXIMATE)
     content = _description(fit)
     content["files"] = {
         path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
@@ -120,7 +124,9 @@ def load(directory: str | Path, *, verify: bool = True) -> Fit:
     Raises
     ------
     ValueError
-        Naming the file that is missing, damaged, or of a newer format.
+        Naming the file that is missing, damaged, or of another format.
+    ImportError
+        If it has an approximate index, and faiss is not installed.
     """
     root = Path(directory)
     content = read_description(root)
@@ -154,6 +160,8 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
         fingerprint=None if recorded is None else Fingerprint.from_dict(recorded),
         models=tuple(model["name"] for model in content["models"]),
         datasets=tuple(dataset["name"] for dataset in content["datasets"]),
+        metrics=tuple(dataset["metric"] for dataset in content["datasets"]),
+        thresholds=_floats(dataset["threshold"] for dataset in content["datasets"]),
         embeddings=arrays["embeddings"],
         dataset=arrays["dataset"],
         sample_ids=sample_ids,
@@ -162,6 +170,7 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
         correct=_packed(arrays, len(content["models"])),
         means=arrays["means"],
         raw_means=arrays["raw_means"],
+        record_cost_usd=arrays.get("record_cost_usd"),
         params_b=_floats(model["params_b"] for model in content["models"]),
         cost_usd=_floats(model["cost_usd"] for model in content["models"]),
         prices=_floats(
@@ -180,6 +189,9 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
         tau=content["tau"],
         best_on_average=content["best_on_average"],
         fallback=content["fallback"],
+        fallback_is_named=content["fallback_is_named"],
+        compact=content["compact"],
+        approximation=_read_approximation(root, content),
     )
 
 
@@ -266,6 +278,8 @@ def _arrays(fit: Fit) -> dict[str, NDArray[Any]]:
     }
     if not isinstance(fit.raw, PackedOutcomes):
         arrays["raw"] = fit.raw
+    if fit.record_cost_usd is not None:
+        arrays["record_cost_usd"] = fit.record_cost_usd
     if fit.correct is not None:
         arrays["correct_bits"] = fit.correct.bits
         if fit.correct.present is not None:
@@ -296,7 +310,13 @@ def _description(fit: Fit) -> dict[str, Any]:
             for i, name in enumerate(fit.models)
         ],
         "datasets": [
-            {"name": name, "n_records": counts[i], "distance": plain(distances[i])}
+            {
+                "name": name,
+                "n_records": counts[i],
+                "distance": plain(distances[i]),
+                "metric": fit.metrics[i],
+                "threshold": plain(float(fit.thresholds[i])),
+            }
             for i, name in enumerate(fit.datasets)
         ],
         "has_distances": len(fit.benchmark_u) > 0,
@@ -308,7 +328,30 @@ def _description(fit: Fit) -> dict[str, Any]:
         else "every record",
         "best_on_average": fit.best_on_average,
         "fallback": fit.fallback,
+        "fallback_is_named": fit.fallback_is_named,
+        "compact": fit.compact,
+        "approximation": None
+        if fit.approximation is None
+        else {
+            "factory": fit.approximation.factory,
+            "recall": fit.approximation.recall,
+            "agreement": fit.approximation.agreement,
+            "n_queries": fit.approximation.n_queries,
+        },
     }
+
+
+def _read_approximation(root: Path, content: dict[str, Any]) -> Approximation | None:
+    recorded = content["approximation"]
+    if recorded is None:
+        return None
+    index = Approximate.read(root / APPROXIMATE, recorded["factory"])
+    if index.dim != content["dim"] or index.n_records > content["n_records"]:
+        raise ValueError(
+            f"{root / APPROXIMATE} has {index.n_records} records × {index.dim}, the router has "
+            f"{content['n_records']} × {content['dim']}"
+        )
+    return Approximation(index=index, **recorded)
 
 
 def _outcomes(arrays: dict[str, NDArray[Any]], content: dict[str, Any]) -> Outcomes:

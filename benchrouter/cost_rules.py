@@ -25,9 +25,7 @@ from benchrouter.costs import (
     price_of,
     source_of,
 )
-from benchrouter.fit import Fit
 from benchrouter.holdout import ALL_RECORDS, SAMPLE
-from benchrouter.index import Index
 from benchrouter.rules import BLOCK, Rule, Rules
 from benchrouter.voting import Chosen, unpack, votes
 
@@ -72,16 +70,12 @@ class CostRules:
 
     Parameters
     ----------
-    fit : Fit
-    index : Index
-        Over the fit's embeddings.
     rules : Rules
-        Of the same fit.
     """
 
-    def __init__(self, fit: Fit, index: Index, rules: Rules) -> None:
-        self._fit = fit
-        self._index = index
+    def __init__(self, rules: Rules) -> None:
+        self._fit = rules.fit
+        self._index = rules.index
         self._rules = rules
         self._calibrations: dict[tuple[Rule, int], Calibration] = {}
 

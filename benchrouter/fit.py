@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from benchrouter.holdout import (
     sample_of,
     without,
 )
-from benchrouter.index import Index, check_count
+from benchrouter.index import Approximate, Index, check_count
 from benchrouter.local import local_of_held_out, pooled, within_covariance
 from benchrouter.voting import Outcomes, PackedOutcomes
 
@@ -85,6 +85,31 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Approximation:
+    """An approximate index, and how near it comes to exact search.
+
+    Attributes
+    ----------
+    factory : str
+        faiss's name of it.
+    index : Approximate
+        Over the records of the last compact fit.
+    recall : float
+        Share of the k nearest records that it finds, in [0, 1], over held-out queries.
+    agreement : float
+        Share of those queries for which the rule "mean" chooses the same model, in [0, 1].
+    n_queries : int
+        How many there were.
+    """
+
+    factory: str
+    index: Approximate
+    recall: float
+    agreement: float
+    n_queries: int
+
+
+@dataclass(frozen=True)
 class Fit:
     """A fitted benchmark: what a router holds, and what its directory stores.
 
@@ -94,6 +119,10 @@ class Fit:
     fingerprint : Fingerprint or None
         Of the encoder behind the embeddings, None = unknown.
     models, datasets : tuple of str
+    metrics : tuple of str
+        Of the datasets; "" = not stated.
+    thresholds : float64 array, shape (n_datasets,)
+        A score strictly above it is correct; NaN = none is known.
     embeddings : float32 array, shape (n_records, dim)
         Unit rows.
     dataset : int32 array, shape (n_records,)
@@ -105,6 +134,8 @@ class Fit:
         Correctness; None where a dataset has no threshold, and then only raw-score routing works.
     means, raw_means : float64 arrays, shape (n_datasets, n_models)
         Mean correctness and mean raw score; NaN = not run.
+    record_cost_usd : float32 array, shape (n_records, n_models), or None
+        US$ of each recorded answer; NaN = unknown.
     params_b, cost_usd : float64 arrays, shape (n_models,)
         Billions of parameters, and mean recorded US$ per prompt; NaN = unknown.
     prices : float64 array, shape (n_models, 2)
@@ -126,12 +157,22 @@ class Fit:
         How many labelled prompts p̂ is worth.
     best_on_average, fallback : int
         Positions of the best model on average, and of the model for prompts without evidence.
+    fallback_is_named : bool
+        Whether the latter was asked for, and so stays whatever the best on average comes to be.
+    compact : bool
+        Whether pairs, benchmark_u, local, distance_limit and tau, which holding out datasets
+        teaches, are of these very records. If not, they are of those before the last additions:
+        NaN in benchmark_u and local for a dataset that came since.
+    approximation : Approximation or None
+        What proposes neighbours instead of an exact search.
     """
 
     settings: Settings
     fingerprint: Fingerprint | None
     models: tuple[str, ...]
     datasets: tuple[str, ...]
+    metrics: tuple[str, ...]
+    thresholds: Array
     embeddings: NDArray[np.float32]
     dataset: NDArray[np.int32]
     sample_ids: Sequence[str]
@@ -140,6 +181,7 @@ class Fit:
     correct: PackedOutcomes | None
     means: Array
     raw_means: Array
+    record_cost_usd: NDArray[np.float32] | None
     params_b: Array
     cost_usd: Array
     prices: Array
@@ -152,6 +194,9 @@ class Fit:
     tau: float
     best_on_average: int
     fallback: int
+    fallback_is_named: bool = False
+    compact: bool = True
+    approximation: Approximation | None = None
 
     @cached_property
     def prior(self) -> NDArray[np.float32]:
@@ -192,6 +237,7 @@ def fit(
     fallback: str | None = None,
     threads: int = 0,
     progress: Progress | None = None,
+    learnt: Fit | None = None,
 ) -> Fit:
     """Fit a benchmark table with given embeddings.
 
@@ -209,6 +255,9 @@ def fit(
         0 = all.
     progress : callable, optional
         Called with (stage, done, total).
+    learnt : Fit, optional
+        Of the same models and some of these datasets: what holding out datasets taught it is
+        kept, not learnt anew, which is what takes long.
 
     Returns
     -------
@@ -235,7 +284,12 @@ def fit(
     correctness = evidence.correctness
     is_binary = bool(np.all((table.scores == correctness) | np.isnan(correctness)))
     means = evidence.means if routable else np.full_like(raw_means, np.nan)
-    pairs, benchmark_u, local, distance_limit = _held_out(evidence, settings, routable, progress)
+    held_out = (
+        _held_out(evidence, settings, routable, progress)
+        if learnt is None
+        else _kept(learnt, table.datasets)
+    )
+    pairs, benchmark_u, local, distance_limit = held_out
     within = pooled(within_covariance(correctness, table.dataset, table.n_datasets))
     best = scores.best_on_average(means if routable else raw_means, preferred)
     return Fit(
@@ -243,6 +297,8 @@ def fit(
         fingerprint=fingerprint,
         models=table.models,
         datasets=table.datasets,
+        metrics=table.metrics,
+        thresholds=table.thresholds,
         embeddings=evidence.index.embeddings,
         dataset=table.dataset,
         sample_ids=table.sample_ids,
@@ -251,6 +307,7 @@ def fit(
         correct=correct,
         means=means,
         raw_means=raw_means,
+        record_cost_usd=table.cost_usd,
         params_b=table.params_b,
         cost_usd=cost_usd,
         prices=table.prices,
@@ -260,9 +317,11 @@ def fit(
         local=local,
         within=within if routable else np.full_like(within, np.nan),
         distance_limit=distance_limit,
-        tau=_tau(pairs, evidence, settings),
+        tau=_tau(pairs, evidence, settings) if learnt is None else learnt.tau,
         best_on_average=best,
         fallback=best if fallback is None else table.models.index(fallback),
+        fallback_is_named=fallback is not None,
+        compact=learnt is None,
     )
 
 
@@ -332,6 +391,19 @@ def _held_out(
             )
     limit = float(np.quantile(np.concatenate(per_dataset), DISTANCE_QUANTILE))
     return concatenate(parts, n_models), benchmark_u, local, limit
+
+
+def _kept(learnt: Fit, datasets: tuple[str, ...]) -> tuple[Pairs, Array, Array, float]:
+    """What :func:`_held_out` found for an earlier fit, by the numbers of these datasets."""
+    codes = np.array([datasets.index(name) for name in learnt.datasets], dtype=np.int32)
+    local = np.full((len(datasets), len(learnt.models)), np.nan)
+    local[codes] = learnt.local
+    benchmark_u = learnt.benchmark_u
+    if len(benchmark_u):
+        benchmark_u = np.full(len(datasets), np.nan)
+        benchmark_u[codes] = learnt.benchmark_u
+    pairs = replace(learnt.pairs, dataset=codes[learnt.pairs.dataset])
+    return pairs, benchmark_u, local, learnt.distance_limit
 
 
 def _tau(pairs: Pairs, evidence: Evidence, settings: Settings) -> float:

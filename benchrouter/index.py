@@ -4,11 +4,14 @@ Every search has two steps. Some fast method proposes a few more candidates than
 similarities that carry a known rounding error; then each candidate's similarity is computed anew
 as the float32 rounding of a float64 sum, and the best k are kept by (similarity, lower record
 number). Where the error of the proposal could have hidden a neighbour, more candidates are taken,
-so the answer is exact, and the same whatever proposed it and however the prompts were batched.
+so the answer is exact, and the same whatever proposed it and however the prompts were batched. Only
+an approximate index of faiss (:class:`Approximate`), where one is asked for, may miss a neighbour;
+the similarities of those that it proposes are exact too.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -33,6 +36,11 @@ BFLOAT16_WORK = 1 << 34  # multiplications from which loading torch and converti
 BLOCK_BYTES = 64 << 20  # of one block of similarities
 CANDIDATES = 1 << 23  # ranked at a time where many are needed
 BFLOAT16_ROUNDING = 2.0**-9  # half a unit in the last of its 8 bits
+WIDE = 1 << 18  # records from which a block holds too few queries: blocks of records as well
+MOST_BFLOAT16 = 1 << 21  # records; beyond, so does a block of bfloat16, and the copy is large
+TILE_QUERIES = 512  # at a time, where there are blocks of records as well
+APPROXIMATE_PER_NEIGHBOUR = 4  # candidates that an approximate index proposes for each
+HNSW_SEARCH = 128  # efSearch; faiss's own 16 finds too little
 
 
 class Neighbours(NamedTuple):
@@ -56,8 +64,8 @@ class Index:
     Parameters
     ----------
     embeddings : float32 array, shape (n_records, dim)
-        Unit rows in C order. Not copied, unless faiss or bfloat16 products come to be used, so
-        they may be memory-mapped.
+        Unit rows in C order. Not copied, unless bfloat16 products come to be used, so they may be
+        memory-mapped.
     threads : int
         Threads of the final ranking, 0 = all.
     proposal : {"auto", "blas", "faiss", "bfloat16"}
@@ -66,6 +74,9 @@ class Index:
         faiss (a BLAS product where faiss is not installed).
     verify : bool
         Check the norm of every record.
+    approximate : Approximate, optional
+        Over the first records or all; proposes candidates in :meth:`search` instead, without a
+        proof that it misses none. Records beyond its own are searched exactly.
 
     Raises
     ------
@@ -80,6 +91,7 @@ class Index:
         threads: int = 0,
         proposal: Proposal = "auto",
         verify: bool = True,
+        approximate: Approximate | None = None,
     ) -> None:
         if proposal not in ("auto", "blas", "faiss", "bfloat16"):
             raise ValueError(
@@ -89,8 +101,8 @@ class Index:
         self.embeddings = embeddings
         self.threads = threads
         self.proposal = proposal
+        self.approximate = approximate
         self._lock = threading.Lock()
-        self._faiss: Any = None
         self._bfloat16: Any = None
 
     @property
@@ -125,8 +137,10 @@ class Index:
         """
         check_unit_rows(queries, "queries", dim=self.dim)
         check_count(k, "k")
-        if self.n_records == 0:
+        if self.n_records == 0 or len(queries) == 0:
             return _no_neighbours((len(queries), k))
+        if self.approximate is not None:
+            return self._approximately(self.approximate, queries, k)
         propose, error, spare = self._proposal(queries, k)
         return self._exact(queries, propose, error, self.n_records, k, spare)
 
@@ -169,23 +183,57 @@ class Index:
         members = {code: ids for code, ids in members.items() if len(ids) and code != skip}
         found = _no_neighbours((len(queries), n_datasets, k))
         error = _float32_error(self.dim)
-        step = max(1, BLOCK_BYTES // (4 * max(self.n_records, 1)))
+        wide = self.n_records > WIDE
+        step = TILE_QUERIES if wide else max(1, BLOCK_BYTES // (4 * max(self.n_records, 1)))
         for start in range(0, len(queries), step):
             some = queries[start : start + step]
-            block = some @ self.embeddings.T
-            columns = {code: block[:, _as_slice(ids)] for code, ids in members.items()}
+            everyone = np.arange(len(some))
+            largest = self._largest_among(some, members) if wide else self._block(some, members)
             first = {
-                code: _largest(part, min(k + SPARE, part.shape[1]))
-                for code, part in columns.items()
+                code: largest[code](everyone, min(k + SPARE, len(ids)))
+                for code, ids in members.items()
             }
             floor = _floor([best.similarities for best in first.values()], k, keep, len(some))
             floor -= 2.0 * _accumulation(self.dim)
             for code, ids in members.items():
-                propose = _propose_largest(columns[code], ids, first[code])
+                propose = _propose_first(largest[code], ids, first[code])
                 best = self._exact(some, propose, error, len(ids), k, SPARE, floor)
                 found.ids[start : start + step, code] = best.ids
                 found.similarities[start : start + step, code] = best.similarities
         return found
+
+    def _block(self, queries: Rows, members: dict[int, Ids]) -> dict[int, Propose]:
+        """Largest similarities within each dataset, from one block of all of them."""
+        block = queries @ self.embeddings.T
+
+        def within(columns: Rows) -> Propose:
+            return lambda rows, count: _largest(
+                columns if len(rows) == len(columns) else columns[rows], count
+            )
+
+        return {code: within(block[:, _as_slice(ids)]) for code, ids in members.items()}
+
+    def _largest_among(self, queries: Rows, members: dict[int, Ids]) -> dict[int, Propose]:
+        """The same where such a block would be too large."""
+
+        def within(ids: Ids) -> Propose:
+            def propose(rows: Ids, count: int) -> Neighbours:
+                return _largest_of(queries[rows], self.embeddings[_as_slice(ids)], count)
+
+            return propose
+
+        return {code: within(ids) for code, ids in members.items()}
+
+    def _approximately(self, approximate: Approximate, queries: Rows, k: int) -> Neighbours:
+        """Rank exactly what the approximate index proposes."""
+        count = min(APPROXIMATE_PER_NEIGHBOUR * k + SPARE, self.n_records)
+        indexed = approximate.n_records
+        candidates = approximate.search(queries, count)
+        if indexed < self.n_records:
+            newer = self.embeddings[indexed:]
+            near = _largest_of(queries, newer, min(count, len(newer)))
+            candidates = np.concatenate((candidates, near.ids + indexed), axis=1)
+        return Neighbours(*_core.rank(queries, self.embeddings, candidates, k, self.threads))
 
     def _exact(
         self,
@@ -235,7 +283,8 @@ class Index:
         if kind == "auto":
             kind = "blas" if len(queries) <= FEW_QUERIES or not _has_faiss() else "faiss"
             work = len(queries) * self.n_records * self.dim
-            if work >= BFLOAT16_WORK and _has_amx_bfloat16():
+            few = self.n_records <= MOST_BFLOAT16
+            if work >= BFLOAT16_WORK and few and _has_amx_bfloat16():
                 kind = "bfloat16"
         if kind == "bfloat16":
             return self._propose_bfloat16(queries)
@@ -248,6 +297,8 @@ class Index:
             asked = queries[rows]
             if len(asked) == 1:
                 return _largest((self.embeddings @ asked[0])[None, :], count)
+            if self.n_records > WIDE:
+                return _largest_by_tiles(asked, self.embeddings, count)
             step = max(1, BLOCK_BYTES // (4 * self.n_records))
             return _concatenate(
                 _largest(asked[start : start + step] @ self.embeddings.T, count)
@@ -257,17 +308,8 @@ class Index:
         return propose
 
     def _propose_faiss(self, queries: Rows) -> Propose:
-        import faiss
-
-        with self._lock:
-            if self._faiss is None:
-                index = faiss.IndexFlatIP(self.dim)
-                index.add(self.embeddings)
-                self._faiss = index
-
         def propose(rows: Ids, count: int) -> Neighbours:
-            similarities, ids = self._faiss.search(queries[rows], count)
-            return Neighbours(ids, similarities)
+            return _largest_by_faiss(queries[rows], self.embeddings, count)
 
         return propose
 
@@ -382,6 +424,133 @@ def nearest(candidates: Neighbours, k: int) -> Neighbours:
     return found
 
 
+class Approximate:
+    """An approximate index of faiss; proposes candidates for :class:`Index`.
+
+    Made by :meth:`train` or :meth:`read`. Safe to search from many threads.
+
+    Parameters
+    ----------
+    index : faiss index
+        Of inner products.
+    content : uint8 array, optional
+        The file of an index that was read, memory-mapped: faiss cannot write mapped lists again.
+    """
+
+    def __init__(self, index: Any, content: NDArray[np.uint8] | None = None) -> None:
+        self._index = index
+        self._content = content
+
+    @classmethod
+    def train(cls, embeddings: Rows, factory: str) -> Approximate:
+        """Train an index on all records.
+
+        Parameters
+        ----------
+        embeddings : float32 array, shape (n_records, dim)
+            Unit rows.
+        factory : str
+            faiss's name of it: "IVF1024,Flat", "HNSW32", "IVF4096,PQ48" …; √lists of its inverted
+            lists are searched for a query, and efSearch of a graph is 128.
+
+        Returns
+        -------
+        Approximate
+
+        Raises
+        ------
+        ImportError
+            If faiss is not installed.
+        ValueError
+            If faiss does not know the name, or cannot train it on so few records.
+        """
+        faiss = _faiss_for(factory)
+        try:
+            index = faiss.index_factory(embeddings.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+            index.train(embeddings)
+            index.add(embeddings)
+        except RuntimeError as error:
+            raise ValueError(
+                f"faiss cannot make the index {factory!r} of {len(embeddings)} records × "
+                f"{embeddings.shape[1]}: {str(error).splitlines()[-1]}"
+            ) from error
+        lists = faiss.try_extract_index_ivf(index)
+        if lists is not None:
+            lists.nprobe = math.ceil(math.sqrt(lists.nlist))
+        if isinstance(index, faiss.IndexHNSW):
+            index.hnsw.efSearch = HNSW_SEARCH
+        return cls(index)
+
+    @classmethod
+    def read(cls, path: Path, factory: str) -> Approximate:
+        """Read an index; its inverted lists are memory-mapped.
+
+        Parameters
+        ----------
+        path : Path
+            Stays readable to this object if it is replaced.
+        factory : str
+            Its name, for the error where faiss is missing.
+
+        Returns
+        -------
+        Approximate
+
+        Raises
+        ------
+        ImportError
+            If faiss is not installed.
+        ValueError
+            If faiss cannot read the file.
+        """
+        faiss = _faiss_for(factory)
+        try:
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        except RuntimeError as error:
+            raise ValueError(f"{path} is damaged: {str(error).splitlines()[-1]}") from error
+        return cls(index, np.memmap(path, np.uint8, mode="r"))
+
+    @property
+    def n_records(self) -> int:
+        """Number of records."""
+        return int(self._index.ntotal)
+
+    @property
+    def dim(self) -> int:
+        """Length of a row."""
+        return int(self._index.d)
+
+    def search(self, queries: Rows, count: int) -> Ids:
+        """Propose records.
+
+        Parameters
+        ----------
+        queries : float32 array, shape (n_queries, dim)
+        count : int
+
+        Returns
+        -------
+        int64 array, shape (n_queries, count)
+            −1 = no more were found.
+        """
+        ids: Ids = self._index.search(queries, count)[1]
+        return ids
+
+    def write(self, path: Path) -> None:
+        """Write the index to a file.
+
+        Parameters
+        ----------
+        path : Path
+        """
+        if self._content is None:
+            import faiss
+
+            faiss.write_index(self._index, str(path))
+        else:
+            self._content.tofile(path)
+
+
 def check_count(value: object, name: str, least: int = 1) -> None:
     """Raise unless `value` is an integer of at least `least`.
 
@@ -461,14 +630,45 @@ def _largest(block: Rows, count: int) -> Neighbours:
     return Neighbours(ids, np.take_along_axis(block, ids, axis=1))
 
 
-def _propose_largest(block: Rows, ids: Ids, first: Neighbours) -> Propose:
-    """Propose from a block of similarities; `first` = what :func:`_largest` has found before."""
+def _largest_of(queries: Rows, records: Rows, count: int) -> Neighbours:
+    """Records of the `count` largest similarities of each query, in any order."""
+    largest = _largest_by_faiss if _has_faiss() else _largest_by_tiles
+    return largest(queries, records, count)
+
+
+def _largest_by_faiss(queries: Rows, records: Rows, count: int) -> Neighbours:
+    import faiss
+
+    similarities, ids = faiss.knn(queries, records, count, metric=faiss.METRIC_INNER_PRODUCT)
+    return Neighbours(ids, similarities)
+
+
+def _largest_by_tiles(queries: Rows, records: Rows, count: int) -> Neighbours:
+    """The same by products of some queries and some records at a time."""
+    width = max(1, BLOCK_BYTES // (4 * TILE_QUERIES))
+    found = []
+    for start in range(0, len(queries), TILE_QUERIES):
+        some = queries[start : start + TILE_QUERIES]
+        best = _no_neighbours((len(some), 0))
+        for first in range(0, len(records), width):
+            block = some @ records[first : first + width].T
+            part = _largest(block, min(count, block.shape[1]))
+            ids = np.concatenate((best.ids, part.ids + first), axis=1)
+            similarities = np.concatenate((best.similarities, part.similarities), axis=1)
+            kept = _largest(similarities, min(count, similarities.shape[1]))
+            best = Neighbours(np.take_along_axis(ids, kept.ids, axis=1), kept.similarities)
+        found.append(best)
+    return _concatenate(found)
+
+
+def _propose_first(largest: Propose, ids: Ids, first: Neighbours) -> Propose:
+    """Propose records of a dataset by their own numbers; `first` = what was found before."""
 
     def propose(rows: Ids, count: int) -> Neighbours:
         if count == first.ids.shape[1]:
             best = Neighbours(first.ids[rows], first.similarities[rows])
         else:
-            best = _largest(block[rows], count)
+            best = largest(rows, count)
         return Neighbours(ids[best.ids], best.similarities)
 
     return propose
@@ -509,6 +709,17 @@ def _to_bfloat16(rows: Rows) -> tuple[Any, Rows]:
         off = block - rounded[start : start + 65536].float()
         moved[start : start + 65536] = torch.linalg.vector_norm(off, dim=1).numpy()
     return rounded, moved
+
+
+def _faiss_for(factory: str) -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            f"the index {factory!r} needs faiss, which is not installed: "
+            "pip install 'benchrouter[cpu]' (or faiss-cpu alone)"
+        ) from error
+    return faiss
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import artifact, scores
+from benchrouter.approximation import approximated
 from benchrouter.cost_rules import CostRules
 from benchrouter.costs import CostPolicy
 from benchrouter.decisions import Decisions, Explanation, TaskDecision
@@ -20,6 +21,7 @@ from benchrouter.fit import Fit, Settings, fit
 from benchrouter.groups import Groups
 from benchrouter.holdout import DRAWS, LABEL_SHARES
 from benchrouter.index import Index
+from benchrouter.living import kept, table_of, with_model, with_records
 from benchrouter.rules import Rule, Rules
 from benchrouter.task import Score, check_choice, choose_for_task
 
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 class Router:
     """Chooses models by the correctness of benchmark records near a prompt.
 
-    Made by :meth:`fit` or :meth:`load`. All methods may be called from many threads at once.
+    Made by :meth:`fit` or :meth:`load`. All methods may be called from many threads at once; one
+    that updates the router does not disturb those that use it.
 
     Examples
     --------
@@ -49,14 +52,13 @@ class Router:
         cache_dir: str | Path | None = None,
         threads: int = 0,
     ) -> None:
-        self._fit = fitted
         self._encoder = encoder
         self._device = device
         self._cache_dir = cache_dir
         self._lock = threading.Lock()
-        self._index = Index(fitted.embeddings, threads=threads, verify=False)
-        self._rules = Rules(fitted, self._index)
-        self._cost_rules = CostRules(fitted, self._index, self._rules)
+        self._updating = threading.Lock()
+        # All that an update replaces, in one object: a reader takes it once.
+        self._state = _state_of(fitted, threads)
         if encoder is not None and not isinstance(encoder, str):
             self.check_encoder(encoder.fingerprint)
 
@@ -76,6 +78,7 @@ class Router:
         draws: int = DRAWS,
         seed: int = 0,
         fallback: str | None = None,
+        index: str | None = None,
         threads: int = 0,
         device: str = "cpu",
         cache_dir: str | Path | None = None,
@@ -103,6 +106,9 @@ class Router:
             Of the training pairs.
         fallback : str, optional
             Model for prompts without evidence; the best on average by default.
+        index : str, optional
+            faiss's name of an approximate index ("IVF1024,Flat", "HNSW32" …) for tables that are
+            too large to search exactly. :meth:`describe` tells how near it comes.
         threads : int
             0 = all.
         device : str
@@ -120,6 +126,8 @@ class Router:
         ------
         TypeError, ValueError
             Naming the argument, what was found and what was expected.
+        ImportError
+            If `index` is given and faiss is not installed.
 
         Notes
         -----
@@ -149,7 +157,13 @@ class Router:
             threads=threads,
             progress=progress,
         )
+        if index is not None:
+            fitted = approximated(fitted, index, threads=threads)
         return cls(fitted, encoder=encoder, device=device, cache_dir=cache_dir, threads=threads)
+
+    @property
+    def _fit(self) -> Fit:
+        return self._state.rules.fit
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -241,8 +255,9 @@ class Router:
             Naming the argument, what was found and what was expected.
         """
         rows = self._embed(prompts, embeddings)
+        rules = self._state.rules
         return choose_for_task(
-            self._fit, self._index, rows, labels, score=score, label_threshold=label_threshold
+            rules.fit, rules.index, rows, labels, score=score, label_threshold=label_threshold
         )
 
     def choose_groups(
@@ -284,8 +299,9 @@ class Router:
         >>> {g: task.model for g, task in router.choose_groups(batches)}  # doctest: +SKIP
         {'sums': 'maths-13b', 'poems': 'general-70b'}
         """
-        check_choice(self._fit, score)
-        tasks = Groups(self._fit, self._index)
+        rules = self._state.rules
+        check_choice(rules.fit, score)
+        tasks = Groups(rules.fit, rules.index)
         for groups, prompts, embeddings in batches:
             tasks.add(groups, self._embed(prompts, embeddings))
         return tasks.decisions(score)
@@ -329,10 +345,11 @@ class Router:
             Naming the argument, what was found and what was expected.
         """
         rows = self._embed(prompts, embeddings)
+        state = self._state
         if policy is None:
-            return Decisions(self.models, *self._rules.decide(rows, rule, k))
-        priced = self._cost_rules.decide(rows, prompts, rule, k, policy, tokens)
-        return Decisions(self.models, *priced.chosen, priced.cost_usd, priced.over_limit)
+            return Decisions(state.rules.fit.models, *state.rules.decide(rows, rule, k))
+        priced = state.cost_rules.decide(rows, prompts, rule, k, policy, tokens)
+        return Decisions(state.rules.fit.models, *priced.chosen, priced.cost_usd, priced.over_limit)
 
     def route_stream(
         self,
@@ -405,7 +422,7 @@ class Router:
             As :meth:`route` does, and if the budget is below what the cheapest models cost.
         """
         rows = ((prompts, self._embed(prompts, given)) for prompts, given in batches)
-        return self._cost_rules.cost_weight(rows, rule, k, policy)
+        return self._state.cost_rules.cost_weight(rows, rule, k, policy)
 
     def explain(
         self,
@@ -433,7 +450,141 @@ class Router:
             None if prompt is None else [prompt],
             None if embedding is None else embedding[None],
         )
-        return self._rules.explain(prompt, rows, rule, k)
+        return self._state.rules.explain(prompt, rows, rule, k)
+
+    @property
+    def table(self) -> BenchmarkTable:
+        """The benchmark inside, as a table without log-likelihoods; built anew at each call."""
+        return table_of(self._fit)
+
+    def add_records(
+        self,
+        table: BenchmarkTable,
+        embeddings: NDArray[np.float32] | None = None,
+        *,
+        compact: bool = True,
+    ) -> None:
+        """Add benchmark records; those there are not encoded again.
+
+        Parameters
+        ----------
+        table : BenchmarkTable
+            Results of some of the router's models on new records; a dataset that the router has
+            keeps its metric and threshold.
+        embeddings : float16 or float32 array, shape (n_records, dim), optional
+            Unit rows of the new records, by the router's encoder; encoded here where absent.
+        compact : bool
+            Whether to :meth:`compact` at once. Otherwise neighbours, votes, standings, costs and
+            the best on average are at once those of all records, while p̂, the distances of
+            datasets, the distance limit, what `auto` trusts and the weight of labels under "s3"
+            stay those of the last compact. An approximate index is then kept, and the new records
+            are searched exactly beside it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming models that the router lacks, records that it has already, or what is wrong with
+            the embeddings. The router is then as it was; so it is for all updates.
+
+        Notes
+        -----
+        Updates take turns. Other threads go on with the router as it was until an update is done,
+        and then have all of it. A compact router equals a fresh fit on :attr:`table` to the last
+        bit (but for a graph of faiss, which its threads build in any order). Meanwhile the
+        embeddings are held up to three times.
+        """
+        with self._updating:
+            whole = with_records(self.table, table)
+            if embeddings is None:
+                rows = self.encoder.encode(table.prompts)
+            else:
+                rows = as_unit_rows(table.aligned(embeddings), "embeddings")
+            old = self._fit
+            if rows.shape[1] != old.embeddings.shape[1]:
+                raise ValueError(
+                    f"embeddings have dim {rows.shape[1]}, the router's have dim "
+                    f"{old.embeddings.shape[1]}"
+                )
+            self._refit(whole, np.concatenate((old.embeddings, rows)), compact=compact)
+
+    def add_model(self, name: str, results: BenchmarkTable | NDArray[np.floating]) -> None:
+        """Add a model with its scores on the router's records.
+
+        Parameters
+        ----------
+        name : str
+        results : BenchmarkTable or float array, shape (n_records,)
+            A table with a column of that name, whose (dataset, sample_id) are some of the router's,
+            in any order; its costs, parameters and prices of the model are taken too. Or scores in
+            the order of :attr:`table`. NaN, and a record that is not there = not run.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the router has such a model; naming records that it lacks, or has with another
+            prompt.
+        """
+        with self._updating:
+            self._refit(with_model(self.table, name, results), self._fit.embeddings)
+
+    def remove(
+        self,
+        *,
+        records: Iterable[tuple[str, str]] = (),
+        models: Sequence[str] = (),
+        datasets: Sequence[str] = (),
+    ) -> None:
+        """Remove records, models and whole datasets.
+
+        Parameters
+        ----------
+        records : iterable of (dataset, sample_id)
+        models, datasets : sequence of str
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming what the router does not have, or what would be left without any score; if a
+            model is the fallback that was asked for; if nothing would be left.
+        """
+        with self._updating:
+            old, table = self._fit, self.table
+            left, mask = kept(table, records=records, models=models, datasets=datasets)
+            fallback = old.models[old.fallback]
+            if old.fallback_is_named and fallback not in left:
+                raise ValueError(f"{fallback!r} is the router's fallback model and cannot go")
+            self._refit(table.rows(mask).select(models=left), old.embeddings[mask])
+
+    def compact(self) -> None:
+        """Learn anew what holding out datasets teaches, after :meth:`add_records` without it.
+
+        An approximate index is trained anew as well. Does nothing where nothing was added.
+        """
+        with self._updating:
+            if not self._fit.compact:
+                self._refit(self.table, self._fit.embeddings)
+
+    def _refit(
+        self, table: BenchmarkTable, rows: NDArray[np.float32], *, compact: bool = True
+    ) -> None:
+        """Fit the table with rows that are already unit, and take the result in one step."""
+        old, threads = self._fit, self._state.rules.index.threads
+        fitted = fit(
+            replace(table, source_rows=np.arange(len(rows)), n_source_rows=len(rows)),
+            rows,
+            old.settings,
+            fingerprint=old.fingerprint,
+            fallback=old.models[old.fallback] if old.fallback_is_named else None,
+            threads=threads,
+            learnt=None if compact else old,
+        )
+        if old.approximation is not None:
+            fitted = (
+                approximated(fitted, old.approximation.factory, threads=threads)
+                if compact
+                else replace(fitted, approximation=old.approximation)
+            )
+        self._state = _state_of(fitted, threads)
 
     def save(self, directory: str | Path) -> None:
         """Write the router to a directory, atomically.
@@ -528,11 +679,25 @@ class Router:
         rows = as_unit_rows(embeddings, "embeddings")
         if prompts is not None and len(prompts) != len(rows):
             raise ValueError(f"{len(prompts)} prompts came with {len(rows)} embeddings")
-        if rows.shape[1] != self._index.dim:
-            raise ValueError(
-                f"embeddings have dim {rows.shape[1]}, the router's have dim {self._index.dim}"
-            )
+        dim = self._state.rules.index.dim
+        if rows.shape[1] != dim:
+            raise ValueError(f"embeddings have dim {rows.shape[1]}, the router's have dim {dim}")
         return rows
+
+
+@dataclass(frozen=True)
+class _State:
+    """One benchmark and what decides on it."""
+
+    rules: Rules
+    cost_rules: CostRules
+
+
+def _state_of(fitted: Fit, threads: int) -> _State:
+    approximate = None if fitted.approximation is None else fitted.approximation.index
+    index = Index(fitted.embeddings, threads=threads, verify=False, approximate=approximate)
+    rules = Rules(fitted, index)
+    return _State(rules, CostRules(rules))
 
 
 def _load_encoder(encoder: Encoder | str, device: str, cache_dir: str | Path | None) -> Encoder:

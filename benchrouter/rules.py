@@ -36,6 +36,16 @@ class Rules:
         self._fit = fit
         self._index = index
 
+    @property
+    def fit(self) -> Fit:
+        """The benchmark."""
+        return self._fit
+
+    @property
+    def index(self) -> Index:
+        """Over its embeddings."""
+        return self._index
+
     def decide(self, rows: NDArray[np.float32], rule: Rule, k: int | None) -> Chosen:
         """Choose a model for every prompt.
 

@@ -511,6 +511,8 @@ complete, thresholds, on_error
         if not isinstance(embeddings, np.ndarray):
             raise TypeError(f"embeddings must be an array, got {type(embeddings).__name__}")
         n = len(embeddings)
+        if n == self.n_records and np.array_equal(self.source_rows, np.arange(n)):
+            return embeddings  # not copied: it may be large, and memory-mapped
         if n == self.n_source_rows:
             return np.asarray(embeddings[self.source_rows])
         if n == self.n_records:

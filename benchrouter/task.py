@@ -318,6 +318,7 @@ def _caveat(score: str, found: auto.Estimate) -> str:
 
 
 def _warning(u: float, benchmark_u: Array) -> str | None:
+    benchmark_u = benchmark_u[~np.isnan(benchmark_u)]  # of a dataset added since the last compact
     if len(benchmark_u) == 0 or u <= benchmark_u.max():
         return None
     return (

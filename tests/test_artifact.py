@@ -145,7 +145,7 @@ def test_missing_short_and_foreign_files(tmp_path):
     description = tmp_path / "router" / "router.json"
     content = json.loads(description.read_text())
     description.write_text(json.dumps({**content, "format_version": 99}))
-    with pytest.raises(ValueError, match="format version 99, this release reads 2"):
+    with pytest.raises(ValueError, match="format version 99, this release reads 3"):
         Router.load(tmp_path / "router")
     description.write_text("[]")
     with pytest.raises(ValueError, match="no format_version"):

@@ -100,6 +100,31 @@ def test_a_read_only_map_is_searched_in_place(tmp_path, crowded):
         np.testing.assert_array_equal(found.ids, exact(crowded[:30], crowded, 3)[0])
 
 
+@pytest.mark.parametrize("with_faiss", [True, False])
+def test_blocks_of_records_of_a_large_table_change_nothing(crowded, monkeypatch, with_faiss):
+    if with_faiss:
+        pytest.importorskip("faiss")
+    queries = np.concatenate([unit_rows(30, 48, seed=3), crowded[[7, 700]]])
+    dataset = np.random.default_rng(0).integers(0, 4, len(crowded)).astype(np.int32)
+    sorted_dataset = np.sort(dataset)
+    arguments = dict(n_datasets=4, skip=1, keep=30)
+    few = [Index(crowded).search_per_dataset(queries, 25, d, **arguments)
+           for d in (dataset, sorted_dataset)]  # fmt: skip
+    monkeypatch.setattr("benchrouter.index.WIDE", 100)
+    monkeypatch.setattr("benchrouter.index.TILE_QUERIES", 7)
+    monkeypatch.setattr("benchrouter.index.BLOCK_BYTES", 4 * 7 * 90)
+    monkeypatch.setattr("benchrouter.index._has_faiss", lambda: with_faiss)
+    for k in (5, 300, 1200):
+        found = Index(crowded, proposal="blas").search(queries, k)
+        ids, similarities = exact(queries, crowded, k)
+        np.testing.assert_array_equal(found.ids, ids)
+        np.testing.assert_array_equal(found.similarities, similarities)
+    for expected, codes in zip(few, (dataset, sorted_dataset), strict=True):
+        found = Index(crowded).search_per_dataset(queries, 25, codes, **arguments)
+        own = np.array([False, True, False, False])
+        np.testing.assert_array_equal(merge(found, own, 30).ids, merge(expected, own, 30).ids)
+
+
 @pytest.mark.parametrize("ranked_at_a_time", [1, 1 << 23])
 def test_nearest_per_dataset_and_any_merge_of_them(crowded, monkeypatch, ranked_at_a_time):
     monkeypatch.setattr("benchrouter.index.CANDIDATES", ranked_at_a_time)

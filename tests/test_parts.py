@@ -117,7 +117,8 @@ def test_parts_hold_every_prompt_and_the_manifest_says_which(tmp_path, suffix, f
         *((0, 4, 3, 1), (4, 4, 4, 0), (8, 3, 1, 2))
     ]
     assert said["totals"] == {
-        **{"prompts": 8, "rejected": 3, "fallbacks": 3, "models": {"a": 4, "b": 4}}
+        **{"prompts": 8, "rejected": 3, "fallbacks": 3, "models": {"a": 4, "b": 4}},
+        **{"cost_usd": 0.0, "over_limit": 0},
     }
     assert sink.totals.models == {"a": 4, "b": 4}
     bad = [

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from benchrouter.cli import choose, demo, encode, evaluate, explain, fit, inspect, output, route
+from benchrouter.cli import (
+    choose,
+    demo,
+    encode,
+    evaluate,
+    explain,
+    fit,
+    inspect,
+    output,
+    route,
+    update,
+)
 
 app = typer.Typer(
     name="benchrouter",
@@ -49,6 +60,7 @@ for name, command in (
     ("route", route.route),
     ("explain", explain.explain),
     ("inspect", inspect.inspect),
+    ("update", update.update),
     ("encode", encode.encode),
     ("evaluate", evaluate.evaluate),
     ("demo", demo.demo),

@@ -98,6 +98,14 @@ def fit(
         str | None,
         typer.Option(metavar="0,.02,…", help="Shares of labels in the training of p."),
     ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="An approximate index of faiss, by its factory string (IVF1024,Flat, HNSW32 …), "
+            "for tables too large to search exactly; exact if not given.",
+        ),
+    ] = None,
     seed: options.Seed = 0,
     threads: options.Threads = 0,
     as_json: options.Json = False,
@@ -114,6 +122,7 @@ def fit(
             f"found {len(embeddings)} files for {len(tables)} tables, expected one each",
             param_hint="--embeddings",
         )
+    from benchrouter.approximation import approximated
     from benchrouter.artifact import check_target
     from benchrouter.fit import Settings
     from benchrouter.fit import fit as fit_table
@@ -170,17 +179,19 @@ def fit(
         with stages("encode"):
             rows = encode_all(loaded, table.prompts)
     with stages("fit"), output.StageProgress() as progress:
-        router = Router(
-            fit_table(
-                table,
-                rows,
-                settings,
-                fingerprint=fingerprint,
-                fallback=fallback,
-                threads=threads,
-                progress=progress,
-            )
+        fitted = fit_table(
+            table,
+            rows,
+            settings,
+            fingerprint=fingerprint,
+            fallback=fallback,
+            threads=threads,
+            progress=progress,
         )
+    if index is not None:
+        with stages("index"):
+            fitted = approximated(fitted, index, threads=threads)
+    router = Router(fitted)
     with stages("save"):
         router.save(directory)
     document = _document(table, router, directory, stages.seconds, warnings)
@@ -251,6 +262,7 @@ def _document(
         "warnings": warnings,
         "best_on_average": described["best_on_average"],
         "encoder": described["encoder"],
+        "index": described["approximation"],
         "seconds": seconds,
     }
 
@@ -266,6 +278,7 @@ def _show(document: dict[str, Any]) -> None:
             ("records skipped", len(document["skipped"])),
             ("best on average", document["best_on_average"]),
             ("encoder", encoder["name"] if encoder else "none recorded: give --embeddings"),
+            ("index", output.index(document["index"])),
             ("seconds", ", ".join(f"{n} {s:.1f}" for n, s in document["seconds"].items())),
             ("written to", document["output"]),
         ]

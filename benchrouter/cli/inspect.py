@@ -66,6 +66,8 @@ def _show(document: dict[str, Any]) -> None:
             ("σ, η, t", ", ".join(str(settings[n]) for n in ("sigma", "eta", "threshold"))),
             ("τ", document["tau"]),
             ("estimated from", document["estimated_from"]),
+            ("compact", "yes" if document["compact"] else "no: records were added since"),
+            ("index", output.index(document["approximation"])),
             ("encoder", "none recorded" if encoder is None else _encoder(encoder)),
         ]
     )

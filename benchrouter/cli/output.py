@@ -128,6 +128,16 @@ def emit(document: dict[str, Any]) -> None:
     )
 
 
+def index(found: dict[str, Any] | None) -> str:
+    """What a router searches by, and how near that comes to exact search."""
+    if found is None:
+        return "exact"
+    return (
+        f"{found['factory']}: finds {found['recall']:.1%} of the nearest records, chooses the same "
+        f"model for {found['agreement']:.1%} of {found['n_queries']:,} held-out records"
+    )
+
+
 def say(text: str) -> None:
     """Print a line on stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,182 @@
+"""``benchrouter update``: more or fewer records and models in a fitted router."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchrouter.cli import options, output
+from benchrouter.cli.encoding import (
+    cache_folder,
+    check_length,
+    encode_all,
+    load_all_embeddings,
+    load_router,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from benchrouter.router import Router
+    from benchrouter.table import BenchmarkTable
+
+
+def update(
+    directory: options.RouterDir,
+    add_records: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="TABLE", help="Results on new records; repeat it for more files."),
+    ] = None,
+    embeddings: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.npy",
+            help="Embeddings of the new records, one FILE for each TABLE; encoded if not given.",
+        ),
+    ] = None,
+    add_model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Results of new models on the router's records: every model in it is added.",
+        ),
+    ] = None,
+    remove_model: Annotated[
+        list[str] | None, typer.Option(metavar="A,B", help="Remove these models.")
+    ] = None,
+    remove_dataset: Annotated[
+        list[str] | None, typer.Option(metavar="A,B", help="Remove these datasets.")
+    ] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Write there instead of in place."),
+    ] = None,
+    correct_above: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[DATASET=]VALUE",
+            help="A score above VALUE is correct, in a dataset that is new.",
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="Names of columns: score=label,model=model_id."),
+    ] = None,
+    dataset_column: Annotated[
+        str | None, typer.Option(help="Column that names the dataset.")
+    ] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
+    layout: Annotated[str, typer.Option(help="auto, long or wide.")] = "auto",
+    on_error: options.OnError = "raise",
+    encoder: options.EncoderName = None,
+    cache: options.Cache = True,
+    cache_dir: options.CacheDir = None,
+    device: options.Device = "cpu",
+    threads: options.Threads = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Add records and models to a router, or remove some: removals first, records last."""
+    options.check_on_error(on_error)
+    options.one_of(layout, ("auto", "long", "wide"), "--layout")
+    without_models, without_datasets = options.listed(remove_model), options.listed(remove_dataset)
+    if not (add_records or add_model or without_models or without_datasets):
+        raise typer.BadParameter("found nothing to add and nothing to remove")
+    if embeddings and len(embeddings) != len(add_records or []):
+        raise typer.BadParameter(
+            f"found {len(embeddings)} files for {len(add_records or [])} tables of new records, "
+            "expected one each",
+            param_hint="--embeddings",
+        )
+    from benchrouter.artifact import check_target
+    from benchrouter.router import Router
+    from benchrouter.table import BenchmarkTable
+
+    def read(paths: list[Path]) -> BenchmarkTable:
+        table = BenchmarkTable.read(
+            paths,
+            layout=layout,
+            columns=options.pairs(columns, "OURS=THEIRS") or None,
+            dataset_column=dataset_column,
+            prompt_column=prompt_column,
+            thresholds=options.thresholds(correct_above) if paths == add_records else None,
+            on_error=on_error,
+        )
+        output.say_skipped(table.skipped)
+        return table
+
+    written_to = check_target(directory if target is None else target)
+    stages = output.Stages()
+    with stages("load"):
+        if add_records and not embeddings:
+            router = load_router(
+                directory,
+                encoder=encoder,
+                embeddings=None,
+                device=device,
+                threads=threads,
+                cache_dir=cache_folder(cache, cache_dir),
+            )
+        else:
+            router = Router.load(directory, threads=threads)
+    if without_models or without_datasets:
+        with stages("remove"):
+            router.remove(models=without_models or (), datasets=without_datasets or ())
+    if add_model:
+        with stages("add models"):
+            results = read(add_model)
+            for name in results.models:
+                router.add_model(name, results)
+    if add_records:
+        with stages("read records"):
+            table = read(add_records)
+        if embeddings:
+            rows = _given(embeddings, router, table)
+        else:
+            with stages("encode"):
+                rows = encode_all(router.encoder, table.prompts)
+        with stages("add records"):
+            router.add_records(table, rows)
+    with stages("save"):
+        router.save(written_to)
+    document = _document(router, written_to, stages.seconds)
+    if as_json:
+        output.emit(document)
+    else:
+        _show(document)
+
+
+def _given(paths: list[Path], router: Router, table: BenchmarkTable) -> NDArray[Any]:
+    rows, fingerprint = load_all_embeddings(paths)
+    check_length(paths, len(rows), table)
+    if fingerprint is not None:
+        router.check_encoder(fingerprint)
+    return rows
+
+
+def _document(router: Router, directory: Path, seconds: dict[str, float]) -> dict[str, Any]:
+    described = router.describe()
+    return {
+        "output": str(directory),
+        "records": described["n_records"],
+        "datasets": len(described["datasets"]),
+        "models": [model["name"] for model in described["models"]],
+        "best_on_average": described["best_on_average"],
+        "index": described["approximation"],
+        "seconds": seconds,
+    }
+
+
+def _show(document: dict[str, Any]) -> None:
+    output.facts(
+        [
+            ("records", document["records"]),
+            ("datasets", document["datasets"]),
+            ("models", f"{len(document['models'])}: {', '.join(document['models'])}"),
+            ("best on average", document["best_on_average"]),
+            ("index", output.index(document["index"])),
+            ("seconds", ", ".join(f"{n} {s:.1f}" for n, s in document["seconds"].items())),
+            ("written to", document["output"]),
+        ]
+    )
