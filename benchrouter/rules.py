@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ class Rules:
         TypeError, ValueError
             If the rule or k is none, or the benchmark does not offer the rule.
         """
-        k = self._check(rule, k)
+        k = self.check(rule, k)
         n = len(rows)
         chosen = Chosen(
             np.empty(n, np.int32),
@@ -97,7 +97,7 @@ class Rules:
         -------
         Explanation
         """
-        k = self._check(rule, k)
+        k = self.check(rule, k)
         neighbours = self._index.search(row, max(k, self._fit.settings.kappa))
         chosen = self.decide_on(neighbours, rule, k)
         model, distance = int(chosen.model[0]), float(chosen.distance[0])
@@ -125,7 +125,24 @@ class Rules:
             ],
         )
 
-    def _check(self, rule: Rule, k: int | None) -> int:
+    def check(self, rule: Rule, k: int | None) -> int:
+        """Neighbours that vote.
+
+        Parameters
+        ----------
+        rule : "mean", "raw" or "s3"
+        k : int, optional
+            Instead of the fit's.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the rule or k is none, or the benchmark does not offer the rule.
+        """
         if rule not in RULES:
             raise ValueError(f"rule must be 'mean', 'raw' or 's3', got {rule!r}")
         if rule == "s3" and (self._fit.correct is None or len(self._fit.pairs.u) == 0):
@@ -161,27 +178,43 @@ class Rules:
         Chosen
             Arrays of shape (n_prompts,).
         """
-        settings = self._fit.settings
-        outcomes, prior, prior_weight = self._voting(rule)
         return decide(
             neighbours.ids,
             neighbours.similarities,
-            outcomes,
-            prior=prior,
-            preference=self._fit.preferred,
             k=k,
-            kappa=settings.kappa,
-            rule="s3" if rule == "s3" else "mean",
-            prior_weight=prior_weight,
-            threshold=settings.threshold,
-            p_table=self._p_table if rule == "s3" else None,
-            p_start=0.0,
-            p_step=2.0 / GRID,
-            distance_limit=self._fit.distance_limit,
-            fallback_model=self._fit.fallback,
             threads=self._index.threads,
             out=out,
+            **self.arguments(rule),
         )
+
+    def arguments(self, rule: Rule) -> dict[str, Any]:
+        """Arguments of :func:`benchrouter.voting.decide` that do not depend on the prompts.
+
+        Parameters
+        ----------
+        rule : "mean", "raw" or "s3"
+            One that the benchmark offers.
+
+        Returns
+        -------
+        dict
+        """
+        settings = self._fit.settings
+        outcomes, prior, prior_weight = self._voting(rule)
+        return {
+            "outcomes": outcomes,
+            "prior": prior,
+            "preference": self._fit.preferred,
+            "kappa": settings.kappa,
+            "rule": "s3" if rule == "s3" else "mean",
+            "prior_weight": prior_weight,
+            "threshold": settings.threshold,
+            "p_table": self._p_table if rule == "s3" else None,
+            "p_start": 0.0,
+            "p_step": 2.0 / GRID,
+            "distance_limit": self._fit.distance_limit,
+            "fallback_model": self._fit.fallback,
+        }
 
     def _voting(self, rule: Rule) -> tuple[Outcomes, NDArray[np.float32], float]:
         """Outcomes that vote under a rule, the models' prior, and the weight of that prior."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchrouter.cli import options, output
-from benchrouter.cli.encoding import load_router
+from benchrouter.cli.encoding import load_router, routing_device
 
 if TYPE_CHECKING:
     from benchrouter.batch.prompts import PromptBatch
@@ -78,7 +78,12 @@ def route(
         format=format,
     )
     router = load_router(
-        directory, encoder=encoder, embeddings=embeddings, device=device, threads=threads
+        directory,
+        encoder=encoder,
+        embeddings=embeddings,
+        device=device,
+        threads=threads,
+        route_on=routing_device(device),
     )
     pairs: Iterator[tuple[PromptBatch, Any]]
     if embeddings is None:
