@@ -13,6 +13,7 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --constraint
 # build, so that a changed csrc/ builds at once and offline. tests/test_packaging.py compares.
 BUILD_REQUIRES := "setuptools>=77" wheel "pybind11>=2.13" "cmake>=3.22" ninja
 INPUTS := pyproject.toml setup.py CMakeLists.txt $(sort $(wildcard csrc/*))
+NATIVE := $(wildcard csrc/* tests/cuda_on_host/*)
 BENCHMARKS := $(filter-out benchmarks/report.py benchmarks/inputs.py,$(sort $(wildcard benchmarks/*.py)))
 
 # cmake, ninja and clang-format of .venv before any of the machine's.
@@ -67,12 +68,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*)
+	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(wildcard csrc/*)
+	$(BIN)/clang-format -i $(NATIVE)
 
 bench: $(VENV)/.installed-bench
 	@set -e; for script in $(BENCHMARKS); do \

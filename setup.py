@@ -36,6 +36,8 @@ class CMakeBuild(build_ext):
         ]
         if shutil.which("ninja"):
             configure.append("-GNinja")
+        if cuda := os.environ.get("BENCHROUTER_CUDA"):  # AUTO, ON or OFF
+            configure.append(f"-DBENCHROUTER_CUDA={cuda}")
         configure += os.environ.get("CMAKE_ARGS", "").split()
         subprocess.run(configure, check=True)
         subprocess.run(["cmake", "--build", str(build), "--parallel", "2"], check=True)

@@ -33,25 +33,54 @@ echo "benchrouter $(git rev-parse --short=12 HEAD 2>/dev/null || echo 'of an unk
 if command -v nvidia-smi >/dev/null; then
     nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
 fi
-command -v nvcc >/dev/null && echo "nvcc: $(nvcc --version | tail -1); csrc holds no CUDA code to build yet"
+if command -v nvcc >/dev/null; then
+    echo "nvcc: $(nvcc --version | tail -1)"
+else
+    echo "nvcc is not on PATH: without it the extension is built without CUDA kernels"
+fi
 
 build=${BUILD:-build/in-place}
 generator=()
 if command -v ninja >/dev/null; then generator=(-GNinja); fi
 step 120 cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release \
     -DCMAKE_LIBRARY_OUTPUT_DIRECTORY="$PWD/benchrouter" -DPython_EXECUTABLE="$(command -v python)" \
-    -DPYBIND11_FINDPYTHON=ON -Dpybind11_DIR="$(python -m pybind11 --cmakedir)"
+    -DPYBIND11_FINDPYTHON=ON -Dpybind11_DIR="$(python -m pybind11 --cmakedir)" \
+    -DBENCHROUTER_CUDA="${BENCHROUTER_CUDA:-AUTO}"
 step 240 cmake --build "$build" --parallel
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
 # pytest exits with 5 where it finds no test: that would be a mistake here as well.
 step 150 python -m pytest -m gpu -rs -q -p no:cacheprovider
-if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+
+device() { python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; }
+kernels() { python -c 'import sys; from benchrouter import _core; sys.exit(not _core.has_cuda)'; }
+no_device="torch finds no CUDA device on this machine"
+no_kernels="the extension was built without CUDA kernels"
+
+# Each tensor an allocation of its own, so that a read beyond one is seen.
+for tool in memcheck racecheck; do
+    if ! command -v compute-sanitizer >/dev/null; then
+        echo "skipped: compute-sanitizer --tool $tool: it is not on PATH"
+    elif ! device; then
+        echo "skipped: compute-sanitizer --tool $tool: $no_device"
+    elif ! kernels; then
+        echo "skipped: compute-sanitizer --tool $tool: $no_kernels"
+    else
+        step 90 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 BENCHROUTER_EXAMPLES=150 \
+            compute-sanitizer --tool "$tool" --error-exitcode 9 \
+            python -m pytest -m gpu -q -p no:cacheprovider tests/test_cuda.py \
+            -k "votes_equal or decisions_equal or beyond_a_byte"
+    fi
+done
+
+if device; then
     machine=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr -c 'A-Za-z0-9\n' '-' | tr 'A-Z' 'a-z')
-    step 360 python benchmarks/encode.py --device cuda \
+    step 90 python benchmarks/gpu_pipeline.py \
+        --json "$out/gpu-pipeline-${machine#nvidia-}-$(date +%F).json"
+    step 300 python benchmarks/encode.py --device cuda \
         --json "$out/encode-cuda-${machine#nvidia-}-$(date +%F).json"
 else
-    echo "skipped: benchmarks/encode.py --device cuda: torch finds no CUDA device on this machine"
+    echo "skipped: benchmarks/gpu_pipeline.py and encode.py --device cuda: $no_device"
 fi
 echo "== $((SECONDS)) s in all, exit code $failed"
 exit "$failed"

@@ -8,6 +8,7 @@ _Floats = NDArray[np.float32]
 _Bits = NDArray[np.uint64]
 
 sanitized: bool
+has_cuda: bool
 task_block: int
 distance_unit: float
 
@@ -74,6 +75,49 @@ def rank(
     simd: str = "auto",
 ) -> tuple[_Ids, _Floats]: ...
 def stream_copy(source: NDArray[np.uint8], target: NDArray[np.uint8], threads: int) -> None: ...
+
+# Where has_cuda: capsules of DLPack, and a CUDA stream as an integer.
+device_faults: list[str]
+
+def votes_on_device(
+    neighbours: Any,
+    bits: Any,
+    present: Any,
+    scores: Any,
+    n_models: int,
+    prior: Any,
+    k: int,
+    prior_weight: float,
+    weights: Any,
+    out_votes: Any,
+    out_support: Any,
+    fault: Any,
+    stream: int,
+) -> None: ...
+def decide_on_device(
+    neighbours: Any,
+    similarities: Any,
+    bits: Any,
+    present: Any,
+    scores: Any,
+    n_models: int,
+    prior: Any,
+    preference: Any,
+    k: int,
+    kappa: int,
+    rule: str,
+    prior_weight: float,
+    threshold: float,
+    p_table: Any,
+    p_start: float,
+    p_step: float,
+    distance_limit: float,
+    fallback_model: int,
+    weights: Any,
+    out: tuple[Any, ...],
+    fault: Any,
+    stream: int,
+) -> None: ...
 def cells(
     ids: _Ids,
     similarities: _Floats,

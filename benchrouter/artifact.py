@@ -170,7 +170,6 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
         correct=_packed(arrays, len(content["models"])),
         means=arrays["means"],
         raw_means=arrays["raw_means"],
-        record_cost_usd=arrays.get("record_cost_usd"),
         params_b=_floats(model["params_b"] for model in content["models"]),
         cost_usd=_floats(model["cost_usd"] for model in content["models"]),
         prices=_floats(
@@ -278,8 +277,6 @@ def _arrays(fit: Fit) -> dict[str, NDArray[Any]]:
     }
     if not isinstance(fit.raw, PackedOutcomes):
         arrays["raw"] = fit.raw
-    if fit.record_cost_usd is not None:
-        arrays["record_cost_usd"] = fit.record_cost_usd
     if fit.correct is not None:
         arrays["correct_bits"] = fit.correct.bits
         if fit.correct.present is not None:

@@ -134,8 +134,6 @@ class Fit:
         Correctness; None where a dataset has no threshold, and then only raw-score routing works.
     means, raw_means : float64 arrays, shape (n_datasets, n_models)
         Mean correctness and mean raw score; NaN = not run.
-    record_cost_usd : float32 array, shape (n_records, n_models), or None
-        US$ of each recorded answer; NaN = unknown.
     params_b, cost_usd : float64 arrays, shape (n_models,)
         Billions of parameters, and mean recorded US$ per prompt; NaN = unknown.
     prices : float64 array, shape (n_models, 2)
@@ -181,7 +179,6 @@ class Fit:
     correct: PackedOutcomes | None
     means: Array
     raw_means: Array
-    record_cost_usd: NDArray[np.float32] | None
     params_b: Array
     cost_usd: Array
     prices: Array
@@ -307,7 +304,6 @@ def fit(
         correct=correct,
         means=means,
         raw_means=raw_means,
-        record_cost_usd=table.cost_usd,
         params_b=table.params_b,
         cost_usd=cost_usd,
         prices=table.prices,

@@ -35,6 +35,7 @@ FEW_QUERIES = 8  # up to here one pass of BLAS over the records beats faiss (ben
 BFLOAT16_WORK = 1 << 34  # multiplications from which loading torch and converting pay
 BLOCK_BYTES = 64 << 20  # of one block of similarities
 CANDIDATES = 1 << 23  # ranked at a time where many are needed
+FAISS_GPU_CANDIDATES = 2048  # the most that faiss finds on a device
 BFLOAT16_ROUNDING = 2.0**-9  # half a unit in the last of its 8 bits
 WIDE = 1 << 18  # records from which a block holds too few queries: blocks of records as well
 MOST_BFLOAT16 = 1 << 21  # records; beyond, so does a block of bfloat16, and the copy is large
@@ -612,6 +613,55 @@ def check_unit_rows(
             raise ValueError(
                 f"{what} must have unit rows, row {start + bad[0]} has norm {norm[bad[0]]:.6g}"
             )
+
+
+class FaissOnDevice:
+    """faiss on a CUDA device, with the resources of one worker; the rows stay where they are."""
+
+    def __init__(self) -> None:
+        import faiss
+
+        self._resources = faiss.StandardGpuResources()
+        self._lock = threading.Lock()  # its streams and its memory serve one search at a time
+
+    def search(self, queries: Any, records: Any, count: int) -> Neighbours:
+        """Find the records of the largest inner products.
+
+        Parameters
+        ----------
+        queries, records : float32 or float16 torch.Tensor, shapes (n, dim) and (n_records, dim)
+            Both on one CUDA device, in C order and of one dtype.
+        count : int
+            At most FAISS_GPU_CANDIDATES, and n_records.
+
+        Returns
+        -------
+        Neighbours
+            Tensors of shape (n, count) on the device, nearest first.
+        """
+        import faiss
+        import faiss.contrib.torch_utils  # lets faiss take tensors
+
+        with self._lock:
+            similarities, ids = faiss.knn_gpu(
+                self._resources, queries, records, count,
+                metric=faiss.METRIC_INNER_PRODUCT, device=records.device.index,
+            )  # fmt: skip
+        return Neighbours(ids, similarities)
+
+
+def faiss_devices() -> int:
+    """Number of CUDA devices that faiss can use; 0 where it is not installed, or for CPUs only.
+
+    Returns
+    -------
+    int
+    """
+    if not _has_faiss():
+        return 0
+    import faiss
+
+    return int(faiss.get_num_gpus())
 
 
 def _no_neighbours(shape: tuple[int, ...]) -> Neighbours:

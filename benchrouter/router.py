@@ -26,7 +26,10 @@ from benchrouter.rules import Rule, Rules
 from benchrouter.task import Score, check_choice, choose_for_task
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from benchrouter.encoder import Encoder, Fingerprint
+    from benchrouter.rules_on_device import RulesOnDevice
     from benchrouter.table import BenchmarkTable
 
 
@@ -53,7 +56,8 @@ class Router:
         threads: int = 0,
     ) -> None:
         self._encoder = encoder
-        self._device = device
+        self._device = _checked(device)
+        self._on_device: tuple[Rules, RulesOnDevice] | None = None
         self._cache_dir = cache_dir
         self._lock = threading.Lock()
         self._updating = threading.Lock()
@@ -112,7 +116,8 @@ class Router:
         threads : int
             0 = all.
         device : str
-            Of the encoder, if it is given by name.
+            "cpu", "cuda" or "cuda:N": of the encoder, if it is given by name, and of search and
+            decisions in :meth:`route`. An encoder loaded with another device keeps its own.
         cache_dir : path, optional
             Where that encoder keeps embeddings; none are kept by default.
         progress : callable, optional
@@ -128,11 +133,14 @@ class Router:
             Naming the argument, what was found and what was expected.
         ImportError
             If `index` is given and faiss is not installed.
+        NoCudaKernels
+            If a CUDA device is asked for and the extension was built without CUDA.
 
         Notes
         -----
         arXiv 2309.15789: eq. 11 (predictor), 12–13 (distance), 14 (smoother).
         """
+        device = _checked(device)
         settings = Settings(
             k=k,
             kappa=kappa,
@@ -344,6 +352,10 @@ class Router:
         TypeError, ValueError
             Naming the argument, what was found and what was expected.
         """
+        if policy is None and self._device != "cpu":
+            rows_there = self._embed_there(prompts, embeddings)
+            there = self._rules_there()
+            return Decisions(there.models, *there.decide(rows_there, rule, k))
         rows = self._embed(prompts, embeddings)
         state = self._state
         if policy is None:
@@ -622,7 +634,7 @@ class Router:
             Where the recorded encoder is to be found (a name or folder), if not under its
             recorded name. Its fingerprint must be the recorded one.
         device : str
-            Of the encoder.
+            As in :meth:`fit`.
         cache_dir : path, optional
             Where the encoder keeps embeddings.
         threads : int
@@ -639,8 +651,10 @@ class Router:
         Raises
         ------
         ValueError
-            If the directory is not a whole router, naming the file at fault, or the fallback is
-            not one of its models.
+            If the directory is not a whole router, naming the file at fault; if the fallback is
+            not one of its models, or this machine has no such device.
+        NoCudaKernels
+            If a CUDA device is asked for and the extension was built without CUDA.
         """
         fitted = artifact.load(directory, verify=verify)
         if fallback is not None:
@@ -669,12 +683,9 @@ class Router:
     def _embed(
         self, prompts: Sequence[str] | None, embeddings: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
-        if prompts is not None and (isinstance(prompts, str) or not hasattr(prompts, "__len__")):
-            found = "a single string" if isinstance(prompts, str) else type(prompts).__name__
-            raise TypeError(f"prompts must be a list of strings, got {found}")
+        _check_prompts(prompts, embeddings)
         if embeddings is None:
-            if prompts is None:
-                raise ValueError("prompts or embeddings are needed, got neither")
+            assert prompts is not None
             return self.encoder.encode(prompts)
         rows = as_unit_rows(embeddings, "embeddings")
         if prompts is not None and len(prompts) != len(rows):
@@ -683,6 +694,48 @@ class Router:
         if rows.shape[1] != dim:
             raise ValueError(f"embeddings have dim {rows.shape[1]}, the router's have dim {dim}")
         return rows
+
+    def _embed_there(
+        self, prompts: Sequence[str] | None, embeddings: NDArray[np.float32] | None
+    ) -> Tensor:
+        """Embeddings on the device; those that its own encoder makes never leave it."""
+        import torch
+
+        _check_prompts(prompts, embeddings)
+        if embeddings is None and self.encoder.device == self._device:
+            assert prompts is not None
+            return self.encoder.encode_tensor(prompts)
+        return torch.tensor(self._embed(prompts, embeddings), device=self._device)
+
+    def _rules_there(self) -> RulesOnDevice:
+        """The rules on the device; the benchmark is copied there at first need."""
+        from benchrouter.rules_on_device import RulesOnDevice
+
+        rules = self._state.rules
+        with self._lock:
+            if self._on_device is None or self._on_device[0] is not rules:
+                self._on_device = rules, RulesOnDevice(rules, self._device)
+            return self._on_device[1]
+
+
+def _checked(device: str) -> str:
+    """Full name of a device, refused unless this machine has it and kernels for it were built."""
+    if device == "cpu":
+        return device
+    from benchrouter.encoder.devices import check_device
+    from benchrouter.voting_cuda import check_built
+
+    device = check_device(device)
+    check_built()
+    return device
+
+
+def _check_prompts(prompts: object, embeddings: object) -> None:
+    if prompts is not None and (isinstance(prompts, str) or not hasattr(prompts, "__len__")):
+        found = "a single string" if isinstance(prompts, str) else type(prompts).__name__
+        raise TypeError(f"prompts must be a list of strings, got {found}")
+    if prompts is None and embeddings is None:
+        raise ValueError("prompts or embeddings are needed, got neither")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,6 +142,7 @@ class Rules:
         ----------
         rule : "mean", "raw" or "s3"
         k : int, optional
+            Instead of the fit's.
 
         Returns
         -------
@@ -188,26 +189,13 @@ class Rules:
         Chosen
             Arrays of shape (n_prompts,).
         """
-        settings = self._fit.settings
-        outcomes, prior, prior_weight = self._voting(rule)
         return decide(
             neighbours.ids,
             neighbours.similarities,
-            outcomes,
-            prior=prior,
-            preference=self._fit.preferred,
             k=k,
-            kappa=settings.kappa,
-            rule="s3" if rule == "s3" else "mean",
-            prior_weight=prior_weight,
-            threshold=settings.threshold,
-            p_table=self._p_table if rule == "s3" else None,
-            p_start=0.0,
-            p_step=2.0 / GRID,
-            distance_limit=self._fit.distance_limit,
-            fallback_model=self._fit.fallback,
             threads=self._index.threads,
             out=out,
+            **self.arguments(rule),
         )
 
     def prior(self, rule: Rule) -> NDArray[np.float32]:
@@ -222,6 +210,35 @@ class Rules:
         float32 array, shape (n_models,)
         """
         return self._voting(rule)[1]
+
+    def arguments(self, rule: Rule) -> dict[str, Any]:
+        """Arguments of :func:`benchrouter.voting.decide` that do not depend on the prompts.
+
+        Parameters
+        ----------
+        rule : "mean", "raw" or "s3"
+            One that the benchmark offers.
+
+        Returns
+        -------
+        dict
+        """
+        settings = self._fit.settings
+        outcomes, prior, prior_weight = self._voting(rule)
+        return {
+            "outcomes": outcomes,
+            "prior": prior,
+            "preference": self._fit.preferred,
+            "kappa": settings.kappa,
+            "rule": "s3" if rule == "s3" else "mean",
+            "prior_weight": prior_weight,
+            "threshold": settings.threshold,
+            "p_table": self._p_table if rule == "s3" else None,
+            "p_start": 0.0,
+            "p_step": 2.0 / GRID,
+            "distance_limit": self._fit.distance_limit,
+            "fallback_model": self._fit.fallback,
+        }
 
     def _voting(self, rule: Rule) -> tuple[Outcomes, NDArray[np.float32], float]:
         """Outcomes that vote under a rule, the models' prior, and the weight of that prior."""

@@ -10,6 +10,7 @@ of ``out`` is unspecified. All functions release the GIL and may be called from 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -197,6 +198,13 @@ def votes(
     TypeError, ValueError
         Naming the argument, what was found and what was expected.
     """
+    if _on_device(neighbours):
+        from benchrouter import voting_cuda
+
+        return voting_cuda.votes(
+            neighbours, outcomes, prior=prior, k=k, prior_weight=prior_weight, weights=weights,
+            out=out,
+        )  # fmt: skip
     bits, present, scores, n_models = _split(outcomes)
     out_votes, out_support = _arrays_of(out, Votes)
     return Votes(
@@ -288,6 +296,15 @@ def decide(
     TypeError, ValueError
         Naming the argument, what was found and what was expected.
     """
+    if _on_device(neighbours):
+        from benchrouter import voting_cuda
+
+        return voting_cuda.decide(
+            neighbours, similarities, outcomes, prior=prior, preference=preference, k=k,
+            kappa=kappa, rule=rule, prior_weight=prior_weight, threshold=threshold,
+            p_table=p_table, p_start=p_start, p_step=p_step, distance_limit=distance_limit,
+            fallback_model=fallback_model, weights=weights, out=out,
+        )  # fmt: skip
     bits, present, scores, n_models = _split(outcomes)
     return Chosen(
         *_core.decide(
@@ -364,6 +381,12 @@ def _flags(words: Bits, n_columns: int) -> NDArray[np.bool_]:
     packed = words.astype("<u8").view(np.uint8)
     flags = np.unpackbits(packed, axis=1, count=n_columns, bitorder="little")
     return flags.astype(np.bool_)
+
+
+def _on_device(array: Any) -> bool:
+    """Whether it is a tensor on a CUDA device; without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor) and array.is_cuda
 
 
 def _split(outcomes: Outcomes) -> tuple[Bits | None, Bits | None, Floats | None, int]:

@@ -5,12 +5,12 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
-#include <cstdio>
 #include <string>
 #include <vector>
 
 #include "arrays.hpp"
 #include "bindings.hpp"
+#include "checks.hpp"
 #include "vote_cpu.hpp"
 
 namespace benchrouter {
@@ -18,12 +18,6 @@ namespace {
 
 using Floats2 = View<const float, 2>;
 using Ids2 = View<const int64_t, 2>;
-
-std::string number(double value) {
-    char text[40];
-    std::snprintf(text, sizeof text, "%.9g", value);
-    return text;
-}
 
 std::string at(int64_t row, int64_t column) {
     return " at [" + std::to_string(row) + ", " + std::to_string(column) + "]";
@@ -62,18 +56,6 @@ struct Inputs {
     }
 };
 
-int64_t checked_columns(const char* name, int64_t found, int64_t columns, int64_t largest) {
-    if (found < 0 || found > columns) {
-        refuse_value(std::string(name) + " must be between 0 and the " + std::to_string(columns) +
-                     " columns of neighbours, got " + std::to_string(found));
-    }
-    if (found > largest) {
-        refuse_value(std::string(name) + " must be at most " + std::to_string(largest) + ", got " +
-                     std::to_string(found));
-    }
-    return found;
-}
-
 Inputs checked_inputs(const py::handle& neighbours, const py::handle& bits,
                       const py::handle& present, const py::handle& scores, int64_t n_models,
                       const py::handle& prior, const py::object& k, double prior_weight,
@@ -90,19 +72,13 @@ Inputs checked_inputs(const py::handle& neighbours, const py::handle& bits,
     } else {
         in.bits = read<uint64_t, 2>(bits, "bits");
         in.present = read_optional<uint64_t, 2>(present, "present");
-        if (n_models < 0)
-            refuse_value("n_models must be 0 or more, got " + std::to_string(n_models));
-        expect_length("bits", "words a row", in.bits.shape[1],
-                      std::to_string(n_models) + " models need",
-                      n_models / 64 + (n_models % 64 != 0));
+        check_words(n_models, in.bits.shape[1]);
         if (!present.is_none()) expect_shape(in.present, in.bits.shape, "as bits");
     }
     const int64_t queries = in.neighbours.shape[0], columns = in.neighbours.shape[1];
     expect_length("prior", "values", in.prior.shape[0], "outcomes has models:", n_models);
     if (!weights.is_none()) expect_shape(in.weights, in.neighbours.shape, "as neighbours");
-    if (!(prior_weight >= 0.0) || !std::isfinite(prior_weight)) {
-        refuse_value("prior_weight must be finite and at least 0, got " + number(prior_weight));
-    }
+    check_prior_weight(prior_weight);
     for (int64_t m = 0; m < n_models; ++m) {
         if (!std::isfinite(in.prior.data[m])) {
             refuse_value("prior must be finite, got " + number(in.prior.data[m]) + " at [" +
@@ -198,12 +174,7 @@ std::vector<int64_t> order_of(const View<const int32_t, 1>& preference, int64_t 
 View<const float, 2> checked_p_table(const py::object& p_table, double start, double step,
                                      int64_t models) {
     const auto table = read<float, 2>(p_table, "p_table");
-    expect_length("p_table", "columns", table.shape[1], "outcomes has models:", models);
-    if (table.shape[0] < 1) refuse_value("p_table must have at least 1 row, got 0");
-    if (!std::isfinite(start)) refuse_value("p_start must be finite, got " + number(start));
-    if (!(step > 0.0) || !std::isfinite(step)) {
-        refuse_value("p_step must be finite and above 0, got " + number(step));
-    }
+    check_grid(table.shape[0], table.shape[1], start, step, models);
     for (int64_t i = 0; i < table.shape[0] * models; ++i) {
         if (!std::isfinite(table.data[i])) {
             refuse_value("p_table must be finite, got " + number(table.data[i]) +
@@ -211,11 +182,6 @@ View<const float, 2> checked_p_table(const py::object& p_table, double start, do
         }
     }
     return table;
-}
-
-void check_threshold(double threshold) {
-    if (!std::isfinite(threshold))
-        refuse_value("threshold must be finite, got " + number(threshold));
 }
 
 py::tuple decide_binding(const py::object& neighbours, const py::object& similarities,
@@ -235,19 +201,10 @@ py::tuple decide_binding(const py::object& neighbours, const py::object& similar
     const auto preference_view = read<int32_t, 1>(preference, "preference");
     const std::vector<int64_t> order = order_of(preference_view, models);
     checked_columns("kappa", kappa, in.ballots.columns, INT64_MAX);
-    if (rule != "mean" && rule != "s3")
-        refuse_value("rule must be 'mean' or 's3', got '" + rule + "'");
-    const bool is_s3 = rule == "s3";
-    if (!is_s3 && !p_table.is_none())
-        refuse_value("p_table is for rule 's3', got it with rule 'mean'");
+    const bool is_s3 =
+        check_decision(rule, !p_table.is_none(), threshold, distance_limit, fallback_model, models);
     View<const float, 2> table;
     if (is_s3) table = checked_p_table(p_table, p_start, p_step, models);
-    check_threshold(threshold);
-    if (std::isnan(distance_limit)) refuse_value("distance_limit must be a number, got nan");
-    if (fallback_model < 0 || fallback_model >= models) {
-        refuse_value("fallback_model must be in [0, " + std::to_string(models) + "), got " +
-                     std::to_string(fallback_model));
-    }
     const Run run = checked_run(threads, simd);
 
     const std::array<int64_t, 1> shape{in.queries()};
@@ -435,6 +392,12 @@ PYBIND11_MODULE(_core, module) {
     bind_attention(module);
     bind_cells(module);
     bind_quantize(module);
+#if defined(BR_CUDA)
+    module.attr("has_cuda") = true;
+    bind_cuda(module);
+#else
+    module.attr("has_cuda") = false;
+#endif
 }
 
 }  // namespace benchrouter

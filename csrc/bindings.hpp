@@ -13,6 +13,7 @@ namespace benchrouter {
 void bind_attention(pybind11::module_& module);
 void bind_cells(pybind11::module_& module);
 void bind_quantize(pybind11::module_& module);
+void bind_cuda(pybind11::module_& module);  // where it is built with CUDA
 
 // The instruction set of that name, refused unless this machine runs it; "auto" = the widest.
 Simd checked_simd(const std::string& name);

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from benchrouter.cli.output import EncoderUnavailable, Progress, encoder_needed
+from benchrouter.cli.output import EncoderUnavailable, Progress, encoder_needed, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,8 +47,11 @@ def load_router(
     threads: int,
     cache_dir: Path | None = None,
     fallback: str | None = None,
+    route_on: str = "cpu",
 ) -> Router:
     """Load a router with its encoder, or check embeddings of a file against that encoder.
+
+    The encoder runs on `device`; prompts are routed on `route_on`, see `routing_device`.
 
     Raises
     ------
@@ -64,7 +67,7 @@ def load_router(
     if embeddings is not None and encoder is not None:
         raise typer.BadParameter("the prompts have --embeddings: no encoder is needed")
     if embeddings is not None:
-        router = Router.load(directory, threads=threads, fallback=fallback)
+        router = Router.load(directory, device=route_on, threads=threads, fallback=fallback)
         dim, fingerprint = _embeddings_of(embeddings)
         expected = read_description(directory)["dim"]
         if dim != expected:
@@ -82,7 +85,33 @@ def load_router(
         )
     name = recorded["name"] if encoder is None else encoder
     loaded = load_encoder(name, device=device, cache_dir=cache_dir)
-    return Router.load(directory, encoder=loaded, threads=threads, fallback=fallback)
+    return Router.load(
+        directory, encoder=loaded, device=route_on, threads=threads, fallback=fallback
+    )
+
+
+def routing_device(device: str) -> str:
+    """Where prompts are routed: on the encoder's device, or on the CPU, with a note.
+
+    Raises
+    ------
+    EncoderUnavailable
+        If this machine has no such device.
+    """
+    if device == "cpu":
+        return device
+    from benchrouter import _core
+    from benchrouter.encoder.devices import check_device
+
+    with encoder_needed():
+        device = check_device(device)
+    if _core.has_cuda:
+        return device
+    say(
+        f"note: only the encoder runs on {device}: benchrouter was built without CUDA kernels "
+        "(no nvcc), so neighbours are searched and vote on the CPU"
+    )
+    return "cpu"
 
 
 def cache_folder(wanted: bool, given: Path | None) -> Path | None:

@@ -48,7 +48,9 @@ Cache = Annotated[
 CacheDir = Annotated[
     Path | None, typer.Option(envvar="BENCHROUTER_CACHE", help="Where they are kept.")
 ]
-Device = Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda, cuda:1 …")]
+Device = Annotated[
+    str, typer.Option(help="Where the encoder runs, and prompts are routed: cpu, cuda, cuda:1 …")
+]
 Dtype = Annotated[
     str,
     typer.Option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchrouter.cli import cost_options, options, output
-from benchrouter.cli.encoding import load_router
+from benchrouter.cli.encoding import load_router, routing_device
 from benchrouter.cli.route_groups import check_options, route_groups
 
 if TYPE_CHECKING:
@@ -241,6 +241,7 @@ def route(
                 device=device,
                 threads=threads,
                 fallback=fallback,
+                route_on=routing_device(device),
             )
             policy = cost_options.within_budget(router, policy, prompts, read, chosen_rule)
             pairs = read(sink.first_row)

@@ -236,7 +236,6 @@ def _fold_without(
         correct=correct,
         means=means,
         raw_means=raw_means,
-        record_cost_usd=part.cost_usd,
         params_b=part.params_b,
         cost_usd=cost_usd,
         prices=part.prices,

@@ -1,0 +1,563 @@
+"""Votes and decisions on a device equal the CPU's bit for bit; its bindings, errors and build.
+
+Without a device the kernels run on the host (tests/cuda_on_host/), by the same tests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from device import ROOT, build_device_on_host
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tables import make_table, unit_rows
+from test_voting import cases, f32, i64
+
+from benchrouter import _core, router, voting, voting_cuda
+from benchrouter.cli.encoding import routing_device
+from benchrouter.cli.output import EncoderUnavailable
+from benchrouter.router import Router
+from benchrouter.rules_on_device import RulesOnDevice
+from benchrouter.voting import Chosen, PackedOutcomes, Votes, decide, pack, votes
+
+torch = pytest.importorskip("torch")
+
+EXAMPLES = max(int(os.environ.get("BENCHROUTER_EXAMPLES", "1500")) // 15, 10)
+some = settings(max_examples=EXAMPLES, deadline=None)
+
+
+@pytest.fixture(scope="module")
+def host_module(tmp_path_factory):
+    return build_device_on_host(tmp_path_factory.mktemp("device_on_host"))
+
+
+@pytest.fixture(scope="module", params=["host", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """Name of a device in torch whose tensors voting_cuda takes."""
+    if request.param == "cuda":
+        if not _core.has_cuda:
+            pytest.fail("there is a device, but the extension was built without CUDA")
+        yield "cuda"
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(voting_cuda, "_core", request.getfixturevalue("host_module"))
+        yield "cpu"
+
+
+def moved(value, device):
+    """Arrays to tensors, also in dicts and named tuples."""
+    if isinstance(value, np.ndarray):
+        return torch.tensor(value, device=device)
+    if isinstance(value, dict):
+        return {name: moved(v, device) for name, v in value.items()}
+    if isinstance(value, PackedOutcomes):
+        return voting_cuda.to_device({"": value}, device)[""]
+    return value
+
+
+def votes_there(device, neighbours, outcomes, **options):
+    defaults = {"k": None, "prior_weight": 0.0, "weights": None, "out": None}
+    arguments = moved({**defaults, **options}, device)
+    found = voting_cuda.votes(moved(neighbours, device), moved(outcomes, device), **arguments)
+    return Votes(*(values.cpu().numpy() for values in found))
+
+
+def decide_there(device, neighbours, similarities, outcomes, **options):
+    defaults = {
+        "rule": "mean", "prior_weight": 1.0, "threshold": 0.5, "p_table": None, "p_start": 0.0,
+        "p_step": 1.0, "distance_limit": np.inf, "fallback_model": 0, "weights": None, "out": None,
+    }  # fmt: skip
+    arguments = moved({**defaults, **options}, device)
+    found = voting_cuda.decide(
+        *(moved(values, device) for values in (neighbours, similarities, outcomes)), **arguments
+    )
+    return Chosen(*(values.cpu().numpy() for values in found))
+
+
+def assert_same(found, expected):
+    for name, ours, of_cpu in zip(expected._fields, found, expected, strict=True):
+        assert ours.dtype == of_cpu.dtype
+        np.testing.assert_array_equal(ours, of_cpu, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["binary", "scores"])
+def test_votes_equal_those_of_the_cpu(device, kind):
+    @some
+    @given(cases(kind), st.sampled_from((0.0, 0.5, 1.0)), st.booleans())
+    def check(case, prior_weight, first_only):
+        outcomes = [case.outcomes]
+        if kind == "binary":
+            outcomes.append(pack(case.outcomes))
+        else:
+            correct = np.where(np.isnan(case.outcomes), np.nan, case.outcomes > 0)
+            outcomes.append(pack(f32(correct)))
+        n_columns = case.neighbours.shape[1]
+        options = {
+            "prior": case.prior, "prior_weight": prior_weight, "weights": case.weights,
+            "k": int(case.rng.integers(0, n_columns + 1)) if first_only else None,
+        }  # fmt: skip
+        for o in outcomes:
+            expected = votes(case.neighbours, o, **options)
+            assert_same(votes_there(device, case.neighbours, o, **options), expected)
+
+    check()
+
+
+@pytest.mark.parametrize("rule", ["mean", "s3"])
+@pytest.mark.parametrize("kind", ["binary", "scores"])
+def test_decisions_equal_those_of_the_cpu(device, kind, rule):
+    @some
+    @given(cases(kind), st.sampled_from((0.0, 1.0)), st.sampled_from((0.4, 1.0, np.inf)))
+    def check(case, prior_weight, limit):
+        n_columns, n_models = case.neighbours.shape[1], len(case.prior)
+        options = {
+            "prior": case.prior,
+            "preference": case.preference,
+            "k": int(case.rng.integers(0, n_columns + 1)),
+            "kappa": int(case.rng.integers(0, n_columns + 1)),
+            "rule": rule,
+            "prior_weight": prior_weight,
+            "p_table": case.p_table if rule == "s3" else None,
+            "p_start": 0.1,
+            "p_step": 0.3,
+            "distance_limit": limit,
+            "fallback_model": int(case.rng.integers(0, n_models)),
+            "weights": case.weights,
+        }
+        packed = [pack(case.outcomes)] if kind == "binary" else []
+        for outcomes in (case.outcomes, *packed):
+            arguments = (case.neighbours, case.similarities, outcomes)
+            expected = decide(*arguments, **options)
+            assert_same(decide_there(device, *arguments, **options), expected)
+
+    check()
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+@pytest.mark.parametrize("n_models", [1, 18, 64, 65, 200])
+def test_many_queries(device, n_models, missing):
+    rng = np.random.default_rng(n_models)
+    n_queries = 400 if device == "cpu" else 100_003
+    outcomes = f32(rng.integers(0, 2, (500, n_models)))
+    outcomes[rng.random(outcomes.shape) < missing] = np.nan
+    neighbours = rng.integers(-1, 500, (n_queries, 19))
+    similarities = f32(rng.uniform(-1, 1, neighbours.shape))
+    prior = f32(rng.random(n_models))
+    options = {
+        "prior": prior, "preference": rng.permutation(n_models).astype(np.int32), "k": 5,
+        "kappa": 19, "distance_limit": 1.0,
+    }  # fmt: skip
+    for o in (outcomes, pack(outcomes)):
+        assert_same(
+            votes_there(device, neighbours, o, prior=prior, k=10),
+            votes(neighbours, o, prior=prior, k=10),
+        )
+        arguments = (neighbours, similarities, o)
+        assert_same(decide_there(device, *arguments, **options), decide(*arguments, **options))
+
+
+def test_counts_beyond_a_byte(device):
+    outcomes = np.ones((3, 9), np.float32)
+    outcomes[2, 4] = np.nan
+    neighbours = np.tile(i64([0, 1, 2]), (2, 400))
+    found = votes_there(device, neighbours, pack(outcomes), prior=f32([0.5] * 9))
+    np.testing.assert_array_equal(found.votes, 1.0)
+    np.testing.assert_array_equal(found.support, [[1200] * 4 + [800] + [1200] * 4] * 2)
+
+
+def test_no_models_and_no_queries(device):
+    prior = f32([])
+    found = votes_there(device, i64([[0]]), np.empty((1, 0), np.float32), prior=prior)
+    assert found.votes.shape == (1, 0)
+    found = votes_there(device, np.empty((0, 3), np.int64), f32([[1]]), prior=f32([1]))
+    assert found.support.shape == (0, 1)
+
+
+def test_out_is_written_and_returned(device):
+    out = Votes(
+        torch.zeros((1, 2), device=device), torch.zeros((1, 2), dtype=torch.uint16, device=device)
+    )
+    found = voting_cuda.votes(
+        moved(i64([[0]]), device), moved(f32([[1, 0]]), device), prior=moved(f32([0, 0]), device),
+        k=None, prior_weight=0.0, weights=None, out=out,
+    )  # fmt: skip
+    assert found is out
+    assert out.votes.tolist() == [[1, 0]] and out.support.tolist() == [[1, 1]]
+
+
+# ----------------------------------------------------------------------------------------- errors
+
+GOOD = {
+    "neighbours": i64([[0, 1], [1, -1], [0, 0]]),
+    "similarities": f32([[0.5, 0.25], [1, -np.inf], [0, 0]]),
+    "outcomes": f32([[1, 0], [np.nan, 1]]),
+    "prior": f32([0.5, 0.5]),
+    "preference": np.array([1, 0], np.int32),
+    "k": 2,
+    "kappa": 2,
+}
+
+
+def changed(array, place, value):
+    array = array.copy()
+    array[place] = value
+    return array
+
+
+FAULTS = [
+    {"neighbours": changed(GOOD["neighbours"], (1, 0), 2)},
+    {"neighbours": changed(GOOD["neighbours"], (2, 1), -2)},
+    {"neighbours": i64([[0, 5], [7, -1], [0, 0]]), "similarities": f32([[np.nan] * 2] * 3)},
+    {
+        "neighbours": i64([[0]] * 3 + [[9]] * 50),
+        "similarities": f32([[0.5]] * 53),
+        "k": 1,
+        "kappa": 1,
+    },
+    {"similarities": changed(GOOD["similarities"], (1, 0), np.nan)},
+    {"similarities": changed(GOOD["similarities"], (2, 1), np.inf)},
+    {"weights": f32([[1, 1], [1, -0.5], [1, 1]])},
+    {"weights": f32([[1, 1], [1, 1], [np.nan, 1]])},
+    {"outcomes": f32([[1, -np.inf], [0, 1]])},
+    {"prior": f32([0.5, np.nan])},
+    {"preference": np.array([0, 0], np.int32)},
+    {"preference": np.array([0, 2], np.int32)},
+    {"rule": "s3", "p_table": f32([[0.5, 0.5], [0.5, np.inf]])},
+    {"rule": "s3", "p_table": f32([[0.5]])},
+    {"rule": "s3", "p_table": np.empty((0, 2), np.float32)},
+    {"rule": "s3", "p_table": f32([[0.5, 0.5]]), "p_step": 0.0},
+    {"rule": "s3", "p_table": f32([[0.5, 0.5]]), "p_start": np.inf},
+    {"rule": "best"},
+    {"p_table": f32([[0.5, 0.5]])},
+    {"threshold": np.nan},
+    {"distance_limit": np.nan},
+    {"fallback_model": 2},
+    {"prior_weight": -1.0},
+    {"k": 3},
+    {"kappa": 3},
+    {"outcomes": np.empty((2, 0), np.float32), "prior": f32([])},
+    {"outcomes": PackedOutcomes(np.zeros((2, 2), np.uint64), None, 2)},
+    {"outcomes": PackedOutcomes(np.zeros((2, 1), np.uint64), np.zeros((3, 1), np.uint64), 2)},
+    {"outcomes": PackedOutcomes(np.zeros((2, 1), np.uint64), None, -1)},
+    {"prior": f32([0.5])},
+    {"preference": np.array([0], np.int32)},
+    {"similarities": f32([[0.5]])},
+    {"weights": f32([[0.5]])},
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: "+".join(fault))
+def test_bad_values_are_refused_in_the_words_of_the_cpu(device, fault):
+    arguments = {**GOOD, **fault}
+    with pytest.raises(ValueError) as of_cpu:
+        decide(**arguments)
+    with pytest.raises(ValueError) as found:
+        decide_there(device, **arguments)
+    assert str(found.value) == str(of_cpu.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "error", "words"),
+    [
+        ("neighbours", lambda t: t.int(), TypeError, "neighbours must be int64, got int32"),
+        ("neighbours", lambda t: t.flatten(), ValueError, r"2 dimensions, got shape \(6,\)"),
+        ("prior", lambda t: t[None], ValueError, r"must have 1 dimension, got shape \(1, 2\)"),
+        ("prior", lambda t: t.double(), TypeError, "prior must be float32, got float64"),
+        ("prior", lambda t: t.bfloat16(), TypeError, "prior must be float32, got bfloat16"),
+        ("prior", lambda t: t.bool(), TypeError, "prior must be float32, got bool"),
+        ("prior", lambda t: t.tolist(), TypeError, "prior must be a tensor, as neighbours is, got"),
+        (
+            "similarities",
+            lambda t: t.T.contiguous().T,
+            ValueError,
+            r"similarities must be C-contiguous, got strides \(4, 12\) for shape \(3, 2\)",
+        ),
+        ("outcomes", lambda t: t[:, ::2], ValueError, "outcomes must be C-contiguous"),
+    ],
+)
+def test_bad_tensors(device, name, change, error, words):
+    arguments = moved(GOOD, device)
+    arguments[name] = change(arguments[name])
+    with pytest.raises(error, match=words):
+        decide_there(device, **arguments)
+
+
+def test_bad_out(device):
+    arguments = (moved(i64([[0]]), device), moved(f32([[1, 0]]), device))
+    options = {"prior": moved(f32([0, 0]), device), "k": 1, "prior_weight": 0.0, "weights": None}
+    both = torch.zeros((1, 2), device=device)
+    support = torch.zeros((1, 2), dtype=torch.uint16, device=device)
+    for out, error, words in (
+        ((both, support), TypeError, "out must be Votes, got tuple"),
+        (Votes(both, both), TypeError, "out.support must be uint16, got float32"),
+        (Votes(both[:, :1], support), ValueError, "out.votes has shape .1, 1., expected .1, 2."),
+        (Votes(arguments[1], support), ValueError, "out.votes shares memory with outcomes"),
+        (Votes(both.cpu().numpy(), support), TypeError, "out.votes must be a tensor"),
+    ):
+        with pytest.raises(error, match=words):
+            voting_cuda.votes(*arguments, **options, out=out)
+
+
+class DLTensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+    )
+
+
+CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
+alive = []  # what capsules point to
+
+
+def capsule(array, *, device_type=2, device_id=0, name=b"dltensor", lanes=1, offset=0):
+    """A capsule that says it is on a device; its memory is the host's, and is never looked at."""
+    tensor = DLTensor(
+        array.ctypes.data, device_type, device_id, array.ndim, CODES[array.dtype.kind],
+        8 * array.itemsize, lanes, (ctypes.c_int64 * array.ndim)(*array.shape), None, offset,
+    )  # fmt: skip
+    alive.extend((array, tensor, name))
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = (
+        ctypes.py_object,
+        (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p),
+    )
+    return new(ctypes.addressof(tensor), name, None)
+
+
+def vote_on(**changes):
+    """Call the extension's own binding with capsules that say they are on cuda:0."""
+    arrays = {
+        "neighbours": i64([[0]]), "bits": None, "present": None, "scores": f32([[1]]),
+        "n_models": 0, "prior": f32([0]), "k": 1, "prior_weight": 0.0, "weights": None,
+        "out_votes": f32([[0]]), "out_support": np.zeros((1, 1), np.uint16), "fault": i64([0]),
+        "stream": 0,
+    }  # fmt: skip
+    arguments = {
+        name: capsule(value) if isinstance(value, np.ndarray) else value
+        for name, value in {**arrays, **changes}.items()
+    }
+    _core.votes_on_device(**arguments)
+
+
+needs_kernels = pytest.mark.skipif(
+    not _core.has_cuda, reason="the extension was built without CUDA (no nvcc)"
+)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"prior": [0.0]}, TypeError, "prior must be a DLPack capsule, got list"),
+        ({"prior": capsule(f32([0]), name=b"used_dltensor")}, ValueError, "got 'used_dltensor'"),
+        (
+            {"prior": capsule(f32([0]), device_type=1)},
+            ValueError,
+            "must be on a CUDA device, got the",
+        ),
+        (
+            {"prior": capsule(f32([0]), device_type=10)},
+            ValueError,
+            "got device 0 of DLPack type 10",
+        ),
+        (
+            {"prior": capsule(f32([0]), device_id=1)},
+            ValueError,
+            "prior must be on the device of neighbours, cuda:0, got cuda:1",
+        ),
+        ({"prior": capsule(f32([0]), lanes=4)}, TypeError, "must be float32, got float32x4"),
+        ({"prior": capsule(f32([0, 0]), offset=2)}, ValueError, "prior must be aligned"),
+        ({"scores": None}, ValueError, "either bits or scores must be given"),
+        ({"fault": i64([0, 0])}, ValueError, r"fault has shape \(2,\), expected \(1,\)"),
+    ],
+)
+def test_capsules_are_checked(changes, error, words):
+    with pytest.raises(error, match=words):
+        vote_on(**changes)
+
+
+@needs_kernels
+def test_a_launch_without_a_device_is_an_error():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a device")
+    with pytest.raises(RuntimeError, match="cuda(Get|Set)Device failed: .*(driver|device)"):
+        vote_on()
+
+
+def test_without_kernels_the_error_says_how_to_build_them(monkeypatch):
+    monkeypatch.setattr(voting_cuda, "_core", SimpleNamespace(has_cuda=False))
+    with pytest.raises(RuntimeError, match="built without CUDA kernels: build it where nvcc"):
+        votes_there("cpu", i64([[0]]), f32([[1]]), prior=f32([0]))
+    with pytest.raises(RuntimeError, match="built without CUDA kernels"):
+        decide_there("cpu", **GOOD)
+
+
+def test_tensors_on_the_cpu_are_no_arrays():
+    with pytest.raises(TypeError, match="neighbours must be a NumPy array of int64, got Tensor"):
+        votes(torch.zeros((1, 1), dtype=torch.int64), f32([[1]]), prior=f32([0]))
+
+
+@pytest.mark.gpu
+def test_tensors_on_a_device_are_voted_on_there():
+    arguments = moved(GOOD, "cuda")
+    expected = decide(**GOOD)
+    found = voting.decide(**arguments)
+    assert all(values.is_cuda for values in found)
+    assert_same(Chosen(*(values.cpu().numpy() for values in found)), expected)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        found = votes(arguments["neighbours"], arguments["outcomes"], prior=arguments["prior"])
+    stream.synchronize()
+    of_cpu = votes(GOOD["neighbours"], GOOD["outcomes"], prior=GOOD["prior"])
+    assert_same(Votes(*(values.cpu().numpy() for values in found)), of_cpu)
+
+
+# --------------------------------------------------------------------------------------- pipeline
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A router on three datasets with missing scores, ties of prompts, and its own embeddings."""
+    rng = np.random.default_rng(5)
+    embeddings = unit_rows(240, 32)
+    embeddings[100:110] = embeddings[3]
+    scores = f32(rng.integers(0, 2, (240, 7)))
+    scores[rng.random(scores.shape) < 0.1] = np.nan
+    table = make_table(scores, np.repeat(np.arange(3), 80))
+    fit = Router.fit(table, embeddings=embeddings)._fit
+    return Router(dataclasses.replace(fit, distance_limit=0.65))  # some prompts lie beyond
+
+
+@pytest.mark.parametrize("rule", ["mean", "raw", "s3"])
+@pytest.mark.parametrize("k", [None, 1, 300])
+def test_rules_on_a_device_decide_as_those_of_the_cpu(device, fitted, monkeypatch, rule, k):
+    monkeypatch.setattr("benchrouter.rules_on_device.BLOCK", 37)
+    prompts = np.concatenate([unit_rows(90, 32, seed=9), unit_rows(1, 32)])
+    there = RulesOnDevice(fitted._state.rules, device)
+    found = there.decide(torch.tensor(prompts, device=device), rule, k)
+    expected = fitted._rules.decide(prompts, rule, k)
+    assert expected.fallback.any() and not expected.fallback.all()
+    assert_same(found, expected)
+
+
+def test_a_router_on_a_device(device, fitted, monkeypatch, tmp_path):
+    there = "cuda:0" if device == "cuda" else "cpu:0"  # the host, as another device than "cpu"
+    if device != "cuda":
+        monkeypatch.setattr(router, "_checked", lambda name: there)
+    fitted.save(tmp_path / "router")
+    on_device = Router.load(tmp_path / "router", device="cuda")
+    prompts = unit_rows(50, 32, seed=11)
+    for rule in ("mean", "s3"):
+        found = on_device.route(embeddings=prompts, rule=rule)
+        expected = fitted.route(embeddings=prompts, rule=rule)
+        assert found.names() == expected.names()
+        np.testing.assert_array_equal(found.distance, expected.distance)
+        np.testing.assert_array_equal(found.margin, expected.margin)
+    with pytest.raises(ValueError, match="prompts or embeddings are needed"):
+        on_device.route()
+    with pytest.raises(TypeError, match="prompts must be a list of strings, got a single string"):
+        on_device.route("What?")
+    with pytest.raises(ValueError, match="embeddings have dim 8, the router's have dim 32"):
+        on_device.route(embeddings=unit_rows(1, 8))
+
+
+class TensorEncoder:
+    """Stands in for an encoder on the device; encode() would bring embeddings to the host."""
+
+    fingerprint = None
+
+    def __init__(self, device, rows):
+        self.device, self._rows = device, rows
+
+    def encode_tensor(self, prompts):
+        return torch.tensor(self._rows[: len(prompts)], device=self.device)
+
+
+def test_embeddings_of_an_encoder_there_stay_there(device, fitted, monkeypatch):
+    there = "cuda:0" if device == "cuda" else "cpu:0"
+    if device != "cuda":
+        monkeypatch.setattr(router, "_checked", lambda name: there)
+    rows = unit_rows(4, 32, seed=12)
+    on_device = Router(fitted._fit, encoder=TensorEncoder(there, rows), device="cuda")
+    found = on_device.route(["a", "b", "c", "d"])
+    assert found.names() == fitted.route(embeddings=rows).names()
+
+
+def test_a_router_for_a_device_that_is_not_there(fitted):
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    with pytest.raises(ValueError, match=f"device 'cuda:{count}': found {count} CUDA devices"):
+        Router(fitted._fit, device=f"cuda:{count}")
+
+
+def test_a_router_for_a_device_without_kernels(fitted, monkeypatch):
+    monkeypatch.setattr("benchrouter.encoder.devices.check_device", lambda name: "cuda:0")
+    monkeypatch.setattr(voting_cuda, "_core", SimpleNamespace(has_cuda=False))
+    with pytest.raises(RuntimeError, match="built without CUDA kernels"):
+        Router(fitted._fit, device="cuda")
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_the_command_line_says_where_prompts_are_routed(monkeypatch, capsys, built):
+    monkeypatch.setattr("benchrouter.encoder.devices.check_device", lambda name: "cuda:0")
+    monkeypatch.setattr(_core, "has_cuda", built)
+    assert routing_device("cuda") == ("cuda:0" if built else "cpu")
+    said = capsys.readouterr().err
+    assert said.startswith("note: only the encoder runs on cuda:0") != built
+    assert routing_device("cpu") == "cpu"
+
+
+def test_the_command_line_refuses_a_device_that_is_not_there():
+    with pytest.raises(EncoderUnavailable, match="device 'cuda:99': found"):
+        routing_device("cuda:99")
+
+
+# ------------------------------------------------------------------------------------------ build
+
+
+def test_nvcc_compiles_the_kernels_without_spilling(tmp_path):
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("nvcc is not on PATH")
+    run = subprocess.run(
+        [
+            nvcc, "-std=c++17", "-O3", "-fmad=false", "-gencode", "arch=compute_90,code=sm_90",
+            "-Werror", "all-warnings", "-Xptxas", "-v", "-c", str(ROOT / "csrc" / "vote_cuda.cu"),
+            "-o", str(tmp_path / "vote_cuda.o"),
+        ],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    output = run.stdout + run.stderr
+    assert run.returncode == 0, output[-5000:]
+    assert len(re.findall(r"Compiling entry function '\w*(?:votes|decide)_kernel", output)) == 4
+    assert set(re.findall(r"(\d+) bytes spill stores", output)) == {"0"}
+
+
+@needs_kernels
+def test_the_extension_holds_code_for_each_architecture():
+    cuobjdump = shutil.which("cuobjdump")
+    if cuobjdump is None:
+        pytest.skip("cuobjdump is not on PATH")
+    listed = [
+        subprocess.run([cuobjdump, what, _core.__file__], capture_output=True, text=True).stdout
+        for what in ("--list-elf", "--list-ptx")
+    ]
+    assert set(re.findall(r"sm_(\d+)", listed[0])) >= {"80", "90"}
+    assert set(re.findall(r"sm_(\d+)", listed[1])) >= {"90"}
