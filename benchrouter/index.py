@@ -28,7 +28,7 @@ Proposal = Literal["auto", "blas", "faiss", "bfloat16"]
 
 SPARE = 8  # candidates beyond k: ties and rounding at the boundary seldom need more
 SPARE_BFLOAT16 = 45  # its rounding hides more
-FEW_QUERIES = 8  # up to here one pass of BLAS over the records beats faiss (benchmarks/search.py)
+FEW_QUERIES = 8  # up to here one pass of BLAS over the records beats faiss (benchmarks/peers.py)
 BFLOAT16_WORK = 1 << 34  # multiplications from which loading torch and converting pay
 BLOCK_BYTES = 64 << 20  # of one block of similarities
 CANDIDATES = 1 << 23  # ranked at a time where many are needed
