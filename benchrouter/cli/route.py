@@ -53,6 +53,18 @@ def route(
         str,
         typer.Option(help="Put before model, score, margin, distance and fallback in the output."),
     ] = "",
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Route on a Ray cluster (local: start one here), to a directory of Parquet parts. "
+            "An actor has one GPU with --device cuda, and --threads CPUs (0: one).",
+        ),
+    ] = None,
+    ray_actors: Annotated[
+        int | None,
+        typer.Option(min=1, help="Actors on the cluster; as many as there is room for by default."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Route every prompt to a model.
@@ -66,6 +78,31 @@ def route(
     options.check_on_error(on_error)
     if as_json and target == "-":
         raise typer.BadParameter("--json and --output - both want stdout")
+    if ray is not None:
+        from benchrouter.cli.route_ray import route_on_ray
+
+        _report(
+            route_on_ray(
+                ray,
+                directory,
+                prompts,
+                target,
+                actors=ray_actors,
+                embeddings=embeddings,
+                encoder=encoder,
+                device=device,
+                threads=threads,
+                batch=batch_size or (GIVEN_BATCH if embeddings is not None else ENCODED_BATCH),
+                rule=rule,
+                prompt_column=prompt_column,
+                format=format,
+                on_error=on_error,
+                keep_prompt=keep_prompt,
+                prefix=prefix,
+            ),
+            as_json,
+        )
+        return
     from benchrouter.batch.embedding_file import with_embeddings
     from benchrouter.batch.prompts import read_prompts
     from benchrouter.batch.writers import open_decisions
@@ -123,14 +160,14 @@ def route(
         "skipped": n_skipped,
         "first_skipped": skipped,
     }
-    output.say_skipped(skipped, n_skipped)
+    _report(document, as_json)
+
+
+def _report(document: dict[str, Any], as_json: bool) -> None:
+    output.say_skipped(document["first_skipped"], document["skipped"])
     if as_json:
         output.emit(document)
-    else:
-        _summary(document)
-
-
-def _summary(document: dict[str, Any]) -> None:
+        return
     n = document["prompts"]
     output.say(
         f"routed {n:,} prompts in {document['seconds']:.1f} s"
