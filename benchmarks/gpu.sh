@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Builds the extension in place, runs the tests marked gpu and the benchmarks on the device, and
-# leaves JSON and a log in $OUT (default: benchmarks/results). Takes the `python` on PATH, needs no
-# network, makes its own inputs, and ends within nine minutes. Without a device it says what it
-# skipped; its exit code is that of the first step that failed.
+# Builds the extension in place, runs the tests marked gpu and the benchmarks on the device (those that
+# $BENCHMARKS names; default: all that take one, with --quick), and leaves JSON and a log in $OUT
+# (default: benchmarks/results). Takes the `python` on PATH, needs no network, makes its own inputs, and
+# ends within nine minutes. Without a device it says what it skipped; its exit code is that of the first
+# step that failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${OUT:-benchmarks/results}
@@ -75,12 +76,15 @@ done
 
 if device; then
     machine=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr -c 'A-Za-z0-9\n' '-' | tr 'A-Z' 'a-z')
-    step 90 python benchmarks/gpu_pipeline.py \
-        --json "$out/gpu-pipeline-${machine#nvidia-}-$(date +%F).json"
-    step 300 python benchmarks/encode.py --device cuda \
-        --json "$out/encode-cuda-${machine#nvidia-}-$(date +%F).json"
+    # All of them fit into the time only with --quick; those that BENCHMARKS names run in full.
+    quick=()
+    if [[ -z ${BENCHMARKS:-} ]]; then quick=(--quick); fi
+    for name in ${BENCHMARKS:-gpu_pipeline encode peers latency throughput}; do
+        step 480 python "benchmarks/$name.py" --device cuda "${quick[@]}" \
+            --json "$out/$name-cuda-${machine#nvidia-}-$(date +%F).json"
+    done
 else
-    echo "skipped: benchmarks/gpu_pipeline.py and encode.py --device cuda: $no_device"
+    echo "skipped: benchmarks --device cuda: $no_device"
 fi
 echo "== $((SECONDS)) s in all, exit code $failed"
 exit "$failed"

@@ -1,4 +1,4 @@
-"""What the benchmarks of encoding read: encoders and prompts, real ones where they can be had."""
+"""What the benchmarks read: encoders and prompts, real ones where they can be had; unit rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from report import SHARED
+
+from benchrouter.router import Router
+from benchrouter.table import BenchmarkTable
 
 # Percentiles 0, 5 … 100 of the tokens of mmlu_pro's prompts by all-MiniLM-L6-v2's tokenizer, cut
 # at 256: 154 on the average.
@@ -161,3 +165,53 @@ def words(rng: np.random.Generator, lengths: np.ndarray) -> list[str]:
         " ".join(vocabulary[i] for i in rng.integers(0, len(vocabulary), max(int(n), 1)))
         for n in lengths
     ]
+
+
+def clusters(rng: np.random.Generator, n: int, dim: int) -> NDArray[np.float32]:
+    """Centres of clusters: unit rows, float32 (n, dim)."""
+    centres = rng.standard_normal((n, dim), dtype=np.float32)
+    return centres / np.linalg.norm(centres, axis=1, keepdims=True)
+
+
+def unit_rows(
+    rng: np.random.Generator, centres: NDArray[np.float32], n: int
+) -> NDArray[np.float32]:
+    """Unit rows around centres, float32 (n, dim)."""
+    rows = np.empty((n, centres.shape[1]), np.float32)
+    noise = np.float32(1.2 / np.sqrt(centres.shape[1]))
+    for start in range(0, n, 65536):
+        block = rows[start : start + 65536]
+        block[:] = noise * rng.standard_normal(block.shape, dtype=np.float32)
+        block += centres[rng.integers(0, len(centres), len(block))]
+        block /= np.linalg.norm(block, axis=1, keepdims=True)
+    return rows
+
+
+def router_of(
+    records: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    *,
+    k: int,
+    kappa: int,
+    n_datasets: int = 2,
+    device: str = "cpu",
+) -> Router:
+    """A router on synthetic records; its datasets only matter to `choose` and to fitting."""
+    n, m = scores.shape
+    table = BenchmarkTable(
+        scores=scores,
+        dataset=(np.arange(n) % n_datasets).astype(np.int32),
+        datasets=tuple(f"dataset {d:02}" for d in range(n_datasets)),
+        models=tuple(f"model {i}" for i in range(m)),
+        sample_ids=[str(i) for i in range(n)],
+        prompts=["synthetic"] * n,
+        source_rows=np.arange(n),
+        n_source_rows=n,
+        params_b=np.full(m, np.nan),
+        prices=np.full((m, 2), np.nan),
+        metrics=("",) * n_datasets,
+        thresholds=np.full(n_datasets, 0.5),
+    )
+    return Router.fit(
+        table, embeddings=records, k=k, kappa=kappa, label_shares=(0.0,), draws=1, device=device
+    )

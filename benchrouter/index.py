@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from benchrouter import _core
 from benchrouter.encoder.precomputed import UNIT_TOLERANCE
+from benchrouter.stages import stage
 
 Rows = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -31,7 +32,7 @@ Proposal = Literal["auto", "blas", "faiss", "bfloat16"]
 
 SPARE = 8  # candidates beyond k: ties and rounding at the boundary seldom need more
 SPARE_BFLOAT16 = 45  # its rounding hides more
-FEW_QUERIES = 8  # up to here one pass of BLAS over the records beats faiss (benchmarks/search.py)
+FEW_QUERIES = 8  # up to here one pass of BLAS over the records beats faiss (benchmarks/peers.py)
 BFLOAT16_WORK = 1 << 34  # multiplications from which loading torch and converting pay
 BLOCK_BYTES = 64 << 20  # of one block of similarities
 CANDIDATES = 1 << 23  # ranked at a time where many are needed
@@ -116,6 +117,7 @@ class Index:
         """Length of a row."""
         return int(self.embeddings.shape[1])
 
+    @stage("search")
     def search(self, queries: Rows, k: int) -> Neighbours:
         """Find the k nearest records of every query.
 

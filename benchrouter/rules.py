@@ -13,6 +13,7 @@ from benchrouter.decisions import Explanation, Neighbour
 from benchrouter.evidence import verdicts
 from benchrouter.fit import Fit
 from benchrouter.index import Index, Neighbours, check_count
+from benchrouter.stages import stage
 from benchrouter.voting import Chosen, Outcomes, decide, unpack, votes
 
 Rule = Literal["mean", "raw", "s3"]
@@ -168,6 +169,7 @@ class Rules:
             raise ValueError(f"k must be at most {MOST_NEIGHBOURS}, got {k}")
         return int(k)
 
+    @stage("decide")
     def decide_on(
         self, neighbours: Neighbours, rule: Rule, k: int, out: Chosen | None = None
     ) -> Chosen:

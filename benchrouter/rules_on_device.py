@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from benchrouter import voting_cuda
 from benchrouter.rules import BLOCK, Rule, Rules
 from benchrouter.search_torch import TorchIndex
+from benchrouter.stages import stage
 from benchrouter.voting import Chosen
 
 if TYPE_CHECKING:
@@ -73,15 +74,17 @@ class RulesOnDevice:
         arguments = self._arguments_of(rule)
         for start in range(0, n, BLOCK):
             block = slice(start, start + BLOCK)
-            neighbours = self._index.search(rows[block], max(k, self._kappa))
-            voting_cuda.decide(
-                neighbours.ids,
-                neighbours.similarities,
-                k=k,
-                weights=None,
-                out=Chosen(*(values[block] for values in chosen)),
-                **arguments,
-            )
+            with stage("search", self._device):
+                neighbours = self._index.search(rows[block], max(k, self._kappa))
+            with stage("decide", self._device):
+                voting_cuda.decide(
+                    neighbours.ids,
+                    neighbours.similarities,
+                    k=k,
+                    weights=None,
+                    out=Chosen(*(values[block] for values in chosen)),
+                    **arguments,
+                )
         return Chosen(*(values.cpu().numpy() for values in chosen))
 
     def _arguments_of(self, rule: Rule) -> dict[str, Any]:

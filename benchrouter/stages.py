@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 class Stages:
@@ -74,6 +77,30 @@ def stage(name: str, device: str = "cpu") -> Iterator[None]:
     finally:
         _wait_for(device)
         stages.add(name, time.perf_counter() - start)
+
+
+def staged(items: Iterable[Item], name: str) -> Iterator[Item]:
+    """Time the making of items as a stage.
+
+    Parameters
+    ----------
+    items : iterable
+        Makes them when asked for the next.
+    name : str
+
+    Yields
+    ------
+    object
+        The items.
+    """
+    each = iter(items)
+    while True:
+        with stage(name):
+            try:
+                item = next(each)
+            except StopIteration:
+                return
+        yield item
 
 
 def _wait_for(device: str) -> None:

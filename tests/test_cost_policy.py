@@ -338,13 +338,13 @@ def test_memory_is_bounded_by_the_block(priced, monkeypatch):
     router, _, queries = priced
     monkeypatch.setattr(cost_rules, "CELLS", 4 * 64)
     seen = []
-    scores_of_models = router._rules.scores_of_models
+    scores_of_models = router._state.rules.scores_of_models
 
     def counted(voting, rule, distance):
         seen.append(len(voting))
         return scores_of_models(voting, rule, distance)
 
-    monkeypatch.setattr(router._rules, "scores_of_models", counted)
+    monkeypatch.setattr(router._state.rules, "scores_of_models", counted)
     router.route(embeddings=queries, policy=CostPolicy(budget_usd=4.0))
     assert max(seen) == 64 and len(seen) > 2 * (500 // 64)
 
@@ -352,7 +352,7 @@ def test_memory_is_bounded_by_the_block(priced, monkeypatch):
 def test_without_a_policy_only_the_fused_path_runs(priced, monkeypatch):
     router, _, queries = priced
     monkeypatch.setattr(router, "_cost_rules", None)
-    monkeypatch.setattr(router._rules, "scores_of_models", None)
+    monkeypatch.setattr(router._state.rules, "scores_of_models", None)
     assert len(router.route(embeddings=queries)) == 500
 
 

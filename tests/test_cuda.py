@@ -453,7 +453,7 @@ def test_rules_on_a_device_decide_as_those_of_the_cpu(device, fitted, monkeypatc
     prompts = np.concatenate([unit_rows(90, 32, seed=9), unit_rows(1, 32)])
     there = RulesOnDevice(fitted._state.rules, device)
     found = there.decide(torch.tensor(prompts, device=device), rule, k)
-    expected = fitted._rules.decide(prompts, rule, k)
+    expected = fitted._state.rules.decide(prompts, rule, k)
     assert expected.fallback.any() and not expected.fallback.all()
     assert_same(found, expected)
 

@@ -113,7 +113,7 @@ def test_the_cases_that_matter_are_among_them(router, prompts):
 
 
 def test_the_sums_say_what_the_functions_of_one_task_say(router, prompts):
-    fit, index = router._fit, router._index
+    fit, index = router._fit, router._state.rules.index
     found = index.search(prompts, 9)
     offsets = np.array([0, 1, 100, 260, 400])
     sums = tally(fit, found, offsets)

@@ -61,7 +61,9 @@ def test_recall_and_agreement_are_those_of_brute_force(benchmark, factory):
     assert recorded["n_queries"] == 1000
     queries = np.random.default_rng(5).choice(N, 400, replace=False)
     exact = brute_force(rows[queries], rows, 6)[:, 1:]
-    found = router._rules.index.search(rows[queries], 8).ids[:, :6]  # as many as route asks for
+    found = router._state.rules.index.search(rows[queries], 8).ids[
+        :, :6
+    ]  # as many as route asks for
     hits = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
     assert np.mean(hits) / 5 == pytest.approx(recorded["recall"], abs=0.03)
     assert recorded["recall"] > 0.6
@@ -132,17 +134,17 @@ def test_added_records_are_searched_exactly_until_the_compact(benchmark, tmp_pat
     first, last = table.rows(np.arange(1900)), table.rows(np.arange(1900, N))
     router = Router.fit(first, embeddings=rows[:1900], index="IVF32,Flat", **OPTIONS)
     router.add_records(last, rows[1900:], compact=False)
-    index = router._rules.index
+    index = router._state.rules.index
     assert (index.approximate.n_records, index.n_records) == (1900, N)
     found = index.search(rows[1900:], 1).ids[:, 0]
     assert_array_equal(found, np.arange(1900, N))
     router.save(tmp_path / "R")
     router = Router.load(tmp_path / "R")
-    assert_array_equal(router._rules.index.search(rows[1900:], 1).ids[:, 0], found)
+    assert_array_equal(router._state.rules.index.search(rows[1900:], 1).ids[:, 0], found)
     router.compact()
     fresh = Router.fit(table, embeddings=rows, index="IVF32,Flat", **OPTIONS)
     assert router.describe() == fresh.describe()
-    assert router._rules.index.approximate.n_records == N
+    assert router._state.rules.index.approximate.n_records == N
 
 
 @pytest.mark.parametrize("factory", ["nonsense", "IVF4096,Flat"])

