@@ -236,6 +236,15 @@ class _Skipped:
 
 
 def say_routed(document: dict[str, Any], n_now: int) -> None:
+    """Sum up on stderr what was routed.
+
+    Parameters
+    ----------
+    document : dict
+        What --json prints.
+    n_now : int
+        Prompts that this run routed; the document counts those of earlier runs too.
+    """
     n = document["prompts"]
     earlier = "" if n == n_now else f", {n:,} in all"
     output.say(
