@@ -370,6 +370,16 @@ def test_a_saved_router_knows_the_costs_of_records(priced, tmp_path):
     assert_array_equal(one.cost_usd, two.cost_usd)
 
 
+def test_a_router_saved_without_costs_of_records_has_those_of_models(priced):
+    router, _, queries = priced
+    older = Router(replace(router._fit, record_cost_usd=None))
+    found = older.route(embeddings=queries, policy=CostPolicy(within=0.1))
+    expected = router.route(embeddings=queries, policy=CostPolicy(within=0.1, costs="models"))
+    assert_array_equal(found.cost_usd, expected.cost_usd)
+    with pytest.raises(ValueError, match="saved without the costs of records: fit it again"):
+        older.route(embeddings=queries, policy=CostPolicy(costs="records"))
+
+
 def test_the_first_source_that_is_known_is_used(priced):
     _, table, queries = priced
     rows = unit_rows(60, 4)
