@@ -61,9 +61,8 @@ def test_recall_and_agreement_are_those_of_brute_force(benchmark, factory):
     assert recorded["n_queries"] == 1000
     queries = np.random.default_rng(5).choice(N, 400, replace=False)
     exact = brute_force(rows[queries], rows, 6)[:, 1:]
-    found = router._state.rules.index.search(rows[queries], 8).ids[
-        :, :6
-    ]  # as many as route asks for
+    index = router._state.rules.index
+    found = index.search(rows[queries], 8).ids[:, :6]  # as many as route asks for
     hits = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
     assert np.mean(hits) / 5 == pytest.approx(recorded["recall"], abs=0.03)
     assert recorded["recall"] > 0.6
