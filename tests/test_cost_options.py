@@ -168,3 +168,74 @@ def test_a_budget_needs_a_file(files):
     assert result.exit_code == 2
     found = " ".join(result.stderr.replace("│", " ").split())
     assert "found stdin, expected a file, as the prompts are read twice" in found
+
+
+def test_a_job_in_parts_keeps_its_costs_over_runs(files, tmp_path):
+    lines = (files / "p.jsonl").read_text().splitlines()
+    router, out = Router.load(files / "R"), tmp_path / "out"
+    given = ("--embeddings", files / "p.npy", "--batch-size", 16, "--part-size", 64, "--json")
+    command = ("route", files / "R", files / "p.jsonl", *given, "-o", out)
+    policy = ("--max-cost-usd", 0.02, "--cost-weight", 3.0)
+    assert call(*command, *policy).exit_code == 0
+    whole = json.loads((out / "manifest.json").read_text())
+    prompts = [json.loads(line)["prompt"] for line in lines]
+    expected = router.route(
+        prompts,
+        embeddings=np.load(files / "p.npy"),
+        policy=CostPolicy(cost_weight=3.0, max_cost_usd=0.02),
+    )
+    found = pa.concat_tables(pq.read_table(part) for part in sorted(out.glob("part-*")))
+    assert found["model"].to_pylist() == expected.names()
+    assert found["cost_usd"].to_pylist() == pytest.approx(expected.cost_usd.tolist())
+    assert found["over_limit"].to_pylist() == expected.over_limit.tolist()
+    # as a kill after the first part leaves it
+    kept = {**whole, "parts": whole["parts"][:1], "complete": False}
+    first = found.slice(0, 64)
+    kept["totals"] = {
+        "prompts": 64, "rejected": 0, "fallbacks": sum(first["fallback"].to_pylist()),
+        "models": {m: first["model"].to_pylist().count(m) for m in MODELS},
+        "cost_usd": sum(first["cost_usd"].to_pylist()),
+        "over_limit": sum(first["over_limit"].to_pylist()),
+    }  # fmt: skip
+    (out / "manifest.json").write_text(json.dumps(kept))
+    result = call(*command, "--resume", "--cost-weight", 2.0, "--max-cost-usd", 0.02)
+    assert result.exit_code != 0 and "costs" in result.output + result.stderr
+    result = call(*command, "--resume", *policy)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["prompts"] == 200
+    assert document["cost_usd"] == pytest.approx(expected.cost_usd.sum(dtype=float))
+    assert document["over_limit"] == int(expected.over_limit.sum())
+    again = pa.concat_tables(pq.read_table(part) for part in sorted(out.glob("part-*")))
+    assert again.equals(found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--group-by", "task", "--budget-usd", 1], "--budget-usd is for prompts one by one"),
+        (["--group-by", "task", "--resume"], "--resume is for prompts one by one"),
+        (["--ray", "local", "--within", 0.1], "--within does not go with --ray"),
+        (["--ray", "local", "--resume"], "--resume does not go with --ray"),
+    ],
+)
+def test_options_that_do_not_go_together(files, tmp_path, arguments, message):
+    result = call("route", files / "R", files / "p.jsonl", "-o", tmp_path / "o.jsonl", *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.replace("│", " ").split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_profile_tells_the_stages(files):
+    document, _ = route(files)
+    assert document["stages"] is None
+    document, _ = route(files, "--profile")
+    assert list(document["stages"]) == ["read", "search", "decide", "write"]
+    assert 0 < sum(document["stages"].values()) <= document["seconds"] + 0.01
+    plain = call(
+        *("route", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy", "--profile"),
+        *("-o", files / "out.jsonl"),
+    )
+    assert [line.split()[0] for line in plain.stderr.splitlines()[-5:]] == [
+        *("read", "search", "decide", "write", "rest")
+    ]

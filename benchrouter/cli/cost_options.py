@@ -154,11 +154,13 @@ def columns_of(policy: CostPolicy | None) -> tuple[str, ...]:
     return ("cost_usd",) if policy.max_cost_usd is None else ("cost_usd", "over_limit")
 
 
-def plain(policy: CostPolicy | None) -> dict[str, Any] | None:
-    """A policy as plain values, by which a job that is resumed is compared."""
+def text_of(policy: CostPolicy | None) -> str | None:
+    """A policy as text, by which a job that is resumed is compared."""
     if policy is None:
         return None
-    return {name: str(value) for name, value in asdict(policy).items() if value is not None}
+    return ", ".join(
+        f"{name}={value}" for name, value in asdict(policy).items() if value is not None
+    )
 
 
 def totals_of(policy: CostPolicy | None, totals: Totals) -> dict[str, Any]:

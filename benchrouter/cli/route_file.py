@@ -83,7 +83,7 @@ def route_file(
             **_job(directory, prompts, embeddings, encoder, format),
             "prompt_column": prompt_column,
             "rule": rule,
-            "costs": cost_options.plain(policy),
+            "costs": cost_options.text_of(policy),
             "fallback": fallback,
             "keep_prompt": keep_prompt,
             "prefix": prefix,
