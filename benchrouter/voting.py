@@ -6,6 +6,10 @@ NaN = missing. Neighbours are record numbers, int64, shape (n_queries, n_columns
 first ``k`` columns vote. Arguments are checked, never converted; values of big arrays (record
 numbers, weights, similarities, scores) are checked as they are read, so after an error the content
 of ``out`` is unspecified. All functions release the GIL and may be called from many threads.
+
+:func:`votes` and :func:`decide` also take torch tensors, all on one CUDA device, and answer with
+tensors there, bit for bit those of the CPU (:mod:`benchrouter.voting_cuda`); ``threads`` and
+``simd`` are not used there.
 """
 
 from __future__ import annotations

@@ -275,7 +275,7 @@ __device__ int64_t key_of(float score, int32_t preference) {
     int32_t bits = __float_as_int(score + 0.0f);  // -0 + 0 = 0: equal scores have equal bits
     bits ^= (bits >> 31) & INT32_MAX;
     return static_cast<int64_t>(static_cast<uint64_t>(static_cast<uint32_t>(bits)) << 32 |
-                                static_cast<uint32_t>(INT32_MAX - preference));
+                                (INT32_MAX - static_cast<uint32_t>(preference)));
 }
 
 __device__ float score_of(int64_t key) {

@@ -13,8 +13,13 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FLAGS = ("-std=c++17", "-O1", "-g", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
+SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def without_preload() -> dict[str, str]:
+    """This process's environment, for a compiler: without the runtime of the sanitizers."""
+    return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 
 
 def build_device_on_host(folder: Path) -> ModuleType:
@@ -35,8 +40,7 @@ def build_device_on_host(folder: Path) -> ModuleType:
         compiler, *FLAGS, *sanitized, *(f"-I{header}" for header in headers),
         str(ROOT / "tests" / "cuda_on_host" / "device_on_host.cpp"), "-o", str(module),
     ]  # fmt: skip
-    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    run = subprocess.run(command, env=without_preload(), capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-5000:]
     spec = importlib.util.spec_from_file_location("device_on_host", module)
     assert spec is not None and spec.loader is not None
