@@ -1,10 +1,11 @@
 """A table of millions of records: generated, fitted, saved, loaded, used, and checked.
 
-5,000,000 records x 384 (--records N; --quick: 200,000) in 8 datasets, 11 models, 0/1 outcomes, all
-from one seed. The embeddings are made a block at a time and lie on disk as float16; the fit widens
-them. What comes after loading works on the memory-mapped directory. Every step's seconds and the
-largest resident memory so far (VmHWM: the process's own pages and the file pages that it has
-mapped, which the system may take back) are printed, with the processor time of all threads.
+5,000,000 records x 384 (--records N; --quick: 200,000) in 8 datasets, 11 models, 0/1 outcomes, and
+10,000 prompts (--prompts N; --quick: 1,000), all from one seed. The embeddings are made a block at
+a time and lie on disk as float16; the fit widens them. What comes after loading works on the
+memory-mapped directory. Every step's seconds, the processor seconds of all threads, and the largest
+resident memory so far (VmHWM: the process's own pages and the file pages that it has mapped, which
+the system may take back) are printed.
 
 Before anything is reported, the decisions of a sample of the prompts are compared with brute force
 in float64: neighbours by (similarity, record number), then the mean rule by hand.
@@ -157,13 +158,13 @@ def check(
 def main() -> None:
     def options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--records", type=int, help="5,000,000, or 200,000 with --quick")
-        parser.add_argument("--prompts", type=int, help="10,000, or 2,000 with --quick")
+        parser.add_argument("--prompts", type=int, help="10,000, or 1,000 with --quick")
         parser.add_argument("--index", metavar="NAME", help="an approximate index of faiss")
         parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
 
     arguments = parse_arguments(__doc__, options)
     n = arguments.records or (200_000 if arguments.quick else 5_000_000)
-    n_prompts = arguments.prompts or (2_000 if arguments.quick else 10_000)
+    n_prompts = arguments.prompts or (1_000 if arguments.quick else 10_000)
     report = Report("large_table", arguments)
     steps = Steps(report)
     folder = Path(tempfile.mkdtemp(prefix="large_table.", dir=arguments.folder))

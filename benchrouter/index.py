@@ -480,8 +480,11 @@ class Approximate:
         lists = faiss.try_extract_index_ivf(index)
         if lists is not None:
             lists.nprobe = math.ceil(math.sqrt(lists.nlist))
-        if isinstance(index, faiss.IndexHNSW):
-            index.hnsw.efSearch = HNSW_SEARCH
+        inner = index
+        if isinstance(index, faiss.IndexPreTransform):
+            inner = faiss.downcast_index(index.index)
+        if isinstance(inner, faiss.IndexHNSW):
+            inner.hnsw.efSearch = HNSW_SEARCH
         return cls(index)
 
     @classmethod

@@ -22,6 +22,7 @@ OPTIONS = dict(k=5, kappa=7, label_shares=(0.0,), draws=1)
 
 @pytest.fixture(scope="module", autouse=True)
 def faiss():
+    """The package; without it everything here is skipped."""
     return pytest.importorskip("faiss")
 
 
@@ -89,6 +90,25 @@ def test_what_it_proposes_is_ranked_by_exact_similarity(benchmark):
         for ids in (own, found.ids)
     )
     assert of_ranked > own_hits
+
+
+@pytest.mark.parametrize("factory", ["HNSW16", "PCA8,HNSW16"])
+def test_a_graph_is_searched_as_widely_as_documented(benchmark, factory, faiss):
+    index = Approximate.train(benchmark[1], factory)._index
+    graph = faiss.downcast_index(index.index) if factory.startswith("PCA") else index
+    assert graph.hnsw.efSearch == 128
+
+
+@pytest.mark.parametrize("factory", ["HNSW8", "PCA8,IVF4,PQ4x4", "IVF4,Flat"])
+def test_every_kind_survives_two_saves(benchmark, tmp_path, factory):
+    table, rows = benchmark
+    router = Router.fit(table, embeddings=rows, index=factory, **OPTIONS)
+    router.save(tmp_path / "one")
+    Router.load(tmp_path / "one").save(tmp_path / "two")
+    shutil.rmtree(tmp_path / "one")
+    prompts = unit_rows(60, DIM, seed=8)
+    found = Router.load(tmp_path / "two").route(embeddings=prompts)
+    assert_array_equal(found.model, router.route(embeddings=prompts).model)
 
 
 def test_a_poor_index_says_so(benchmark):
