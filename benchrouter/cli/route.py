@@ -78,6 +78,8 @@ def route(
     options.check_on_error(on_error)
     if as_json and target == "-":
         raise typer.BadParameter("--json and --output - both want stdout")
+    if ray is None and ray_actors is not None:
+        raise typer.BadParameter("found no --ray ADDRESS", param_hint="--ray-actors")
     if ray is not None:
         from benchrouter.cli.route_ray import route_on_ray
 
