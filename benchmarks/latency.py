@@ -47,8 +47,8 @@ from benchrouter.router import Router
 
 DIM, N_MODELS, N_CLUSTERS, N_DATASETS = 384, 11, 29, 8
 K, KAPPA = 5, 19
-SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000), (10_000, 40_000)
-BATCHES = (1, 8, 64, 512)
+SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000), (10_000,)
+BATCHES, QUICK_BATCHES = (1, 8, 64, 512), (1, 64)
 CALLS = ("route", "choose")
 POOL = 2048  # prompts that calls take in turn
 MOST_CALLS, LEAST_CALLS = 2000, 5
@@ -65,8 +65,8 @@ class Work:
     threads: int  # 0 = all
     device: str
     encoder: str | None  # None: embeddings are given
+    batches: tuple[int, ...]
     calls: tuple[str, ...] = CALLS
-    batches: tuple[int, ...] = BATCHES
     seconds: float = 0.0  # for one kind of call; 0 = only the first call
 
 
@@ -78,6 +78,7 @@ def main() -> None:
     device = check_device(arguments.device)
     report = Report("latency" if device == "cpu" else "latency-cuda", arguments)
     seconds = arguments.seconds or (0.3 if report.quick else 6.0)
+    batches = QUICK_BATCHES if report.quick else BATCHES
     found: dict[tuple[int, str, int], dict[str, Any]] = {}
     cold: dict[tuple[int, str], dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -89,13 +90,13 @@ def main() -> None:
                 if kind == "encoded" and encoder is None:
                     continue
                 for threads in (1, 0):
-                    work = Work(str(folder), threads, device, name, seconds=seconds)
+                    work = Work(str(folder), threads, device, name, batches, seconds=seconds)
                     found[size, kind, threads] = in_new_process(work)
                 same_answers(found[size, kind, 1], found[size, kind, 0])
                 cold[size, kind] = first_calls(report, folder, size, kind, device, name)
-                show(report, size, kind, found, cold)
+                show(report, size, kind, batches, found, cold)
     if arguments.plot is not None:
-        plot(arguments.plot, found, cold)
+        plot(arguments.plot, batches, found, cold)
     report.finish()
 
 
@@ -235,9 +236,9 @@ def first_calls(
     found: dict[str, float] = {}
     loading = []
     runs = 1 if report.quick else COLD_RUNS
-    for call in CALLS if not report.quick else CALLS[:1]:
-        for batch in BATCHES if not report.quick else BATCHES[:1]:
-            work = Work(str(folder), 0, device, encoder, (call,), (batch,))
+    for call in CALLS[:1] if report.quick else CALLS:
+        for batch in QUICK_BATCHES[:1] if report.quick else BATCHES:
+            work = Work(str(folder), 0, device, encoder, (batch,), (call,))
             measured = [in_new_process(work) for _ in range(runs)]
             loading += [m["load"] for m in measured]
             found[f"{call}, {batch}"] = float(np.median([m["first"] for m in measured]))
@@ -263,13 +264,14 @@ def show(
     report: Report,
     size: int,
     kind: str,
+    batches: tuple[int, ...],
     found: dict[tuple[int, str, int], dict[str, Any]],
     cold: dict[tuple[int, str], dict[str, float]],
 ) -> None:
     """Print and keep the percentiles of one table."""
     lines = []
     for call in CALLS:
-        for batch in BATCHES:
+        for batch in batches:
             key = f"{call}, {batch}"
             for threads in (1, 0):
                 taken = found[size, kind, threads][key]
@@ -289,10 +291,11 @@ def show(
 
 def plot(
     path: Path,
+    batches: tuple[int, ...],
     found: dict[tuple[int, str, int], dict[str, Any]],
     cold: dict[tuple[int, str], dict[str, float]],
 ) -> None:
-    """Draw p50 and p99 of every call over the batch, a column of axes per table."""
+    """Draw p50 to p99 (of few calls: the slowest) over the batch, a column of axes per table."""
     from matplotlib.lines import Line2D
 
     from benchrouter.evaluation.report.figures import style
@@ -310,19 +313,19 @@ def plot(
                         cells = found.get((size, kind, threads))
                         if cells is None:
                             continue
-                        taken = [cells[f"{call}, {batch}"] for batch in BATCHES]
+                        taken = [cells[f"{call}, {batch}"] for batch in batches]
                         p50, p99 = (
                             [1e3 * float(np.percentile(t, p)) for t in taken] for p in (50, 99)
                         )
-                        one.plot(BATCHES, p50, line, color=colour, marker="o")
-                        one.fill_between(BATCHES, p50, p99, color=colour, alpha=0.15, lw=0)
+                        one.plot(batches, p50, line, color=colour, marker="o")
+                        one.fill_between(batches, p50, p99, color=colour, alpha=0.15, lw=0)
                     first = cold.get((size, kind), {})
-                    there = [b for b in BATCHES if f"{call}, {b}" in first]
+                    there = [b for b in batches if f"{call}, {b}" in first]
                     times = [1e3 * first[f"{call}, {b}"] for b in there]
                     one.plot(there, times, "x", color=colour, markersize=4.5)
                 one.set_xscale("log", base=2)
                 one.set_yscale("log")
-                one.set_xticks(BATCHES, [str(b) for b in BATCHES])
+                one.set_xticks(batches, [str(b) for b in batches])
                 one.set_title(f"{call}, {size:,} records")
                 if i == len(CALLS) - 1:
                     one.set_xlabel("prompts a call")

@@ -109,7 +109,7 @@ def on_cpu(report: Report, scratch: Path) -> None:
         "MiniLM, short",
         encoder,
         router,
-        short_prompts(768 if report.quick else 8192),
+        short_prompts(512 if report.quick else 8192),
         "cpu",
     )
     if not report.quick:
@@ -188,7 +188,7 @@ def write_prompts(prompts: Sequence[str], paths: Any) -> None:
 
 
 def given(report: Report, scratch: Path, device: str) -> None:
-    n, dim = 40_000 if report.quick else 1_000_000, MINILM["hidden_size"]
+    n, dim = 20_000 if report.quick else 1_000_000, MINILM["hidden_size"]
     router = saved_router(scratch, N_RECORDS, dim, device)
     rng = np.random.default_rng(0)  # the same clusters as the records'
     queries = unit_rows(np.random.default_rng(1), clusters(rng, 29, dim), n)

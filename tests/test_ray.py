@@ -13,15 +13,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet
 import pytest
 from tables import make_table, unit_rows
 from tiny_encoder import prompts_of, write_bert
+from typer.testing import CliRunner
 
 from benchrouter.router import Router
 
 ray = pytest.importorskip("ray", reason="ray is not installed (pip install '.[ray]')")
 pytest.importorskip("ray.data", reason="Ray Data is not installed (pip install '.[ray]')")
 
+from benchrouter.cli import app  # noqa: E402
+from benchrouter.cli.route_ray import EMBEDDINGS, read_tables  # noqa: E402
 from benchrouter.integrations.ray import RESULTS, RouteBatch, route_dataset  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -288,6 +292,88 @@ def test_route_dataset(given, cluster):
 # ------------------------------------------------------------------------------- the command line
 
 
+def tables_of(path, tmp_path, **options):
+    """What the reader makes of a file, and what it says of it."""
+    given = dict(embeddings=None, prompt_column="prompt", format=None, on_error="raise")
+    report = tmp_path / "report.json"
+    paths = pa.table({"path": [str(path)]})
+    tables = list(read_tables(paths, report=str(report), **{**given, **options}))
+    return tables, json.loads(report.read_text())
+
+
+def test_reader_keeps_the_types_of_the_first_batch(tmp_path):
+    lines = ['{"prompt": "a", "n": 1, "x": 1.5}', '{"prompt": "b"}', '{"prompt": "c", "x": 2}']
+    (tmp_path / "p.jsonl").write_text("\n".join(lines))
+    tables, said = tables_of(tmp_path / "p.jsonl", tmp_path, batch=1)
+    expected = pa.schema([("n", pa.int64()), ("x", pa.float64()), ("prompt", pa.string())])
+    assert [table.schema for table in tables] == [expected] * 3
+    found = pa.concat_tables(tables).to_pydict()
+    assert found == {"n": [1, None, None], "x": [1.5, None, 2.0], "prompt": ["a", "b", "c"]}
+    assert said == {"prompts": 3, "skipped": 0, "first_skipped": []}
+
+
+def test_reader_pairs_embeddings_with_kept_records(tmp_path):
+    rows = unit_rows(3, 4)
+    np.save(tmp_path / "p.npy", rows.astype(np.float16))
+    (tmp_path / "p.txt").write_text("a\n\nb\n")
+    options = dict(embeddings=str(tmp_path / "p.npy"), on_error="skip", batch=8)
+    (table,), said = tables_of(tmp_path / "p.txt", tmp_path, **options)
+    assert table["prompt"].to_pylist() == ["a", "b"]
+    found = table[EMBEDDINGS].combine_chunks().flatten().to_numpy().reshape(2, 4)
+    np.testing.assert_array_equal(found, rows[[0, 2]].astype(np.float16))
+    assert said["skipped"] == 1
+    assert "p.txt, line 2" in said["first_skipped"][0]
+
+
+@pytest.mark.parametrize(
+    "lines, words",
+    [
+        (['{"prompt": "a"}', '{"prompt": "b", "n": 1}'], "input records 1 to 1: found a field 'n'"),
+        (['{"prompt": "a", "n": 1}', '{"prompt": "b", "n": "x"}'], "'n' does not keep one type"),
+        (['{"prompt": "a"}', '{"prompt": ""}'], "p.jsonl, line 2: found an empty prompt"),
+    ],
+)
+def test_reader_refuses(tmp_path, lines, words):
+    (tmp_path / "p.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ValueError) as raised:
+        tables_of(tmp_path / "p.jsonl", tmp_path, batch=1)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "code, words, options",
+    [
+        (2, "--ray reads and writes files, found -", ["-o", "-", "--ray", "local"]),
+        (2, "expected cpu or cuda", ["-o", "out", "--ray", "local", "--device", "cuda:1"]),
+        (2, "found no --ray ADDRESS", ["-o", "out", "--ray-actors", "2"]),
+        (1, "expected no or an empty directory", ["-o", "full", "--ray", "local"]),
+        (1, "no.jsonl: No such file", ["-o", "out", "--ray", "local"]),
+    ],
+)
+def test_wrong_usage_is_told_before_a_cluster_is_there(
+    given, tmp_path, monkeypatch, code, words, options
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ray, "init", lambda *a, **k: pytest.fail("a cluster was started"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    np.save(tmp_path / "p.npy", unit_rows(2, DIM))
+    arguments = ["route", str(given), "no.jsonl", "--embeddings", "p.npy", *options]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    assert words in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "p.npy"]
+
+
+def test_without_ray_the_command_says_what_to_install(given, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = CliRunner().invoke(
+        app, ["route", str(given), "p.jsonl", "-o", str(tmp_path / "out"), "--ray", "local"]
+    )
+    assert result.exit_code == 3
+    assert "pip install 'benchrouter[ray]'" in result.stderr
+
+
 def route_on_ray(*arguments):
     command = [sys.executable, "-m", "benchrouter", "route", *map(str, arguments)]
     return subprocess.run(
@@ -339,3 +425,23 @@ def test_command_names_a_bad_record(given, tmp_path):
     assert last.startswith("error: ")
     assert last.endswith("p.jsonl, line 151: found an empty prompt, expected text")
     assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.slow
+@needs_torch
+def test_command_encodes(encoding, tmp_path):
+    router, encoder = encoding
+    prompts = prompts_of(np.random.default_rng(8).integers(1, 40, 300).tolist())
+    ids = pa.array([None, *range(299)], pa.int16())
+    pa.parquet.write_table(pa.table({"prompt": prompts, "id": ids}), tmp_path / "p.parquet")
+    run = route_on_ray(
+        *(router, tmp_path / "p.parquet", "-o", tmp_path / "out", "--encoder", encoder),
+        *("--no-prompt", "--prefix", "r_", "--threads", 1, "--batch-size", 50),
+    )
+    assert run.returncode == 0, run.stderr
+    assert "routed 300 prompts" in run.stderr
+    found = pa.dataset.dataset(tmp_path / "out").to_table()
+    assert found.column_names == ["id", *(f"r_{name}" for name in RESULTS)]
+    assert found["id"].combine_chunks() == ids
+    expected = Router.load(router).route(prompts)
+    assert found["r_model"].to_pylist() == expected.names()

@@ -159,6 +159,8 @@ def route(
         )
         return
     chosen_rule = options.check_rule(rule)
+    if ray is None and ray_actors is not None:
+        raise typer.BadParameter("found no --ray ADDRESS", param_hint="--ray-actors")
     if ray is not None:
         from benchrouter.cli.route_ray import route_on_ray
 
