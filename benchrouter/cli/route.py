@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from benchrouter.batch.parts import PartsOutput
     from benchrouter.batch.prompts import PromptBatch
     from benchrouter.batch.single import SingleOutput
+    from benchrouter.router import Router
+    from benchrouter.rules import Rule
 
 GIVEN_BATCH = 8192
 ENCODED_BATCH = 1024  # some seconds on a CPU, so that progress is seen
@@ -100,31 +102,16 @@ def route(
     chosen_rule = options.check_rule(rule)
     options.check_format(format)
     options.one_of(on_error, ("report", "skip", "raise"), "--on-error")
-    in_parts = _names_directory(target)
     if as_json and target == "-":
         raise typer.BadParameter("--json and --output - both want stdout")
-    if rejected is not None and (in_parts or on_error == "raise"):
-        raise typer.BadParameter(
-            "a directory has its own folder of them" if in_parts else "--on-error raise keeps none",
-            param_hint="--rejected",
-        )
-    if not in_parts and (resume or part_size is not None or output_format is not None):
-        raise typer.BadParameter(
-            f"--resume, --part-size and --output-format are for a directory, found {target}",
-            param_hint="--output",
-        )
-    options.one_of(output_format or "parquet", ("parquet", "jsonl"), "--output-format")
-    from benchrouter.batch.embedding_file import with_embeddings
-    from benchrouter.batch.parts import PartsOutput
-    from benchrouter.batch.prompts import read_prompts
-    from benchrouter.batch.routing import route_batches
-    from benchrouter.batch.single import SingleOutput
-
-    written_prompt = prompt_column if keep_prompt else None
+    written = {"prompt_column": prompt_column if keep_prompt else None, "prefix": prefix}
     sink: PartsOutput | SingleOutput
-    if in_parts:
+    if _names_directory(target):
         part_size = part_size or PART_SIZE
-        output_format = output_format or "parquet"
+        if rejected is not None:
+            raise typer.BadParameter(
+                "a directory has its own folder of them", param_hint="--rejected"
+            )
         job = {
             **_job(directory, prompts, embeddings, encoder, format),
             "prompt_column": prompt_column,
@@ -132,31 +119,22 @@ def route(
             "fallback": fallback,
             "keep_prompt": keep_prompt,
             "prefix": prefix,
-            "part_size": part_size,
-            "output_format": output_format,
         }
-        if resume and job["input"]["bytes"] is None:
-            raise ValueError(f"{prompts} is no regular file, so that no job on it can be resumed")
-        sink = PartsOutput(
-            target,
-            job=job,
-            part_size=part_size,
-            format=output_format,
-            prompt_column=written_prompt,
-            prefix=prefix,
-            resume=resume,
-        )
+        sink = _parts(target, job, part_size, output_format or "parquet", resume, written)
     else:
-        if rejected is None and on_error == "report" and target != "-":
-            rejected = Path(f"{target}.rejected.jsonl")
-        sink = SingleOutput(target, rejected=rejected, prompt_column=written_prompt, prefix=prefix)
+        if resume or part_size is not None or output_format is not None:
+            raise typer.BadParameter(
+                f"--resume, --part-size and --output-format are for a directory, found {target}",
+                param_hint="--output",
+            )
+        sink = _single(target, on_error, rejected, written)
+    from benchrouter.batch.prompts import read_prompts
+
+    n_before = sink.totals.prompts
     skipped = _Skipped(listed=on_error == "report" and sink.rejected is None)
     seconds = 0.0
-    n_before = sink.totals.prompts
     with sink:
         if not sink.complete:
-            if sink.first_row:
-                output.say(f"going on with record {sink.first_row:,} of the input")
             router = load_router(
                 directory,
                 encoder=encoder,
@@ -167,55 +145,107 @@ def route(
             )
             batches = read_prompts(
                 prompts,
-                prompt_column=prompt_column,
                 batch=batch_size or (GIVEN_BATCH if embeddings is not None else ENCODED_BATCH),
                 on_error="raise" if on_error == "raise" else "skip",
+                prompt_column=prompt_column,
                 format=format,
                 first_row=sink.first_row,
                 part_size=part_size,
             )
-            pairs: Iterable[tuple[PromptBatch, Any]]
-            if embeddings is None:
-                pairs = ((batch, None) for batch in batches)
-            else:
-                pairs = with_embeddings(batches, embeddings, first_row=sink.first_row)
-            with output.Progress("route", "prompts") as advance:
-                for batch, decisions in route_batches(router, pairs, rule=chosen_rule):
-                    sink.write(batch, decisions)
-                    skipped.note(batch)
-                    advance(len(batch.prompts), batch.share)
-                seconds = advance.seconds
-        elif not as_json:
-            output.say(f"{target} is complete: there is nothing to do")
-    n_now = sink.totals.prompts - n_before
-    kept_in = str(sink.rejected) if sink.rejected is not None and sink.totals.rejected else None
+            seconds = _run(router, batches, embeddings, chosen_rule, sink, skipped)
+    totals = sink.totals
+    n_now = totals.prompts - n_before
+    kept_in = str(sink.rejected) if sink.rejected is not None and totals.rejected else None
     document = {
         "output": target,
         "rule": rule,
-        "prompts": sink.totals.prompts,
+        "prompts": totals.prompts,
         "seconds": seconds,
         "prompts_per_second": n_now / seconds if seconds else None,
-        "models": dict(sink.totals.models.most_common()),
-        "fallbacks": sink.totals.fallbacks,
-        "skipped": sink.totals.rejected,
+        "models": dict(totals.models.most_common()),
+        "fallbacks": totals.fallbacks,
+        "skipped": totals.rejected,
         "first_skipped": skipped.first,
         "rejected": kept_in,
-        "parts": sink.n_parts if isinstance(sink, PartsOutput) else None,
+        "parts": sink.n_parts,
     }
     if not skipped.listed:
         where = f", all in {kept_in}" if kept_in else ""
-        output.say_skipped(skipped.first, sink.totals.rejected, where)
+        output.say_skipped(skipped.first, totals.rejected, where)
     if as_json:
         output.emit(document)
     else:
         _summary(document, n_now)
-    if on_error == "report" and sink.totals.rejected:
+    if on_error == "report" and totals.rejected:
         raise typer.Exit(output.SOME_REJECTED)
 
 
 def _names_directory(target: str) -> bool:
     path = Path(target)
     return target != "-" and (target.endswith("/") or not path.suffix or path.is_dir())
+
+
+def _parts(
+    directory: str,
+    job: dict[str, Any],
+    part_size: int,
+    format: str,
+    resume: bool,
+    written: dict[str, Any],
+) -> PartsOutput:
+    from benchrouter.batch.parts import FORMATS, PartsOutput
+
+    options.one_of(format, FORMATS, "--output-format")
+    if resume and job["input"]["bytes"] is None:
+        raise ValueError(
+            f"{job['input']['path']} is no regular file, so that no job on it can be resumed"
+        )
+    job |= {"part_size": part_size, "output_format": format}
+    sink = PartsOutput(
+        directory, job=job, part_size=part_size, format=format, resume=resume, **written
+    )
+    if sink.complete:
+        output.say(f"{directory} is complete: there is nothing to do")
+    elif sink.first_row:
+        output.say(f"going on behind {sink.first_row:,} records in {sink.n_parts:,} parts")
+    return sink
+
+
+def _single(
+    target: str, on_error: str, rejected: Path | None, written: dict[str, Any]
+) -> SingleOutput:
+    from benchrouter.batch.single import SingleOutput
+
+    if rejected is not None and on_error == "raise":
+        raise typer.BadParameter("--on-error raise keeps none", param_hint="--rejected")
+    if rejected is None and on_error == "report" and target != "-":
+        rejected = Path(f"{target}.rejected.jsonl")
+    return SingleOutput(target, rejected=rejected, **written)
+
+
+def _run(
+    router: Router,
+    batches: Iterator[PromptBatch],
+    embeddings: Path | None,
+    rule: Rule,
+    sink: PartsOutput | SingleOutput,
+    skipped: _Skipped,
+) -> float:
+    """Route all batches; the seconds that it took."""
+    from benchrouter.batch.embedding_file import with_embeddings
+    from benchrouter.batch.routing import route_batches
+
+    pairs: Iterator[tuple[PromptBatch, Any]]
+    if embeddings is None:
+        pairs = ((batch, None) for batch in batches)
+    else:
+        pairs = with_embeddings(batches, embeddings, first_row=sink.first_row)
+    with output.Progress("route", "prompts") as advance:
+        for batch, decisions in route_batches(router, pairs, rule=rule):
+            sink.write(batch, decisions)
+            skipped.note(batch)
+            advance(len(batch.prompts), batch.share)
+        return advance.seconds
 
 
 def _job(
