@@ -426,7 +426,7 @@ def test_route_reads_and_writes_compressed_files(files, tmp_path, suffix):
 
 def test_a_cut_input_keeps_the_parts_before_the_cut(files, tmp_path):
     n = 20_000
-    lines = [json.dumps({"prompt": f"prompt {i} {os.urandom(8).hex()}"}) for i in range(n)]
+    lines = [json.dumps({"prompt": f"prompt {i} {os.urandom(100).hex()}"}) for i in range(n)]
     whole = gzip.compress(("\n".join(lines) + "\n").encode())
     (tmp_path / "p.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     np.save(tmp_path / "p.npy", np.tile(np.eye(1, DIM, dtype=np.float32), (n, 1)))
@@ -438,7 +438,7 @@ def test_a_cut_input_keeps_the_parts_before_the_cut(files, tmp_path):
     assert result.exit_code == 1
     assert f"error: {tmp_path / 'p.jsonl.gz'}: not a whole gzip file" in result.stderr
     parts = sorted((tmp_path / "out").glob("part-*"))
-    assert 5 < len(parts) < 15
+    assert 5 < len(parts) < 15  # a MiB of the text is read at a time
     said = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert [p["name"] for p in said["parts"]] == [p.name for p in parts]
     assert not said["complete"]
@@ -1119,6 +1119,30 @@ def test_progress_that_was_told_is_told_to_the_end(monkeypatch, capsys):
     assert [line.split(" prompts")[0] for line in lines] == ["encode: 4 of 10", "encode: 10 of 10"]
 
 
+def test_progress_tells_rate_and_time_left(monkeypatch, capsys):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with output.Progress("route", "prompts") as advance:
+        for done, share in ((0, 0.25), (2000, 0.3), (1000, 0.5)):  # a quarter was there before
+            now += 10
+            advance(done, share)
+        now += 1
+        advance(0, None)  # told at the end: standard input has no size
+    assert capsys.readouterr().err.splitlines() == [
+        "route: 0 prompts (25%)",
+        "route: 2,000 prompts (30%), 100 a second, 2 min 20 s left",
+        "route: 3,000 prompts (50%), 100 a second, 40 s left",
+    ]
+    with output.Progress("encode", "prompts", 40) as advance:
+        for _ in range(2):
+            now += 3600
+            advance(10)
+    assert capsys.readouterr().err.splitlines() == [
+        "encode: 10 of 40 prompts",
+        "encode: 20 of 40 prompts, 2 h 0 min left",
+    ]
+
+
 def test_defaults_of_fit_are_those_of_the_library():
     fit, encode = (
         getattr(importlib.import_module(f"benchrouter.cli.{name}"), name)
@@ -1184,8 +1208,8 @@ finally:
 """
 
 
-def peak_kib(files, tmp_path, n):
-    """Peak memory in KiB of routing n lines of JSONL with 32-dimensional embeddings."""
+def peak_kib(files, tmp_path, n, *options):
+    """Peak memory in KiB of routing n lines of JSONL with 8-dimensional embeddings."""
     with open(tmp_path / "p.jsonl", "w") as file:
         for i in range(n):
             file.write(f'{{"id": {i}, "prompt": "prompt number {i} of a long file"}}\n')
@@ -1196,14 +1220,16 @@ def peak_kib(files, tmp_path, n):
     rows.flush()
     arguments = ["route", files / "R", tmp_path / "p.jsonl", "--embeddings", tmp_path / "p.npy"]
     result = subprocess.run(
-        [sys.executable, "-c", PEAK, *map(str, arguments), "-o", str(tmp_path / "o.jsonl")],
+        [sys.executable, "-c", PEAK, *map(str, arguments), *map(str, options)],
         capture_output=True,
         cwd=ROOT,
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    with open(tmp_path / "o.jsonl", "rb") as file:
-        assert sum(1 for _ in file) == n
+    files = [p for p in tmp_path.rglob("*.jsonl") if p.name != "p.jsonl"]
+    assert sum(path.read_bytes().count(b"\n") for path in files) == n
+    for path in files:
+        path.unlink()
     return int(re.search(r"peak (\d+)", result.stderr).group(1))
 
 
@@ -1212,7 +1238,14 @@ def peak_kib(files, tmp_path, n):
     ("few", "many"),
     [(50_000, 200_000), pytest.param(100_000, 1_000_000, marks=pytest.mark.slow)],
 )
-def test_memory_does_not_grow_with_the_number_of_prompts(files, tmp_path, few, many):
-    small, large = (peak_kib(files, tmp_path, n) for n in (few, many))
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_memory_does_not_grow_with_the_number_of_prompts(files, tmp_path, few, many, in_parts):
+    small, large = (
+        peak_kib(
+            *(files, tmp_path, n, "-o", tmp_path / (f"out{n}" if in_parts else "o.jsonl")),
+            *(["--output-format", "jsonl", "--part-size", few // 5] if in_parts else []),
+        )
+        for n in (few, many)
+    )
     print(f"{few:,} prompts {small / 1024:.0f} MiB, {many:,} prompts {large / 1024:.0f} MiB")
     assert large <= 1.05 * small + 8 * 1024

@@ -57,6 +57,7 @@ def test_shell_example(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "decisions.jsonl").read_text().count('"model"') == 2
+    assert (tmp_path / "decisions" / "part-00000.parquet").stat().st_size > 0
     assert (tmp_path / "prompts.npy").stat().st_size > 2 * 384 * 4
     assert run.stdout.rstrip().splitlines()[-1].startswith("{")
     for name in ("weighed", "budget", "sure"):

@@ -50,7 +50,7 @@ def open_parquet(path: Path, prompt_column: str) -> Any:
 
 
 def rows_from(
-    file: Any, first_row: int, batch: int, end_of: Callable[[int], int]
+    file: Any, first_row: int, batch: int, end_of: Callable[[int], int], *, name: str
 ) -> Iterator[pa.RecordBatch]:
     """Read rows, those before `first_row` by whole row groups without being decoded.
 
@@ -62,11 +62,18 @@ def rows_from(
         Rows decoded at a time.
     end_of : callable
         From the first row of a batch to the row behind its last one.
+    name : str
+        The file, for messages.
 
     Yields
     ------
     pyarrow.RecordBatch
         The last one may end sooner.
+
+    Raises
+    ------
+    ValueError
+        If a row group is damaged.
     """
     group = start = 0
     while group < file.num_row_groups:
@@ -77,7 +84,8 @@ def rows_from(
     surplus = first_row - start
     held: list[pa.RecordBatch] = []
     n_wanted = end_of(first_row) - first_row
-    for piece in file.iter_batches(batch, row_groups=range(group, file.num_row_groups)):
+    pieces = file.iter_batches(batch, row_groups=range(group, file.num_row_groups))
+    for piece in _readable(pieces, name):
         passed = min(surplus, len(piece))
         surplus -= passed
         rest = piece.slice(passed)
@@ -90,6 +98,15 @@ def rows_from(
                 yield from _joined(held)
                 held, n_wanted = [], end_of(first_row) - first_row
     yield from _joined(held)
+
+
+def _readable(pieces: Iterator[pa.RecordBatch], name: str) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    try:
+        yield from pieces
+    except (pa.ArrowException, OSError) as e:
+        raise ValueError(f"{name}: found rows that cannot be read ({e})") from e
 
 
 def _joined(pieces: list[pa.RecordBatch]) -> list[pa.RecordBatch]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from benchrouter.batch.prompts import PromptBatch
     from benchrouter.decisions import Decisions
 
-PART_SIZE = 100_000
 FORMATS = ("parquet", "jsonl")
 REJECTED = "rejected"  # folder of the bad records, a file for every part that has any
 _UNLISTED = re.compile(r"part-\d{5,}\.(parquet|jsonl)|\.(part-\d{5,}|manifest)\..*\.partial")
@@ -75,7 +74,7 @@ class PartsOutput:
         directory: str | Path,
         *,
         job: dict[str, Any],
-        part_size: int = PART_SIZE,
+        part_size: int,
         format: str = "parquet",
         prompt_column: str | None = "prompt",
         prefix: str = "",

@@ -238,7 +238,7 @@ def _parquet_batches(
         others = [n for n in file.schema_arrow.names if n != prompt_column]
         n_rows = file.metadata.num_rows
         first = cut.first_row
-        for found in rows_from(file, first, cut.batch, cut.end):
+        for found in rows_from(file, first, cut.batch, cut.end, name=str(path)):
             prompts = found.column(prompt_column).to_pylist()
             wrong = [wrong_prompt(prompt) for prompt in prompts]
             kept = [i for i, reason in enumerate(wrong) if reason is None]

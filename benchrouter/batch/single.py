@@ -37,10 +37,13 @@ class SingleOutput:
     complete : bool
         False: there is all to do.
     rejected : Path or None
+    n_parts : None
+        There are none.
     """
 
     first_row = 0
     complete = False
+    n_parts = None
 
     def __init__(
         self,

@@ -55,30 +55,18 @@ def route_file(
     typer.Exit
         With `output.SOME_REJECTED` where bad records were reported.
     """
-    in_parts = _names_directory(target)
-    if rejected is not None and (in_parts or on_error == "raise"):
-        raise typer.BadParameter(
-            "a directory has its own folder of them" if in_parts else "--on-error raise keeps none",
-            param_hint="--rejected",
-        )
-    if not in_parts and (resume or part_size is not None or output_format is not None):
-        raise typer.BadParameter(
-            f"--resume, --part-size and --output-format are for a directory, found {target}",
-            param_hint="--output",
-        )
-    options.one_of(output_format or "parquet", ("parquet", "jsonl"), "--output-format")
-    from benchrouter.batch.embedding_file import with_embeddings
-    from benchrouter.batch.parts import PartsOutput
-    from benchrouter.batch.prompts import read_prompts
-    from benchrouter.batch.routing import route_batches
-    from benchrouter.batch.single import SingleOutput
-
-    written_prompt = prompt_column if keep_prompt else None
-    further = cost_options.columns_of(policy)
+    written = {
+        "prompt_column": prompt_column if keep_prompt else None,
+        "prefix": prefix,
+        "further": cost_options.columns_of(policy),
+    }
     sink: PartsOutput | SingleOutput
-    if in_parts:
+    if _names_directory(target):
         part_size = part_size or PART_SIZE
-        output_format = output_format or "parquet"
+        if rejected is not None:
+            raise typer.BadParameter(
+                "a directory has its own folder of them", param_hint="--rejected"
+            )
         job = {
             **_job(directory, prompts, embeddings, encoder, format),
             "prompt_column": prompt_column,
@@ -87,31 +75,18 @@ def route_file(
             "fallback": fallback,
             "keep_prompt": keep_prompt,
             "prefix": prefix,
-            "part_size": part_size,
-            "output_format": output_format,
         }
-        if resume and job["input"]["bytes"] is None:
-            raise ValueError(f"{prompts} is no regular file, so that no job on it can be resumed")
-        sink = PartsOutput(
-            target,
-            job=job,
-            part_size=part_size,
-            format=output_format,
-            prompt_column=written_prompt,
-            prefix=prefix,
-            further=further,
-            resume=resume,
-        )
+        sink = _parts(target, job, part_size, output_format or "parquet", resume, written)
     else:
-        if rejected is None and on_error == "report" and target != "-":
-            rejected = Path(f"{target}.rejected.jsonl")
-        sink = SingleOutput(
-            target,
-            rejected=rejected,
-            prompt_column=written_prompt,
-            prefix=prefix,
-            further=further,
-        )
+        if resume or part_size is not None or output_format is not None:
+            raise typer.BadParameter(
+                f"--resume, --part-size and --output-format are for a directory, found {target}",
+                param_hint="--output",
+            )
+        sink = _single(target, on_error, rejected, written)
+    from benchrouter.batch.embedding_file import with_embeddings
+    from benchrouter.batch.prompts import read_prompts
+    from benchrouter.batch.routing import route_batches
 
     def read(first_row: int = 0) -> Iterator[tuple[PromptBatch, Any]]:
         batches = read_prompts(
@@ -133,8 +108,6 @@ def route_file(
     n_before = sink.totals.prompts
     with sink:
         if not sink.complete:
-            if sink.first_row:
-                output.say(f"going on with record {sink.first_row:,} of the input")
             router = load_router(
                 directory,
                 encoder=encoder,
@@ -156,8 +129,6 @@ def route_file(
                     skipped.note(batch)
                     advance(len(batch.prompts), batch.share)
                 seconds = advance.seconds
-        elif not as_json:
-            output.say(f"{target} is complete: there is nothing to do")
     n_now = sink.totals.prompts - n_before
     kept_in = str(sink.rejected) if sink.rejected is not None and sink.totals.rejected else None
     document = {
@@ -172,7 +143,7 @@ def route_file(
         "skipped": sink.totals.rejected,
         "first_skipped": skipped.first,
         "rejected": kept_in,
-        "parts": sink.n_parts if isinstance(sink, PartsOutput) else None,
+        "parts": sink.n_parts,
         "stages": None if stages is None else stages.seconds,
     }
     if not skipped.listed:
@@ -199,6 +170,44 @@ def _say_stages(stages: Stages, seconds: float) -> None:
 def _names_directory(target: str) -> bool:
     path = Path(target)
     return target != "-" and (target.endswith("/") or not path.suffix or path.is_dir())
+
+
+def _parts(
+    directory: str,
+    job: dict[str, Any],
+    part_size: int,
+    format: str,
+    resume: bool,
+    written: dict[str, Any],
+) -> PartsOutput:
+    from benchrouter.batch.parts import FORMATS, PartsOutput
+
+    options.one_of(format, FORMATS, "--output-format")
+    if resume and job["input"]["bytes"] is None:
+        raise ValueError(
+            f"{job['input']['path']} is no regular file, so that no job on it can be resumed"
+        )
+    job |= {"part_size": part_size, "output_format": format}
+    sink = PartsOutput(
+        directory, job=job, part_size=part_size, format=format, resume=resume, **written
+    )
+    if sink.complete:
+        output.say(f"{directory} is complete: there is nothing to do")
+    elif sink.first_row:
+        output.say(f"going on behind {sink.first_row:,} records in {sink.n_parts:,} parts")
+    return sink
+
+
+def _single(
+    target: str, on_error: str, rejected: Path | None, written: dict[str, Any]
+) -> SingleOutput:
+    from benchrouter.batch.single import SingleOutput
+
+    if rejected is not None and on_error == "raise":
+        raise typer.BadParameter("--on-error raise keeps none", param_hint="--rejected")
+    if rejected is None and on_error == "report" and target != "-":
+        rejected = Path(f"{target}.rejected.jsonl")
+    return SingleOutput(target, rejected=rejected, **written)
 
 
 def _job(
