@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import gzip
 import json
 import os
 
@@ -118,9 +119,15 @@ def test_one_row_a_group_as_choose_decides(files, tmp_path, source, score):
 
 def test_the_formats_hold_the_same(files, tmp_path):
     prompts = write_jsonl(tmp_path / "p.jsonl", plain_records())
-    for suffix in ("jsonl", "csv", "parquet"):
+    for suffix in ("jsonl", "jsonl.gz", "csv", "csv.zst", "parquet"):
         result = call(files, prompts, tmp_path / f"o.{suffix}", "--prefix", "r_")
         assert result.exit_code == 0, result.output
+    assert (
+        gzip.decompress((tmp_path / "o.jsonl.gz").read_bytes())
+        == (tmp_path / "o.jsonl").read_bytes()
+    )
+    with pa.input_stream(str(tmp_path / "o.csv.zst"), compression="zstd") as stream:
+        assert stream.read() == (tmp_path / "o.csv").read_bytes()
     jsonl, of_csv, parquet = (rows_of(tmp_path / f"o.{s}") for s in ("jsonl", "csv", "parquet"))
     assert jsonl == parquet
     assert list(jsonl[0])[:3] == ["task", "r_n_prompts", "r_model"]
@@ -185,14 +192,26 @@ def test_a_record_without_a_group(files, tmp_path, record, words):
     records = plain_records()
     records[40] = record  # of the task "poems"
     prompts = write_jsonl(tmp_path / "p.jsonl", records)
-    result = call(files, prompts, tmp_path / "o.jsonl", "--batch-size", 16)
+    target = tmp_path / "o.jsonl"
+    message = f"{prompts}, row 40: {words} that names the prompt's group"
+    result = call(files, prompts, target, "--batch-size", 16, "--on-error", "raise")
     assert result.exit_code == 1
-    assert f"{prompts}, row 40: {words} that names the prompt's group" in result.stderr
+    assert message in result.stderr
     assert os.listdir(tmp_path) == ["p.jsonl"]
-    result = call(files, prompts, tmp_path / "o.jsonl", "--on-error", "skip", "--json")
+    result = call(files, prompts, "-")
+    assert result.exit_code == 4
+    assert f"rejected {message}" in result.stderr
+    result = call(files, prompts, target, "--on-error", "skip")
     assert result.exit_code == 0, result.output
+    assert sorted(os.listdir(tmp_path)) == ["o.jsonl", "p.jsonl"]
+    result = call(files, prompts, target, "--json")
+    assert result.exit_code == 4
+    (rejected,) = rows_of(tmp_path / "o.jsonl.rejected.jsonl")
+    assert (rejected["row"], rejected["raw"]) == (40, "x")
+    assert f"{prompts}, row 40: {rejected['reason']}" == message
     found = json.loads(result.stdout)
     assert (found["prompts"], found["skipped"]) == (59, 1)
+    assert found["rejected"] == f"{target}.rejected.jsonl"
     assert words in found["first_skipped"][0] and "row 40" in found["first_skipped"][0]
     poems = rows_of(tmp_path / "o.jsonl")[1]
     decision = expected(files, [i for i in range(1, N, 3) if i != 40])
@@ -205,10 +224,11 @@ def test_bad_prompts_and_bad_groups_leave_the_embeddings_in_step(files, tmp_path
     rows[1], rows[6], rows[60] = "0,sums,", "5,,prompt 5", "59,law"
     (tmp_path / "p.csv").write_text("\n".join(rows) + "\n")
     result = call(
-        *(files, tmp_path / "p.csv", tmp_path / "o.csv", "--on-error", "skip"),
+        *(files, tmp_path / "p.csv", tmp_path / "o.csv", "--rejected", tmp_path / "bad.jsonl"),
         *("--batch-size", 8),
     )
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 4, result.output
+    assert [row["row"] for row in rows_of(tmp_path / "bad.jsonl")] == [0, 5, 59]
     assert "skipped 3 bad records" in result.stderr
     assert "p.csv, row 5: found an empty text in field 'task'" in result.stderr
     kept = [i for i in range(N) if i not in (0, 5, 59)]
@@ -222,7 +242,7 @@ def test_parquet_rows_are_counted_as_elsewhere(files, tmp_path):
     groups = [float(i % 3) for i in range(N)]
     groups[50] = float("nan")
     pq.write_table(pa.table({"task": groups, "prompt": ["x"] * N}), tmp_path / "p.parquet")
-    result = call(files, tmp_path / "p.parquet", tmp_path / "o.jsonl")
+    result = call(files, tmp_path / "p.parquet", tmp_path / "o.jsonl", "--on-error", "raise")
     assert result.exit_code == 1
     assert "p.parquet, row 50: found NaN in field 'task', expected a number" in result.stderr
     pq.write_table(pa.table({"job": groups, "prompt": ["x"] * N}), tmp_path / "p.parquet")
@@ -235,6 +255,11 @@ def test_parquet_rows_are_counted_as_elsewhere(files, tmp_path):
     ("arguments", "code", "words"),
     [
         (["--rule", "mean"], 2, "--rule is for prompts one by one"),
+        (["--resume"], 2, "--resume is for prompts one by one"),
+        (["--part-size", "10"], 2, "--part-size is for prompts one by one"),
+        (["--fallback", "model 0"], 2, "--fallback is for prompts one by one"),
+        (["--on-error", "no"], 2, "expected report, skip, raise"),
+        (["-o", "folder/"], 1, "the suffix is none of .jsonl, .parquet, .csv"),
         (["--no-prompt"], 2, "--prompt/--no-prompt is for prompts one by one"),
         (["--score", "s4"], 2, "expected auto, s1, s2, s3"),
         (["--group-by", "prompt"], 2, "found 'prompt', the prompts' own column"),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.batch.rejected import RAW_CHARACTERS, Rejected
+
 if TYPE_CHECKING:
     from benchrouter.batch.prompts import PromptBatch
 
@@ -20,8 +22,10 @@ class GroupedBatch(NamedTuple):
     prompts: list[str]
     embeddings: NDArray[Any] | None
     """float16 or float32, shape (n_prompts, dim)."""
-    skipped: tuple[str, ...]
-    """One message for every record left out, for whatever reason."""
+    rejected: tuple[Rejected, ...]
+    """The records left out, for want of a prompt or of a group."""
+    share: float | None
+    """Share of the file that has been read, as `PromptBatch` has it."""
 
 
 def with_groups(
@@ -64,19 +68,15 @@ def with_groups(
         if kind is None:
             kind = next((_kind(g) for g in groups if _wrong(g, _kind(g)) is None), None)
         wrong = {i: found for i, g in enumerate(groups) if (found := _wrong(g, kind)) is not None}
-        messages = [
-            f"{name}, row {batch.rows[i]}: found {found} in field {column!r}, expected "
-            f"{kind or 'text'} that names the prompt's group"
-            for i, found in wrong.items()
-        ]
-        if messages and on_error == "raise":
-            raise ValueError(messages[0])
+        rejected = [_rejected(batch, i, found, column, kind, name) for i, found in wrong.items()]
+        if rejected and on_error == "raise":
+            raise ValueError(rejected[0].message)
         kept = [i for i in range(len(groups)) if i not in wrong]
         if wrong:
             groups = [groups[i] for i in kept]
             block = None if block is None else block[np.array(kept, np.int64)]
         prompts = [batch.prompts[i] for i in kept] if wrong else batch.prompts
-        yield GroupedBatch(groups, prompts, block, (*batch.skipped, *messages))
+        yield GroupedBatch(groups, prompts, block, (*batch.rejected, *rejected), batch.share)
 
 
 def _values(batch: PromptBatch, column: str, name: str) -> list[Any]:
@@ -109,3 +109,16 @@ def _wrong(group: Any, kind: str | None) -> str | None:
     elif isinstance(group, (list, dict)):
         return _kind(group)
     return None if _kind(group) == kind else _kind(group)
+
+
+def _rejected(
+    batch: PromptBatch, i: int, found: str, column: str, kind: str | None, name: str
+) -> Rejected:
+    expected = f"{kind or 'text'} that names the prompt's group"
+    return Rejected(
+        source=name,
+        row=int(batch.rows[i]),
+        line=None,
+        reason=f"found {found} in field {column!r}, expected {expected}",
+        raw=batch.prompts[i][:RAW_CHARACTERS],
+    )

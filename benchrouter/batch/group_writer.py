@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from benchrouter.batch.writers import target_of
+from benchrouter.batch.writers import open_text, target_of
 from benchrouter.decisions import plain
 from benchrouter.naming import naming
+from benchrouter.replacing import partial_of, put_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,8 +133,8 @@ def open_table(path: str | Path) -> Iterator[Callable[[pa.Table], None]]:
     Parameters
     ----------
     path : str or Path
-        Ends in ``.jsonl``, ``.parquet`` or ``.csv``; ``-`` writes JSONL to standard output. A file
-        that is there is replaced.
+        Ends in ``.jsonl``, ``.parquet`` or ``.csv`` (the texts may be compressed: ``.gz``,
+        ``.zst``); ``-`` writes JSONL to standard output. A file that is there is replaced.
 
     Yields
     ------
@@ -151,54 +151,46 @@ def open_table(path: str | Path) -> Iterator[Callable[[pa.Table], None]]:
     if str(path) == "-":
         yield _to_stdout
         return
-    target = target_of(path)
-    put = {".jsonl": _put_jsonl, ".parquet": _put_parquet, ".csv": _put_csv}[target.suffix.lower()]
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    target, suffix = target_of(path)
+    partial = partial_of(target)
     with naming(target):
-        file = open(partial, "wb")  # noqa: SIM115  closed below
+        partial.touch()  # what cannot be written is seen before the work
 
     def write(table: pa.Table) -> None:
         with naming(target):
-            put(table, file)
+            if suffix == ".parquet":
+                import pyarrow.parquet as pq
+
+                pq.write_table(table, partial)
+            else:
+                with open_text(partial, target) as file:
+                    (_put_jsonl if suffix == ".jsonl" else _put_csv)(table, file)
 
     try:
         yield write
         with naming(target):
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            os.replace(partial, target)
+            put_file(partial, target)
     finally:
-        with suppress(OSError):
-            file.close()
         partial.unlink(missing_ok=True)
 
 
 def _to_stdout(table: pa.Table) -> None:
-    lines = io.BytesIO()
+    lines = io.StringIO()
     _put_jsonl(table, lines)
     sys.stdout.flush()
-    sys.stdout.buffer.write(lines.getvalue())  # the terminal's own encoding may not hold them
+    sys.stdout.buffer.write(lines.getvalue().encode())  # the terminal's own may not hold them
 
 
-def _put_parquet(table: pa.Table, file: BinaryIO) -> None:
-    import pyarrow.parquet as pq
-
-    pq.write_table(table, file)
-
-
-def _put_jsonl(table: pa.Table, file: BinaryIO) -> None:
+def _put_jsonl(table: pa.Table, file: TextIO) -> None:
     for row in _plain_groups(table).to_pylist():
-        file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _put_csv(table: pa.Table, file: BinaryIO) -> None:
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    writer = csv.writer(text, lineterminator="\n")
+def _put_csv(table: pa.Table, file: TextIO) -> None:
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow(table.column_names)
     for row in zip(*(c.to_pylist() for c in _plain_groups(table).columns), strict=True):
         writer.writerow([_cell(value) for value in row])
-    text.detach()
 
 
 def _cell(value: Any) -> str:

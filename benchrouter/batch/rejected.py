@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -109,3 +109,28 @@ class RejectedWriter:
             with suppress(OSError):  # what is left to write may not fit either
                 self._file.close()
             self._partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def side_file(path: Path | None) -> Iterator[Callable[[Iterable[Rejected]], None]]:
+    """Write bad records to a file that appears at the end of the block; see `RejectedWriter`.
+
+    Parameters
+    ----------
+    path : Path or None
+        None keeps none.
+
+    Yields
+    ------
+    callable
+        Takes further records.
+    """
+    if path is None:
+        yield lambda records: None
+        return
+    writer = RejectedWriter(path)
+    try:
+        yield writer.write
+        writer.close()
+    finally:
+        writer.abort()

@@ -72,8 +72,7 @@ def open_decisions(
     """
     if str(path) == "-":
         return JsonlWriter(None, prompt_column, prefix, further)
-    target = target_of(path, compressed=True)
-    suffix = _format_of(target)
+    target, suffix = target_of(path)
     with naming(target):
         if suffix == ".parquet":
             return ParquetWriter(target, prompt_column, prefix, further, fields)
@@ -81,42 +80,38 @@ def open_decisions(
         return writer(target, prompt_column, prefix, further)
 
 
-def target_of(path: str | Path, *, compressed: bool = False) -> Path:
-    """File that an output is to become.
+def target_of(path: str | Path) -> tuple[Path, str]:
+    """File that an output is to become, and its format.
 
     Parameters
     ----------
     path : str or Path
-    compressed : bool
-        Whether .jsonl and .csv may have .gz or .zst behind them.
 
     Returns
     -------
-    Path
+    target : Path
         Absolute, links followed.
+    suffix : str
+        One of `SUFFIXES`, without that of a compression.
 
     Raises
     ------
     ValueError
-        If the suffix is none of `SUFFIXES`, or there cannot be such a file.
+        If the suffix is another one, or there cannot be such a file.
     """
     target = Path(os.path.realpath(path))
-    suffix = _format_of(target) if compressed else target.suffix.lower()
-    is_compressed = compression_of(target) is not None
-    if suffix not in SUFFIXES or (is_compressed and suffix == ".parquet"):
-        also = " (.jsonl and .csv also with .gz or .zst)" if compressed else ""
-        raise ValueError(f"output {path}: the suffix is none of {', '.join(SUFFIXES)}{also}")
+    compressed = compression_of(target) is not None
+    suffix = Path(target.stem if compressed else target.name).suffix.lower()
+    if suffix not in SUFFIXES or (compressed and suffix == ".parquet"):
+        raise ValueError(
+            f"output {path}: the suffix is none of {', '.join(SUFFIXES)} (.jsonl and .csv also "
+            "with .gz or .zst)"
+        )
     if target.exists() and not target.is_file():
         raise ValueError(f"output {path} is no regular file, expected a file name or '-'")
     if not target.parent.is_dir():
         raise ValueError(f"output {path}: there is no directory {target.parent}")
-    return target
-
-
-def _format_of(target: Path) -> str:
-    """Suffix without that of a compression."""
-    name = target.stem if compression_of(target) is not None else target.name
-    return Path(name).suffix.lower()
+    return target, suffix
 
 
 def fields_of(path: Path, prompt_column: str | None, further: Sequence[str] = ()) -> pa.Schema:
@@ -229,7 +224,7 @@ class JsonlWriter(DecisionWriter):
     ) -> None:
         super().__init__(target, prompt_column, prefix, further)
         self._file: TextIO = (
-            sys.stdout if self._partial is None else _open_text(self._partial, cast(Path, target))
+            sys.stdout if self._partial is None else open_text(self._partial, cast(Path, target))
         )
 
     def _write(self, batch: PromptBatch, decisions: Decisions) -> None:
@@ -269,7 +264,7 @@ class CsvWriter(DecisionWriter):
         self, target: Path, prompt_column: str | None, prefix: str, further: Sequence[str]
     ) -> None:
         super().__init__(target, prompt_column, prefix, further)
-        self._file = _open_text(cast(Path, self._partial), target)
+        self._file = open_text(cast(Path, self._partial), target)
         self._csv = csv.writer(self._file, lineterminator="\n")
         self._others: list[str] | None = None
 
@@ -476,7 +471,7 @@ def _stdout_write(text: str) -> None:
         buffer.write(text.encode())
 
 
-def _open_text(partial: Path, target: Path) -> TextIO:
+def open_text(partial: Path, target: Path) -> TextIO:
     """Open a text file for writing, compressed as the name says that it gets in the end."""
     compression = compression_of(target)
     if compression is None:

@@ -155,6 +155,21 @@ def say_skipped(messages: Sequence[str], n: int | None = None, where: str = "") 
             say(f"  and {n - len(shown):,} more")
 
 
+class Skips:
+    """Messages about bad records: the first ones, to be shown in the end, or all at once."""
+
+    def __init__(self, *, listed: bool) -> None:
+        self.listed = listed
+        self.first: list[str] = []
+
+    def note(self, messages: Sequence[str]) -> None:
+        """Take messages of further records."""
+        if self.listed:
+            for message in messages:
+                say(f"rejected {message}")
+        self.first += messages[: SHOWN_SKIPS - len(self.first)]
+
+
 def console() -> Console:
     """Return the console for results, as wide as the terminal or as COLUMNS says.
 

@@ -76,7 +76,7 @@ def route(
         str,
         typer.Option(
             help="What a bad record does: report (go on, write it to the side file, exit 4), skip "
-            "(go on, list it, exit 0) or raise (stop; with --group-by, report does so too)."
+            "(go on, list it, exit 0) or raise (stop)."
         ),
     ] = "report",
     rejected: Annotated[
@@ -153,7 +153,8 @@ def route(
             batch_size=batch_size,
             prompt_column=prompt_column,
             format=format,
-            on_error="skip" if on_error == "skip" else "raise",
+            on_error=on_error,
+            rejected=rejected,
             prefix=prefix,
             as_json=as_json,
         )

@@ -102,7 +102,7 @@ def route_file(
             return ((batch, None) for batch in batches)
         return with_embeddings(batches, embeddings, first_row=first_row)
 
-    skipped = _Skipped(listed=on_error == "report" and sink.rejected is None)
+    skipped = output.Skips(listed=on_error == "report" and sink.rejected is None)
     seconds = 0.0
     stages: Stages | None = None
     n_before = sink.totals.prompts
@@ -126,7 +126,7 @@ def route_file(
                 for batch, decisions in route_batches(router, pairs, rule=rule, policy=policy):
                     with stage("write"):
                         sink.write(batch, decisions)
-                    skipped.note(batch)
+                    skipped.note([record.message for record in batch.rejected])
                     advance(len(batch.prompts), batch.share)
                 seconds = advance.seconds
     n_now = sink.totals.prompts - n_before
@@ -227,21 +227,6 @@ def _job(
         # an encoder that the router records may stand anywhere: it is compared when it is loaded
         "encoder": encoder if description["encoder"] is None else None,
     }
-
-
-class _Skipped:
-    """Messages about bad records: the first ones, to be shown in the end, or all at once."""
-
-    def __init__(self, *, listed: bool) -> None:
-        self.listed = listed
-        self.first: list[str] = []
-
-    def note(self, batch: PromptBatch) -> None:
-        if self.listed:
-            for record in batch.rejected:
-                output.say(f"rejected {record.message}")
-        left = output.SHOWN_SKIPS - len(self.first)
-        self.first += [record.message for record in batch.rejected[:left]]
 
 
 def say_routed(document: dict[str, Any], n_now: int) -> None:

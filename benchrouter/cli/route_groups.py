@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 OF_PROMPTS = (
     *("rule", "fallback", "cost_weight", "max_cost_usd", "budget_usd", "within", "min_success"),
-    *("costs", "output_tokens", "rejected", "keep_prompt", "part_size", "output_format", "resume"),
+    *("costs", "output_tokens", "keep_prompt", "part_size", "output_format", "resume"),
     *("profile", "ray", "ray_actors"),
 )
 
@@ -62,51 +62,48 @@ def route_groups(
     prompt_column: str,
     format: str | None,
     on_error: str,
+    rejected: Path | None,
     prefix: str,
     as_json: bool,
 ) -> None:
     """Choose a model for every group, and write one row a group; options as those of `route`."""
-    options.check_format(format)
-    options.check_on_error(on_error)
-    if as_json and target == "-":
-        raise typer.BadParameter("--json and --output - both want stdout")
-    from benchrouter.batch.embedding_file import with_embeddings
+    if rejected is not None and on_error == "raise":
+        raise typer.BadParameter("--on-error raise keeps none", param_hint="--rejected")
     from benchrouter.batch.group_column import with_groups
     from benchrouter.batch.group_writer import group_table, open_table
-    from benchrouter.batch.prompts import read_prompts
+    from benchrouter.batch.rejected import side_file
 
-    batches = read_prompts(
-        prompts, prompt_column=prompt_column, batch=batch_size, on_error=on_error, format=format
-    )
-    router = load_router(
-        directory, encoder=encoder, embeddings=embeddings, device=device, threads=threads
-    )
-    pairs: Iterator[tuple[PromptBatch, Any]]
-    if embeddings is None:
-        pairs = ((batch, None) for batch in batches)
-    else:
-        pairs = with_embeddings(batches, embeddings)
     name = "standard input" if prompts == "-" else prompts
-    skipped: list[str] = []
+    kept_on = "raise" if on_error == "raise" else "skip"
+    if rejected is None and on_error == "report" and target != "-":
+        rejected = Path(f"{target}.rejected.jsonl")
+    skipped = output.Skips(listed=on_error == "report" and rejected is None)
     n_skipped = 0
 
     def feed() -> Iterator[tuple[list[Any], list[str] | None, Any]]:
         nonlocal n_skipped
-        for batch in with_groups(pairs, column, name=name, on_error=on_error):
-            n_skipped += len(batch.skipped)
-            skipped.extend(batch.skipped[: output.SHOWN_SKIPS - len(skipped)])
+        for batch in with_groups(pairs, column, name=name, on_error=kept_on):
+            n_skipped += len(batch.rejected)
+            skipped.note([record.message for record in batch.rejected])
+            reject(batch.rejected)
             if batch.prompts:
                 given = batch.embeddings is not None
                 yield batch.groups, None if given else batch.prompts, batch.embeddings
-                advance(len(batch.prompts))
+            advance(len(batch.prompts), batch.share)
 
-    with output.Progress("route", "prompts") as advance, open_table(target) as write:
-        table = group_table(column, router.choose_groups(feed(), score=score), prefix=prefix)
+    with open_table(target) as write, side_file(rejected) as reject:
+        router = load_router(
+            directory, encoder=encoder, embeddings=embeddings, device=device, threads=threads
+        )
+        pairs = _pairs(prompts, prompt_column, batch_size, kept_on, format, embeddings)
+        with output.Progress("route", "prompts") as advance:
+            decisions = router.choose_groups(feed(), score=score)
+            table = group_table(column, decisions, prefix=prefix)
+            seconds = advance.seconds
         if table.num_rows == 0:
-            output.say_skipped(skipped, n_skipped)
+            output.say_skipped(skipped.first, n_skipped)
             raise ValueError(f"{name}: found no prompt with a group, expected at least one")
         write(table)
-        seconds = advance.seconds
     models = Counter(table.column(f"{prefix}model").to_pylist())
     document = {
         "output": target,
@@ -119,13 +116,38 @@ def route_groups(
         "models": dict(models.most_common()),
         "fallbacks": sum(table.column(f"{prefix}fallback").to_pylist()),
         "skipped": n_skipped,
-        "first_skipped": skipped,
+        "first_skipped": skipped.first,
+        "rejected": str(rejected) if rejected is not None and n_skipped else None,
     }
-    output.say_skipped(skipped, n_skipped)
+    if not skipped.listed:
+        where = f", all in {document['rejected']}" if document["rejected"] else ""
+        output.say_skipped(skipped.first, n_skipped, where)
     if as_json:
         output.emit(document)
     else:
         _summary(document)
+    if on_error == "report" and n_skipped:
+        raise typer.Exit(output.SOME_REJECTED)
+
+
+def _pairs(
+    prompts: str,
+    prompt_column: str,
+    batch_size: int,
+    on_error: str,
+    format: str | None,
+    embeddings: Path | None,
+) -> Iterable[tuple[PromptBatch, Any]]:
+    """Batches of the file, each with its embeddings where they are given."""
+    from benchrouter.batch.embedding_file import with_embeddings
+    from benchrouter.batch.prompts import read_prompts
+
+    batches = read_prompts(
+        prompts, prompt_column=prompt_column, batch=batch_size, on_error=on_error, format=format
+    )
+    if embeddings is None:
+        return ((batch, None) for batch in batches)
+    return with_embeddings(batches, embeddings)
 
 
 def _summary(document: dict[str, Any]) -> None:
