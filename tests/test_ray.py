@@ -347,6 +347,7 @@ def test_reader_refuses(tmp_path, lines, words):
         (2, "expected cpu or cuda", ["-o", "out", "--ray", "local", "--device", "cuda:1"]),
         (2, "found no --ray ADDRESS", ["-o", "out", "--ray-actors", "2"]),
         (1, "expected no or an empty directory", ["-o", "full", "--ray", "local"]),
+        (1, "there is no directory", ["-o", "absent/out", "--ray", "local"]),
         (1, "no.jsonl: No such file", ["-o", "out", "--ray", "local"]),
     ],
 )

@@ -69,6 +69,8 @@ def route_on_ray(
     out = Path(os.path.realpath(target))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"output {target}: found it there, expected no or an empty directory")
+    if not out.parent.is_dir():
+        raise ValueError(f"output {target}: there is no directory {out.parent}")
     ray = _import_ray()
     from benchrouter.batch.prompts import read_prompts
     from benchrouter.integrations.ray import route_dataset
@@ -76,10 +78,13 @@ def route_on_ray(
 
     # What is wrong with the router or the first prompts is said here, as without Ray.
     load_router(directory, encoder=encoder, embeddings=embeddings, device="cpu", threads=1)
-    batches = read_prompts(
-        prompts, prompt_column=prompt_column, batch=batch, on_error=on_error, format=format
+    first = next(
+        read_prompts(
+            prompts, prompt_column=prompt_column, batch=batch, on_error=on_error, format=format
+        ),
+        None,
     )
-    block_bytes = _bytes_of(next(batches, None), prompt_column, embeddings)
+    block_bytes = _bytes_of(first, prompt_column, embeddings)
     start = time.perf_counter()
     with replacing(out) as beside, _cluster(ray, address, block_bytes):
         read = ray.data.from_items([{"path": str(Path(prompts).resolve())}]).map_batches(
