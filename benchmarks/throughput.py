@@ -159,7 +159,7 @@ def encoded(
         **{f"route, {kind}": command for kind, command in commands.items()},
     }
     loaded.encode(prompts[:256])
-    timings = interleave(contenders, repeats=3, warmup=0, seconds=20 if report.quick else 600)
+    timings = interleave(contenders, repeats=2 if report.quick else 3, warmup=0)
     for kind in sources:
         expected = Router.load(router, encoder=loaded).route(prompts)
         check(folder / f"{kind}.parquet", expected, tolerated=FLIPS)
@@ -204,7 +204,7 @@ def given(report: Report, scratch: Path, device: str) -> None:
 
     index.search(queries[:BLOCK], KAPPA)
     contenders = {"search alone": search, "route, given": command}
-    timings = interleave(contenders, repeats=3, warmup=0, seconds=10 if report.quick else 600)
+    timings = interleave(contenders, repeats=2 if report.quick else 3, warmup=0)
     check(target, Router.load(router).route(embeddings=queries))
     title = f"{n:,} given embeddings x {dim}, {N_RECORDS:,} records"
     shares = show(report, title, n, "search alone", timings, {"route, given": command.seconds})
