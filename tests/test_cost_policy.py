@@ -156,7 +156,7 @@ def decisions_by_hand(router, table, rows, queries, shown, rule, policy, tokens)
             limit = min(limit, cost[f])
         chance = None
         if policy.min_success is not None:
-            chance = router._cost_rules._calibration(rule, k)(np.asarray(used))
+            chance = router._state.cost_rules._calibration(rule, k)(np.asarray(used))
         weight = policy.cost_weight or 0.0
         m = choice_by_hand(used, cost, limit, fit.preferred, policy, weight, chance)
         others = [s for other, s in enumerate(score) if other != m]

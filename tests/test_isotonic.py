@@ -73,7 +73,7 @@ def test_records_are_predicted_from_all_others(benchmark):
         for m in range(3):
             known = [table.scores[e, m] for e in near if not np.isnan(table.scores[e, m])]
             expected.append((sum(known) + prior[m]) / (len(known) + 1))
-    predicted, observed = router._cost_rules._held_out_pairs("mean", 5)
+    predicted, observed = router._state.cost_rules._held_out_pairs("mean", 5)
     assert_allclose(predicted, expected, atol=1e-6)
     assert_array_equal(observed, table.scores.ravel())
 
@@ -83,10 +83,10 @@ def test_a_large_benchmark_calibrates_on_a_sample_of_every_dataset(benchmark, mo
     monkeypatch.setattr(cost_rules, "ALL_RECORDS", 89)
     monkeypatch.setattr(cost_rules, "SAMPLE", 10)
     router = Router.fit(table, embeddings=rows, label_shares=(0.0,))
-    chosen = router._cost_rules._sample()
+    chosen = router._state.cost_rules._sample()
     assert (np.diff(chosen) > 0).all()
     assert_array_equal(np.bincount(table.dataset[chosen]), [10, 10, 10])
-    assert len(router._cost_rules._held_out_pairs("mean", 5)[0]) == 30 * 3
+    assert len(router._state.cost_rules._held_out_pairs("mean", 5)[0]) == 30 * 3
 
 
 def test_a_chance_that_is_promised_comes_true():
@@ -106,7 +106,7 @@ def test_a_chance_that_is_promised_comes_true():
     table = make_table(right, kind, cost_usd=cost)
     router = Router.fit(table, embeddings=rows, k=20, label_shares=(0.0,))
     _, rows, right = draw(4000)
-    calibration = router._cost_rules._calibration("mean", 20)
+    calibration = router._state.cost_rules._calibration("mean", 20)
     found = router.route(embeddings=rows, policy=CostPolicy(min_success=0.6))
     promised = calibration(found.score)
     sure = ~found.fallback & (promised > 0.6)

@@ -180,7 +180,7 @@ def route(
             rule=rule,
             prompt_column=prompt_column,
             format=format,
-            on_error="skip" if on_error == "skip" else "raise",
+            on_error="raise" if on_error == "raise" else "skip",
             keep_prompt=keep_prompt,
             prefix=prefix,
         )
@@ -189,6 +189,8 @@ def route(
             output.emit(document)
         else:
             say_routed(document, document["prompts"])
+        if on_error == "report" and document["skipped"]:
+            raise typer.Exit(output.SOME_REJECTED)
         return
     policy = cost_options.policy_of(
         cost_weight=cost_weight,

@@ -55,6 +55,26 @@ def route_file(
     typer.Exit
         With `output.SOME_REJECTED` where bad records were reported.
     """
+    from benchrouter.batch.embedding_file import with_embeddings
+    from benchrouter.batch.prompts import read_prompts
+    from benchrouter.batch.routing import route_batches
+
+    def read(first_row: int = 0) -> Iterator[tuple[PromptBatch, Any]]:
+        batches = read_prompts(
+            prompts,
+            prompt_column=prompt_column,
+            batch=batch_size,
+            on_error="raise" if on_error == "raise" else "skip",
+            format=format,
+            first_row=first_row,
+            part_size=part_size,
+        )
+        if embeddings is None:
+            return ((batch, None) for batch in batches)
+        return with_embeddings(batches, embeddings, first_row=first_row)
+
+    seconds = 0.0
+    stages: Stages | None = None
     written = {
         "prompt_column": prompt_column if keep_prompt else None,
         "prefix": prefix,
@@ -84,29 +104,9 @@ def route_file(
                 param_hint="--output",
             )
         sink = _single(target, on_error, rejected, written)
-    from benchrouter.batch.embedding_file import with_embeddings
-    from benchrouter.batch.prompts import read_prompts
-    from benchrouter.batch.routing import route_batches
-
-    def read(first_row: int = 0) -> Iterator[tuple[PromptBatch, Any]]:
-        batches = read_prompts(
-            prompts,
-            prompt_column=prompt_column,
-            batch=batch_size,
-            on_error="raise" if on_error == "raise" else "skip",
-            format=format,
-            first_row=first_row,
-            part_size=part_size,
-        )
-        if embeddings is None:
-            return ((batch, None) for batch in batches)
-        return with_embeddings(batches, embeddings, first_row=first_row)
-
     skipped = output.Skips(listed=on_error == "report" and sink.rejected is None)
-    seconds = 0.0
-    stages: Stages | None = None
-    n_before = sink.totals.prompts
     with sink:
+        n_before = sink.totals.prompts
         if not sink.complete:
             router = load_router(
                 directory,
