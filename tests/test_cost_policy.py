@@ -351,7 +351,7 @@ def test_memory_is_bounded_by_the_block(priced, monkeypatch):
 
 def test_without_a_policy_only_the_fused_path_runs(priced, monkeypatch):
     router, _, queries = priced
-    monkeypatch.setattr(router, "_cost_rules", None)
+    monkeypatch.setattr(router, "_state", replace(router._state, cost_rules=None))
     monkeypatch.setattr(router._state.rules, "scores_of_models", None)
     assert len(router.route(embeddings=queries)) == 500
 
