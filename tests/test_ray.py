@@ -261,7 +261,7 @@ class Threads(RouteBatch):
         import torch
 
         router = self.router
-        said = [router._index.threads, torch.get_num_threads(), router.encoder.device]
+        said = [router._state.rules.index.threads, torch.get_num_threads(), router.encoder.device]
         return pa.table({"said": [json.dumps(said)]})
 
 
@@ -391,10 +391,9 @@ def test_command(given, tmp_path):
     np.save(tmp_path / "p.npy", rows)
     run = route_on_ray(
         *(given, tmp_path / "p.jsonl", "--embeddings", tmp_path / "p.npy"),
-        *("-o", tmp_path / "out", "--on-error", "skip", "--batch-size", 100),
-        *("--ray-actors", 2, "--json"),
+        *("-o", tmp_path / "out", "--batch-size", 100, "--ray-actors", 2, "--json"),
     )
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == 4, run.stderr  # done but for a bad record, which is reported
     document = json.loads(run.stdout)
     assert document["prompts"] == N - 1
     assert document["skipped"] == 1
@@ -419,7 +418,7 @@ def test_command_names_a_bad_record(given, tmp_path):
     np.save(tmp_path / "p.npy", unit_rows(200, DIM))
     run = route_on_ray(
         *(given, tmp_path / "p.jsonl", "--embeddings", tmp_path / "p.npy"),
-        *("-o", tmp_path / "out", "--batch-size", 100),
+        *("-o", tmp_path / "out", "--batch-size", 100, "--on-error", "raise"),
     )
     assert run.returncode == 1
     last = run.stderr.rstrip().splitlines()[-1]
