@@ -25,7 +25,7 @@ from benchrouter.costs import (
     price_of,
     source_of,
 )
-from benchrouter.holdout import ALL_RECORDS, SAMPLE
+from benchrouter.holdout import sample_of
 from benchrouter.rules import BLOCK, Rule, Rules
 from benchrouter.voting import Chosen, unpack, votes
 
@@ -294,13 +294,9 @@ class CostRules:
 
     def _sample(self) -> NDArray[np.int64]:
         """All records, or in a large benchmark some of every dataset."""
-        dataset = self._fit.dataset
-        if len(dataset) <= ALL_RECORDS:
-            return np.arange(len(dataset))
-        rng = np.random.default_rng(self._fit.settings.seed)
-        order = rng.permutation(len(dataset))
-        parts = [order[dataset[order] == code][:SAMPLE] for code in range(len(self._fit.datasets))]
-        return np.sort(np.concatenate(parts))
+        dataset, seed = self._fit.dataset, self._fit.settings.seed
+        codes = range(len(self._fit.datasets))
+        return np.sort(np.concatenate([sample_of(dataset, code, seed) for code in codes]))
 
 
 def _as_float32(value: float) -> float:

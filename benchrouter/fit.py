@@ -359,7 +359,7 @@ def _held_out(
     n_models = evidence.means.shape[1]
     local = np.full_like(evidence.means, np.nan)
     if evidence.n_datasets == 1:
-        rows = sample_of(evidence, 0, settings.seed)
+        rows = sample_of(evidence.dataset, 0, settings.seed)
         queries = np.ascontiguousarray(evidence.index.embeddings[rows])
         own = evidence.index.search(queries, settings.kappa + 1)
         others = own.similarities[:, 1:]  # without the record itself
@@ -420,5 +420,5 @@ def _tau(pairs: Pairs, evidence: Evidence, settings: Settings) -> float:
         p_hat[i] = scores.smooth(
             pairs.u[here][:1], pairs.u[others], pairs.p[others], settings.sigma
         )[0]
-    n_records = np.array([len(sample_of(evidence, code, settings.seed)) for code in codes])
+    n_records = np.array([len(sample_of(evidence.dataset, code, settings.seed)) for code in codes])
     return scores.prior_weight_of_p(p, p_hat, n_records)

@@ -86,7 +86,7 @@ def hold_out(
     """
     n_datasets = evidence.n_datasets
     for code in range(n_datasets):
-        rows = sample_of(evidence, code, seed)
+        rows = sample_of(evidence.dataset, code, seed)
         lists = evidence.index.search_per_dataset(
             np.ascontiguousarray(evidence.index.embeddings[rows]),
             evidence.depth,
@@ -101,14 +101,15 @@ def hold_out(
             progress("holding out each dataset", code + 1, n_datasets)
 
 
-def sample_of(evidence: Evidence, code: int, seed: int) -> NDArray[np.int64]:
+def sample_of(dataset: NDArray[np.int32], code: int, seed: int) -> NDArray[np.int64]:
     """Records that stand for a dataset: all of them, or in a large benchmark a seeded sample.
 
     Parameters
     ----------
-    evidence : Evidence
+    dataset : int32 array, shape (n_records,)
+        Dataset of every record.
     code : int
-        The dataset.
+        The dataset asked for.
     seed : int
 
     Returns
@@ -116,8 +117,8 @@ def sample_of(evidence: Evidence, code: int, seed: int) -> NDArray[np.int64]:
     int64 array, shape (n,)
         Ascending; at most 500 above 100,000 records.
     """
-    rows = np.flatnonzero(evidence.dataset == code)
-    if len(evidence.dataset) > ALL_RECORDS and len(rows) > SAMPLE:
+    rows = np.flatnonzero(dataset == code)
+    if len(dataset) > ALL_RECORDS and len(rows) > SAMPLE:
         rows = np.sort(np.random.default_rng([seed, code]).choice(rows, SAMPLE, replace=False))
     return rows
 

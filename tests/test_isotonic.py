@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from tables import make_table, unit_rows
 
-from benchrouter import CostPolicy, Router, cost_rules
+from benchrouter import CostPolicy, Router, holdout
 from benchrouter.calibration import isotonic
 
 NAN = float("nan")
@@ -80,8 +80,8 @@ def test_records_are_predicted_from_all_others(benchmark):
 
 def test_a_large_benchmark_calibrates_on_a_sample_of_every_dataset(benchmark, monkeypatch):
     table, rows, _ = benchmark
-    monkeypatch.setattr(cost_rules, "ALL_RECORDS", 89)
-    monkeypatch.setattr(cost_rules, "SAMPLE", 10)
+    monkeypatch.setattr(holdout, "ALL_RECORDS", 89)
+    monkeypatch.setattr(holdout, "SAMPLE", 10)
     router = Router.fit(table, embeddings=rows, label_shares=(0.0,))
     chosen = router._state.cost_rules._sample()
     assert (np.diff(chosen) > 0).all()

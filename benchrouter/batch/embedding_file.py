@@ -96,8 +96,8 @@ class EmbeddingFile:
 
 
 def with_embeddings(
-    batches: Iterable[PromptBatch], path: str | Path, *, first_row: int = 0
-) -> Iterator[tuple[PromptBatch, NDArray[Any]]]:
+    batches: Iterable[PromptBatch], path: str | Path | None, *, first_row: int = 0
+) -> Iterator[tuple[PromptBatch, NDArray[Any] | None]]:
     """Pair every batch of prompts with the rows of an embeddings file that belong to it.
 
     The file has one row for every record of the prompts' file, skipped ones included.
@@ -106,20 +106,23 @@ def with_embeddings(
     ----------
     batches : iterable of PromptBatch
         All the batches of one file from `first_row` on, in order.
-    path : str or Path
-        See `EmbeddingFile`.
+    path : str or Path, or None
+        See `EmbeddingFile`; None = there are no embeddings.
     first_row : int
         Records that were passed over, and whose embeddings are.
 
     Yields
     ------
-    (PromptBatch, float16 or float32 array of shape (n_prompts, dim))
+    (PromptBatch, float16 or float32 array of shape (n_prompts, dim), or None)
 
     Raises
     ------
     ValueError
         If there are more or fewer embeddings than records; the message names both numbers.
     """
+    if path is None:
+        yield from ((batch, None) for batch in batches)
+        return
     n_records = first_row
     with EmbeddingFile(path) as file:
         file.skip(first_row)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from benchrouter.batch.writers import open_text, target_of
+from benchrouter.batch.writers import csv_value, open_text, stdout_write, target_of
 from benchrouter.decisions import plain
 from benchrouter.naming import naming
 from benchrouter.replacing import partial_of, put_file
@@ -178,7 +178,7 @@ def _to_stdout(table: pa.Table) -> None:
     lines = io.StringIO()
     _put_jsonl(table, lines)
     sys.stdout.flush()
-    sys.stdout.buffer.write(lines.getvalue().encode())  # the terminal's own may not hold them
+    stdout_write(lines.getvalue())
 
 
 def _put_jsonl(table: pa.Table, file: TextIO) -> None:
@@ -190,15 +190,7 @@ def _put_csv(table: pa.Table, file: TextIO) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(table.column_names)
     for row in zip(*(c.to_pylist() for c in _plain_groups(table).columns), strict=True):
-        writer.writerow([_cell(value) for value in row])
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value if isinstance(value, str) else repr(value)
+        writer.writerow([csv_value(value) for value in row])
 
 
 def _plain_groups(table: pa.Table) -> pa.Table:

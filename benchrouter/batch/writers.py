@@ -246,7 +246,7 @@ class JsonlWriter(DecisionWriter):
         if self.target is None:
             # the terminal's own encoding may not hold every prompt
             sys.stdout.flush()
-            _stdout_write("".join(lines))
+            stdout_write("".join(lines))
         else:
             self._file.write("".join(lines))
 
@@ -278,7 +278,7 @@ class CsvWriter(DecisionWriter):
         values = [_texts(getattr(decisions, name), "") for name in self._values]
         for i, fields in enumerate(rows):
             _check_known(fields, known, int(batch.rows[i]), "CSV")
-            cells = [_csv_value(fields.get(name)) for name in self._others]
+            cells = [csv_value(fields.get(name)) for name in self._others]
             if self._prompt_column is not None:
                 cells.append(batch.prompts[i])
             self._csv.writerow([*cells, names[i], *(c[i] for c in values)])
@@ -451,7 +451,8 @@ def _json_value(value: Any) -> str:
     raise ValueError(f"JSON cannot hold a {type(value).__name__}; write .parquet")
 
 
-def _csv_value(value: Any) -> str:
+def csv_value(value: Any) -> str:
+    """Text of a field: nothing for null, JSON for a list or object."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -463,7 +464,8 @@ def _csv_value(value: Any) -> str:
     return _json_value(value)
 
 
-def _stdout_write(text: str) -> None:
+def stdout_write(text: str) -> None:
+    """Write to standard output as UTF-8: the terminal's own encoding may not hold every prompt."""
     buffer = getattr(sys.stdout, "buffer", None)
     if buffer is None:
         sys.stdout.write(text)

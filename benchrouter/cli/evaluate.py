@@ -99,13 +99,7 @@ def evaluate(
     sigma: Annotated[float, typer.Option(help="Width of the smoother of p.")] = 0.09,
     eta: Annotated[float, typer.Option(help="Least chance of beating the best on average.")] = 0.6,
     threshold: Annotated[float, typer.Option(help="t: a vote above it predicts 'correct'.")] = 0.5,
-    correct_above: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[DATASET=]VALUE",
-            help="A score above VALUE is correct; for one dataset, or for all.",
-        ),
-    ] = None,
+    correct_above: options.CorrectAbove = None,
     models: Annotated[
         list[str] | None, typer.Option(metavar="A,B", help="Only these models.")
     ] = None,
@@ -118,15 +112,10 @@ def evaluate(
     complete: Annotated[
         bool, typer.Option("--complete", help="Only records with a score of every model of a pool.")
     ] = False,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OURS=THEIRS", help="Names of columns: score=label,model=model_id."),
-    ] = None,
-    dataset_column: Annotated[
-        str | None, typer.Option(help="Column that names the dataset.")
-    ] = None,
-    prompt_column: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
-    layout: Annotated[str, typer.Option(help="auto, long or wide.")] = "auto",
+    columns: options.Columns = None,
+    dataset_column: options.DatasetColumn = None,
+    prompt_column: options.TablePromptColumn = None,
+    layout: options.Layout = "auto",
     on_error: options.OnError = "raise",
     figures: Annotated[
         bool, typer.Option("--figures/--no-figures", help="Draw figures (matplotlib).")

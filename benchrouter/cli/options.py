@@ -21,6 +21,20 @@ Prompts = Annotated[
     ),
 ]
 PromptColumn = Annotated[str, typer.Option(help="Name of the field that holds the prompt.")]
+CorrectAbove = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[DATASET=]VALUE",
+        help="A score above VALUE is correct; for one dataset, or for all.",
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OURS=THEIRS", help="Names of columns: score=label,model=model_id."),
+]
+DatasetColumn = Annotated[str | None, typer.Option(help="Column that names the dataset.")]
+TablePromptColumn = Annotated[str | None, typer.Option(help="Column that holds the prompt.")]
+Layout = Annotated[str, typer.Option(help="auto, long or wide.")]
 Format = Annotated[
     str | None,
     typer.Option(
@@ -97,6 +111,21 @@ def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None
         if is_given(context, name):
             option = next(p for p in context.command.params if p.name == name)
             raise typer.BadParameter(f"{'/'.join([*option.opts, *option.secondary_opts])} {why}")
+
+
+def side_file_of(target: str, on_error: str, rejected: Path | None) -> Path | None:
+    """File for the bad records of an output file; None where none is kept.
+
+    Raises
+    ------
+    typer.BadParameter
+        If there is to be one, and the first bad record ends the run.
+    """
+    if rejected is not None and on_error == "raise":
+        raise typer.BadParameter("--on-error raise keeps none", param_hint="--rejected")
+    if rejected is None and on_error == "report" and target != "-":
+        return Path(f"{target}.rejected.jsonl")
+    return rejected
 
 
 def one_of(value: str, expected: tuple[str, ...], option: str) -> None:

@@ -169,6 +169,27 @@ class Skips:
                 say(f"rejected {message}")
         self.first += messages[: SHOWN_SKIPS - len(self.first)]
 
+    def say(self, n: int, kept_in: str | None) -> None:
+        """Count all `n` of them on stderr, and show the first, unless each was told before."""
+        if not self.listed:
+            say_skipped(self.first, n, f", all in {kept_in}" if kept_in else "")
+
+
+def say_models(document: dict[str, Any], n: int) -> None:
+    """Tell on stderr how often each model was chosen, and how often for want of evidence.
+
+    Parameters
+    ----------
+    document : dict
+        With "models", a count by name, and "fallbacks".
+    n : int
+        Number of decisions.
+    """
+    if n:
+        for model, count in document["models"].items():
+            say(f"  {model}: {count:,} ({count / n:.1%})")
+        say(f"  fallbacks: {document['fallbacks']:,} ({document['fallbacks'] / n:.1%})")
+
 
 def console() -> Console:
     """Return the console for results, as wide as the terminal or as COLUMNS says.

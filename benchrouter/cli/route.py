@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from benchrouter.batch import PART_SIZE
 from benchrouter.cli import cost_options, options, output
-from benchrouter.cli.route_file import PART_SIZE, route_file, say_routed
+from benchrouter.cli.route_file import route_file, say_routed
 from benchrouter.cli.route_groups import check_options, route_groups
 
 GIVEN_BATCH = 8192

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from benchrouter.batch import PART_SIZE
 from benchrouter.cli import cost_options, options, output
 from benchrouter.cli.encoding import load_router, routing_device
 from benchrouter.stages import Stages, measuring, stage, staged
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from benchrouter.batch.single import SingleOutput
     from benchrouter.costs import CostPolicy
     from benchrouter.rules import Rule
-
-PART_SIZE = 100_000
 
 
 def route_file(
@@ -69,8 +68,6 @@ def route_file(
             first_row=first_row,
             part_size=part_size,
         )
-        if embeddings is None:
-            return ((batch, None) for batch in batches)
         return with_embeddings(batches, embeddings, first_row=first_row)
 
     seconds = 0.0
@@ -146,9 +143,7 @@ def route_file(
         "parts": sink.n_parts,
         "stages": None if stages is None else stages.seconds,
     }
-    if not skipped.listed:
-        where = f", all in {kept_in}" if kept_in else ""
-        output.say_skipped(skipped.first, sink.totals.rejected, where)
+    skipped.say(sink.totals.rejected, kept_in)
     if as_json:
         output.emit(document)
     else:
@@ -203,10 +198,7 @@ def _single(
 ) -> SingleOutput:
     from benchrouter.batch.single import SingleOutput
 
-    if rejected is not None and on_error == "raise":
-        raise typer.BadParameter("--on-error raise keeps none", param_hint="--rejected")
-    if rejected is None and on_error == "report" and target != "-":
-        rejected = Path(f"{target}.rejected.jsonl")
+    rejected = options.side_file_of(target, on_error, rejected)
     return SingleOutput(target, rejected=rejected, **written)
 
 
@@ -246,7 +238,4 @@ def say_routed(document: dict[str, Any], n_now: int) -> None:
         + (f", {document['prompts_per_second']:,.0f} a second" if n_now else "")
         + earlier
     )
-    for model, count in document["models"].items():
-        output.say(f"  {model}: {count:,} ({count / n:.1%})")
-    if n:
-        output.say(f"  fallbacks: {document['fallbacks']:,} ({document['fallbacks'] / n:.1%})")
+    output.say_models(document, n)

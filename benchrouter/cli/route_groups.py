@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from benchrouter.cli import options, output
 from benchrouter.cli.encoding import load_router
 
 if TYPE_CHECKING:
-    from benchrouter.batch.prompts import PromptBatch
     from benchrouter.task import Score
 
 OF_PROMPTS = (
@@ -67,16 +66,15 @@ def route_groups(
     as_json: bool,
 ) -> None:
     """Choose a model for every group, and write one row a group; options as those of `route`."""
-    if rejected is not None and on_error == "raise":
-        raise typer.BadParameter("--on-error raise keeps none", param_hint="--rejected")
+    from benchrouter.batch.embedding_file import with_embeddings
     from benchrouter.batch.group_column import with_groups
     from benchrouter.batch.group_writer import group_table, open_table
+    from benchrouter.batch.prompts import read_prompts
     from benchrouter.batch.rejected import side_file
 
     name = "standard input" if prompts == "-" else prompts
     kept_on = "raise" if on_error == "raise" else "skip"
-    if rejected is None and on_error == "report" and target != "-":
-        rejected = Path(f"{target}.rejected.jsonl")
+    rejected = options.side_file_of(target, on_error, rejected)
     skipped = output.Skips(listed=on_error == "report" and rejected is None)
     n_skipped = 0
 
@@ -95,7 +93,10 @@ def route_groups(
         router = load_router(
             directory, encoder=encoder, embeddings=embeddings, device=device, threads=threads
         )
-        pairs = _pairs(prompts, prompt_column, batch_size, kept_on, format, embeddings)
+        batches = read_prompts(
+            prompts, prompt_column=prompt_column, batch=batch_size, on_error=kept_on, format=format
+        )
+        pairs = with_embeddings(batches, embeddings)
         with output.Progress("route", "prompts") as advance:
             decisions = router.choose_groups(feed(), score=score)
             table = group_table(column, decisions, prefix=prefix)
@@ -119,9 +120,7 @@ def route_groups(
         "first_skipped": skipped.first,
         "rejected": str(rejected) if rejected is not None and n_skipped else None,
     }
-    if not skipped.listed:
-        where = f", all in {document['rejected']}" if document["rejected"] else ""
-        output.say_skipped(skipped.first, n_skipped, where)
+    skipped.say(n_skipped, document["rejected"])
     if as_json:
         output.emit(document)
     else:
@@ -130,32 +129,10 @@ def route_groups(
         raise typer.Exit(output.SOME_REJECTED)
 
 
-def _pairs(
-    prompts: str,
-    prompt_column: str,
-    batch_size: int,
-    on_error: str,
-    format: str | None,
-    embeddings: Path | None,
-) -> Iterable[tuple[PromptBatch, Any]]:
-    """Batches of the file, each with its embeddings where they are given."""
-    from benchrouter.batch.embedding_file import with_embeddings
-    from benchrouter.batch.prompts import read_prompts
-
-    batches = read_prompts(
-        prompts, prompt_column=prompt_column, batch=batch_size, on_error=on_error, format=format
-    )
-    if embeddings is None:
-        return ((batch, None) for batch in batches)
-    return with_embeddings(batches, embeddings)
-
-
 def _summary(document: dict[str, Any]) -> None:
     n = document["groups"]
     output.say(
         f"routed {n:,} groups of {document['prompts']:,} prompts in {document['seconds']:.1f} s, "
         f"{document['prompts_per_second']:,.0f} prompts a second"
     )
-    for model, count in document["models"].items():
-        output.say(f"  {model}: {count:,} ({count / n:.1%})")
-    output.say(f"  fallbacks: {document['fallbacks']:,} ({document['fallbacks'] / n:.1%})")
+    output.say_models(document, n)

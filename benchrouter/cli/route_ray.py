@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from benchrouter.batch import PART_SIZE
 from benchrouter.cli.encoding import load_router
 from benchrouter.cli.output import SHOWN_SKIPS, say
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 EMBEDDINGS = "__embeddings"  # column on the way to the actors
 LEAST_BLOCK_BYTES = 1 << 12
 READ = "_read.json"  # what the reader says of the file
-PART_ROWS = 100_000
 
 
 def route_on_ray(
@@ -116,7 +116,7 @@ def route_on_ray(
             num_gpus=1 if device == "cuda" else None,
         )
         routed.write_parquet(
-            str(beside), min_rows_per_file=PART_ROWS, ray_remote_args={"num_cpus": 0}
+            str(beside), min_rows_per_file=PART_SIZE, ray_remote_args={"num_cpus": 0}
         )
         document = _finish(beside, prefix)
     seconds = time.perf_counter() - start
@@ -157,7 +157,7 @@ def read_tables(
         batches = read_prompts(
             path, prompt_column=prompt_column, batch=batch, on_error=on_error, format=format
         )
-        pairs = with_embeddings(batches, embeddings) if embeddings else ((b, None) for b in batches)
+        pairs = with_embeddings(batches, embeddings)
         for found, rows in pairs:
             n_prompts += len(found.prompts)
             n_skipped += len(found.skipped)

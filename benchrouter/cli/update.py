@@ -60,15 +60,10 @@ def update(
             help="A score above VALUE is correct, in a dataset that is new.",
         ),
     ] = None,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OURS=THEIRS", help="Names of columns: score=label,model=model_id."),
-    ] = None,
-    dataset_column: Annotated[
-        str | None, typer.Option(help="Column that names the dataset.")
-    ] = None,
-    prompt_column: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
-    layout: Annotated[str, typer.Option(help="auto, long or wide.")] = "auto",
+    columns: options.Columns = None,
+    dataset_column: options.DatasetColumn = None,
+    prompt_column: options.TablePromptColumn = None,
+    layout: options.Layout = "auto",
     on_error: options.OnError = "raise",
     encoder: options.EncoderName = None,
     cache: options.Cache = True,

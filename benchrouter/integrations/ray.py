@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.batch.writers import RESULTS
 from benchrouter.router import Router
 from benchrouter.rules import Rule
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from ray.data import Dataset
 
-RESULTS = ("model", "score", "margin", "distance", "fallback")
 BATCH = 1024
 
 
