@@ -662,7 +662,8 @@ class Router:
                 raise ValueError(
                     f"fallback: found {fallback!r}, expected one of {list(fitted.models)}"
                 )
-            fitted = replace(fitted, fallback=fitted.models.index(fallback))
+            named = fitted.models.index(fallback)
+            fitted = replace(fitted, fallback=named, fallback_is_named=True)
         return cls(
             fitted,
             encoder=encoder,

@@ -493,3 +493,12 @@ def test_the_command_refuses_without_touching_the_router(tmp_path):
         assert result.exit_code == code, result.output
         assert words in " ".join(result.output.split())
     assert (tmp_path / "R" / "router.json").read_bytes() == before
+
+
+def test_a_fallback_named_when_a_router_is_loaded_stays_as_well(tmp_path):
+    small().save(tmp_path / "R")
+    loaded = Router.load(tmp_path / "R", fallback="model 2")
+    loaded.remove(models=["model 0"])
+    assert loaded.describe()["fallback"] == "model 2"
+    with pytest.raises(ValueError, match="'model 2' is the router's fallback"):
+        loaded.remove(models=["model 2"])
