@@ -4,9 +4,10 @@ Every search has two steps. Some fast method proposes a few more candidates than
 similarities that carry a known rounding error; then each candidate's similarity is computed anew
 as the float32 rounding of a float64 sum, and the best k are kept by (similarity, lower record
 number). Where the error of the proposal could have hidden a neighbour, more candidates are taken,
-so the answer is exact, and the same whatever proposed it and however the prompts were batched. Only
-an approximate index of faiss (:class:`Approximate`), where one is asked for, may miss a neighbour;
-the similarities of those that it proposes are exact too.
+so the answer is exact, and the same whatever proposed it and however the prompts were batched. On a
+CPU with VNNI both steps are one, in C++ (:mod:`benchrouter.codes`). Only an approximate index of
+faiss (:class:`Approximate`), where one is asked for, may miss a neighbour; the similarities of
+those that it proposes are exact too.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import _core
+from benchrouter.codes import MOST_DIMENSIONS, Codes
 from benchrouter.encoder.precomputed import UNIT_TOLERANCE
 from benchrouter.stages import stage
 
 Rows = NDArray[np.float32]
 Ids = NDArray[np.int64]
-Proposal = Literal["auto", "blas", "faiss", "bfloat16"]
+Proposal = Literal["auto", "int8", "blas", "faiss", "bfloat16"]
 
 SPARE = 8  # candidates beyond k: ties and rounding at the boundary seldom need more
 SPARE_BFLOAT16 = 45  # its rounding hides more
@@ -66,14 +68,15 @@ class Index:
     Parameters
     ----------
     embeddings : float32 array, shape (n_records, dim)
-        Unit rows in C order. Not copied, unless bfloat16 products come to be used, so they may be
-        memory-mapped.
+        Unit rows in C order. Not copied, so they may be memory-mapped; with codes of 8 bits or
+        products of bfloat16, copies of a quarter or a half of their size come beside them.
     threads : int
         Threads of the final ranking, 0 = all.
-    proposal : {"auto", "blas", "faiss", "bfloat16"}
-        What proposes candidates; the answer is the same. "auto" takes a BLAS product for a few
-        queries, bfloat16 products through torch for large batches on a CPU with AMX, and else
-        faiss (a BLAS product where faiss is not installed).
+    proposal : {"auto", "int8", "blas", "faiss", "bfloat16"}
+        What proposes candidates; the answer is the same. "auto" takes bfloat16 products through
+        torch for large batches on a CPU with AMX, codes of 8 bits on one with VNNI (but for the
+        first few queries, which are not worth making codes), and else a BLAS product for a few
+        queries and faiss for many (a BLAS product where faiss is not installed).
     verify : bool
         Check the norm of every record.
     approximate : Approximate, optional
@@ -95,17 +98,18 @@ class Index:
         verify: bool = True,
         approximate: Approximate | None = None,
     ) -> None:
-        if proposal not in ("auto", "blas", "faiss", "bfloat16"):
-            raise ValueError(
-                f"proposal must be 'auto', 'blas', 'faiss' or 'bfloat16', got {proposal!r}"
-            )
+        if proposal not in get_args(Proposal):
+            known = ", ".join(map(repr, get_args(Proposal)))
+            raise ValueError(f"proposal must be one of {known}, got {proposal!r}")
         check_unit_rows(embeddings, "embeddings", norms=verify)
         self.embeddings = embeddings
         self.threads = threads
         self.proposal = proposal
         self.approximate = approximate
         self._lock = threading.Lock()
+        self._codes: Codes | None = None
         self._bfloat16: Any = None
+        self._asked = False
 
     @property
     def n_records(self) -> int:
@@ -144,7 +148,15 @@ class Index:
             return _no_neighbours((len(queries), k))
         if self.approximate is not None:
             return self._approximately(self.approximate, queries, k)
-        propose, error, spare = self._proposal(queries, k)
+        kind = self._kind(len(queries)) if self.proposal == "auto" else self.proposal
+        self._asked = True
+        if kind == "int8":
+            return Neighbours(*self._coded().search(queries, k))
+        if kind == "bfloat16":
+            propose, error, spare = self._propose_bfloat16(queries)
+        else:
+            propose = (self._propose_faiss if kind == "faiss" else self._propose_blas)(queries)
+            error, spare = _float32_error(self.dim), SPARE
         return self._exact(queries, propose, error, self.n_records, k, spare)
 
     def search_per_dataset(
@@ -280,20 +292,21 @@ class Index:
             count = min(4 * count, n_records)
         return found
 
-    def _proposal(self, queries: Rows, k: int) -> tuple[Propose, ErrorBound, int]:
-        """Choose what proposes candidates; with its error bound and the number to spare."""
-        kind = self.proposal
-        if kind == "auto":
-            kind = "blas" if len(queries) <= FEW_QUERIES or not _has_faiss() else "faiss"
-            work = len(queries) * self.n_records * self.dim
-            few = self.n_records <= MOST_BFLOAT16
-            if work >= BFLOAT16_WORK and few and _has_amx_bfloat16():
-                kind = "bfloat16"
-        if kind == "bfloat16":
-            return self._propose_bfloat16(queries)
-        if kind == "faiss":
-            return self._propose_faiss(queries), _float32_error(self.dim), SPARE
-        return self._propose_blas(queries), _float32_error(self.dim), SPARE
+    def _kind(self, n_queries: int) -> Proposal:
+        """What proposes candidates for so many queries, where nothing was asked for."""
+        work = n_queries * self.n_records * self.dim
+        if work >= BFLOAT16_WORK and self.n_records <= MOST_BFLOAT16 and _has_amx_bfloat16():
+            return "bfloat16"
+        few = n_queries <= FEW_QUERIES
+        if _core.has_vnni and self.dim <= MOST_DIMENSIONS and (self._asked or not few):
+            return "int8"
+        return "blas" if few or not _has_faiss() else "faiss"
+
+    def _coded(self) -> Codes:
+        with self._lock:
+            if self._codes is None:
+                self._codes = Codes(self.embeddings, self.threads)
+            return self._codes
 
     def _propose_blas(self, queries: Rows) -> Propose:
         def propose(rows: Ids, count: int) -> Neighbours:

@@ -13,7 +13,7 @@ from tables import unit_rows
 from benchrouter.encoder import as_unit_rows
 from benchrouter.index import Index, Neighbours, check_unit_rows, merge, nearest
 
-PROPOSALS = ("blas", "faiss", "bfloat16", "auto")
+PROPOSALS = ("int8", "blas", "faiss", "bfloat16", "auto")
 
 
 def exact(queries, records, k):
