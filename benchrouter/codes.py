@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import _core
+from benchrouter.neighbours import Neighbours
 
 MOST_DIMENSIONS = _core.most_coded_dimensions
 
@@ -39,9 +40,7 @@ class Codes:
             embeddings, self._values, self._scales, self._errors, threads
         )
 
-    def search(
-        self, queries: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def search(self, queries: NDArray[np.float32], k: int) -> Neighbours:
         """Find the k nearest records of every query.
 
         Parameters
@@ -53,16 +52,16 @@ class Codes:
 
         Returns
         -------
-        (int64 array, float32 array), both of shape (n_queries, k)
-            Record numbers by (similarity descending, number ascending), and similarities: the
-            float32 rounding of float64 sums. −1 and −inf where there are no more records.
+        Neighbours
+            Arrays of shape (n_queries, k); similarities are the float32 rounding of float64 sums.
 
         Raises
         ------
         ValueError
             If a similarity is not finite.
         """
-        return _core.search(
+        found = _core.search(
             queries, self._embeddings, self._values, self._scales, self._errors,
             self._norm, self._error, k, self._threads,
         )  # fmt: skip
+        return Neighbours(*found)
