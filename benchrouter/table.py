@@ -174,8 +174,10 @@ class BenchmarkTable:
         complete: bool = False,
         thresholds: Mapping[str, float | None] | None = None,
         on_error: str = "raise",
+        format: str = "auto",
+        metric: str | None = None,
     ) -> BenchmarkTable:
-        """Read Parquet, CSV and JSONL files, wide or long, and merge them.
+        """Read benchmark results, in tables or in other people's formats, and merge them.
 
         A *wide* file has a row per record (dataset, sample_id, prompt) and a column per model,
         with ``cost::<model>`` and ``log_likelihood::<model>`` where known. Any other column
@@ -191,7 +193,8 @@ class BenchmarkTable:
         Parameters
         ----------
         paths : path or sequence of paths
-            ``.parquet``, ``.csv``, ``.jsonl``; the latter two also with ``.gz``.
+            ``.parquet``, ``.csv``, ``.jsonl``; the latter two also with ``.gz``; or files and
+            folders of another format.
         layout : str
             "wide", "long" or "auto": what the sidecar says, else long if there are columns for
             the model and the score.
@@ -211,6 +214,11 @@ class BenchmarkTable:
         on_error : str
             "raise", or "skip" to leave out and list in ``skipped`` what cannot be read: the
             record of a wide file, the row of a long one; of duplicates all but the first.
+        format : str
+            "auto" recognises each path; "table" takes it for one of the above; else a name of
+            `benchrouter.readers.formats.FORMATS`.
+        metric : str
+            Score to take of a format that has several.
 
         Returns
         -------
@@ -224,20 +232,25 @@ class BenchmarkTable:
         ValueError
             Names file, row (data rows from 1; for CSV and JSONL also the line) and found value.
         """
-        from benchrouter.readers import read_files
+        from benchrouter.readers import ReadOptions, read_files
+        from benchrouter.readers.formats.choices import Choices
 
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
         models = _names("models", models)
         table = read_files(
             [Path(path) for path in paths],
-            layout=layout,
-            columns=columns,
-            dataset_column=dataset_column,
-            prompt_column=prompt_column,
-            models=models,
-            thresholds=thresholds,
-            on_error=on_error,
+            ReadOptions(
+                layout=layout,
+                columns=columns,
+                dataset_column=dataset_column,
+                prompt_column=prompt_column,
+                models=models,
+                thresholds=thresholds,
+                on_error=on_error,
+                format=format,
+                choices=Choices(metric=metric),
+            ),
         )
         return table.select(
             models=models,
@@ -286,18 +299,20 @@ complete, thresholds, on_error
         ValueError
             Names row and found value.
         """
-        from benchrouter.readers import read_arrow
+        from benchrouter.readers import ReadOptions, read_arrow
 
         models = _names("models", models)
         read = read_arrow(
             table,
-            layout=layout,
-            columns=columns,
-            dataset_column=dataset_column,
-            prompt_column=prompt_column,
-            models=models,
-            thresholds=thresholds,
-            on_error=on_error,
+            ReadOptions(
+                layout=layout,
+                columns=columns,
+                dataset_column=dataset_column,
+                prompt_column=prompt_column,
+                models=models,
+                thresholds=thresholds,
+                on_error=on_error,
+            ),
         )
         return read.select(
             models=models,

@@ -819,7 +819,7 @@ def test_a_cut_gzip_file_is_named(tmp_path, suffix):
 
 
 def test_a_directory_is_no_table(tmp_path):
-    with pytest.raises(IsADirectoryError, match="is a directory, expected a file"):
+    with pytest.raises(IsADirectoryError, match="is a directory without results of a known format"):
         read(tmp_path)
 
 

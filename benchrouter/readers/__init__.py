@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchrouter.readers.bad_rows import BadRows
 from benchrouter.readers.files import open_source, source_of_arrow
+from benchrouter.readers.formats import FORMATS, TABLE, check_name, format_of
+from benchrouter.readers.formats.choices import Choices
+from benchrouter.readers.formats.rows import Reading
 from benchrouter.readers.long import read_long
 from benchrouter.readers.merge import merge
 from benchrouter.readers.names import layout_of, source_names, wanted_names
@@ -23,75 +27,81 @@ if TYPE_CHECKING:
 ON_ERROR = ("raise", "skip")
 
 
-def read_files(
-    paths: Sequence[Path],
-    *,
-    layout: str,
-    columns: Mapping[str, str] | None,
-    dataset_column: str | None,
-    prompt_column: str | None,
-    models: Sequence[str] | None,
-    thresholds: Mapping[str, float | None] | None,
-    on_error: str,
-) -> BenchmarkTable:
-    """Read files, each with the sidecar that lies beside it; see `BenchmarkTable.read`."""
-    _check_on_error(on_error)
-    wanted = wanted_names(columns, dataset_column, prompt_column)
+@dataclass(frozen=True)
+class ReadOptions:
+    """How results are read; see `BenchmarkTable.read`."""
+
+    layout: str = "auto"
+    columns: Mapping[str, str] | None = None
+    dataset_column: str | None = None
+    prompt_column: str | None = None
+    models: Sequence[str] | None = None
+    thresholds: Mapping[str, float | None] | None = None
+    on_error: str = "raise"
+    format: str = "auto"
+    choices: Choices = field(default_factory=Choices)
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ON_ERROR:
+            raise ValueError(f"on_error is {self.on_error!r}, expected 'raise' or 'skip'")
+        check_name(self.format)
+
+    def wanted(self) -> dict[str, str]:
+        """Our names of columns to those that the caller named."""
+        return wanted_names(self.columns, self.dataset_column, self.prompt_column)
+
+
+def read_files(paths: Sequence[Path], options: ReadOptions) -> BenchmarkTable:
+    """Read files and folders; see `BenchmarkTable.read`."""
     if not paths:
         raise ValueError("found no path, expected at least one file")
-    parts = [
-        _part(open_source(path), read_sidecar(path), wanted, layout, models, on_error)
-        for path in paths
-    ]
-    _check_models(parts, models)
-    return merge(parts, thresholds)
+    return _merged([part for path in paths for part in _parts(path, options)], options)
 
 
-def read_arrow(
-    table: pa.Table,
-    *,
-    layout: str,
-    columns: Mapping[str, str] | None,
-    dataset_column: str | None,
-    prompt_column: str | None,
-    models: Sequence[str] | None,
-    thresholds: Mapping[str, float | None] | None,
-    on_error: str,
-) -> BenchmarkTable:
+def read_arrow(table: pa.Table, options: ReadOptions) -> BenchmarkTable:
     """Read a pyarrow table in memory; see `BenchmarkTable.from_arrow`."""
-    _check_on_error(on_error)
-    wanted = wanted_names(columns, dataset_column, prompt_column)
-    parts = [_part(source_of_arrow(table), Sidecar(), wanted, layout, models, on_error)]
-    _check_models(parts, models)
-    return merge(parts, thresholds)
+    return _merged([_part_of_table(source_of_arrow(table), Sidecar(), options)], options)
 
 
-def _part(
-    source: Source,
-    sidecar: Sidecar,
-    wanted: Mapping[str, str],
-    layout: str,
-    models: Sequence[str] | None,
-    on_error: str,
-) -> Part:
-    # Before anything else: broken lines hide columns.
-    bad = BadRows(source, on_error)
-    if source.n_rows == 0:
-        raise ValueError(f"{source.name}: found no readable row; the first: {bad.messages()[0]}")
+def _parts(path: Path, options: ReadOptions) -> list[Part]:
+    format = format_of(path) if options.format == "auto" else options.format
+    if format == TABLE:
+        return [_part_of_table(open_source(path), read_sidecar(path), options)]
+    readings = FORMATS[format].read(path, options.choices)
+    if not readings:
+        raise ValueError(f"{path}: found no results of the format {format!r}")
+    return [_part_of_reading(reading, options) for reading in readings]
+
+
+def _part_of_table(source: Source, sidecar: Sidecar, options: ReadOptions) -> Part:
+    wanted = options.wanted()
+    bad = _bad_rows(source, options)
     names = source_names(source, sidecar, wanted)
-    if layout_of(layout, names, wanted, sidecar, source) == "long":
+    if layout_of(options.layout, names, wanted, sidecar, source) == "long":
         return read_long(source, sidecar, names, bad=bad)
-    return read_wide(source, sidecar, names, models=models, metric=wanted.get("score"), bad=bad)
+    metric = wanted.get("score")
+    return read_wide(source, sidecar, names, models=options.models, metric=metric, bad=bad)
 
 
-def _check_models(parts: Sequence[Part], models: Sequence[str] | None) -> None:
+def _part_of_reading(reading: Reading, options: ReadOptions) -> Part:
+    bad = _bad_rows(reading.source, options)
+    names = {name: name for name in reading.source.columns}
+    return read_long(reading.source, reading.sidecar, names, bad=bad)
+
+
+def _bad_rows(source: Source, options: ReadOptions) -> BadRows:
+    # Before anything else: broken lines hide columns.
+    bad = BadRows(source, options.on_error)
+    if source.n_rows == 0:
+        first = bad.messages()[0] if bad.messages() else "none was there"
+        raise ValueError(f"{source.name}: found no readable row; the first: {first}")
+    return bad
+
+
+def _merged(parts: Sequence[Part], options: ReadOptions) -> BenchmarkTable:
     there = {model for part in parts for model in part.models}
-    unknown = [model for model in models or () if model not in there]
+    unknown = [model for model in options.models or () if model not in there]
     if unknown:
         known = list(dict.fromkeys(model for part in parts for model in part.known_models))
         raise ValueError(f"unknown models {unknown}; the input has {known}")
-
-
-def _check_on_error(on_error: str) -> None:
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
+    return merge(parts, options.thresholds)

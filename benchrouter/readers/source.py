@@ -36,6 +36,8 @@ class Source:
         Cells of mixed JSONL columns that were not strings in the file.
     lines : callable
         Line of every data row of the input, from 1 (int64), or None where it is not known.
+    places : callable or None
+        Position to where it stands, as messages name it, if rows and lines do not say it.
     unreadable : tuple of (int, str)
         Positions of broken lines and rows, with what was found.
     """
@@ -51,6 +53,7 @@ class Source:
     lines: Callable[[], NDArray[np.int64] | None] = lambda: None
     unreadable: tuple[tuple[int, str], ...] = ()
     load_coded: Callable[[str], Any] | None = None
+    places: Callable[[int], str] | None = None
 
     @property
     def n_rows(self) -> int:
@@ -63,6 +66,8 @@ class Source:
 
     def place_of_position(self, position: int) -> str:
         """Name, data row from 1 and, where known, line of any data row."""
+        if self.places is not None:
+            return self.places(position)
         lines = self.lines()
         where = f"{self.name}, row {position + 1}"
         return where if lines is None else f"{where} (line {int(lines[position])})"

@@ -1,0 +1,74 @@
+"""Other people's formats of benchmark results: each becomes sources of long rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from benchrouter.readers.formats.choices import Choices
+from benchrouter.readers.formats.rows import Reading
+
+TABLE = "table"  # our own: a wide or long file
+
+
+class Format(Protocol):
+    """What a module of this folder offers."""
+
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        """Whether a file or folder is of this format, by its name and first bytes alone."""
+
+    @staticmethod
+    def read(path: Path, choices: Choices) -> list[Reading]:
+        """Read a file or folder: a `Reading` for every file that scores were found in."""
+
+
+# Asked in this order; what none of them recognises is a table.
+FORMATS: dict[str, Format] = {}
+
+
+def names() -> list[str]:
+    """Names of all formats, "auto" and our own table first."""
+    return ["auto", TABLE, *FORMATS]
+
+
+def check_name(name: str) -> None:
+    """Refuse a format that there is not.
+
+    Raises
+    ------
+    ValueError
+        Names those that there are.
+    """
+    if name not in names():
+        raise ValueError(f"format is {name!r}, expected one of {', '.join(names())}")
+
+
+def format_of(path: Path) -> str:
+    """Recognise a file or folder.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    str
+        A key of `FORMATS`, or `TABLE`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or folder.
+    IsADirectoryError
+        If it is a folder of no known format.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    found = next((name for name, format in FORMATS.items() if format.recognises(path)), TABLE)
+    if found == TABLE and path.is_dir():
+        raise IsADirectoryError(
+            f"{path}: is a directory without results of a known format ({', '.join(FORMATS)}), "
+            "expected one with such, or a file"
+        )
+    return found
