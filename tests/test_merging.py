@@ -172,6 +172,18 @@ def test_of_what_sidecars_state_otherwise_the_first_is_kept(tmp_path, one, two):
     assert found.origin.notes[0].endswith("1.json; the first is kept")
 
 
+def test_a_source_of_which_nothing_is_left(tmp_path):
+    one = wide(tmp_path / "one.csv", "a", "d,1,x,1")
+    two = put(tmp_path / "two.csv", "dataset,sample_id,prompt,model,score\nd,1,x,b,high\n")
+    three = wide(tmp_path / "three.csv", "a", "d,1,,1")
+    for ways in ({}, {"align": "prompt"}, {"on_conflict": "mean"}):
+        found = read([three, two, one], on_error="skip", **ways)
+        assert (found.models, found.scores.tolist()) == (("a",), [[1]])
+        assert len(found.skipped) == 2
+    with pytest.raises(ValueError, match=r"no record is left .*; the first skipped: .*three.csv"):
+        read([three, two], on_error="skip")
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

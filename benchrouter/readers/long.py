@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,11 +79,17 @@ def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, bad
 
     bare = source.without_columns()
 
+    @lru_cache(maxsize=1)
+    def rows_by_record() -> NDArray[np.int64]:
+        return np.argsort(number, kind="stable")
+
     def place(at_record: int, at_model: int | None) -> str:
-        here = number == at_record
+        order = rows_by_record()
+        start, end = np.searchsorted(number, [at_record, at_record + 1], sorter=order)
+        here = order[start:end]
         if at_model is not None:
-            here &= column == at_model
-        return bare.place(int(rows[np.flatnonzero(here)[0]]))
+            here = here[column[here] == at_model]
+        return bare.place(int(rows[here[0]]))
 
     import pyarrow as pa
 

@@ -79,7 +79,7 @@ def merge(
         )
     assert scores is not None  # every part has scores
     names, codes = _dataset_codes(rows.datasets.take(pa.array(records.first)))
-    sample_ids, renamed = names_of(rows, records)
+    sample_ids, renamed = names_of(rows, records, align)
     places, n_places = source_rows(rows, records, align)
     params_b, prices = of_models(rows.parts, models, on_conflict, said)
     metrics, stated = of_datasets(rows.parts, on_conflict, said)
@@ -141,17 +141,24 @@ def _counts(
     """Scores that count once though they were met again, and those that differ."""
     dataset, names = encode(rows.datasets)
     dataset_of = dataset[values.records.first]
-    counts = []
-    for met in (values.equal, values.differing):
-        count: Counter[tuple[str, str]] = Counter()
-        for record, model in met:
-            pairs, n = np.unique(np.stack([dataset_of[record], model]), axis=1, return_counts=True)
-            for d, m, times in zip(*pairs.tolist(), n.tolist(), strict=True):
-                count[names[d].as_py(), values.models[m]] += times
-        counts.append(count)
+
+    def count(met: Sequence[NDArray[np.int64]]) -> Counter[tuple[str, str]]:
+        if not met:
+            return Counter()
+        record, model = np.concatenate(met, axis=1)
+        pairs, n = np.unique(dataset_of[record] * len(values.models) + model, return_counts=True)
+        of = np.divmod(pairs, len(values.models))
+        return Counter(
+            {
+                (names[d].as_py(), values.models[m]): times
+                for d, m, times in zip(*(x.tolist() for x in of), n.tolist(), strict=True)
+            }
+        )
+
+    duplicates = count(values.equal)
     for part in rows.parts:
-        counts[0].update(part.duplicates)
-    return counts[0], counts[1]
+        duplicates.update(part.duplicates)
+    return duplicates, count(values.differing)
 
 
 def _settled(values: Values) -> list[str]:

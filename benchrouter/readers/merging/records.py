@@ -93,7 +93,7 @@ def compare_prompts(rows: AllRows, records: Records, on_conflict: str) -> list[s
     return []
 
 
-def names_of(rows: AllRows, records: Records) -> tuple[list[str], list[str]]:
+def names_of(rows: AllRows, records: Records, align: str) -> tuple[list[str], list[str]]:
     """Name the records by the sample_id of their first row.
 
     Returns
@@ -108,6 +108,8 @@ def names_of(rows: AllRows, records: Records) -> tuple[list[str], list[str]]:
 
     first = pa.array(records.first)
     datasets, ids = rows.datasets.take(first), rows.sample_ids.take(first)
+    if align == "sample_id":
+        return strings(ids), []
     earliest, number = distinct(key_codes(datasets, ids))
     names = strings(ids)
     if len(earliest) == len(names):
