@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from benchrouter.readers.origin import Origin
+    from benchrouter.readers.report import Report
+
 # Trimmed before a prompt counts as empty; the same set as in readers/cells.py.
 BLANK = " \t\n\r\x0b\x0c"
 # Metrics in [0, 1]; METHOD: correctness is score > 0.5 (arXiv 2309.15789, sec. 5).
 UNIT_THRESHOLD = 0.5
 # A table's origin is no part of what it says.
-NOT_COMPARED = ("source_rows", "n_source_rows", "skipped")
+NOT_COMPARED = ("source_rows", "n_source_rows", "skipped", "origin")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,6 +64,8 @@ class BenchmarkTable:
         A score strictly above it is correct; NaN = none is known.
     skipped : tuple of str
         What reading left out, with on_error="skip".
+    origin : Origin or None
+        What reading and merging met, for `report`; None if the table was not read.
 
     Raises
     ------
@@ -85,6 +90,7 @@ class BenchmarkTable:
     metrics: tuple[str, ...]
     thresholds: NDArray[np.float64]
     skipped: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         """Check the fields against each other and make the arrays read-only."""
@@ -150,7 +156,7 @@ class BenchmarkTable:
         return len(self.datasets)
 
     def __eq__(self, other: object) -> bool:
-        """Compare everything but source_rows, n_source_rows and skipped; NaN equals NaN."""
+        """Compare everything but source_rows, n_source_rows, skipped and origin; NaN is NaN."""
         if not isinstance(other, BenchmarkTable):
             return NotImplemented
         names = [field.name for field in fields(self) if field.name not in NOT_COMPARED]
@@ -176,6 +182,9 @@ class BenchmarkTable:
         on_error: str = "raise",
         format: str = "auto",
         metric: str | None = None,
+        align: str = "sample_id",
+        aliases: Mapping[str, str | Sequence[str]] | str | os.PathLike[str] | None = None,
+        on_conflict: str = "error",
     ) -> BenchmarkTable:
         """Read benchmark results, in tables or in other people's formats, and merge them.
 
@@ -219,6 +228,22 @@ class BenchmarkTable:
             `benchrouter.readers.formats.FORMATS`.
         metric : str
             Score to take of a format that has several.
+        align : str
+            Rows of one dataset are of one record if they have the same "sample_id", or the same
+            "prompt": exactly the same text, blanks at its ends included, within a source as well.
+            Of prompts, the sample_id that was read first is kept; where other prompts of the
+            dataset have it too, those read later get "#2", "#3", … after it. ``source_rows``
+            then count the rows of all sources in turn.
+        aliases : dict of str to str or sequence of str, or path
+            Name of a model to other names that sources have for it; or a text file of lines
+            ``name = other name, another name``, blanks around ``=``; ``#`` begins a comment.
+            `models` and all messages use the first name.
+        on_conflict : str
+            What becomes of values that differ for one record and model: "error" shows both, or
+            leaves out the later row with on_error="skip"; "first" keeps the first; "mean" takes
+            the mean of all sources that have one, of costs and log-likelihoods likewise. Of
+            prompts that differ for one sample_id, and of what sidecars state otherwise, both of
+            them keep the first. Equal values count once in any case. `report` counts them.
 
         Returns
         -------
@@ -250,6 +275,9 @@ class BenchmarkTable:
                 on_error=on_error,
                 format=format,
                 choices=Choices(metric=metric),
+                align=align,
+                aliases=aliases,
+                on_conflict=on_conflict,
             ),
         )
         return table.select(
@@ -536,6 +564,18 @@ complete, thresholds, on_error
             f"embeddings have {n} rows, expected {self.n_source_rows} (one per row of the input) "
             f"or {self.n_records} (one per record of the table)"
         )
+
+    def report(self) -> Report:
+        """Report what was read: counts, what is missing, what was decided, and what is odd.
+
+        Returns
+        -------
+        Report
+            Of the records and models of this table; ``text()`` and ``describe()`` show it.
+        """
+        from benchrouter.readers.report import report
+
+        return report(self)
 
     def describe(self) -> dict[str, Any]:
         """Return counts and names, ready for JSON: what was read, and what is missing.

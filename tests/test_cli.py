@@ -681,6 +681,7 @@ def wrong(files, tmp_path, name):
     routed = ["--embeddings", rows, "-o", out]
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n{"text": "b"}\n')
     (tmp_path / "table.csv").write_text("dataset,sample_id,prompt,model,score\nd,1,p,m,high\n")
+    (tmp_path / "other.csv").write_text("dataset,sample_id,prompt,m-a\ncode,0,question 0,0.5\n")
     np.save(tmp_path / "three.npy", np.load(rows)[:3])
     np.save(tmp_path / "long.npy", 2 * np.load(rows))
     np.save(tmp_path / "wide.npy", np.ones((5, 2 * DIM), np.float32))
@@ -828,10 +829,10 @@ def wrong(files, tmp_path, name):
                 *("-o", tmp_path / "N"),
             ],
         ),
-        "the same table twice": (
-            *(1, "the same record stands in both"),
+        "tables that contradict each other": (
+            *(1, "score of model 'm-a' for (dataset 'code', sample_id '0') is 0.5, but"),
             [
-                *("fit", files / "table.parquet", files / "table.parquet", *given),
+                *("fit", files / "table.parquet", tmp_path / "other.csv", *given),
                 *("--embeddings", files / "table.npy"),
             ],
         ),
@@ -913,7 +914,7 @@ def wrong(files, tmp_path, name):
         "a file above it, seen first",
         "no such fallback, seen first",
         "too few embeddings for fit",
-        "the same table twice",
+        "tables that contradict each other",
         "a directory for a table",
         "junk for a gzipped table",
         "no such dataset",

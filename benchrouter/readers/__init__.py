@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,9 @@ from benchrouter.readers.formats import FORMATS, TABLE, check_name, format_of
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.rows import Reading
 from benchrouter.readers.long import read_long
-from benchrouter.readers.merge import merge
+from benchrouter.readers.merging.aliases import Aliases, Given, read_aliases
+from benchrouter.readers.merging.merge import merge
+from benchrouter.readers.merging.rows import AllRows
 from benchrouter.readers.names import layout_of, source_names, wanted_names
 from benchrouter.readers.part import Part
 from benchrouter.readers.sidecar import Sidecar, read_sidecar
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ON_ERROR = ("raise", "skip")
+ALIGN = ("sample_id", "prompt")
+ON_CONFLICT = ("error", "first", "mean")
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,17 @@ class ReadOptions:
     on_error: str = "raise"
     format: str = "auto"
     choices: Choices = field(default_factory=Choices)
+    aliases: Given = None
+    align: str = "sample_id"
+    on_conflict: str = "error"
 
     def __post_init__(self) -> None:
         if self.on_error not in ON_ERROR:
             raise ValueError(f"on_error is {self.on_error!r}, expected 'raise' or 'skip'")
+        for name, known in (("align", ALIGN), ("on_conflict", ON_CONFLICT)):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
         check_name(self.format)
 
     def wanted(self) -> dict[str, str]:
@@ -55,22 +66,29 @@ def read_files(paths: Sequence[Path], options: ReadOptions) -> BenchmarkTable:
     """Read files and folders; see `BenchmarkTable.read`."""
     if not paths:
         raise ValueError("found no path, expected at least one file")
-    return _merged([part for path in paths for part in _parts(path, options)], options)
+    aliases = read_aliases(options.aliases)
+    # With the names that files have for them.
+    named = replace(options, models=aliases.others(options.models))
+    parts = (aliases.rename(part) for path in paths for part in _parts(path, named))
+    return _merged(parts, options, aliases)
 
 
 def read_arrow(table: pa.Table, options: ReadOptions) -> BenchmarkTable:
     """Read a pyarrow table in memory; see `BenchmarkTable.from_arrow`."""
-    return _merged([_part_of_table(source_of_arrow(table), Sidecar(), options)], options)
+    return _merged([_part_of_table(source_of_arrow(table), Sidecar(), options)], options, Aliases())
 
 
-def _parts(path: Path, options: ReadOptions) -> list[Part]:
+def _parts(path: Path, options: ReadOptions) -> Iterator[Part]:
     format = format_of(path) if options.format == "auto" else options.format
     if format == TABLE:
-        return [_part_of_table(open_source(path), read_sidecar(path), options)]
-    readings = FORMATS[format].read(path, options.choices)
-    if not readings:
+        yield _part_of_table(open_source(path), read_sidecar(path), options)
+        return
+    n_readings = 0
+    for reading in FORMATS[format].read(path, options.choices):
+        yield _part_of_reading(reading, options)
+        n_readings += 1
+    if n_readings == 0:
         raise ValueError(f"{path}: found no results of the format {format!r}")
-    return [_part_of_reading(reading, options) for reading in readings]
 
 
 def _part_of_table(source: Source, sidecar: Sidecar, options: ReadOptions) -> Part:
@@ -86,7 +104,7 @@ def _part_of_table(source: Source, sidecar: Sidecar, options: ReadOptions) -> Pa
 def _part_of_reading(reading: Reading, options: ReadOptions) -> Part:
     bad = _bad_rows(reading.source, options)
     names = {name: name for name in reading.source.columns}
-    return read_long(reading.source, reading.sidecar, names, bad=bad)
+    return replace(read_long(reading.source, reading.sidecar, names, bad=bad), notes=reading.notes)
 
 
 def _bad_rows(source: Source, options: ReadOptions) -> BadRows:
@@ -98,10 +116,17 @@ def _bad_rows(source: Source, options: ReadOptions) -> BadRows:
     return bad
 
 
-def _merged(parts: Sequence[Part], options: ReadOptions) -> BenchmarkTable:
-    there = {model for part in parts for model in part.models}
+def _merged(parts: Iterable[Part], options: ReadOptions, aliases: Aliases) -> BenchmarkTable:
+    rows = AllRows(parts, by_prompt=options.align == "prompt")
+    there = {model for part in rows.parts for model in part.models}
     unknown = [model for model in options.models or () if model not in there]
     if unknown:
-        known = list(dict.fromkeys(model for part in parts for model in part.known_models))
+        known = list(dict.fromkeys(model for part in rows.parts for model in part.known_models))
         raise ValueError(f"unknown models {unknown}; the input has {known}")
-    return merge(parts, options.thresholds)
+    return merge(
+        rows,
+        align=options.align,
+        on_conflict=options.on_conflict,
+        thresholds=options.thresholds,
+        notes=aliases.unmet(),
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,7 +62,8 @@ def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, bad
         found = [repr(values[int(codes[row])].as_py()) for values, codes in names_of]
         return f"(model {found[0]}, dataset {found[1]}, sample_id {found[2]})"
 
-    _mark_duplicates(source, record * max(len(models), 1) + model, key, bad)
+    dropped = _mark_duplicates(source, record * max(len(models), 1) + model, key, bad)
+    dropped = dropped[~np.isnan(scores[dropped])] if scores is not None else dropped
 
     rows = np.flatnonzero(bad.keep)
     kept, number = np.unique(record[rows], return_inverse=True)
@@ -74,11 +77,19 @@ def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, bad
         filled[number, column] = values[rows]
         return filled
 
+    bare = source.without_columns()
+
+    @lru_cache(maxsize=1)
+    def rows_by_record() -> NDArray[np.int64]:
+        return np.argsort(number, kind="stable")
+
     def place(at_record: int, at_model: int | None) -> str:
-        here = number == at_record
+        order = rows_by_record()
+        start, end = np.searchsorted(number, [at_record, at_record + 1], sorter=order)
+        here = order[start:end]
         if at_model is not None:
-            here &= column == at_model
-        return source.place(int(rows[np.flatnonzero(here)[0]]))
+            here = here[column[here] == at_model]
+        return bare.place(int(rows[here[0]]))
 
     import pyarrow as pa
 
@@ -87,6 +98,7 @@ def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, bad
     first_kept, _ = distinct(number)
     found = models.take(pa.array(used)).to_pylist()
     return Part(
+        name=source.name,
         layout="long",
         sidecar=sidecar,
         on_error=bad.on_error,
@@ -103,6 +115,13 @@ def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, bad
         log_likelihood=matrix(log_likelihoods),
         place=place,
         skipped=bad.messages(),
+        duplicates=Counter(
+            zip(
+                datasets.take(pa.array(dataset[dropped])).to_pylist(),
+                models.take(pa.array(model[dropped])).to_pylist(),
+                strict=True,
+            )
+        ),
     )
 
 
@@ -170,11 +189,11 @@ def _found(source: Source, column: str, ours: str, expected: str) -> Callable[[i
 
 def _mark_duplicates(
     source: Source, cell: NDArray[np.int64], key: Callable[[int], str], bad: BadRows
-) -> None:
-    """Take out rows whose (record, model) a row before them has."""
+) -> NDArray[np.int64]:
+    """Take out rows whose (record, model) a row before them has, and return them."""
     kept = np.flatnonzero(bad.keep)
     if len(kept) == 0 or np.bincount(cell[kept]).max() <= 1:
-        return
+        return np.empty(0, dtype=np.int64)
     first, number = distinct(cell[kept])
     earlier = np.arange(source.n_rows)
     earlier[kept] = kept[first[number]]
@@ -184,3 +203,4 @@ def _mark_duplicates(
             f"duplicate {key(row)}, found before in row {int(source.positions[earlier[row]]) + 1}"
         ),
     )
+    return np.flatnonzero(earlier != np.arange(source.n_rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ class Part:
 
     Attributes
     ----------
+    name : str
+        What messages call the source.
     layout : str
         "wide" or "long".
     sidecar : Sidecar
@@ -49,8 +52,15 @@ class Part:
         (record of this part, model of this part or None) to where it was read.
     skipped : list of str
         What was left out.
+    duplicates : counter of (str, str)
+        Scores of a (dataset, model) left out because an earlier row has them.
+    read_as : list of str
+        What the source calls each of `models`, where that may differ; else empty.
+    notes : tuple of str
+        What the reader chose or left out.
     """
 
+    name: str
     layout: str
     sidecar: Sidecar
     on_error: str
@@ -67,6 +77,9 @@ class Part:
     log_likelihood: NDArray[np.float32] | None
     place: Callable[[int, int | None], str]
     skipped: list[str] = field(default_factory=list)
+    duplicates: Counter[tuple[str, str]] = field(default_factory=Counter)
+    read_as: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     @property
     def n_records(self) -> int:
@@ -118,6 +131,12 @@ def join_codes(
     keys = dataset * n_sample_ids + sample_id
     keys[(dataset < 0) | (sample_id < 0)] = -1
     return keys
+
+
+def strings(values: pa.Array) -> list[str]:
+    """Texts as Python's; four times as fast as ``to_pylist``."""
+    texts: list[str] = values.to_numpy(zero_copy_only=False).tolist()
+    return texts
 
 
 def key_shown(datasets: pa.Array, sample_ids: pa.Array, row: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,10 @@ class Source:
         """Number of readable rows."""
         return len(self.positions)
 
+    def without_columns(self) -> Source:
+        """Return the same without its cells: enough to say where a row stands."""
+        return replace(self, columns={}, load=_no_column, load_coded=None, not_text={})
+
     def place(self, row: int) -> str:
         """Name, data row from 1 and, where known, line of a readable row."""
         return self.place_of_position(int(self.positions[row]))
@@ -81,6 +85,10 @@ class Source:
     def list_columns(self) -> str:
         """Names of the columns for a message."""
         return ", ".join(repr(name) for name in self.columns)
+
+
+def _no_column(name: str) -> Any:
+    raise KeyError(name)
 
 
 def shown(value: object, limit: int = 80) -> str:

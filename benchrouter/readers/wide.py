@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -98,10 +99,12 @@ def read_wide(
         scores = np.empty((source.n_rows, 0), dtype=np.float32)
     costs = _matrix(source, found, COST, bad)
     log_likelihoods = _matrix(source, found, LOG_LIKELIHOOD, bad)
-    _mark_duplicates(source, datasets, sample_ids, bad)
+    dropped = _mark_duplicates(source, datasets, sample_ids, bad)
 
     kept = np.flatnonzero(bad.keep)
+    bare = source.without_columns()
     return Part(
+        name=source.name,
         layout="wide",
         sidecar=sidecar,
         on_error=bad.on_error,
@@ -116,8 +119,14 @@ def read_wide(
         scores=_rows(scores, bad.keep),
         cost_usd=None if costs is None else _rows(costs, bad.keep),
         log_likelihood=None if log_likelihoods is None else _rows(log_likelihoods, bad.keep),
-        place=lambda record, model: source.place(int(kept[record])),
+        place=lambda record, model: bare.place(int(kept[record])),
         skipped=bad.messages(),
+        duplicates=Counter(
+            (datasets[row].as_py(), model)
+            for row in dropped.tolist()
+            for model, score in zip(found, scores[row].tolist(), strict=True)
+            if not np.isnan(score)
+        ),
     )
 
 
@@ -226,11 +235,12 @@ def _mark_duplicates(
     datasets: pa.LargeStringArray,
     sample_ids: pa.LargeStringArray,
     bad: BadRows,
-) -> None:
+) -> NDArray[np.int64]:
+    """Take out rows whose key a row before them has, and return them."""
     kept = np.flatnonzero(bad.keep)
     first, number = distinct(key_codes(datasets, sample_ids)[kept])
     if len(first) == len(kept):
-        return
+        return np.empty(0, dtype=np.int64)
     earlier = np.arange(source.n_rows)
     earlier[kept] = kept[first[number]]
     bad.add(
@@ -240,3 +250,4 @@ def _mark_duplicates(
             f"found before in row {int(source.positions[earlier[row]]) + 1}"
         ),
     )
+    return np.flatnonzero(earlier != np.arange(source.n_rows))

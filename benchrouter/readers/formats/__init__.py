@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -19,8 +20,11 @@ class Format(Protocol):
         """Whether a file or folder is of this format, by its name and first bytes alone."""
 
     @staticmethod
-    def read(path: Path, choices: Choices) -> list[Reading]:
-        """Read a file or folder: a `Reading` for every file that scores were found in."""
+    def read(path: Path, choices: Choices) -> Iterable[Reading]:
+        """Read a file or folder: a `Reading` for every file that scores were found in.
+
+        Read one after the other, so that the prompts of one need not wait in memory for the next.
+        """
 
 
 # Asked in this order; what none of them recognises is a table.
