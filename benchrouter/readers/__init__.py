@@ -68,14 +68,19 @@ def _parts(path: Path, options: ReadOptions) -> list[Part]:
     if format == TABLE:
         return [_part_of_table(open_source(path), read_sidecar(path), options)]
     readings = FORMATS[format].read(path, options.choices)
-    if not readings:
+    parts = [_part_of_reading(reading, options) for reading in readings]
+    if not parts:
         raise ValueError(f"{path}: found no results of the format {format!r}")
-    return [_part_of_reading(reading, options) for reading in readings]
+    return parts
 
 
 def _part_of_table(source: Source, sidecar: Sidecar, options: ReadOptions) -> Part:
     wanted = options.wanted()
-    bad = _bad_rows(source, options)
+    # Before anything else: broken lines hide columns.
+    bad = BadRows(source, options.on_error)
+    if source.n_rows == 0:
+        first = bad.messages()[0] if bad.messages() else "none was there"
+        raise ValueError(f"{source.name}: found no readable row; the first: {first}")
     names = source_names(source, sidecar, wanted)
     if layout_of(options.layout, names, wanted, sidecar, source) == "long":
         return read_long(source, sidecar, names, bad=bad)
@@ -84,18 +89,9 @@ def _part_of_table(source: Source, sidecar: Sidecar, options: ReadOptions) -> Pa
 
 
 def _part_of_reading(reading: Reading, options: ReadOptions) -> Part:
-    bad = _bad_rows(reading.source, options)
+    bad = BadRows(reading.source, options.on_error)
     names = {name: name for name in reading.source.columns}
     return read_long(reading.source, reading.sidecar, names, bad=bad)
-
-
-def _bad_rows(source: Source, options: ReadOptions) -> BadRows:
-    # Before anything else: broken lines hide columns.
-    bad = BadRows(source, options.on_error)
-    if source.n_rows == 0:
-        first = bad.messages()[0] if bad.messages() else "none was there"
-        raise ValueError(f"{source.name}: found no readable row; the first: {first}")
-    return bad
 
 
 def _merged(parts: Sequence[Part], options: ReadOptions) -> BenchmarkTable:
