@@ -158,8 +158,8 @@ class _Text:
                 where = self._dropped + self._at + 1
                 raise ValueError(f"{self.path}, value at character {where}: {error}") from error
             else:
-                # The digits of a number may go on in the next block.
-                if end < len(self._text) or self._whole:
+                # A number may go on in the next block, after "." or "e+".
+                if end < len(self._text) - 2 or self._whole:
                     self._at = end
                     return value
             self._more()

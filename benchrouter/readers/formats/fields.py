@@ -8,7 +8,13 @@ from typing import Any
 from benchrouter.readers.cells import MISSING_TEXT
 from benchrouter.readers.source import shown
 
-_KINDS = {dict: "a JSON object", list: "a list", str: "text", int: "a whole number"}
+_KINDS = {
+    dict: "a JSON object",
+    list: "a list",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+}
 
 
 class BadField(Exception):
@@ -26,7 +32,8 @@ def field_of(holder: dict[str, Any], key: str, *kinds: type) -> Any:
     value = holder.get(key)
     if isinstance(value, kinds) and not isinstance(value, bool):
         return value
-    expected = " or ".join(_KINDS.get(kind, "a number") for kind in kinds)
+    named = [kind for kind in kinds if kind is not int or float not in kinds]
+    expected = " or ".join(_KINDS[kind] for kind in named)
     found = shown(value) if key in holder else "missing"
     raise BadField(f"{key} is {found}, expected {expected}")
 

@@ -59,7 +59,7 @@ def _run_folders(path: Path, depth: int = DEPTH) -> Iterator[Path]:
     """Folders with a run at or below a path, in the order of their names."""
     if run_file(path, SPEC) is not None:
         yield path
-    elif depth:
+    elif depth and path.is_dir():
         for below in sorted(path.iterdir()):
             if below.is_dir():
                 yield from _run_folders(below, depth - 1)
@@ -104,6 +104,8 @@ class _Suite:
         """Say why no run is left."""
         if self.without_split:
             return f"found {self._no_split()}"
+        if not self.not_of_preset:
+            return f"found no folder with {SPEC}, expected it or folders below it to have one"
         preset = self.choices.preset
         return f"found no run of the preset {preset!r} among {_some(self.not_of_preset)}"
 
