@@ -145,7 +145,7 @@ def test_golden_table(tmp_path):
     assert_array_equal(table.log_likelihood, [[-1.0, -3], [NAN, NAN], [-1, NAN]])
     assert notes(suite) == [
         "instances by split: test 3, valid 2",
-        "1 requests of perturbed instances left out",
+        "1 perturbed instances left out",
         "mean of the train trials taken in 1 runs that have several",
         "instances without a value of their metric: exact_match 1",
     ]
@@ -411,6 +411,14 @@ def test_values_that_contradict_each_other(tmp_path):
     write_run(tmp_path / "texts", spec("mmlu:model=m"), texts, GOOD[1])
     with pytest.raises(ValueError, match="text of instance 'id0' is 'other', but 'text 0' before"):
         read(tmp_path / "texts")
+
+
+def test_statistics_of_perturbed_instances_alone_are_passed_over(tmp_path):
+    stats = [*GOOD[1], entry("id0", {"exact_match": 0}, perturbation=TYPOS)]
+    write_run(tmp_path / "run", spec("mmlu:model=m"), GOOD[0], stats)
+    assert_array_equal(read(tmp_path).scores, [[1]])
+    with pytest.raises(ValueError, match="instance 'id0 typos .*: no request of it in scenario_st"):
+        read(tmp_path, perturbations="all")
 
 
 def test_two_runs_of_one_model_and_dataset_clash(tmp_path):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.helm_paper import MODELS, not_found, paper_dataset, paper_model
-from benchrouter.readers.formats.helm_run import SPEC, Tally, read_run, read_spec, run_file
+from benchrouter.readers.formats.helm_run import Tally, read_run
+from benchrouter.readers.formats.helm_spec import SPEC, is_run, read_spec
 from benchrouter.readers.formats.rows import Reading, Rows
 from benchrouter.readers.sidecar import Sidecar
 
@@ -57,7 +58,7 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
 
 def _run_folders(path: Path, depth: int = DEPTH) -> Iterator[Path]:
     """Folders with a run at or below a path, in the order of their names."""
-    if run_file(path, SPEC) is not None:
+    if is_run(path):
         yield path
     elif depth and path.is_dir():
         for below in sorted(path.iterdir()):
@@ -114,7 +115,7 @@ class _Suite:
         tally = self.tally
         yield f"instances by split: {_counts(tally.splits)}"
         if tally.n_perturbed:
-            yield f"{tally.n_perturbed} requests of perturbed instances left out"
+            yield f"{tally.n_perturbed} perturbed instances left out"
         if tally.n_of_several_trials:
             trials = f"{self.choices.train_trials} of the train trials"
             yield f"{trials} taken in {tally.n_of_several_trials} runs that have several"

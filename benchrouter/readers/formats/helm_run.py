@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean as mean
 from typing import Any, NamedTuple
 
@@ -21,39 +19,13 @@ from benchrouter.readers.formats.fields import (
     text_of,
 )
 from benchrouter.readers.formats.helm_metrics import main_metrics
+from benchrouter.readers.formats.helm_spec import Spec, run_file
 from benchrouter.readers.formats.rows import Rows
-from benchrouter.readers.json_items import items, read_object
+from benchrouter.readers.json_items import items
 from benchrouter.readers.source import shown
 
-SUFFIXES = ("", ".gz", ".zst")
-SPEC = "run_spec.json"
 STATE = "scenario_state.json"
 STATS = "per_instance_stats.json"
-
-
-class Spec(NamedTuple):
-    """What a run's ``run_spec.json`` says."""
-
-    path: Path
-    name: str
-    model: str
-    method: str
-    groups: tuple[str, ...]
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder; its name may have other separators than the run's."""
-        return self.path.parent
-
-    @property
-    def dataset(self) -> str:
-        """The run's name up to its model."""
-        return re.split("[:,]model(?:_deployment)?=", self.name, maxsplit=1)[0]
-
-    @property
-    def scenario(self) -> str:
-        """The run's name up to its arguments."""
-        return re.split("[:,]", self.name, maxsplit=1)[0]
 
 
 @dataclass
@@ -94,36 +66,6 @@ class _Record:
 _Values = dict[tuple[_Key, int], dict[str, float | None]]
 
 
-def run_file(folder: Path, name: str) -> Path | None:
-    """Return a run's file, plain or packed; None if there is none."""
-    paths = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
-    return next((path for path in paths if path.is_file()), None)
-
-
-def read_spec(folder: Path) -> Spec:
-    """Read which run it is.
-
-    Raises
-    ------
-    ValueError
-        If the run's name or model is not there.
-    """
-    path = _file(folder, SPEC)
-    values = read_object(path)
-    try:
-        adapter = field_of(values, "adapter_spec", dict)
-        groups = field_of(values, "groups", list) if "groups" in values else []
-        return Spec(
-            path=path,
-            name=name_of(values, "name"),
-            model=name_of(adapter, "model"),
-            method=str(adapter.get("method", "")),
-            groups=tuple(group for group in groups if isinstance(group, str)),
-        )
-    except BadField as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
 def read_run(spec: Spec, choices: Choices, tally: Tally) -> tuple[Rows, str]:
     """Read a run.
 
@@ -160,8 +102,8 @@ class _Run:
         self.spec = spec
         self.choices = choices
         self.tally = tally
-        self.stats_path = _file(spec.folder, STATS)
-        self.requests_path = _file(spec.folder, STATE)
+        self.stats_path = run_file(spec.folder, STATS)
+        self.requests_path = run_file(spec.folder, STATE)
         self.rows = Rows(str(spec.folder))
         self.values: _Values = {}
         self.records: dict[_Key, _Record] = {}
@@ -220,8 +162,8 @@ class _Run:
         if key in self.left_out:
             return
         split = name_of(instance, "split") if instance.get("split") is not None else "none"
-        if not self._wants(key, split):
-            self.tally.n_perturbed += bool(key.perturbation)
+        if self._passes_over(key) or self.choices.split not in (None, split):
+            self.tally.n_perturbed += self._passes_over(key)
             self.left_out.add(key)
             return
         try:
@@ -231,10 +173,8 @@ class _Run:
             self.records.pop(key, None)
             raise
 
-    def _wants(self, key: _Key, split: str) -> bool:
-        if key.perturbation and self.choices.perturbations == "original":
-            return False
-        return self.choices.split in (None, split)
+    def _passes_over(self, key: _Key) -> bool:
+        return bool(key.perturbation) and self.choices.perturbations == "original"
 
     def _add_to_record(
         self, key: _Key, split: str, state: dict[str, Any], instance: dict[str, Any]
@@ -265,7 +205,7 @@ class _Run:
                 value = values.get(metric)
                 if value is not None:
                     self.records[key].scores[trial] = value
-            elif key not in self.left_out:
+            elif key not in self.left_out and not self._passes_over(key):
                 place = f"{self.stats_path}, instance {key.sample_id!r}"
                 self.rows.refuse(place, f"no request of it in {self.requests_path.name}")
         for key, record in self.records.items():
@@ -298,13 +238,6 @@ class _Run:
         if self.choices.train_trials == "first":
             return values.get(first)
         return mean(values.values()) if values else None
-
-
-def _file(folder: Path, name: str) -> Path:
-    path = run_file(folder, name)
-    if path is None:
-        raise ValueError(f"{folder / name}: no such file, expected it (or with .gz or .zst)")
-    return path
 
 
 def _key(holder: dict[str, Any], id_field: str) -> _Key:
