@@ -185,6 +185,11 @@ class BenchmarkTable:
         align: str = "sample_id",
         aliases: Mapping[str, str | Sequence[str]] | str | os.PathLike[str] | None = None,
         on_conflict: str = "error",
+        prompt: str | None = None,
+        split: str | None = None,
+        train_trials: str = "mean",
+        perturbations: str = "original",
+        preset: str | None = None,
     ) -> BenchmarkTable:
         """Read benchmark results, in tables or in other people's formats, and merge them.
 
@@ -227,7 +232,21 @@ class BenchmarkTable:
             "auto" recognises each path; "table" takes it for one of the above; else a name of
             `benchrouter.readers.formats.FORMATS`.
         metric : str
-            Score to take of a format that has several.
+            Score to take of a format that has several; of HELM, by default the main metric of the
+            run's groups.
+        prompt : str
+            "request": what was sent to the models, with its few-shot examples; "instance": the
+            record's own text. HELM: the latter by default.
+        split : str
+            HELM: only instances of this split; by default all that were evaluated.
+        train_trials : str
+            HELM, of runs with several choices of few-shot examples: the "mean" of their scores
+            and log-likelihoods, or those of the "first".
+        perturbations : str
+            HELM: "original" leaves perturbed instances out, "all" makes each a record of its own.
+        preset : str
+            "helm-paper": only HELM runs of the 29 datasets and 18 models of arXiv 2309.15789,
+            and their numbers of parameters.
         align : str
             Rows of one dataset are of one record if they have the same "sample_id", or the same
             "prompt": exactly the same text, blanks at its ends included, within a source as well.
@@ -274,7 +293,14 @@ class BenchmarkTable:
                 thresholds=thresholds,
                 on_error=on_error,
                 format=format,
-                choices=Choices(metric=metric),
+                choices=Choices(
+                    metric=metric,
+                    prompt=prompt,
+                    split=split,
+                    train_trials=train_trials,
+                    perturbations=perturbations,
+                    preset=preset,
+                ),
                 align=align,
                 aliases=aliases,
                 on_conflict=on_conflict,

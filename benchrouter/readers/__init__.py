@@ -93,7 +93,11 @@ def _parts(path: Path, options: ReadOptions) -> Iterator[Part]:
 
 def _part_of_table(source: Source, sidecar: Sidecar, options: ReadOptions) -> Part:
     wanted = options.wanted()
-    bad = _bad_rows(source, options)
+    # Before anything else: broken lines hide columns.
+    bad = BadRows(source, options.on_error)
+    if source.n_rows == 0:
+        first = bad.messages()[0] if bad.messages() else "none was there"
+        raise ValueError(f"{source.name}: found no readable row; the first: {first}")
     names = source_names(source, sidecar, wanted)
     if layout_of(options.layout, names, wanted, sidecar, source) == "long":
         return read_long(source, sidecar, names, bad=bad)
@@ -102,18 +106,9 @@ def _part_of_table(source: Source, sidecar: Sidecar, options: ReadOptions) -> Pa
 
 
 def _part_of_reading(reading: Reading, options: ReadOptions) -> Part:
-    bad = _bad_rows(reading.source, options)
+    bad = BadRows(reading.source, options.on_error)
     names = {name: name for name in reading.source.columns}
     return replace(read_long(reading.source, reading.sidecar, names, bad=bad), notes=reading.notes)
-
-
-def _bad_rows(source: Source, options: ReadOptions) -> BadRows:
-    # Before anything else: broken lines hide columns.
-    bad = BadRows(source, options.on_error)
-    if source.n_rows == 0:
-        first = bad.messages()[0] if bad.messages() else "none was there"
-        raise ValueError(f"{source.name}: found no readable row; the first: {first}")
-    return bad
 
 
 def _merged(parts: Iterable[Part], options: ReadOptions, aliases: Aliases) -> BenchmarkTable:

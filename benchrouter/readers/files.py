@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.batch.line_file import compression_of
 from benchrouter.readers.jsonl import read_jsonl
 from benchrouter.readers.source import Source
 
@@ -57,14 +60,8 @@ def open_source(path: Path) -> Source:
         raise FileNotFoundError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty: found 0 bytes")
-    try:
+    with read_errors(path):
         source = _open(path, stem, suffix)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: not a whole gzip file: {error}") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise ValueError(f"{path}: {error}") from error  # Arrow's own, which names no file
     if source.n_positions == 0:
         raise ValueError(f"{path} is empty: found no data row")
     return source
@@ -124,8 +121,28 @@ def source_of_arrow(table: pa.Table, name: str = "table") -> Source:
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """Open a plain or gzipped file for reading bytes."""
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
+    """Open a file for reading bytes, decompressed if its suffix says so (``.gz``, ``.zst``)."""
+    compression = compression_of(path)
+    if compression == "gzip":
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if compression == "zstd":
+        import pyarrow as pa
+
+        return io.BufferedReader(pa.input_stream(str(path), compression=compression))
+    return open(path, "rb")
+
+
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Say which file it is that cannot be unpacked."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: not a whole gzip file: {error}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ValueError(f"{path}: {error}") from error  # Arrow's own, which names no file
 
 
 def check_distinct(name: str, columns: list[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from benchrouter.readers.formats import helm
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.rows import Reading
 
@@ -15,12 +16,10 @@ TABLE = "table"  # our own: a wide or long file
 class Format(Protocol):
     """What a module of this folder offers."""
 
-    @staticmethod
-    def recognises(path: Path) -> bool:
+    def recognises(self, path: Path) -> bool:
         """Whether a file or folder is of this format, by its name and first bytes alone."""
 
-    @staticmethod
-    def read(path: Path, choices: Choices) -> Iterable[Reading]:
+    def read(self, path: Path, choices: Choices) -> Iterable[Reading]:
         """Read a file or folder: a `Reading` for every file that scores were found in.
 
         Read one after the other, so that the prompts of one need not wait in memory for the next.
@@ -28,7 +27,7 @@ class Format(Protocol):
 
 
 # Asked in this order; what none of them recognises is a table.
-FORMATS: dict[str, Format] = {}
+FORMATS: dict[str, Format] = {"helm": helm}
 
 
 def names() -> list[str]:

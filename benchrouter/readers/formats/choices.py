@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchrouter.readers.formats.helm_paper import PRESET
+
+ALLOWED = {
+    "prompt": (None, "request", "instance"),
+    "train_trials": ("mean", "first"),
+    "perturbations": ("original", "all"),
+    "preset": (None, PRESET),
+}
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -13,6 +22,36 @@ class Choices:
     ----------
     metric : str or None
         Name of the score to take; None = the format's own choice.
+    prompt : str or None
+        "request": what was sent to the models, with its few-shot examples; "instance": the
+        record's own text; None = the format's own choice, of HELM the latter.
+    split : str or None
+        Take only instances of this split; None = all that were evaluated.
+    train_trials : str
+        Of runs with several choices of few-shot examples: the "mean" of their scores, or those
+        of the "first".
+    perturbations : str
+        "original" leaves perturbed instances out, "all" makes each a record of its own.
+    preset : str or None
+        "helm-paper": take only runs of the datasets and models of arXiv 2309.15789.
+
+    Raises
+    ------
+    ValueError
+        If an option has a value that there is not.
     """
 
     metric: str | None = None
+    prompt: str | None = None
+    split: str | None = None
+    train_trials: str = "mean"
+    perturbations: str = "original"
+    preset: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options that have few values."""
+        for name, allowed in ALLOWED.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                expected = " or ".join(repr(known) for known in allowed if known is not None)
+                raise ValueError(f"{name} is {value!r}, expected {expected}")

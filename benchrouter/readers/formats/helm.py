@@ -1,0 +1,149 @@
+"""HELM: run folders, and suites of them (``benchmark_output/runs/SUITE``)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchrouter.readers.formats.choices import Choices
+from benchrouter.readers.formats.helm_paper import MODELS, not_found, paper_dataset, paper_model
+from benchrouter.readers.formats.helm_run import Tally, read_run
+from benchrouter.readers.formats.helm_spec import SPEC, is_run, read_spec
+from benchrouter.readers.formats.rows import Reading, Rows
+from benchrouter.readers.sidecar import Sidecar
+
+# From a folder of benchmarks to a run: BENCHMARK/benchmark_output/runs/SUITE/RUN.
+DEPTH = 5
+
+
+def recognises(path: Path) -> bool:
+    """Tell whether a folder is a run, or runs lie below it."""
+    return path.is_dir() and next(_run_folders(path), None) is not None
+
+
+def read(path: Path, choices: Choices) -> Iterator[Reading]:
+    """Read a run or a suite, one run after the other.
+
+    Parameters
+    ----------
+    path : Path
+        A folder with ``run_spec.json``, or with such folders below it.
+    choices : Choices
+
+    Yields
+    ------
+    Reading
+        Of a run, in the order of the folders' names. One that cannot be read has no rows, and its
+        source says why. The last has notes on all of them.
+
+    Raises
+    ------
+    ValueError
+        If no run has records of what was asked for.
+    """
+    suite = _Suite(path, choices)
+    last = None
+    for folder in _run_folders(path):
+        reading = suite.reading(folder)
+        if reading is None:
+            continue
+        if last is not None:
+            yield last
+        last = reading
+    if last is None:
+        raise ValueError(f"{path}: {suite.nothing()}")
+    yield last._replace(notes=tuple(f"{path}: {note}" for note in suite.notes()))
+
+
+def _run_folders(path: Path, depth: int = DEPTH) -> Iterator[Path]:
+    """Folders with a run at or below a path, in the order of their names."""
+    if is_run(path):
+        yield path
+    elif depth and path.is_dir():
+        for below in sorted(path.iterdir()):
+            if below.is_dir():
+                yield from _run_folders(below, depth - 1)
+
+
+class _Suite:
+    """Runs, and what was met in them."""
+
+    def __init__(self, path: Path, choices: Choices) -> None:
+        self.path = path
+        self.choices = choices
+        self.tally = Tally()
+        self.of_preset: set[tuple[str, str]] = set()
+        self.not_of_preset: list[str] = []
+        self.without_split: list[str] = []
+
+    def reading(self, folder: Path) -> Reading | None:
+        """Read a run; None if nothing of it was asked for."""
+        dataset, model = None, None
+        try:
+            spec = read_spec(folder)
+            if self.choices.preset is not None:
+                dataset, model = paper_dataset(spec.dataset), paper_model(spec.model)
+                if dataset is None or model is None:
+                    self.not_of_preset.append(spec.name)
+                    return None
+            rows, metric = read_run(spec, self.choices, self.tally)
+        except ValueError as error:
+            rows = Rows(str(folder))
+            rows.refuse(str(folder), str(error).removeprefix(f"{folder}/"))
+            return Reading(rows.source(), Sidecar())
+        if not rows.places:
+            self.without_split.append(spec.name)
+            return None
+        if dataset is not None and model is not None:
+            self.of_preset.add((dataset, model))
+        params_b = {} if model is None else {spec.model: MODELS[model]}
+        sidecar = Sidecar(str(spec.path), metrics={spec.dataset: metric}, params_b=params_b)
+        return Reading(rows.source(), sidecar)
+
+    def nothing(self) -> str:
+        """Say why no run is left."""
+        if self.without_split:
+            return f"found {self._no_split()}"
+        if not self.not_of_preset:
+            return f"found no folder with {SPEC}, expected it or folders below it to have one"
+        preset = self.choices.preset
+        return f"found no run of the preset {preset!r} among {_some(self.not_of_preset)}"
+
+    def notes(self) -> Iterator[str]:
+        """What was chosen and left out."""
+        tally = self.tally
+        yield f"instances by split: {_counts(tally.splits)}"
+        if tally.n_perturbed:
+            yield f"{tally.n_perturbed} perturbed instances left out"
+        if tally.n_of_several_trials:
+            trials = f"{self.choices.train_trials} of the train trials"
+            yield f"{trials} taken in {tally.n_of_several_trials} runs that have several"
+        without = Counter({name: n for name, n in tally.n_without_value.items() if n})
+        if without:
+            yield f"instances without a value of their metric: {_counts(without)}"
+        if tally.n_without_generation:
+            yield f"{tally.n_without_generation} runs score references: no log-likelihood"
+        if tally.n_zero_log_likelihood:
+            yield (
+                f"{tally.n_zero_log_likelihood} runs state a log-likelihood of 0 for every answer: "
+                "their client did not record it"
+            )
+        if self.without_split:
+            yield self._no_split()
+        if self.choices.preset is not None:
+            yield from not_found(self.of_preset)
+        if self.not_of_preset:
+            yield f"not of the preset, left out: {_some(self.not_of_preset)}"
+
+    def _no_split(self) -> str:
+        return f"no instance of split {self.choices.split!r} in {_some(self.without_split)}"
+
+
+def _counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
+
+
+def _some(names: list[str]) -> str:
+    more = ", …" if len(names) > 3 else ""
+    return f"{len(names)} runs ({', '.join(map(repr, names[:3]))}{more})"
