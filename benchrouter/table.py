@@ -6,13 +6,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # Trimmed before a prompt counts as empty; the same set as in readers/cells.py.
 BLANK = " \t\n\r\x0b\x0c"
@@ -176,6 +173,7 @@ class BenchmarkTable:
         on_error: str = "raise",
         format: str = "auto",
         metric: str | None = None,
+        preset: str | None = None,
     ) -> BenchmarkTable:
         """Read benchmark results, in tables or in other people's formats, and merge them.
 
@@ -193,15 +191,16 @@ class BenchmarkTable:
         Parameters
         ----------
         paths : path or sequence of paths
-            ``.parquet``, ``.csv``, ``.jsonl``; the latter two also with ``.gz``; or files and
-            folders of another format.
+            ``.parquet``, ``.csv``, ``.jsonl``; the latter two also with ``.gz`` or ``.zst``; or
+            files and folders of another format.
         layout : str
             "wide", "long" or "auto": what the sidecar says, else long if there are columns for
             the model and the score.
         columns : dict of str to str
             Our names (dataset, sample_id, prompt, model, score, cost_usd, log_likelihood) to the
             names in the files. The score's may be a metric, of which a wide file has columns
-            ``metric::<model>``; thresholds of its sidecar are then not taken for it.
+            ``metric::<model>``; thresholds of its sidecar are then not taken for it. Other
+            formats name their own columns; of those with several metrics the score's is `metric`.
         dataset_column, prompt_column : str
             Short for ``columns={"dataset": …, "prompt": …}``.
         models : sequence of str
@@ -219,6 +218,9 @@ class BenchmarkTable:
             `benchrouter.readers.formats.FORMATS`.
         metric : str
             Score to take of a format that has several.
+        preset : str
+            Names of the columns in published tables: "embedllm" or "routellm". What `columns`
+            names wins.
 
         Returns
         -------
@@ -249,6 +251,7 @@ class BenchmarkTable:
                 thresholds=thresholds,
                 on_error=on_error,
                 format=format,
+                preset=preset,
                 choices=Choices(metric=metric),
             ),
         )
@@ -263,7 +266,7 @@ class BenchmarkTable:
     @classmethod
     def from_arrow(
         cls,
-        table: pa.Table,
+        table: Any,
         *,
         layout: str = "auto",
         columns: Mapping[str, str] | None = None,
@@ -276,15 +279,20 @@ class BenchmarkTable:
         complete: bool = False,
         thresholds: Mapping[str, float | None] | None = None,
         on_error: str = "raise",
+        preset: str | None = None,
     ) -> BenchmarkTable:
-        """Read a pyarrow table in memory.
+        """Read a table in memory, of pandas, polars, pyarrow or Hugging Face datasets.
 
         Parameters
         ----------
-        table : pyarrow.Table
-            Wide or long; without a dataset column, its dataset is called "table".
+        table : object
+            Wide or long; without a dataset column, its dataset is called "table". Whatever hands
+            out Arrow data (``__arrow_c_stream__``: pandas and polars data frames, pyarrow tables,
+            record batches and readers), a pyarrow dataset, or one split of a Hugging Face dataset.
+            Levels of a pandas index are columns if they have one of our names or of those named
+            here; a column of objects of several kinds is read as a JSONL file's would be.
         layout, columns, dataset_column, prompt_column, models, datasets, max_params, min_records, \
-complete, thresholds, on_error
+complete, thresholds, on_error, preset
             As in `read`.
 
         Returns
@@ -295,14 +303,14 @@ complete, thresholds, on_error
         Raises
         ------
         TypeError
-            If `table` is not a pyarrow table.
+            If `table` is no table, or several of them.
         ValueError
             Names row and found value.
         """
-        from benchrouter.readers import ReadOptions, read_arrow
+        from benchrouter.readers import ReadOptions, read_in_memory
 
         models = _names("models", models)
-        read = read_arrow(
+        read = read_in_memory(
             table,
             ReadOptions(
                 layout=layout,
@@ -312,6 +320,7 @@ complete, thresholds, on_error
                 models=models,
                 thresholds=thresholds,
                 on_error=on_error,
+                preset=preset,
             ),
         )
         return read.select(
@@ -322,22 +331,31 @@ complete, thresholds, on_error
             complete=complete,
         )
 
-    def write(self, path: str | os.PathLike[str]) -> None:
+    def write(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        metrics: Mapping[str, BenchmarkTable] | None = None,
+    ) -> None:
         """Write a wide file and its sidecar; reading it gives an equal table.
 
         Parameters
         ----------
         path : path
             ``.parquet``, ``.csv`` or ``.jsonl``; the sidecar is ``.json`` in its place.
+        metrics : dict of str to BenchmarkTable
+            Further metrics of the same records and models, by name: their scores become the
+            columns ``metric::<model>``, which `read` takes with ``columns={"score": "metric"}``.
 
         Raises
         ------
         ValueError
-            If the suffix is another, or a name or key cannot stand in a wide file.
+            If the suffix is another, a name or key cannot stand in a wide file, or a table of
+            `metrics` has other records or models.
         """
         from benchrouter.readers.writing import write_table
 
-        write_table(self, Path(path))
+        write_table(self, Path(path), metrics or {})
 
     def correctness(self) -> NDArray[np.float32]:
         """Return whether each score lies strictly above its dataset's threshold.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import zlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -13,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.batch.line_file import compression_of
 from benchrouter.readers.jsonl import read_jsonl
 from benchrouter.readers.source import Source
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 # Arrow wants every record of a CSV within a block.
 BLOCK_BYTES = 1 << 26
-SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
+SUFFIXES = (".parquet", ".csv", ".csv.gz", ".csv.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 
 def split_suffix(path: Path) -> tuple[str, str]:
@@ -96,36 +98,16 @@ def column_names(path: Path) -> list[str]:
     return []
 
 
-def source_of_arrow(table: pa.Table, name: str = "table") -> Source:
-    """Take a pyarrow table in memory as a source.
-
-    Raises
-    ------
-    TypeError
-        If `table` is not a pyarrow table.
-    ValueError
-        If it has no row, or names a column twice.
-    """
-    import pyarrow as pa
-
-    if not isinstance(table, pa.Table):
-        raise TypeError(f"table must be a pyarrow.Table, got {type(table).__name__}")
-    check_distinct(name, table.schema.names)
-    if table.num_rows == 0:
-        raise ValueError(f"{name} is empty: found no data row")
-    return Source(
-        name=name,
-        stem=name,
-        columns=dict(zip(table.schema.names, table.schema.types, strict=True)),
-        load=table.column,
-        positions=np.arange(table.num_rows, dtype=np.int64),
-        n_positions=table.num_rows,
-    )
-
-
 def open_bytes(path: Path) -> IO[bytes]:
-    """Open a plain or gzipped file for reading bytes."""
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
+    """Open a file for reading bytes, decompressed if its suffix says so (``.gz``, ``.zst``)."""
+    compression = compression_of(path)
+    if compression == "gzip":
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if compression == "zstd":
+        import pyarrow as pa
+
+        return io.BufferedReader(pa.input_stream(str(path), compression=compression))
+    return open(path, "rb")
 
 
 def check_distinct(name: str, columns: list[str]) -> None:
@@ -190,7 +172,7 @@ def _open_csv(path: Path, stem: str) -> Source:
 
     try:
         table = arrow_csv.read_csv(
-            path,
+            pa.input_stream(str(path), compression=compression_of(path)),
             # Row numbers of ragged rows are only told without threads.
             read_options=arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
             parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
