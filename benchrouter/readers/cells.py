@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.readers.source import Source
+from benchrouter.readers.source import Source, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,6 +53,39 @@ def numbers(source: Source, column: str) -> tuple[NDArray[np.float32], NDArray[n
     values = cells.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
     values = np.asarray(values, dtype=np.float32)
     return values, np.isinf(values)
+
+
+def number(value: object) -> float | None:
+    """Read one cell of any kind as a number, by the rules of `numbers`.
+
+    Returns
+    -------
+    float or None
+        None or NaN where it is missing.
+
+    Raises
+    ------
+    ValueError
+        If it is no number, or an infinite one.
+    """
+    found = math.inf
+    if value is None or (isinstance(value, str) and _bare(value) in MISSING_TEXT):
+        return None
+    if isinstance(value, str):
+        truth = {"true": 1.0, "false": 0.0}.get(_bare(value))
+        if truth is not None:
+            return truth
+        found = float(_bare(value)) if re.match(NUMBER, _bare(value)) else math.inf
+    elif isinstance(value, bool | int | float):
+        with contextlib.suppress(OverflowError):
+            found = float(value)
+    if math.isinf(found):
+        raise ValueError(f"{shown(value)}, expected a finite number or nothing")
+    return found
+
+
+def _bare(text: str) -> str:
+    return text.strip(BLANK).lower()
 
 
 def is_numeric(source: Source, column: str) -> bool:
