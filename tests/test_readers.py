@@ -38,6 +38,13 @@ def zstd(data):
     return packed.getvalue().to_pybytes()
 
 
+def parquet(columns):
+    file = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), file, store_schema=False)
+    return file.getvalue().to_pybytes()
+
+
+PARQUET = parquet({"prompt": ["x"], "a": [1]})
 WIDE = "dataset,sample_id,prompt,a,b\nd2,1,hello,1,0.5\nd1,1,bye,,0\nd2,2,again,0,nan\n"
 
 
@@ -450,6 +457,7 @@ BAD = [
         r"unknown models \['z'\]; the input has \['a', 'b'\]",
     ),
     ("t.parquet", b"PAR1 but not really PAR1", {}, "t.parquet is not a readable Parquet file"),
+    ("t.parquet", PARQUET.replace(b"prompt", b"\xffrompt"), {}, "t.parquet is not a readable Par"),
 ]
 
 

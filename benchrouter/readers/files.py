@@ -124,9 +124,10 @@ def _open_parquet(path: Path, stem: str) -> Source:
     try:
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
-    except pa.ArrowException as error:
+        names = list(schema.names)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
-    check_distinct(str(path), schema.names)
+    check_distinct(str(path), names)
 
     def load_coded(column: str) -> pa.ChunkedArray:
         try:
@@ -146,7 +147,7 @@ def _open_parquet(path: Path, stem: str) -> Source:
     return Source(
         name=str(path),
         stem=stem,
-        columns=dict(zip(schema.names, schema.types, strict=True)),
+        columns=dict(zip(names, schema.types, strict=True)),
         load=load,
         load_coded=load_coded,
         positions=np.arange(n_rows, dtype=np.int64),
