@@ -291,6 +291,7 @@ class BenchmarkTable:
             record batches and readers), a pyarrow dataset, or one split of a Hugging Face dataset.
             Levels of a pandas index are columns if they have one of our names or of those named
             here; a column of objects of several kinds is read as a JSONL file's would be.
+            RouterBench's columns are known, as they are in a file.
         layout, columns, dataset_column, prompt_column, models, datasets, max_params, min_records, \
 complete, thresholds, on_error, preset
             As in `read`.

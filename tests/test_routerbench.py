@@ -63,6 +63,15 @@ def test_the_golden_table(tmp_path, name):
     check(read(tmp_path / name, format="routerbench"))
 
 
+def test_a_table_in_memory():
+    pandas = pytest.importorskip("pandas")
+    check(BenchmarkTable.from_arrow(pa.table(COLUMNS)))
+    frame = pandas.DataFrame(COLUMNS).astype(object)
+    frame["gpt-4-1106-preview"] = [True, 0, "0.75"]
+    frame[f"{LLAMA}|model_response"] = [["1"], "2", None]
+    check(BenchmarkTable.from_arrow(frame))
+
+
 def test_a_byte_order_mark_and_carriage_returns(tmp_path):
     text = write(tmp_path / "r.csv").read_bytes()
     assert b"\\n" in text and text.count(b"\n") == 4

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchrouter.readers.bad_rows import BadRows
 from benchrouter.readers.files import open_source
-from benchrouter.readers.formats import FORMATS, TABLE, check_name, format_of
+from benchrouter.readers.formats import FORMATS, TABLE, check_name, format_of, routerbench
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.rows import Reading
 from benchrouter.readers.in_memory import source_in_memory
@@ -67,7 +67,11 @@ def read_in_memory(table: Any, options: ReadOptions) -> BenchmarkTable:
     if options.preset is not None:
         named |= names_of_preset(options.preset)
     source = source_in_memory(table, named)
-    return _merged([_part_of_table(source, Sidecar(), options)], options)
+    if options.preset is None and routerbench.has_columns(source.columns):
+        part = _part_of_reading(routerbench.reading_of(source, Sidecar()), options)
+    else:
+        part = _part_of_table(source, Sidecar(), options)
+    return _merged([part], options)
 
 
 def _parts(path: Path, options: ReadOptions) -> list[Part]:

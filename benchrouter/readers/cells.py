@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 from typing import TYPE_CHECKING
@@ -68,24 +67,26 @@ def number(value: object) -> float | None:
     ValueError
         If it is no number, or an infinite one.
     """
-    found = math.inf
-    if value is None or (isinstance(value, str) and _bare(value) in MISSING_TEXT):
-        return None
-    if isinstance(value, str):
-        truth = {"true": 1.0, "false": 0.0}.get(_bare(value))
-        if truth is not None:
-            return truth
-        found = float(_bare(value)) if re.match(NUMBER, _bare(value)) else math.inf
-    elif isinstance(value, bool | int | float):
-        with contextlib.suppress(OverflowError):
-            found = float(value)
-    if math.isinf(found):
+    found = value if isinstance(value, float) else _converted(value)
+    if found is not None and math.isinf(found):
         raise ValueError(f"{shown(value)}, expected a finite number or nothing")
     return found
 
 
-def _bare(text: str) -> str:
-    return text.strip(BLANK).lower()
+def _converted(value: object) -> float | None:
+    """Return infinity for what is no number."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        text = value.strip(BLANK).lower()
+        if text in MISSING_TEXT:
+            return None
+        text = {"true": "1", "false": "0"}.get(text, text)
+        return float(text) if re.match(NUMBER, text) else math.inf
+    try:
+        return float(value) if isinstance(value, int) else math.inf
+    except OverflowError:
+        return math.inf
 
 
 def is_numeric(source: Source, column: str) -> bool:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from benchrouter.readers.files import SUFFIXES, column_names, open_source
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.rows import Reading
-from benchrouter.readers.sidecar import read_sidecar
+from benchrouter.readers.sidecar import Sidecar, read_sidecar
 from benchrouter.readers.source import Source
 from benchrouter.readers.wide import COST
 
@@ -54,7 +54,7 @@ def recognises(path: Path) -> bool:
         columns = column_names(path)
     except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException):
         return False  # the reader of tables says what is wrong
-    return set(KEYS.values()) <= set(columns) and bool(_models(columns))
+    return has_columns(columns)
 
 
 def read(path: Path, choices: Choices) -> list[Reading]:
@@ -84,25 +84,38 @@ def read(path: Path, choices: Choices) -> list[Reading]:
             f"trust it, convert it once:\n    import pandas\n    pandas.read_pickle({str(path)!r})"
             f".to_csv({str(path.with_suffix('.csv'))!r}, index=False)"
         )
-    source = open_source(path)
+    return [reading_of(open_source(path), read_sidecar(path))]
+
+
+def has_columns(columns: Collection[str]) -> bool:
+    """Whether these are RouterBench's columns."""
+    return set(KEYS.values()) <= set(columns) and bool(_models(columns))
+
+
+def reading_of(source: Source, sidecar: Sidecar) -> Reading:
+    """Take a table with RouterBench's columns, from a file or in memory.
+
+    Raises
+    ------
+    ValueError
+        If it lacks a column.
+    """
     models = _models(source.columns)
     for theirs in KEYS.values():
         if theirs not in source.columns:
             raise ValueError(
-                f"{path}: found no column {theirs!r} of RouterBench; it has {source.list_columns()}"
+                f"{source.name}: found no column {theirs!r} of RouterBench; it has "
+                f"{source.list_columns()}"
             )
     if not models:
         raise ValueError(
-            f"{path}: found no model with columns 'MODEL' and 'MODEL{COST_END}' of RouterBench; "
-            f"it has {source.list_columns()}"
+            f"{source.name}: found no model with columns 'MODEL' and 'MODEL{COST_END}' of "
+            f"RouterBench; it has {source.list_columns()}"
         )
     sidecar = replace(
-        read_sidecar(path),
-        model_columns=tuple(models),
-        cost_columns=(),
-        log_likelihood_columns=(),
+        sidecar, model_columns=tuple(models), cost_columns=(), log_likelihood_columns=()
     )
-    return [Reading(_renamed(source, models), sidecar, layout="wide")]
+    return Reading(_renamed(source, models), sidecar, layout="wide")
 
 
 def _models(columns: Collection[str]) -> list[str]:
