@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -103,6 +104,7 @@ def test_other_metrics_have_the_same_records(tmp_path, metric, scores):
     assert np.isnan(found.thresholds).all()
     # As evaluate --metric names it.
     assert read(path, columns={"score": metric}) == found
+    assert read(path, columns={"score": "bertscore"}, metric=metric) == found
     assert read(path, metric=metric, thresholds={"*": 0.5}).thresholds.tolist() == [0.5] * 3
 
 
@@ -123,6 +125,9 @@ def test_further_metrics_must_be_of_the_same_records(tmp_path):
         table.write(tmp_path / "t.csv", metrics={"x": table.rows(np.array([1, 0, 2]))})
     with pytest.raises(ValueError, match="metric 'x' has other models"):
         table.write(tmp_path / "t.csv", metrics={"x": table.select(models=["flan-t5-xxl"])})
+    swapped = replace(table, dataset=table.dataset[::-1].copy())
+    with pytest.raises(ValueError, match="metric 'x' has records of other datasets"):
+        table.write(tmp_path / "t.csv", metrics={"x": swapped})
     for name in ("", "cost", "log_likelihood", "a::b"):
         with pytest.raises(ValueError, match=f"metric '{name}' cannot be written"):
             table.write(tmp_path / "t.csv", metrics={name: table})
@@ -233,6 +238,12 @@ def test_broken_lines(tmp_path, text, words):
     with pytest.raises(ValueError, match=words):
         read(path)
     assert read(path, on_error="skip").n_records == 1
+
+
+def test_lines_are_counted_from_the_first_even_if_it_is_blank(tmp_path):
+    path = put(tmp_path / "m.jsonl", [record(id=1.5)], before=b"\n \n")
+    with pytest.raises(ValueError, match=r"record 1 \(line 3\): id is 1.5"):
+        read(path)
 
 
 def test_a_line_that_is_not_utf8(tmp_path):

@@ -77,6 +77,9 @@ def test_routellm_gsm8k_whose_answers_may_be_numbers(tmp_path):
     assert_array_equal(found.scores, [[1, 1], [0, 1]])
     # Unasked, a column with a number in it is a model.
     assert len(read(path).models) == 3
+    # Named, it is no answer.
+    prompts = read(path, preset="routellm", prompt_column="gpt-4-1106-preview_response").prompts
+    assert prompts == ["It is 4.", "Yes."]
 
 
 def test_what_the_caller_names_wins(tmp_path):

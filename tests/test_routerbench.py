@@ -104,6 +104,14 @@ def test_whole_numbers_of_64_bits_as_sample_ids(tmp_path):
     [
         ("['a']", "a"),
         ("['a', 'b']", "a\nb"),
+        ("[ 'a' , \"b\", ]", "a\nb"),
+        (r"['\x']", r"['\x']"),
+        ("['a' 'b']", "['a' 'b']"),
+        ("['a'" + " " * 100_000, "['a'" + " " * 100_000),
+        ("['a'," * 30_000, "['a'," * 30_000),
+        ("[('a')]", "[('a')]"),
+        (repr(['it\'s "so"\n\\ \u2028\x00', "\x85'"]), "it's \"so\"\n\\ \u2028\x00\n\x85'"),
+        (repr(["'" * 30_000 + "\\" * 30_000]), "'" * 30_000 + "\\" * 30_000),
         (r"""["It's", '\u00e9\\n\n.']""", "It's\né\\n\n."),
         ("[1, 2]", "[1, 2]"),
         ("['a'", "['a'"),
@@ -115,6 +123,7 @@ def test_whole_numbers_of_64_bits_as_sample_ids(tmp_path):
         (r"['\d']", r"\d"),
         ("['a\x00']", "['a\x00']"),
         ("[" * 5_000 + "]" * 5_000, "[" * 5_000 + "]" * 5_000),
+        ("[" + "-" * 20_000 + "1]", "[" + "-" * 20_000 + "1]"),
     ],
 )
 def test_prompts_that_are_lists(tmp_path, cell, prompt):
@@ -140,6 +149,12 @@ def test_bad_cells_are_named(tmp_path):
     columns = {**COLUMNS, f"{LLAMA}|total_cost": [1.0, float("inf"), 1.0]}
     with pytest.raises(ValueError, match=f"row 2: cost of model '{LLAMA}' is inf"):
         read(write(tmp_path / "r.parquet", columns))
+    rows = [{**row, "sample_id": i} for i, row in enumerate(pa.table(COLUMNS).to_pylist())]
+    rows[1] |= {"prompt": 3, "sample_id": "one"}
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match=r"row 2 \(line 2\): prompt is 3, expected text"):
+        read(tmp_path / "r.jsonl")
+    assert read(tmp_path / "r.jsonl", on_error="skip").sample_ids == ["0", "2"]
     columns = {**COLUMNS, "prompt": ["['']", "b", "c"]}
     with pytest.raises(ValueError, match="row 1: prompt is '', expected text that is not blank"):
         read(write(tmp_path / "r.parquet", columns))

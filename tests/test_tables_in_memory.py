@@ -115,6 +115,8 @@ def test_missing_in_pandas_spelled_six_ways(pandas):
     values = [None, NAN, pandas.NA, pandas.NaT, "", "NaN", "null", "0.5"]
     frame = pandas.DataFrame({"prompt": list("abcdefgh"), "m": values}, dtype=object)
     assert_array_equal(take(frame, models=["m"]).scores[:, 0], [NAN] * 7 + [0.5])
+    frame.loc[7, "m"] = 0.5  # now of several kinds
+    assert_array_equal(take(frame).scores[:, 0], [NAN] * 7 + [0.5])
 
 
 def test_bad_cells_of_pandas_are_named(pandas):

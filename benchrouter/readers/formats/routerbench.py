@@ -18,6 +18,7 @@ converts it once::
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 import zlib
 from collections.abc import Collection
@@ -40,6 +41,9 @@ KEYS = {"dataset": "eval_name", "sample_id": "sample_id", "prompt": "prompt"}
 COST_END = "|total_cost"
 ANSWER_END = "|model_response"
 PICKLES = (".pkl", ".pickle")
+# A flat list of strings; Python's parser may crash on what nests deeply.
+_TEXT = r"""(?:'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")"""
+LIST = re.compile(rf"\[\s*(?:{_TEXT}(?:\s*,\s*{_TEXT})*(?:\s*,)?\s*)?\]")
 
 
 def recognises(path: Path) -> bool:
@@ -159,13 +163,13 @@ def _prompt(cell: str | list[object] | None) -> str | None:
     """Join a list of texts; return any other text as it stands."""
     texts: object = cell
     if isinstance(cell, str):
-        if not (cell.startswith("[") and cell.endswith("]")):
+        if not LIST.fullmatch(cell):
             return cell
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of backslashes that Python would not write so
                 texts = ast.literal_eval(cell)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, SyntaxError):  # an escape that there is not
             return cell
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         return cell if isinstance(cell, str) else None
