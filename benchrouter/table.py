@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from benchrouter.readers.origin import Origin
     from benchrouter.readers.report import Report
 
@@ -207,15 +205,16 @@ class BenchmarkTable:
         Parameters
         ----------
         paths : path or sequence of paths
-            ``.parquet``, ``.csv``, ``.jsonl``; the latter two also with ``.gz``; or files and
-            folders of another format.
+            ``.parquet``, ``.csv``, ``.jsonl``; the latter two also with ``.gz`` or ``.zst``; or
+            files and folders of another format.
         layout : str
             "wide", "long" or "auto": what the sidecar says, else long if there are columns for
             the model and the score.
         columns : dict of str to str
             Our names (dataset, sample_id, prompt, model, score, cost_usd, log_likelihood) to the
             names in the files. The score's may be a metric, of which a wide file has columns
-            ``metric::<model>``; thresholds of its sidecar are then not taken for it.
+            ``metric::<model>``; thresholds of its sidecar are then not taken for it. Other
+            formats name their own columns; of those with several metrics the score's is `metric`.
         dataset_column, prompt_column : str
             Short for ``columns={"dataset": …, "prompt": …}``.
         models : sequence of str
@@ -246,7 +245,8 @@ class BenchmarkTable:
             HELM: "original" leaves perturbed instances out, "all" makes each a record of its own.
         preset : str
             "helm-paper": only HELM runs of the 29 datasets and 18 models of arXiv 2309.15789,
-            and their numbers of parameters.
+            and their numbers of parameters. "embedllm", "routellm": names of the columns of
+            published tables; what `columns` names wins.
         align : str
             Rows of one dataset are of one record if they have the same "sample_id", or the same
             "prompt": exactly the same text, blanks at its ends included, within a source as well.
@@ -317,7 +317,7 @@ class BenchmarkTable:
     @classmethod
     def from_arrow(
         cls,
-        table: pa.Table,
+        table: Any,
         *,
         layout: str = "auto",
         columns: Mapping[str, str] | None = None,
@@ -330,15 +330,21 @@ class BenchmarkTable:
         complete: bool = False,
         thresholds: Mapping[str, float | None] | None = None,
         on_error: str = "raise",
+        preset: str | None = None,
     ) -> BenchmarkTable:
-        """Read a pyarrow table in memory.
+        """Read a table in memory, of pandas, polars, pyarrow or Hugging Face datasets.
 
         Parameters
         ----------
-        table : pyarrow.Table
-            Wide or long; without a dataset column, its dataset is called "table".
+        table : object
+            Wide or long; without a dataset column, its dataset is called "table". Whatever hands
+            out Arrow data (``__arrow_c_stream__``: pandas and polars data frames, pyarrow tables,
+            record batches and readers), a pyarrow dataset, or one split of a Hugging Face dataset.
+            Levels of a pandas index are columns if they have one of our names or of those named
+            here; a column of objects of several kinds is read as a JSONL file's would be.
+            RouterBench's columns are known, as they are in a file.
         layout, columns, dataset_column, prompt_column, models, datasets, max_params, min_records, \
-complete, thresholds, on_error
+complete, thresholds, on_error, preset
             As in `read`.
 
         Returns
@@ -349,14 +355,15 @@ complete, thresholds, on_error
         Raises
         ------
         TypeError
-            If `table` is not a pyarrow table.
+            If `table` is no table, or several of them.
         ValueError
             Names row and found value.
         """
-        from benchrouter.readers import ReadOptions, read_arrow
+        from benchrouter.readers import ReadOptions, read_in_memory
+        from benchrouter.readers.formats.choices import Choices
 
         models = _names("models", models)
-        read = read_arrow(
+        read = read_in_memory(
             table,
             ReadOptions(
                 layout=layout,
@@ -366,6 +373,7 @@ complete, thresholds, on_error
                 models=models,
                 thresholds=thresholds,
                 on_error=on_error,
+                choices=Choices(preset=preset),
             ),
         )
         return read.select(
@@ -376,22 +384,31 @@ complete, thresholds, on_error
             complete=complete,
         )
 
-    def write(self, path: str | os.PathLike[str]) -> None:
+    def write(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        metrics: Mapping[str, BenchmarkTable] | None = None,
+    ) -> None:
         """Write a wide file and its sidecar; reading it gives an equal table.
 
         Parameters
         ----------
         path : path
             ``.parquet``, ``.csv`` or ``.jsonl``; the sidecar is ``.json`` in its place.
+        metrics : dict of str to BenchmarkTable
+            Further metrics of the same records and models, by name: their scores become the
+            columns ``metric::<model>``, which `read` takes with ``columns={"score": "metric"}``.
 
         Raises
         ------
         ValueError
-            If the suffix is another, or a name or key cannot stand in a wide file.
+            If the suffix is another, a name or key cannot stand in a wide file, or a table of
+            `metrics` has other records or models.
         """
         from benchrouter.readers.writing import write_table
 
-        write_table(self, Path(path))
+        write_table(self, Path(path), metrics or {})
 
     def correctness(self) -> NDArray[np.float32]:
         """Return whether each score lies strictly above its dataset's threshold.

@@ -30,6 +30,21 @@ def put(path, content):
     return path
 
 
+def zstd(data):
+    """Compress as the command zstd does, in a stream."""
+    packed = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(packed, "zstd") as stream:
+        stream.write(data)
+    return packed.getvalue().to_pybytes()
+
+
+def parquet(columns):
+    file = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), file, store_schema=False)
+    return file.getvalue().to_pybytes()
+
+
+PARQUET = parquet({"prompt": ["x"], "a": [1]})
 WIDE = "dataset,sample_id,prompt,a,b\nd2,1,hello,1,0.5\nd1,1,bye,,0\nd2,2,again,0,nan\n"
 
 
@@ -79,10 +94,12 @@ def test_wide_costs_and_log_likelihoods(tmp_path):
 
 
 def test_without_dataset_and_sample_id_the_stem_and_the_row_number(tmp_path):
-    for name in ("mine.csv", "mine.csv.gz"):
-        text = b"prompt,a\nx,1\ny,0\n"
-        found = read(put(tmp_path / name, gzip.compress(text) if name.endswith("gz") else text))
+    text = b"prompt,a\nx,1\ny,0\n"
+    packed = {"": text, ".gz": gzip.compress(text), ".zst": zstd(text)}
+    for end, content in packed.items():
+        found = read(put(tmp_path / f"mine.csv{end}", content))
         assert (found.datasets, found.sample_ids) == (("mine",), ["1", "2"])
+        assert read(put(tmp_path / f"mine.CSV{end.upper()}", content)) == found
 
 
 def test_names_of_others(tmp_path):
@@ -440,6 +457,7 @@ BAD = [
         r"unknown models \['z'\]; the input has \['a', 'b'\]",
     ),
     ("t.parquet", b"PAR1 but not really PAR1", {}, "t.parquet is not a readable Parquet file"),
+    ("t.parquet", PARQUET.replace(b"prompt", b"\xffrompt"), {}, "t.parquet is not a readable Par"),
 ]
 
 
@@ -795,20 +813,23 @@ def test_formats_give_equal_tables(tmp_path):
     pa.csv.write_csv(wide, tmp_path / "u.csv")
     put(tmp_path / "v.jsonl", rows)
     put(tmp_path / "w.jsonl.gz", gzip.compress((tmp_path / "v.jsonl").read_bytes()))
+    put(tmp_path / "x.jsonl.zst", zstd((tmp_path / "v.jsonl").read_bytes()))
+    put(tmp_path / "y.csv.zst", zstd((tmp_path / "u.csv").read_bytes()))
     found = read(tmp_path / "t.parquet")
     assert found.scores[17, 2] == np.float32(rows[17]["m2"])
-    for name in ("u.csv", "v.jsonl", "w.jsonl.gz"):
+    for name in ("u.csv", "v.jsonl", "w.jsonl.gz", "x.jsonl.zst", "y.csv.zst"):
         assert read(tmp_path / name) == found
 
 
-@pytest.mark.parametrize("suffix", ["csv.gz", "jsonl.gz"])
-def test_a_cut_gzip_file_is_named(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", ["csv.gz", "jsonl.gz", "csv.zst", "jsonl.zst"])
+def test_a_cut_compressed_file_is_named(tmp_path, suffix):
     rows = [
         f'{{"prompt": "question {i * i * 7919 % 10007} {i}", "a": {i % 2}}}' for i in range(999)
     ]
-    if suffix == "csv.gz":
+    if suffix.startswith("csv"):
         rows = ["prompt,a", *(f"question {i * i * 7919 % 10007} {i},{i % 2}" for i in range(999))]
-    whole = gzip.compress(("\n".join(rows) + "\n").encode())
+    pack = gzip.compress if suffix.endswith("gz") else zstd
+    whole = pack(("\n".join(rows) + "\n").encode())
     (tmp_path / f"t.{suffix}").write_bytes(whole)
     assert read(tmp_path / f"t.{suffix}").n_records == 999
     (tmp_path / f"t.{suffix}").write_bytes(whole[: len(whole) // 2])

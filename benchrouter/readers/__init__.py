@@ -5,26 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from benchrouter.readers.bad_rows import BadRows
-from benchrouter.readers.files import open_source, source_of_arrow
-from benchrouter.readers.formats import FORMATS, TABLE, check_name, format_of
+from benchrouter.readers.files import open_source
+from benchrouter.readers.formats import FORMATS, TABLE, check_name, format_of, routerbench
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.rows import Reading
+from benchrouter.readers.in_memory import source_in_memory
 from benchrouter.readers.long import read_long
 from benchrouter.readers.merging.aliases import Aliases, Given, read_aliases
 from benchrouter.readers.merging.merge import merge
 from benchrouter.readers.merging.rows import AllRows
 from benchrouter.readers.names import layout_of, source_names, wanted_names
 from benchrouter.readers.part import Part
+from benchrouter.readers.presets import PRESETS, apply_preset, names_of_preset
 from benchrouter.readers.sidecar import Sidecar, read_sidecar
 from benchrouter.readers.source import Source
 from benchrouter.readers.wide import read_wide
 from benchrouter.table import BenchmarkTable
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 ON_ERROR = ("raise", "skip")
 ALIGN = ("sample_id", "prompt")
@@ -56,6 +55,14 @@ class ReadOptions:
             if value not in known:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
         check_name(self.format)
+        if self.columns_preset is not None and self.format not in ("auto", TABLE):
+            preset, format = self.columns_preset, self.format
+            raise ValueError(f"preset {preset!r} is for tables, but format is {format!r}")
+
+    @property
+    def columns_preset(self) -> str | None:
+        """The preset, if it is one of columns."""
+        return self.choices.preset if self.choices.preset in PRESETS else None
 
     def wanted(self) -> dict[str, str]:
         """Our names of columns to those that the caller named."""
@@ -73,26 +80,50 @@ def read_files(paths: Sequence[Path], options: ReadOptions) -> BenchmarkTable:
     return _merged(parts, options, aliases)
 
 
-def read_arrow(table: pa.Table, options: ReadOptions) -> BenchmarkTable:
-    """Read a pyarrow table in memory; see `BenchmarkTable.from_arrow`."""
-    return _merged([_part_of_table(source_of_arrow(table), Sidecar(), options)], options, Aliases())
+def read_in_memory(table: Any, options: ReadOptions) -> BenchmarkTable:
+    """Read a table in memory; see `BenchmarkTable.from_arrow`."""
+    named = set(options.wanted().values())
+    if options.columns_preset is not None:
+        named |= names_of_preset(options.columns_preset)
+    source = source_in_memory(table, named)
+    if options.columns_preset is None and routerbench.has_columns(source.columns):
+        part = _part_of_reading(routerbench.reading_of(source, Sidecar()), options)
+    else:
+        part = _part_of_table(source, Sidecar(), options)
+    return _merged([part], options, Aliases())
 
 
 def _parts(path: Path, options: ReadOptions) -> Iterator[Part]:
-    format = format_of(path) if options.format == "auto" else options.format
+    format = _format(path, options)
     if format == TABLE:
         yield _part_of_table(open_source(path), read_sidecar(path), options)
         return
     n_readings = 0
-    for reading in FORMATS[format].read(path, options.choices):
+    for reading in FORMATS[format].read(path, _choices(options)):
         yield _part_of_reading(reading, options)
         n_readings += 1
     if n_readings == 0:
         raise ValueError(f"{path}: found no results of the format {format!r}")
 
 
+def _format(path: Path, options: ReadOptions) -> str:
+    if options.format != "auto":
+        return options.format
+    return TABLE if options.columns_preset is not None else format_of(path)
+
+
+def _choices(options: ReadOptions) -> Choices:
+    """The score's column, if the caller named one, is the metric of a format with several."""
+    choices = options.choices
+    if choices.metric is None and options.columns is not None:
+        return replace(choices, metric=options.columns.get("score"))
+    return choices
+
+
 def _part_of_table(source: Source, sidecar: Sidecar, options: ReadOptions) -> Part:
     wanted = options.wanted()
+    if options.columns_preset is not None:
+        source, wanted = apply_preset(options.columns_preset, source, wanted)
     # Before anything else: broken lines hide columns.
     bad = BadRows(source, options.on_error)
     if source.n_rows == 0:
@@ -108,7 +139,12 @@ def _part_of_table(source: Source, sidecar: Sidecar, options: ReadOptions) -> Pa
 def _part_of_reading(reading: Reading, options: ReadOptions) -> Part:
     bad = BadRows(reading.source, options.on_error)
     names = {name: name for name in reading.source.columns}
-    return replace(read_long(reading.source, reading.sidecar, names, bad=bad), notes=reading.notes)
+    source, sidecar = reading.source, reading.sidecar
+    if reading.layout == "wide":
+        part = read_wide(source, sidecar, names, models=options.models, bad=bad)
+    else:
+        part = read_long(source, sidecar, names, bad=bad)
+    return replace(part, notes=reading.notes)
 
 
 def _merged(parts: Iterable[Part], options: ReadOptions, aliases: Aliases) -> BenchmarkTable:

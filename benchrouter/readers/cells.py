@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.readers.source import Source
+from benchrouter.readers.source import Source, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,6 +52,41 @@ def numbers(source: Source, column: str) -> tuple[NDArray[np.float32], NDArray[n
     values = cells.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
     values = np.asarray(values, dtype=np.float32)
     return values, np.isinf(values)
+
+
+def number(value: object) -> float | None:
+    """Read one cell of any kind as a number, by the rules of `numbers`.
+
+    Returns
+    -------
+    float or None
+        None or NaN where it is missing.
+
+    Raises
+    ------
+    ValueError
+        If it is no number, or an infinite one.
+    """
+    found = value if isinstance(value, float) else _converted(value)
+    if found is not None and math.isinf(found):
+        raise ValueError(f"{shown(value)}, expected a finite number or nothing")
+    return found
+
+
+def _converted(value: object) -> float | None:
+    """Return infinity for what is no number."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        text = value.strip(BLANK).lower()
+        if text in MISSING_TEXT:
+            return None
+        text = {"true": "1", "false": "0"}.get(text, text)
+        return float(text) if re.match(NUMBER, text) else math.inf
+    try:
+        return float(value) if isinstance(value, int) else math.inf
+    except OverflowError:
+        return math.inf
 
 
 def is_numeric(source: Source, column: str) -> bool:

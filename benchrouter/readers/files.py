@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Arrow wants every record of a CSV within a block.
 BLOCK_BYTES = 1 << 26
-SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
+SUFFIXES = (".parquet", ".csv", ".csv.gz", ".csv.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 
 def split_suffix(path: Path) -> tuple[str, str]:
@@ -93,33 +93,6 @@ def column_names(path: Path) -> list[str]:
     return []
 
 
-def source_of_arrow(table: pa.Table, name: str = "table") -> Source:
-    """Take a pyarrow table in memory as a source.
-
-    Raises
-    ------
-    TypeError
-        If `table` is not a pyarrow table.
-    ValueError
-        If it has no row, or names a column twice.
-    """
-    import pyarrow as pa
-
-    if not isinstance(table, pa.Table):
-        raise TypeError(f"table must be a pyarrow.Table, got {type(table).__name__}")
-    check_distinct(name, table.schema.names)
-    if table.num_rows == 0:
-        raise ValueError(f"{name} is empty: found no data row")
-    return Source(
-        name=name,
-        stem=name,
-        columns=dict(zip(table.schema.names, table.schema.types, strict=True)),
-        load=table.column,
-        positions=np.arange(table.num_rows, dtype=np.int64),
-        n_positions=table.num_rows,
-    )
-
-
 def open_bytes(path: Path) -> IO[bytes]:
     """Open a file for reading bytes, decompressed if its suffix says so (``.gz``, ``.zst``)."""
     compression = compression_of(path)
@@ -159,9 +132,10 @@ def _open_parquet(path: Path, stem: str) -> Source:
     try:
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
-    except pa.ArrowException as error:
+        names = list(schema.names)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
-    check_distinct(str(path), schema.names)
+    check_distinct(str(path), names)
 
     def load_coded(column: str) -> pa.ChunkedArray:
         try:
@@ -181,7 +155,7 @@ def _open_parquet(path: Path, stem: str) -> Source:
     return Source(
         name=str(path),
         stem=stem,
-        columns=dict(zip(schema.names, schema.types, strict=True)),
+        columns=dict(zip(names, schema.types, strict=True)),
         load=load,
         load_coded=load_coded,
         positions=np.arange(n_rows, dtype=np.int64),
@@ -207,7 +181,7 @@ def _open_csv(path: Path, stem: str) -> Source:
 
     try:
         table = arrow_csv.read_csv(
-            path,
+            pa.input_stream(str(path), compression=compression_of(path)),
             # Row numbers of ragged rows are only told without threads.
             read_options=arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
             parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),

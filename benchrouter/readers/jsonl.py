@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,10 +147,15 @@ def _join(
             for array in arrays
             for value in (array if isinstance(array, list) else array.to_pylist())
         ]
-        texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+        texts, not_text[key] = mixed_texts(values)
         joined[key] = pa.chunked_array([pa.array(texts, pa.large_string())])
-        not_text[key] = np.array([v is not None and not isinstance(v, str) for v in values])
     return joined, not_text
+
+
+def mixed_texts(values: Sequence[Any]) -> tuple[list[str | None], NDArray[np.bool_]]:
+    """Give values of several kinds as text, JSON for what is none, and which were none."""
+    texts = [v if v is None or isinstance(v, str) else json.dumps(v, default=str) for v in values]
+    return texts, np.array([v is not None and not isinstance(v, str) for v in values])
 
 
 def _common_type(arrays: list[Any]) -> Any:

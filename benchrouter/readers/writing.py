@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.readers.files import split_suffix
+from benchrouter.readers.names import OF_MODEL
 from benchrouter.readers.sidecar import PRICES, sidecar_path
 from benchrouter.readers.wide import COST, LOG_LIKELIHOOD
 
@@ -23,13 +25,15 @@ SUFFIXES = (".parquet", ".csv", ".jsonl")
 BATCH_ROWS = 65_536
 
 
-def write_table(table: BenchmarkTable, path: Path) -> None:
+def write_table(table: BenchmarkTable, path: Path, metrics: Mapping[str, BenchmarkTable]) -> None:
     """Write a wide file and its sidecar; see `BenchmarkTable.write`."""
     suffix = split_suffix(path)[1]
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: found suffix {suffix!r}, expected one of {', '.join(SUFFIXES)}")
     _check_writable(table)
-    columns = _columns(table)
+    for name, other in metrics.items():
+        _check_metric(name, other, table)
+    columns = _columns(table, metrics)
     if suffix == ".parquet":
         import pyarrow.parquet as pq
 
@@ -56,7 +60,17 @@ def _check_writable(table: BenchmarkTable) -> None:
         )
 
 
-def _columns(table: BenchmarkTable) -> pa.Table:
+def _check_metric(name: str, other: BenchmarkTable, table: BenchmarkTable) -> None:
+    if not name or OF_MODEL in name or name + OF_MODEL in (COST, LOG_LIKELIHOOD):
+        raise ValueError(f"metric {name!r} cannot be written: a column is named METRIC::MODEL")
+    for what in ("models", "datasets", "sample_ids", "prompts"):
+        if getattr(other, what) != getattr(table, what):
+            raise ValueError(f"metric {name!r} has other {what}, or in another order")
+    if not np.array_equal(other.dataset, table.dataset):
+        raise ValueError(f"metric {name!r} has records of other datasets")
+
+
+def _columns(table: BenchmarkTable, metrics: Mapping[str, BenchmarkTable]) -> pa.Table:
     import pyarrow as pa
 
     columns = {
@@ -64,7 +78,8 @@ def _columns(table: BenchmarkTable) -> pa.Table:
         "sample_id": pa.array(table.sample_ids, pa.large_string()),
         "prompt": pa.array(table.prompts, pa.large_string()),
     }
-    for prefix, matrix in _matrices(table):
+    further = [(name + OF_MODEL, other.scores) for name, other in metrics.items()]
+    for prefix, matrix in _matrices(table) + further:
         for j, model in enumerate(table.models):
             columns[prefix + model] = pa.array(np.ascontiguousarray(matrix[:, j]), from_pandas=True)
     return pa.table(columns)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from benchrouter.readers.formats import helm
+from benchrouter.readers.formats import helm, mixinstruct, routerbench
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.rows import Reading
 
@@ -27,7 +27,11 @@ class Format(Protocol):
 
 
 # Asked in this order; what none of them recognises is a table.
-FORMATS: dict[str, Format] = {"helm": helm}
+FORMATS: dict[str, Format] = {
+    "helm": helm,
+    "mixinstruct": mixinstruct,
+    "routerbench": routerbench,
+}
 
 
 def names() -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchrouter.readers.formats.helm_paper import PRESET
+from benchrouter.readers.presets import PRESETS
 
 ALLOWED = {
     "prompt": (None, "request", "instance"),
     "train_trials": ("mean", "first"),
     "perturbations": ("original", "all"),
-    "preset": (None, PRESET),
+    "preset": (None, PRESET, *PRESETS),
 }
 
 
@@ -33,7 +34,8 @@ class Choices:
     perturbations : str
         "original" leaves perturbed instances out, "all" makes each a record of its own.
     preset : str or None
-        "helm-paper": take only runs of the datasets and models of arXiv 2309.15789.
+        "helm-paper": take only runs of the datasets and models of arXiv 2309.15789. "embedllm",
+        "routellm": names of the columns of tables that are published so.
 
     Raises
     ------

@@ -15,13 +15,15 @@ NUMBERS = ("score", "cost_usd", "log_likelihood")
 
 
 class Reading(NamedTuple):
-    """What a file of some format says: a source of long rows, and what holds for all of them."""
+    """What a file of some format says: a source of rows, and what holds for all of them."""
 
     source: Source
     sidecar: Sidecar
     """Metrics and thresholds by dataset, parameters and prices by model."""
     notes: tuple[str, ...] = ()
     """What the reader chose or left out, for the report: a line each."""
+    layout: str = "long"
+    """ "wide" where the columns of the source are dataset, sample_id, prompt and models."""
 
 
 @dataclass

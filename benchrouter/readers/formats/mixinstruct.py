@@ -1,0 +1,161 @@
+"""MixInstruct of LLM-Blender (arXiv 2306.02561): candidates of several models, each with scores.
+
+A record is ``{id: "<source>/<n>", instruction, input, output, candidates: [{decoding_method, model,
+text, scores: {bertscore, bartscore, bleurt, rougeL, bleu, …}}], cmp_results}``, in a JSON array or
+JSONL. Its dataset is the source, its sample_id the rest of the id; without a source the dataset is
+"mix-instruct", without an id the sample_id is the record's number from 1. ``output`` and
+``cmp_results`` are not read.
+
+The prompt is the instruction, and after a line feed the input where there is one.
+
+One metric is read, BERTScore unless told otherwise. All of them measure how alike an answer and
+the reference are, not whether it is right: no metric has a threshold here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+from benchrouter.readers.cells import BLANK, number
+from benchrouter.readers.files import open_bytes
+from benchrouter.readers.formats.choices import Choices
+from benchrouter.readers.formats.json_records import has_json_suffix, json_records
+from benchrouter.readers.formats.rows import Reading, Rows
+from benchrouter.readers.sidecar import Sidecar
+from benchrouter.readers.source import shown
+
+DEFAULT_METRIC = "bertscore"
+DATASET = "mix-instruct"
+HEAD_BYTES = 1 << 20  # in which the first record says what it is
+_BEGINS = re.compile(rb"(\xef\xbb\xbf)?\s*(\[\s*)?\{")
+_KEYS = re.compile(rb'"instruction"\s*:'), re.compile(rb'"candidates"\s*:\s*\[')
+
+
+def recognises(path: Path) -> bool:
+    """Whether a JSON or JSONL file begins with an instruction and candidates."""
+    if not (path.is_file() and has_json_suffix(path)):
+        return False
+    try:
+        with open_bytes(path) as file:
+            head = file.read(HEAD_BYTES)
+    except (OSError, EOFError, ValueError, zlib.error):
+        return False
+    return _BEGINS.match(head) is not None and all(key.search(head) for key in _KEYS)
+
+
+def read(path: Path, choices: Choices) -> list[Reading]:
+    """Read one file.
+
+    Parameters
+    ----------
+    path : Path
+        ``.json`` or ``.jsonl``, also with ``.gz`` or ``.zst``.
+    choices : Choices
+        ``metric`` is a key of the candidates' scores.
+
+    Returns
+    -------
+    list of Reading
+        One, or none if the file holds no record. A record that cannot be read is refused whole.
+
+    Raises
+    ------
+    ValueError
+        If no candidate has that metric, or the file cannot be read on.
+    """
+    metric = choices.metric or DEFAULT_METRIC
+    rows = Rows(str(path))
+    metrics: dict[str, None] = {}
+    for n, (line, record, wrong) in enumerate(json_records(path), start=1):
+        place = f"{path}, record {n} (line {line})"
+        try:
+            if wrong:
+                raise ValueError(wrong)
+            dataset, sample_id = _key(record.get("id"), n)
+            prompt = _prompt(record)
+            scored = [
+                _candidate(candidate, at, metric, metrics)
+                for at, candidate in enumerate(_candidates(record), start=1)
+            ]
+        except ValueError as error:
+            rows.refuse(place, str(error))
+            continue
+        for model, score in scored:
+            rows.add(
+                place,
+                model=model,
+                dataset=dataset,
+                sample_id=sample_id,
+                prompt=prompt,
+                score=score,
+            )
+    if not rows.places:
+        return []
+    if metrics and metric not in metrics:
+        raise ValueError(
+            f"{path}: found no score {metric!r}; the candidates have "
+            f"{', '.join(map(repr, metrics))}"
+        )
+    others = [name for name in metrics if name != metric]
+    sidecar = Sidecar(
+        path=str(path),
+        metric=metric,
+        thresholds=dict.fromkeys(rows.cells["dataset"], math.nan),
+    )
+    notes = (f"{path}: took the metric {metric!r}; there are also {', '.join(others) or 'none'}",)
+    return [Reading(rows.source(), sidecar, notes)]
+
+
+def _key(value: object, n: int) -> tuple[str, str]:
+    """Dataset and sample_id of a record."""
+    if value is None:
+        return DATASET, str(n)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"id is {shown(value)}, expected text or a whole number")
+    text = str(value)
+    source, _, name = text.rpartition("/")
+    return (source, name) if source.strip(BLANK) and name.strip(BLANK) else (DATASET, text)
+
+
+def _prompt(record: dict[str, Any]) -> str:
+    parts = []
+    for key in ("instruction", "input"):
+        part = record.get(key)
+        if part is not None and not isinstance(part, str):
+            raise ValueError(f"{key} is {shown(part)}, expected text")
+        if part is not None and part.strip(BLANK):
+            parts.append(part)
+    if not parts:
+        raise ValueError("instruction and input are blank, expected text")
+    return "\n".join(parts)
+
+
+def _candidates(record: dict[str, Any]) -> list[Any]:
+    candidates = record.get("candidates")
+    if not isinstance(candidates, list) or not candidates:
+        raise ValueError(f"candidates is {shown(candidates)}, expected a list that is not empty")
+    return candidates
+
+
+def _candidate(
+    candidate: object, at: int, metric: str, metrics: dict[str, None]
+) -> tuple[str, float | None]:
+    """Model and score; adds the names of the candidate's metrics to `metrics`."""
+    if not isinstance(candidate, dict):
+        raise ValueError(f"candidate {at} is {shown(candidate)}, expected a JSON object")
+    model, scores = candidate.get("model"), candidate.get("scores")
+    if not isinstance(model, str) or not model.strip(BLANK):
+        raise ValueError(f"model of candidate {at} is {shown(model)}, expected text")
+    if scores is None:
+        return model, None
+    if not isinstance(scores, dict):
+        raise ValueError(f"scores of candidate {at} are {shown(scores)}, expected a JSON object")
+    metrics.update(dict.fromkeys(scores))
+    try:
+        return model, number(scores.get(metric))
+    except ValueError as error:
+        raise ValueError(f"{metric} of model {model!r} is {error}") from error
