@@ -176,6 +176,11 @@ class BenchmarkTable:
         on_error: str = "raise",
         format: str = "auto",
         metric: str | None = None,
+        filter: str | None = None,
+        prompt: str | None = None,
+        shots: int | None = None,
+        runs: str = "alike",
+        groups: bool = False,
     ) -> BenchmarkTable:
         """Read benchmark results, in tables or in other people's formats, and merge them.
 
@@ -219,6 +224,20 @@ class BenchmarkTable:
             `benchrouter.readers.formats.FORMATS`.
         metric : str
             Score to take of a format that has several.
+        filter : str
+            lm-eval: filter of the answers whose score to take; by default the first under which
+            the results have the metric.
+        prompt : str
+            "request": what was sent to the models, with its few-shot examples; "instance": the
+            record's own text. lm-eval takes the latter where the task's template is simple.
+        shots : int
+            lm-eval: only runs with so many few-shot examples.
+        runs : str
+            lm-eval, where a model has a task in several runs: "alike" takes the latest, but refuses
+            runs with other few-shot examples, documents, versions or chat templates; "latest"
+            takes the latest of any.
+        groups : bool
+            lm-eval: the outermost group of a task is its dataset, ``<task>/<doc_id>`` the sample.
 
         Returns
         -------
@@ -249,7 +268,14 @@ class BenchmarkTable:
                 thresholds=thresholds,
                 on_error=on_error,
                 format=format,
-                choices=Choices(metric=metric),
+                choices=Choices(
+                    metric=metric,
+                    filter=filter,
+                    prompt=prompt,
+                    shots=shots,
+                    runs=runs,
+                    groups=groups,
+                ),
             ),
         )
         return table.select(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from benchrouter.readers.formats import every_eval_ever, lm_eval
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.rows import Reading
 
@@ -14,17 +15,15 @@ TABLE = "table"  # our own: a wide or long file
 class Format(Protocol):
     """What a module of this folder offers."""
 
-    @staticmethod
-    def recognises(path: Path) -> bool:
+    def recognises(self, path: Path) -> bool:
         """Whether a file or folder is of this format, by its name and first bytes alone."""
 
-    @staticmethod
-    def read(path: Path, choices: Choices) -> list[Reading]:
+    def read(self, path: Path, choices: Choices) -> list[Reading]:
         """Read a file or folder: a `Reading` for every file that scores were found in."""
 
 
 # Asked in this order; what none of them recognises is a table.
-FORMATS: dict[str, Format] = {}
+FORMATS: dict[str, Format] = {"lm-eval": lm_eval, "every-eval-ever": every_eval_ever}
 
 
 def names() -> list[str]:

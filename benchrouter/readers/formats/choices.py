@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PROMPTS = ("request", "instance")
+
+
+def check_prompt(prompt: str | None) -> None:
+    """Refuse a kind of prompt that there is not.
+
+    Raises
+    ------
+    ValueError
+        Names those that there are.
+    """
+    if prompt not in (None, *PROMPTS):
+        raise ValueError(f"prompt is {prompt!r}, expected one of {', '.join(PROMPTS)}")
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -13,6 +27,22 @@ class Choices:
     ----------
     metric : str or None
         Name of the score to take; None = the format's own choice.
+    filter : str or None
+        Name of the filter of the answers whose score to take; None = that of the main metric.
+    prompt : str or None
+        "request": what was sent to the models, with its few-shot examples; "instance": the
+        record's own text; None = the format's own choice.
+    shots : int or None
+        Take only runs with so many few-shot examples.
+    runs : str
+        Of several runs of a model: "alike" takes the latest if they are alike, "latest" always.
+    groups : bool
+        Take a group of tasks as one dataset.
     """
 
     metric: str | None = None
+    filter: str | None = None
+    prompt: str | None = None
+    shots: int | None = None
+    runs: str = "alike"
+    groups: bool = False
