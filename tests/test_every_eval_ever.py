@@ -146,8 +146,41 @@ def test_a_line_for_each_metric_of_a_sample(tmp_path):
         table = read(path, metric=metric)
         assert_array_equal(table.scores[:, 0], [0.5, 0.5])
         assert table.metrics == ("F1",)
-    with pytest.raises(ValueError, match=r"no line of the metric 'bleu', but of .*\['em', 'f1'\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"no evaluation has the metric 'bleu', found exact-match, em, F1, f1, score",
+    ):
         read(path, metric="bleu")
+
+
+def test_a_metric_where_an_evaluation_has_it(tmp_path):
+    """As the converter of lm-evaluation-harness writes: ids name a metric, not an evaluation."""
+    configs = {"acc": {"metric_id": "accuracy"}, "ppl": {"lower": True}, "em": {}}
+    has = {"pick": ["ppl", "acc"], "ask": ["em"]}
+    rows, results = [], []
+    for name, ids in has.items():
+        results += [result(name, id=id, **configs[id]) for id in ids]
+        rows += [
+            line("0", 0.25 if id == "ppl" else 1, name=name, evaluation_result_id=id) for id in ids
+        ]
+    path = put(tmp_path, rows, results)
+    table = read(path)  # not the first, of which less is better
+    assert table.datasets == ("ask", "pick")
+    assert_array_equal(table.scores[:, 0], [1, 1])
+    assert table.metrics == ("", "accuracy")
+    table = read(path, metric="ppl")
+    assert sorted(table.scores[:, 0]) == [0.25, 1]
+    assert np.isnan(table.thresholds[1]) and table.thresholds[0] == 0.5
+    (tmp_path / f"{ID}.json").unlink()
+    assert read(path, metric="acc").datasets == ("pick",)
+
+
+def test_nothing_but_results_that_nobody_asked_for(tmp_path):
+    rows = [line("0", 0.25, evaluation_result_id="ppl")]
+    path = put(tmp_path, rows, [result(lower=True, id="ppl"), result(id="acc")])
+    with pytest.raises(ValueError, match="found lines of ppl, acc, score, .* metric= to name one"):
+        read(path)
+    assert_array_equal(read(path, metric="ppl").scores, [[0.25]])
 
 
 def test_metrics_in_changing_order_are_not_mixed(tmp_path):

@@ -250,6 +250,9 @@ def test_filter_of_the_main_metric_or_the_one_asked_for(tmp_path):
         read(run, filter="none")
     (run / f"results_{NEW}.json").unlink()  # then the first row's
     assert read(run).metrics == ("exact_match,loose",)
+    assert read(run, filter="strict").metrics == ("exact_match,strict",)
+    with pytest.raises(ValueError, match=r"found the filters \['loose', 'strict'\], expected 'x'"):
+        read(run, filter="x")
 
 
 def test_metric_asked_for_where_a_task_has_it(tmp_path):

@@ -31,6 +31,7 @@ SUFFIX = "_samples.jsonl"
 NAME = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}" + re.escape(SUFFIX))
 START = re.compile(rb'\s*\{\s*"schema_version"\s*:')
 SCORE, IS_CORRECT = "score", "is_correct"
+PLAIN = (None, SCORE, IS_CORRECT)  # metrics that every line has
 
 
 def recognises(path: Path) -> bool:
@@ -45,10 +46,10 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     ----------
     path : Path
     choices : Choices
-        `metric`: "score", "is_correct", or the metric or ``evaluation_result_id`` of a result of
-        the aggregate; by default the score, and of several results of a sample that which stands
-        first. `prompt`: "request" takes ``input.formatted`` where there is one, else, and by
-        default, it is ``input.raw``.
+        `metric`: "score", "is_correct", or the metric or ``evaluation_result_id`` of a result,
+        taken where an evaluation has it. By default the score; of several results of a sample, the
+        first of which more is better. `prompt`: "request" takes ``input.formatted`` where there
+        is one; else, and by default, it is ``input.raw``.
 
     Returns
     -------
@@ -62,7 +63,14 @@ def read(path: Path, choices: Choices) -> list[Reading]:
         results is a sample's main one.
     """
     check_prompt(choices.prompt)
-    return [_FileReader(file, choices).read() for file in files_below(path) if _is_samples(file)]
+    readers = [_FileReader(file, choices) for file in files_below(path) if _is_samples(file)]
+    readings = [reader.read() for reader in readers]
+    if readers and choices.metric not in PLAIN and not any(r.has_metric for r in readers):
+        found = dict.fromkeys(name for reader in readers for name in reader.metrics_found())
+        raise ValueError(
+            f"{path}: no evaluation has the metric {choices.metric!r}, found {', '.join(found)}"
+        )
+    return readings
 
 
 def _is_samples(path: Path) -> bool:
@@ -83,6 +91,7 @@ class _FileReader:
     left: dict[str | None, Counter[str | None]] = field(default_factory=dict)
     n_unlike: Counter[str | None] = field(default_factory=Counter)
     n_failed: Counter[str | None] = field(default_factory=Counter)
+    has_metric: bool = False
 
     def read(self) -> Reading:
         rows = Rows(str(self.path))
@@ -98,10 +107,9 @@ class _FileReader:
                 rows.refuse(place, str(error))
         self._check_order()
         if not rows.places:
-            found = sorted({str(name) for left in self.left.values() for name in left})
             raise ValueError(
-                f"{self.path}: found no line of the metric {self.choices.metric!r}, but of the "
-                f"results {found}"
+                f"{self.path}: found lines of {', '.join(self.metrics_found())}, "
+                "expected metric= to name one of them"
             )
         return Reading(rows.source(), self._sidecar(), tuple(self._notes()))
 
@@ -131,18 +139,34 @@ class _FileReader:
         }
 
     def _is_asked_for(self, dataset: str | None, result: str | None) -> bool:
-        metric = self.choices.metric
-        if metric in (None, SCORE, IS_CORRECT, result):
+        """Whether a line's result is the one to take, or one of those to take the first of."""
+        metric, config = self.choices.metric, self._config(dataset, result)
+        of_dataset = [one for one in self.results if one.get("evaluation_name") == dataset]
+        if metric not in PLAIN:
+            if metric in (result, *_metric_names(config)):
+                self.has_metric = True
+                return True
+            if not of_dataset or any(metric in _names_of(one) for one in of_dataset):
+                return False
+        if not _less_is_better(config) or metric == IS_CORRECT:
             return True
-        return metric in _metric_names(self._config(dataset, result))
+        return all(_less_is_better(member(one, "metric_config")) for one in of_dataset)
 
     def _config(self, dataset: str | None, result: str | None) -> dict[str, Any]:
         """``metric_config`` of a result; empty if the aggregate does not say which is meant."""
-        key, value = ("evaluation_name", dataset)
-        if result is not None:
-            key, value = ("evaluation_result_id", result)
-        found = [one for one in self.results if one.get(key) == value]
+        found = [
+            one
+            for one in self.results
+            if one.get("evaluation_name") == dataset
+            and (result is None or one.get("evaluation_result_id") == result)
+        ]
         return member(found[0], "metric_config") if len(found) == 1 else {}
+
+    def metrics_found(self) -> list[str]:
+        """Metrics of all results, for messages."""
+        left = [str(result) for results in self.left.values() for result in results]
+        named = [name for one in self.results for name in _names_of(one)]
+        return list(dict.fromkeys([*named, *left, SCORE, IS_CORRECT]))
 
     def _check_order(self) -> None:
         """Refuse to mix results: one that is taken for some samples and not for others."""
@@ -167,7 +191,7 @@ class _FileReader:
         if self.choices.metric == IS_CORRECT:
             return Sidecar(str(self.path), metrics=dict.fromkeys(configs, IS_CORRECT))
         metrics = {name: next(iter(_metric_names(c)), "") for name, c in configs.items()}
-        lower = [name for name, config in configs.items() if config.get("lower_is_better") is True]
+        lower = [name for name, config in configs.items() if _less_is_better(config)]
         return Sidecar(
             path=str(self.path),
             metrics={name: metric for name, metric in metrics.items() if metric},
@@ -179,7 +203,7 @@ class _FileReader:
         notes = []
         for dataset, config in self._of_dataset().items():
             takes_score = self.choices.metric != IS_CORRECT
-            if takes_score and config.get("lower_is_better") is True:
+            if takes_score and _less_is_better(config):
                 notes.append(f"{dataset}: less is better, so no score counts as correct")
             elif takes_score and self.n_unlike[dataset]:
                 notes.append(
@@ -204,6 +228,16 @@ def _results(samples: Path) -> list[dict[str, Any]]:
     results = document(path).get("evaluation_results")
     listed = results if isinstance(results, list) else []
     return [result for result in listed if isinstance(result, dict)]
+
+
+def _names_of(result: dict[str, Any]) -> list[str]:
+    """Names under which the caller may ask for a result."""
+    id = result.get("evaluation_result_id")
+    return [*_metric_names(member(result, "metric_config")), *([id] if isinstance(id, str) else [])]
+
+
+def _less_is_better(config: dict[str, Any]) -> bool:
+    return config.get("lower_is_better") is True
 
 
 def _metric_names(config: dict[str, Any]) -> list[str]:

@@ -49,14 +49,14 @@ class Metrics(NamedTuple):
 
         None if nothing says; the first sample's then.
         """
-        if filter in self.filters:
+        if filter in self.filters or not self.filters:
             return filter
         wanted = [metric, *sorted(self.names, key=self.lower_is_better.__contains__)]
         for name in wanted:
             for found, its_filter in self.pairs:
                 if found == name:
                     return its_filter
-        return self.filters[0] if self.filters else None
+        return self.filters[0]
 
 
 def metrics_of(samples: Samples) -> Metrics:
