@@ -124,7 +124,7 @@ def test_prompts(tmp_path):
     assert read(path).prompts == read(path, prompt="instance").prompts
     assert read(path).prompts == ["what is a?", "what is b?"]
     assert read(path, prompt="request").prompts == ["<user>what", "what is b?"]
-    with pytest.raises(ValueError, match="prompt is 'raw', expected one of request, instance"):
+    with pytest.raises(ValueError, match="prompt is 'raw', expected 'request' or 'instance'"):
         read(path, prompt="raw")
 
 
@@ -285,6 +285,12 @@ def test_broken_aggregate(tmp_path, content):
     path = put(tmp_path, [line("a", 1)])
     (tmp_path / f"{ID}.json").write_text(content)
     with pytest.raises(ValueError, match=rf"{ID}.json: found .* expected a JSON object"):
+        read(path)
+
+
+def test_a_broken_result_of_the_aggregate(tmp_path):
+    path = put(tmp_path, [line("a", 1)], [{"evaluation_name": "other", "metric_config": 3}])
+    with pytest.raises(ValueError, match=rf"{ID}.json: metric_config is 3, expected a JSON object"):
         read(path)
 
 

@@ -401,9 +401,9 @@ def test_a_copied_run_is_not_chosen(tmp_path):
 
 def test_unknown_words(tmp_path):
     run = put(tmp_path / "m", {"ask": [question(0)]})
-    with pytest.raises(ValueError, match="runs is 'first', expected one of alike, latest"):
+    with pytest.raises(ValueError, match="runs is 'first', expected 'alike' or 'latest'"):
         read(run, runs="first")
-    with pytest.raises(ValueError, match="prompt is 'doc', expected one of request, instance"):
+    with pytest.raises(ValueError, match="prompt is 'doc', expected 'request' or 'instance'"):
         read(run, prompt="doc")
 
 
@@ -694,6 +694,8 @@ def test_empty_samples(tmp_path):
 def test_a_table_of_ours_is_not_taken_for_it(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text('{"model": "m", "sample_id": 1, "prompt": "p", "score": 1}\n')
+    assert format_of(path) == "table"
+    path.write_text('{"doc_id": 1, "model": "m", "prompt": "p", "score": 1}\n')
     assert format_of(path) == "table"
     with pytest.raises(IsADirectoryError):
         format_of(tmp_path)

@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PROMPTS = ("request", "instance")
-
-
-def check_prompt(prompt: str | None) -> None:
-    """Refuse a kind of prompt that there is not.
-
-    Raises
-    ------
-    ValueError
-        Names those that there are.
-    """
-    if prompt not in (None, *PROMPTS):
-        raise ValueError(f"prompt is {prompt!r}, expected one of {', '.join(PROMPTS)}")
+ALLOWED = {"prompt": (None, "request", "instance"), "runs": ("alike", "latest")}
 
 
 @dataclass(frozen=True)
@@ -38,6 +26,11 @@ class Choices:
         Of several runs of a model: "alike" takes the latest if they are alike, "latest" always.
     groups : bool
         Take a group of tasks as one dataset.
+
+    Raises
+    ------
+    ValueError
+        If an option has a value that there is not.
     """
 
     metric: str | None = None
@@ -46,3 +39,11 @@ class Choices:
     shots: int | None = None
     runs: str = "alike"
     groups: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the options that have few values."""
+        for name, allowed in ALLOWED.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                expected = " or ".join(repr(known) for known in allowed if known is not None)
+                raise ValueError(f"{name} is {value!r}, expected {expected}")

@@ -1,7 +1,7 @@
 """Every Eval Ever (arXiv 2606.14516): instance-level records, ``<uuid>_samples.jsonl``.
 
 A line is one model's score on one sample. Where the aggregate ``<uuid>.json`` lies beside it, the
-metric's name and direction are taken from there. The schema (0.2.2) has tokens but no costs.
+metric's name and direction are taken from there. The schema (0.3.0) has tokens but no costs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchrouter.readers.formats.choices import Choices, check_prompt
+from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.documents import (
     bare_name,
     document,
@@ -62,7 +62,6 @@ def read(path: Path, choices: Choices) -> list[Reading]:
         If a file is cut off or empty, has nothing of the metric, or does not say which of several
         results is a sample's main one.
     """
-    check_prompt(choices.prompt)
     readers = [_FileReader(file, choices) for file in files_below(path) if _is_samples(file)]
     readings = [reader.read() for reader in readers]
     if readers and choices.metric not in PLAIN and not any(r.has_metric for r in readers):
@@ -91,6 +90,7 @@ class _FileReader:
     left: dict[str | None, Counter[str | None]] = field(default_factory=dict)
     n_unlike: Counter[str | None] = field(default_factory=Counter)
     n_failed: Counter[str | None] = field(default_factory=Counter)
+    asked: dict[tuple[str | None, str | None], bool] = field(default_factory=dict)
     has_metric: bool = False
 
     def read(self) -> Reading:
@@ -123,7 +123,9 @@ class _FileReader:
         score = number_at(evaluation, SCORE)
         is_correct = number_at(evaluation, IS_CORRECT)
         key = (model, dataset, sample_id)
-        if not self._is_asked_for(dataset, result) or self.taken.setdefault(key, result) != result:
+        if (dataset, result) not in self.asked:
+            self.asked[dataset, result] = self._is_asked_for(dataset, result)
+        if not self.asked[dataset, result] or self.taken.setdefault(key, result) != result:
             self.left.setdefault(dataset, Counter())[result] += 1
             return None
         if score is not None and is_correct is not None:
@@ -227,7 +229,10 @@ def _results(samples: Path) -> list[dict[str, Any]]:
         return []
     results = document(path).get("evaluation_results")
     listed = results if isinstance(results, list) else []
-    return [result for result in listed if isinstance(result, dict)]
+    found = [result for result in listed if isinstance(result, dict)]
+    for result in found:
+        member(result, "metric_config", path)  # checked here, where the file's name is known
+    return found
 
 
 def _names_of(result: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchrouter.readers.formats.choices import Choices, check_prompt
+from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.documents import files_below
 from benchrouter.readers.formats.lm_eval_files import (
     Results,
@@ -50,7 +50,6 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     ValueError
         If there are results but no samples, runs that differ, or no task has what was asked for.
     """
-    check_prompt(choices.prompt)
     found, results = find(path)
     _check_logged(found, results)
     samples, notes = chosen_runs(found, choices)

@@ -14,7 +14,7 @@ DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
 SAMPLES = re.compile(rf"samples_(?P<task>.+)_(?P<date>{DATE})\.jsonl?")
 RESULTS = re.compile(rf".*?(?P<date>{DATE})\.json")
 # Before 0.4.3 names had neither date nor "samples_": <model arguments>_<task>.jsonl, results.json.
-SAMPLES_START = re.compile(rb'\s*\[?\s*\{\s*"doc_id"\s*:')
+SAMPLES_START = re.compile(rb'\s*\[?\s*\{\s*"doc_id"\s*:[^,]*,\s*"doc"\s*:')
 RESULTS_START = re.compile(rb'\s*\{\s*"results"\s*:')
 # As the harness itself looks for the model's name; the order matters.
 MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path", "engine")

@@ -49,6 +49,7 @@ class TaskReader:
             If it is cut off or empty, or has no sample of the filter.
         """
         samples = self.samples
+        self._config = samples.results.config(samples.task) if samples.results else {}
         self._metrics = metrics_of(samples)
         self.filter = self._metrics.main_filter(self.choices.metric, self.choices.filter)
         self._dataset, self._prefix = _dataset(samples, self.choices.groups)
@@ -118,9 +119,7 @@ class TaskReader:
         return self.found_metrics[0]
 
     def _is_of_choices(self) -> bool:
-        results = self.samples.results
-        kind = results.config(self.samples.task).get("output_type") if results else None
-        return kind in (None, "multiple_choice")
+        return self._config.get("output_type") in (None, "multiple_choice")
 
     def _prompt_of(self, row: dict[str, Any]) -> str:
         if self.prompt is None:
@@ -132,21 +131,17 @@ class TaskReader:
             raise ValueError(f"doc is {shown(doc)}, expected a JSON object")
         if self.prompt == "field":
             return field_of(doc)
-        return text_of(self._template(), doc)
+        return text_of(self._config.get("doc_to_text"), doc)
 
     def _kind_of_prompt(self, row: dict[str, Any]) -> str:
         """Return "request", "template" or "field", by what the caller wants and the task allows."""
         if self.choices.prompt == "request":
             return "request"
         try:
-            text_of(self._template(), row["doc"])
+            text_of(self._config.get("doc_to_text"), row["doc"])
         except (ValueError, LookupError, TypeError):
             return "field" if self.choices.prompt == "instance" else "request"
         return "template"
-
-    def _template(self) -> Any:
-        results = self.samples.results
-        return results.config(self.samples.task).get("doc_to_text") if results else None
 
     def _sidecar(self) -> Sidecar:
         results, metric = self.samples.results, self.metric

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.lm_eval_files import Samples
 
-RUNS = ("alike", "latest")
-
 
 def chosen_runs(samples: Sequence[Samples], choices: Choices) -> tuple[list[Samples], list[str]]:
     """Choose one file of samples for each model and task.
@@ -32,8 +30,6 @@ def chosen_runs(samples: Sequence[Samples], choices: Choices) -> tuple[list[Samp
     ValueError
         If runs differ that nobody chose between, or none is left.
     """
-    if choices.runs not in RUNS:
-        raise ValueError(f"runs is {choices.runs!r}, expected one of {', '.join(RUNS)}")
     if choices.shots is not None:
         samples = _with_shots(samples, choices.shots)
     runs: dict[tuple[str, str], list[Samples]] = {}
