@@ -180,14 +180,18 @@ class BenchmarkTable:
         on_error: str = "raise",
         format: str = "auto",
         metric: str | None = None,
-        align: str = "sample_id",
-        aliases: Mapping[str, str | Sequence[str]] | str | os.PathLike[str] | None = None,
-        on_conflict: str = "error",
+        filter: str | None = None,
         prompt: str | None = None,
         split: str | None = None,
         train_trials: str = "mean",
         perturbations: str = "original",
+        shots: int | None = None,
+        runs: str = "alike",
+        groups: bool = False,
         preset: str | None = None,
+        align: str = "sample_id",
+        aliases: Mapping[str, str | Sequence[str]] | str | os.PathLike[str] | None = None,
+        on_conflict: str = "error",
     ) -> BenchmarkTable:
         """Read benchmark results, in tables or in other people's formats, and merge them.
 
@@ -233,9 +237,13 @@ class BenchmarkTable:
         metric : str
             Score to take of a format that has several; of HELM, by default the main metric of the
             run's groups.
+        filter : str
+            lm-eval: filter of the answers whose score to take; by default the first under which
+            the results have the metric.
         prompt : str
             "request": what was sent to the models, with its few-shot examples; "instance": the
-            record's own text. HELM: the latter by default.
+            record's own text. HELM: the latter by default; so of lm-eval, where the task's
+            template is simple.
         split : str
             HELM: only instances of this split; by default all that were evaluated.
         train_trials : str
@@ -243,6 +251,14 @@ class BenchmarkTable:
             and log-likelihoods, or those of the "first".
         perturbations : str
             HELM: "original" leaves perturbed instances out, "all" makes each a record of its own.
+        shots : int
+            lm-eval: only runs with so many few-shot examples.
+        runs : str
+            lm-eval, where a model has a task in several runs: "alike" takes the latest, but refuses
+            runs with other few-shot examples, documents, versions or chat templates; "latest"
+            takes the latest of any.
+        groups : bool
+            lm-eval: the outermost group of a task is its dataset, ``<task>/<doc_id>`` the sample.
         preset : str
             "helm-paper": only HELM runs of the 29 datasets and 18 models of arXiv 2309.15789,
             and their numbers of parameters. "embedllm", "routellm": names of the columns of
@@ -295,10 +311,14 @@ class BenchmarkTable:
                 format=format,
                 choices=Choices(
                     metric=metric,
+                    filter=filter,
                     prompt=prompt,
                     split=split,
                     train_trials=train_trials,
                     perturbations=perturbations,
+                    shots=shots,
+                    runs=runs,
+                    groups=groups,
                     preset=preset,
                 ),
                 align=align,

@@ -67,8 +67,12 @@ class LineFile:
 
     def begins_with(self, start: bytes) -> bool:
         """Whether the first line begins so; only before lines are read."""
-        found: bytes = self._stream.peek(len(BOM) + len(start))  # type: ignore[attr-defined]
-        return found.removeprefix(BOM).startswith(start)
+        return self.start(len(start)).startswith(start)
+
+    def start(self, n_bytes: int) -> bytes:
+        """First bytes, at least `n_bytes` if there are as many; only before lines are read."""
+        found: bytes = self._stream.peek(len(BOM) + n_bytes)  # type: ignore[attr-defined]
+        return found.removeprefix(BOM)
 
     @property
     def share(self) -> float | None:

@@ -44,7 +44,7 @@ def read_jsonl(lines: Iterable[bytes], *, name: str, stem: str) -> Source:
             continue
         line_numbers.append(number)
         try:
-            batch.append(_row(text))
+            batch.append(object_of(text))
         except ValueError as error:
             broken.append((len(line_numbers) - 1, str(error)))
         if len(batch) == BATCH_ROWS:
@@ -70,10 +70,17 @@ def read_jsonl(lines: Iterable[bytes], *, name: str, stem: str) -> Source:
     )
 
 
-def _row(line: bytes) -> dict[str, Any]:
+def object_of(line: bytes, decoder: json.JSONDecoder = _DECODER) -> dict[str, Any]:
+    """Decode one JSON object.
+
+    Raises
+    ------
+    ValueError
+        Says what was found instead.
+    """
     try:
         # Faster than json.loads, which guesses the encoding of every line.
-        row = _DECODER.decode(line.decode())
+        row = decoder.decode(line.decode())
         if b"\\ud" in line or b"\\uD" in line:
             # Half a surrogate pair is legal JSON but no text.
             json.dumps(row, ensure_ascii=False).encode()

@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from benchrouter.readers.formats import helm, mixinstruct, routerbench
+from benchrouter.readers.formats import (
+    every_eval_ever,
+    helm,
+    lm_eval,
+    mixinstruct,
+    routerbench,
+)
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.rows import Reading
 
@@ -29,6 +35,8 @@ class Format(Protocol):
 # Asked in this order; what none of them recognises is a table.
 FORMATS: dict[str, Format] = {
     "helm": helm,
+    "lm-eval": lm_eval,
+    "every-eval-ever": every_eval_ever,
     "mixinstruct": mixinstruct,
     "routerbench": routerbench,
 }

@@ -11,6 +11,7 @@ ALLOWED = {
     "prompt": (None, "request", "instance"),
     "train_trials": ("mean", "first"),
     "perturbations": ("original", "all"),
+    "runs": ("alike", "latest"),
     "preset": (None, PRESET, *PRESETS),
 }
 
@@ -23,9 +24,11 @@ class Choices:
     ----------
     metric : str or None
         Name of the score to take; None = the format's own choice.
+    filter : str or None
+        Name of the filter of the answers whose score to take; None = that of the main metric.
     prompt : str or None
         "request": what was sent to the models, with its few-shot examples; "instance": the
-        record's own text; None = the format's own choice, of HELM the latter.
+        record's own text; None = the format's own choice.
     split : str or None
         Take only instances of this split; None = all that were evaluated.
     train_trials : str
@@ -33,6 +36,12 @@ class Choices:
         of the "first".
     perturbations : str
         "original" leaves perturbed instances out, "all" makes each a record of its own.
+    shots : int or None
+        Take only runs with so many few-shot examples.
+    runs : str
+        Of several runs of a model: "alike" takes the latest if they are alike, "latest" always.
+    groups : bool
+        Take a group of tasks as one dataset.
     preset : str or None
         "helm-paper": take only runs of the datasets and models of arXiv 2309.15789. "embedllm",
         "routellm": names of the columns of tables that are published so.
@@ -44,10 +53,14 @@ class Choices:
     """
 
     metric: str | None = None
+    filter: str | None = None
     prompt: str | None = None
     split: str | None = None
     train_trials: str = "mean"
     perturbations: str = "original"
+    shots: int | None = None
+    runs: str = "alike"
+    groups: bool = False
     preset: str | None = None
 
     def __post_init__(self) -> None:

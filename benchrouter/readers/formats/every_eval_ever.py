@@ -1,0 +1,250 @@
+"""Every Eval Ever (arXiv 2606.14516): instance-level records, ``<uuid>_samples.jsonl``.
+
+A line is one model's score on one sample. Where the aggregate ``<uuid>.json`` lies beside it, the
+metric's name and direction are taken from there. The schema (0.3.0) has tokens but no costs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchrouter.readers.formats.choices import Choices
+from benchrouter.readers.formats.documents import (
+    bare_name,
+    document,
+    files_below,
+    head,
+    member,
+    objects,
+)
+from benchrouter.readers.formats.rows import Reading, Rows
+from benchrouter.readers.formats.values import name_at, number_at, text_at
+from benchrouter.readers.sidecar import Sidecar
+from benchrouter.table import UNIT_THRESHOLD
+
+SUFFIX = "_samples.jsonl"
+NAME = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}" + re.escape(SUFFIX))
+START = re.compile(rb'\s*\{\s*"schema_version"\s*:')
+SCORE, IS_CORRECT = "score", "is_correct"
+PLAIN = (None, SCORE, IS_CORRECT)  # metrics that every line has
+
+
+def recognises(path: Path) -> bool:
+    """Whether a file, or one in a folder, holds instance-level records."""
+    return any(_is_samples(file) for file in files_below(path))
+
+
+def read(path: Path, choices: Choices) -> list[Reading]:
+    """Read a file, or all in a folder and the folders in it.
+
+    Parameters
+    ----------
+    path : Path
+    choices : Choices
+        `metric`: "score", "is_correct", or the metric or ``evaluation_result_id`` of a result,
+        taken where an evaluation has it. By default the score; of several results of a sample, the
+        first of which more is better. `prompt`: "request" takes ``input.formatted`` where there
+        is one; else, and by default, it is ``input.raw``.
+
+    Returns
+    -------
+    list of Reading
+        One for each file.
+
+    Raises
+    ------
+    ValueError
+        If a file is cut off or empty, has nothing of the metric, or does not say which of several
+        results is a sample's main one.
+    """
+    readers = [_FileReader(file, choices) for file in files_below(path) if _is_samples(file)]
+    readings = [reader.read() for reader in readers]
+    if readers and choices.metric not in PLAIN and not any(r.has_metric for r in readers):
+        found = dict.fromkeys(name for reader in readers for name in reader.metrics_found())
+        raise ValueError(
+            f"{path}: no evaluation has the metric {choices.metric!r}, found {', '.join(found)}"
+        )
+    return readings
+
+
+def _is_samples(path: Path) -> bool:
+    name = bare_name(path)
+    if NAME.fullmatch(name):
+        return True
+    return name.endswith(".jsonl") and bool(START.match(head(path)))
+
+
+@dataclass
+class _FileReader:
+    """Takes the lines of one file; of a sample's results in several lines, one."""
+
+    path: Path
+    choices: Choices
+    # Result of each (model, evaluation, sample) taken, and results that were not.
+    taken: dict[tuple[str | None, ...], str | None] = field(default_factory=dict)
+    left: dict[str | None, Counter[str | None]] = field(default_factory=dict)
+    n_unlike: Counter[str | None] = field(default_factory=Counter)
+    n_failed: Counter[str | None] = field(default_factory=Counter)
+    asked: dict[tuple[str | None, str | None], bool] = field(default_factory=dict)
+    has_metric: bool = False
+
+    def read(self) -> Reading:
+        rows = Rows(str(self.path))
+        self.results = _results(self.path)
+        for place, line in objects(self.path):
+            try:
+                if isinstance(line, str):
+                    raise ValueError(line)
+                cells = self._cells(line)
+                if cells is not None:
+                    rows.add(place, **cells)
+            except ValueError as error:
+                rows.refuse(place, str(error))
+        self._check_order()
+        if not rows.places:
+            raise ValueError(
+                f"{self.path}: found lines of {', '.join(self.metrics_found())}, "
+                "expected metric= to name one of them"
+            )
+        return Reading(rows.source(), self._sidecar(), tuple(self._notes()))
+
+    def _cells(self, line: dict[str, Any]) -> dict[str, Any] | None:
+        """Cells of a line; None if it is of a result that is not taken."""
+        model, dataset, sample_id, result = (
+            name_at(line, key)
+            for key in ("model_id", "evaluation_name", "sample_id", "evaluation_result_id")
+        )
+        evaluation, asked = member(line, "evaluation"), member(line, "input")
+        score = number_at(evaluation, SCORE)
+        is_correct = number_at(evaluation, IS_CORRECT)
+        key = (model, dataset, sample_id)
+        if (dataset, result) not in self.asked:
+            self.asked[dataset, result] = self._is_asked_for(dataset, result)
+        if not self.asked[dataset, result] or self.taken.setdefault(key, result) != result:
+            self.left.setdefault(dataset, Counter())[result] += 1
+            return None
+        if score is not None and is_correct is not None:
+            self.n_unlike[dataset] += (score > UNIT_THRESHOLD) != (is_correct > 0)
+        self.n_failed[dataset] += bool(line.get("error"))
+        formatted = asked.get("formatted") if self.choices.prompt == "request" else None
+        return {
+            "model": model,
+            "dataset": dataset,
+            "sample_id": sample_id,
+            "prompt": text_at(asked, "raw" if formatted is None else "formatted"),
+            "score": is_correct if self.choices.metric == IS_CORRECT else score,
+        }
+
+    def _is_asked_for(self, dataset: str | None, result: str | None) -> bool:
+        """Whether a line's result is the one to take, or one of those to take the first of."""
+        metric, config = self.choices.metric, self._config(dataset, result)
+        of_dataset = [one for one in self.results if one.get("evaluation_name") == dataset]
+        if metric not in PLAIN:
+            if metric in (result, *_metric_names(config)):
+                self.has_metric = True
+                return True
+            if not of_dataset or any(metric in _names_of(one) for one in of_dataset):
+                return False
+        if not _less_is_better(config) or metric == IS_CORRECT:
+            return True
+        return all(_less_is_better(member(one, "metric_config")) for one in of_dataset)
+
+    def _config(self, dataset: str | None, result: str | None) -> dict[str, Any]:
+        """``metric_config`` of a result; empty if the aggregate does not say which is meant."""
+        found = [
+            one
+            for one in self.results
+            if one.get("evaluation_name") == dataset
+            and (result is None or one.get("evaluation_result_id") == result)
+        ]
+        return member(found[0], "metric_config") if len(found) == 1 else {}
+
+    def metrics_found(self) -> list[str]:
+        """Metrics of all results, for messages."""
+        left = [str(result) for results in self.left.values() for result in results]
+        named = [name for one in self.results for name in _names_of(one)]
+        return list(dict.fromkeys([*named, *left, SCORE, IS_CORRECT]))
+
+    def _check_order(self) -> None:
+        """Refuse to mix results: one that is taken for some samples and not for others."""
+        for (_, dataset, sample_id), result in self.taken.items():
+            if result in self.left.get(dataset, ()) and self.choices.metric is None:
+                others = sorted(str(name) for name in self.left[dataset])
+                raise ValueError(
+                    f"{self.path}: samples of {dataset!r} have several results in changing order, "
+                    f"first {result!r} for {sample_id!r}; expected metric= to name one of {others}"
+                )
+
+    def _of_dataset(self) -> dict[str, dict[str, Any]]:
+        """``metric_config`` of each evaluation, by the first of its results that is taken."""
+        configs: dict[str, dict[str, Any]] = {}
+        for (_, dataset, _), result in self.taken.items():
+            if dataset is not None and dataset not in configs:
+                configs[dataset] = self._config(dataset, result)
+        return configs
+
+    def _sidecar(self) -> Sidecar:
+        configs = self._of_dataset()
+        if self.choices.metric == IS_CORRECT:
+            return Sidecar(str(self.path), metrics=dict.fromkeys(configs, IS_CORRECT))
+        metrics = {name: next(iter(_metric_names(c)), "") for name, c in configs.items()}
+        lower = [name for name, config in configs.items() if _less_is_better(config)]
+        return Sidecar(
+            path=str(self.path),
+            metrics={name: metric for name, metric in metrics.items() if metric},
+            # No score above a threshold is a good one.
+            thresholds=dict.fromkeys(lower, math.nan),
+        )
+
+    def _notes(self) -> list[str]:
+        notes = []
+        for dataset, config in self._of_dataset().items():
+            takes_score = self.choices.metric != IS_CORRECT
+            if takes_score and _less_is_better(config):
+                notes.append(f"{dataset}: less is better, so no score counts as correct")
+            elif takes_score and self.n_unlike[dataset]:
+                notes.append(
+                    f"{dataset}: is_correct is not score > {UNIT_THRESHOLD} in "
+                    f"{self.n_unlike[dataset]} lines; metric='is_correct' takes it"
+                )
+            if self.n_failed[dataset]:
+                notes.append(
+                    f"{dataset}: {self.n_failed[dataset]} lines tell of an error, taken as scored"
+                )
+            if dataset in self.left:
+                others = ", ".join(sorted(map(str, self.left[dataset])))
+                notes.append(f"{dataset}: other results of the same samples: {others}")
+        return notes
+
+
+def _results(samples: Path) -> list[dict[str, Any]]:
+    """``evaluation_results`` of the aggregate beside a file; none if it is not there."""
+    path = samples.with_name(bare_name(samples).removesuffix(SUFFIX) + ".json")
+    if not bare_name(samples).endswith(SUFFIX) or not path.is_file():
+        return []
+    results = document(path).get("evaluation_results")
+    listed = results if isinstance(results, list) else []
+    found = [result for result in listed if isinstance(result, dict)]
+    for result in found:
+        member(result, "metric_config", path)  # checked here, where the file's name is known
+    return found
+
+
+def _names_of(result: dict[str, Any]) -> list[str]:
+    """Names under which the caller may ask for a result."""
+    id = result.get("evaluation_result_id")
+    return [*_metric_names(member(result, "metric_config")), *([id] if isinstance(id, str) else [])]
+
+
+def _less_is_better(config: dict[str, Any]) -> bool:
+    return config.get("lower_is_better") is True
+
+
+def _metric_names(config: dict[str, Any]) -> list[str]:
+    named = (config.get(key) for key in ("metric_id", "metric_name"))
+    return [name for name in named if isinstance(name, str) and name]

@@ -1,0 +1,100 @@
+"""lm-evaluation-harness: folders written with ``--log_samples``.
+
+Read are ``samples_<task>_<date>.jsonl`` and the ``results_<date>.json`` beside it, and the JSON
+arrays of older versions. Every sample stands there once for each filter and has several metrics:
+taken are the metric that the caller names, else the first of the task's ``metric_list`` that is
+one number a sample and of which more is better, and the filter that the caller names, else the
+first under which the results have that metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchrouter.readers.formats.choices import Choices
+from benchrouter.readers.formats.documents import files_below
+from benchrouter.readers.formats.lm_eval_files import (
+    Results,
+    Samples,
+    find,
+    is_results,
+    is_samples,
+)
+from benchrouter.readers.formats.lm_eval_rows import TaskReader
+from benchrouter.readers.formats.lm_eval_runs import check_comparable, chosen_runs
+from benchrouter.readers.formats.rows import Reading
+
+
+def recognises(path: Path) -> bool:
+    """Whether a file, or one in a folder, is of samples or results of the harness."""
+    return any(is_samples(file) or is_results(file) for file in files_below(path))
+
+
+def read(path: Path, choices: Choices) -> list[Reading]:
+    """Read a file, a run's folder, or a folder above several.
+
+    Parameters
+    ----------
+    path : Path
+    choices : Choices
+        `metric`, `filter`, `prompt`, `shots`, `runs` and `groups` are looked at.
+
+    Returns
+    -------
+    list of Reading
+        One for each model and task.
+
+    Raises
+    ------
+    ValueError
+        If there are results but no samples, runs that differ, or no task has what was asked for.
+    """
+    found, results = find(path)
+    _check_logged(found, results)
+    samples, notes = chosen_runs(found, choices)
+    readers = [TaskReader(one, choices) for one in samples]
+    readings = [reader.read() for reader in readers]
+    _check_asked(path, readers, choices)
+    check_comparable([reader.samples for reader in readers if reader.prompt == "request"])
+    if readings:
+        more = (*notes, *_not_logged(found, results))
+        if choices.groups and not any(reader.is_grouped for reader in readers):
+            more += ("the results name no group of these tasks",)
+        readings[0] = readings[0]._replace(notes=readings[0].notes + more)
+    return readings
+
+
+def _check_logged(samples: Sequence[Samples], results: Sequence[Results]) -> None:
+    """Refuse results of a model without samples of any run."""
+    models = {one.model for one in samples}
+    with_samples = {one.results.path for one in samples if one.results is not None}
+    for one in results:
+        if one.path not in with_samples and one.model not in models:
+            raise ValueError(
+                f"{one.path}: found results of {one.model!r} but no samples beside them; "
+                "run lm_eval with --log_samples, and keep its files samples_*.jsonl where they are"
+            )
+
+
+def _not_logged(samples: Sequence[Samples], results: Sequence[Results]) -> list[str]:
+    """Tasks that have results, but samples in no run."""
+    logged = {(one.model, one.task) for one in samples}
+    lacking = {
+        (one.model, task)
+        for one in results
+        for task in one.tasks()
+        if (one.model, task) not in logged
+    }
+    return [f"{task}: {model} has results but no samples" for model, task in sorted(lacking)]
+
+
+def _check_asked(path: Path, readers: Sequence[TaskReader], choices: Choices) -> None:
+    """Refuse a metric or filter that no task has."""
+    for what in ("metric", "filter"):
+        wanted = getattr(choices, what)
+        if wanted is None or any(getattr(reader, what) == wanted for reader in readers):
+            continue
+        found = {reader.samples.task: getattr(reader, f"found_{what}s") for reader in readers}
+        shown = "; ".join(f"{task}: {', '.join(names)}" for task, names in found.items())
+        raise ValueError(f"{path}: no task has the {what} {wanted!r}, found {shown}")
