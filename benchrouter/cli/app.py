@@ -10,6 +10,7 @@ import typer
 
 from benchrouter.cli import (
     choose,
+    convert,
     demo,
     encode,
     evaluate,
@@ -55,6 +56,7 @@ def _common(
 
 
 for name, command in (
+    ("convert", convert.convert),
     ("fit", fit.fit),
     ("choose", choose.choose),
     ("route", route.route),

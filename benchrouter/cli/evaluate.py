@@ -19,6 +19,7 @@ from benchrouter.cli.encoding import (
     load_all_embeddings,
     load_encoder,
 )
+from benchrouter.cli.reading import Sources, reads_results
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,11 +32,10 @@ if TYPE_CHECKING:
 EXPERIMENTS = ("tasks", "prompts")
 
 
+@reads_results
 def evaluate(
-    tables: Annotated[
-        list[Path],
-        typer.Argument(metavar="TABLE", help="Benchmark results: .parquet, .csv or .jsonl."),
-    ],
+    tables: Sources,
+    reading: dict[str, Any],
     directory: Annotated[
         Path | None,
         typer.Option(
@@ -112,11 +112,6 @@ def evaluate(
     complete: Annotated[
         bool, typer.Option("--complete", help="Only records with a score of every model of a pool.")
     ] = False,
-    columns: options.Columns = None,
-    dataset_column: options.DatasetColumn = None,
-    prompt_column: options.TablePromptColumn = None,
-    layout: options.Layout = "auto",
-    on_error: options.OnError = "raise",
     figures: Annotated[
         bool, typer.Option("--figures/--no-figures", help="Draw figures (matplotlib).")
     ] = True,
@@ -126,8 +121,6 @@ def evaluate(
 ) -> None:
     """Run the paper's experiments on per-sample benchmark results."""
     options.check_dtype(dtype)
-    options.check_on_error(on_error)
-    options.one_of(layout, ("auto", "long", "wide"), "--layout")
     experiments = options.listed(protocols) or list(EXPERIMENTS)
     for name in experiments:
         options.one_of(name, EXPERIMENTS, "--protocols")
@@ -135,7 +128,6 @@ def evaluate(
     further = options.metrics(metric)
     thresholds = options.thresholds(correct_above)
     shares = options.shares(label_shares)
-    chosen_columns = options.pairs(columns, "OURS=THEIRS")
     if embeddings and len(embeddings) != len(tables):
         raise typer.BadParameter(
             f"found {len(embeddings)} files for {len(tables)} tables, expected one each",
@@ -170,25 +162,16 @@ def evaluate(
             with paper():  # fail now, rather than after the work, if matplotlib is missing
                 pass
     stages = output.Stages()
-    reading: dict[str, Any] = dict(
-        layout=layout,
-        dataset_column=dataset_column,
-        prompt_column=prompt_column,
-        models=options.listed(models),
-        datasets=options.listed(datasets),
-        on_error=on_error,
-    )
+    reading |= {"models": options.listed(models), "datasets": options.listed(datasets)}
     with stages("read"):
-        table = BenchmarkTable.read(
-            tables, columns=chosen_columns or None, thresholds=thresholds, **reading
-        )
+        table = BenchmarkTable.read(tables, thresholds=thresholds, **reading)
         pools = {
             _title(size): table.select(max_params=size, min_records=min_records, complete=complete)
             for size in sizes
         }
         others = {
             name: BenchmarkTable.read(
-                tables, columns={**chosen_columns, "score": column}, **reading
+                tables, **{**reading, "columns": {**(reading["columns"] or {}), "score": column}}
             )
             for name, column in further.items()
         }

@@ -16,6 +16,7 @@ from benchrouter.cli.encoding import (
     load_encoder,
     refuse_difference,
 )
+from benchrouter.cli.reading import Metric, Sources, reads_results
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,14 +26,13 @@ if TYPE_CHECKING:
     from benchrouter.table import BenchmarkTable
 
 
+@reads_results
 def fit(
-    tables: Annotated[
-        list[Path],
-        typer.Argument(metavar="TABLE", help="Benchmark results: .parquet, .csv or .jsonl."),
-    ],
+    tables: Sources,
     directory: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the router.")
     ],
+    reading: dict[str, Any],
     embeddings: Annotated[
         list[Path] | None,
         typer.Option(
@@ -72,11 +72,7 @@ def fit(
     complete: Annotated[
         bool, typer.Option("--complete", help="Only records with a score of every model.")
     ] = False,
-    columns: options.Columns = None,
-    dataset_column: options.DatasetColumn = None,
-    prompt_column: options.TablePromptColumn = None,
-    layout: options.Layout = "auto",
-    on_error: options.OnError = "raise",
+    metric: Metric = None,
     fallback: Annotated[
         str | None,
         typer.Option(
@@ -101,11 +97,8 @@ def fit(
 ) -> None:
     """Fit a router on per-sample benchmark results and save it."""
     options.check_dtype(dtype)
-    options.check_on_error(on_error)
-    options.one_of(layout, ("auto", "long", "wide"), "--layout")
     thresholds = options.thresholds(correct_above)
     shares = options.shares(label_shares)
-    chosen_columns = options.pairs(columns, "OURS=THEIRS")
     if embeddings and len(embeddings) != len(tables):
         raise typer.BadParameter(
             f"found {len(embeddings)} files for {len(tables)} tables, expected one each",
@@ -133,19 +126,16 @@ def fit(
     with stages("read"):
         table = BenchmarkTable.read(
             tables,
-            layout=layout,
-            columns=chosen_columns or None,
-            dataset_column=dataset_column,
-            prompt_column=prompt_column,
+            metric=metric,
             models=options.listed(models),
             datasets=options.listed(datasets),
             max_params=max_params,
             min_records=min_records,
             complete=complete,
             thresholds=thresholds,
-            on_error=on_error,
+            **reading,
         )
-    _say_read(table)
+    output.say(table.report().text())
     warnings = _doubts(table, tables, named=models is not None)
     for warning in warnings:
         output.say(warning)
@@ -214,13 +204,6 @@ def _given(
             f"{named.dim}"
         )
     return rows, named
-
-
-def _say_read(table: BenchmarkTable) -> None:
-    output.say(
-        f"read {table.n_records:,} records, {table.n_datasets} datasets, {table.n_models} models"
-    )
-    output.say_skipped(table.skipped)
 
 
 def _doubts(table: BenchmarkTable, tables: list[Path], *, named: bool) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -128,7 +128,7 @@ def side_file_of(target: str, on_error: str, rejected: Path | None) -> Path | No
     return rejected
 
 
-def one_of(value: str, expected: tuple[str, ...], option: str) -> None:
+def one_of(value: str, expected: Sequence[str], option: str) -> None:
     """Refuse a value that is none of those expected, as wrong usage."""
     if value not in expected:
         raise typer.BadParameter(

@@ -77,9 +77,11 @@ def odd_models(
 def unnamed_columns(tables: Sequence[Path]) -> set[str]:
     """Columns of the files beside which no sidecar says which columns are models."""
     from benchrouter.readers.files import column_names
+    from benchrouter.readers.formats import TABLE, format_of
     from benchrouter.readers.sidecar import read_sidecar
 
-    silent = [path for path in tables if read_sidecar(path).model_columns is None]
+    own = [path for path in tables if format_of(path) == TABLE]
+    silent = [path for path in own if read_sidecar(path).model_columns is None]
     return {name for path in silent for name in column_names(path)}
 
 

@@ -15,6 +15,7 @@ from benchrouter.cli.encoding import (
     load_all_embeddings,
     load_router,
 )
+from benchrouter.cli.reading import Metric, reads_results
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from benchrouter.table import BenchmarkTable
 
 
+@reads_results
 def update(
     directory: options.RouterDir,
+    reading: dict[str, Any],
     add_records: Annotated[
         list[Path] | None,
         typer.Option(metavar="TABLE", help="Results on new records; repeat it for more files."),
@@ -60,11 +63,7 @@ def update(
             help="A score above VALUE is correct, in a dataset that is new.",
         ),
     ] = None,
-    columns: options.Columns = None,
-    dataset_column: options.DatasetColumn = None,
-    prompt_column: options.TablePromptColumn = None,
-    layout: options.Layout = "auto",
-    on_error: options.OnError = "raise",
+    metric: Metric = None,
     encoder: options.EncoderName = None,
     cache: options.Cache = True,
     cache_dir: options.CacheDir = None,
@@ -73,8 +72,6 @@ def update(
     as_json: options.Json = False,
 ) -> None:
     """Add records and models to a router, or remove some: removals first, records last."""
-    options.check_on_error(on_error)
-    options.one_of(layout, ("auto", "long", "wide"), "--layout")
     without_models, without_datasets = options.listed(remove_model), options.listed(remove_dataset)
     if not (add_records or add_model or without_models or without_datasets):
         raise typer.BadParameter("found nothing to add and nothing to remove")
@@ -91,12 +88,9 @@ def update(
     def read(paths: list[Path]) -> BenchmarkTable:
         table = BenchmarkTable.read(
             paths,
-            layout=layout,
-            columns=options.pairs(columns, "OURS=THEIRS") or None,
-            dataset_column=dataset_column,
-            prompt_column=prompt_column,
+            metric=metric,
             thresholds=options.thresholds(correct_above) if paths == add_records else None,
-            on_error=on_error,
+            **reading,
         )
         output.say_skipped(table.skipped)
         return table

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.naming import naming
 from benchrouter.readers.files import split_suffix
 from benchrouter.readers.names import OF_MODEL
 from benchrouter.readers.sidecar import PRICES, sidecar_path
 from benchrouter.readers.wide import COST, LOG_LIKELIHOOD
+from benchrouter.replacing import partial_of, put_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,13 +29,56 @@ BATCH_ROWS = 65_536
 
 def write_table(table: BenchmarkTable, path: Path, metrics: Mapping[str, BenchmarkTable]) -> None:
     """Write a wide file and its sidecar; see `BenchmarkTable.write`."""
-    suffix = split_suffix(path)[1]
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{path}: found suffix {suffix!r}, expected one of {', '.join(SUFFIXES)}")
+    suffix = check_target(path)
     _check_writable(table)
     for name, other in metrics.items():
         _check_metric(name, other, table)
     columns = _columns(table, metrics)
+    text = json.dumps(_sidecar(table), indent=1, ensure_ascii=False, allow_nan=False)
+    partial = partial_of(path)
+    try:
+        with naming(path):
+            _write(columns, suffix, partial)
+        # The sidecar first: without a table it is nothing, a table without it is another.
+        sidecar = sidecar_path(path)
+        partial_sidecar = partial_of(sidecar)
+        try:
+            with naming(sidecar):
+                partial_sidecar.write_bytes(text.encode() + b"\n")
+                put_file(partial_sidecar, sidecar)
+        finally:
+            partial_sidecar.unlink(missing_ok=True)
+        put_file(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_target(path: Path) -> str:
+    """Refuse a place where no table can be written.
+
+    Returns
+    -------
+    str
+        Its suffix.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is none of `SUFFIXES`.
+    FileNotFoundError, IsADirectoryError
+        If its folder is not there, or it is a folder itself.
+    """
+    suffix = split_suffix(path)[1]
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path}: found suffix {suffix!r}, expected one of {', '.join(SUFFIXES)}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a directory, expected a file")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no directory {str(path.parent)!r}")
+    return suffix
+
+
+def _write(columns: pa.Table, suffix: str, path: Path) -> None:
     if suffix == ".parquet":
         import pyarrow.parquet as pq
 
@@ -44,8 +89,6 @@ def write_table(table: BenchmarkTable, path: Path, metrics: Mapping[str, Benchma
         arrow_csv.write_csv(columns, path)
     else:
         _write_jsonl(columns, path)
-    text = json.dumps(_sidecar(table), indent=1, ensure_ascii=False, allow_nan=False)
-    sidecar_path(path).write_bytes(text.encode() + b"\n")
 
 
 def _check_writable(table: BenchmarkTable) -> None:
