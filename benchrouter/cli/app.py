@@ -11,6 +11,7 @@ import typer
 from benchrouter.cli import (
     choose,
     demo,
+    download,
     encode,
     evaluate,
     explain,
@@ -63,6 +64,7 @@ for name, command in (
     ("update", update.update),
     ("encode", encode.encode),
     ("evaluate", evaluate.evaluate),
+    ("download", download.download),
     ("demo", demo.demo),
 ):
     app.command(name, epilog=output.EXIT_CODES)(output.guarded(command))
