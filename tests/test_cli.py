@@ -30,7 +30,8 @@ from benchrouter.fit import Settings
 from benchrouter.router import Router
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ["fit", "choose", "route", "explain", "inspect", "update", "encode", "evaluate", "demo"]
+COMMANDS = ["fit", "choose", "route", "explain", "inspect", "update", "encode", "evaluate"]
+COMMANDS += ["download", "demo"]
 MODELS = ["m-a", "m-b", "m-c"]
 DATASETS = ["code", "law", "maths"]
 DIM = 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from benchrouter.batch.manifest import Manifest, Part, check_same_job, read_manifest
 from benchrouter.batch.rejected import RejectedWriter
 from benchrouter.batch.writers import DecisionWriter, fields_of, open_decisions
+from benchrouter.locking import locked
 from benchrouter.naming import naming
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class PartsOutput:
         self.rejected = self._directory / REJECTED
         with naming(directory):
             self._directory.mkdir(exist_ok=True)
-        self._lock = _locked(self._directory)
+        self._lock = locked(self._directory)
         try:
             self._manifest = self._begun(job, resume)
             self._fields = self._fields_of_first_part()
@@ -242,16 +242,3 @@ class _OpenPart:
     def abort(self) -> None:
         self.decisions.abort()
         self._rejected.abort()
-
-
-def _locked(directory: Path) -> int:
-    """Keep other runs off a directory until the descriptor returned is closed, by a kill too."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ValueError(f"{directory}: another run is writing there") from None
-    except OSError:
-        pass  # a file system without locks
-    return descriptor

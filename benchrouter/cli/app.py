@@ -12,6 +12,7 @@ from benchrouter.cli import (
     choose,
     convert,
     demo,
+    download,
     encode,
     evaluate,
     explain,
@@ -65,6 +66,7 @@ for name, command in (
     ("update", update.update),
     ("encode", encode.encode),
     ("evaluate", evaluate.evaluate),
+    ("download", download.download),
     ("demo", demo.demo),
 ):
     app.command(name, epilog=output.EXIT_CODES)(output.guarded(command))

@@ -371,12 +371,12 @@ class Progress:
 
     Called with the number of things done since the last call and, where no total is known, the
     share of the input that has been read, from 0 to 1. The time left is that of the share left,
-    at the speed since the first call.
+    at the speed since the first call. `before` things were done by an earlier run.
     """
 
-    def __init__(self, label: str, unit: str, total: int | None = None) -> None:
+    def __init__(self, label: str, unit: str, total: int | None = None, before: int = 0) -> None:
         self.label, self.unit, self.total = label, unit, total
-        self.done = 0
+        self.done = self._before = before
         self._share: float | None = None
         self._first: tuple[float, float] | None = None  # time and share at the first call
         self._done_said: int | None = None
@@ -419,7 +419,7 @@ class Progress:
     def _text(self, now: float) -> str:
         of = f" of {self.total:,}" if self.total else ""
         share = f" ({self._share:.0%})" if self._share is not None and not self.total else ""
-        rate = self.done / max(now - self.started, 1e-9)
+        rate = (self.done - self._before) / max(now - self.started, 1e-9)
         speed = f", {rate:,.0f} a second" if rate >= 1 else ""
         left = self._seconds_left(now)
         time_left = "" if left is None else f", {duration(left)} left"

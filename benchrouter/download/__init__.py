@@ -1,0 +1,1 @@
+"""Public benchmark results, fetched from where their authors publish them."""
