@@ -101,7 +101,9 @@ def test_a_column_that_is_not_there(tmp_path):
 
 def test_presets_are_of_tables(tmp_path):
     path = put(tmp_path / "t.csv", EMBEDLLM)
-    with pytest.raises(ValueError, match="preset is 'nobody', expected one of embedllm, routellm"):
+    with pytest.raises(
+        ValueError, match="preset is 'nobody', expected .* 'embedllm' or 'routellm'"
+    ):
         read(path, preset="nobody")
     with pytest.raises(ValueError, match="preset 'embedllm' is for tables, but format is 'mixin"):
         read(path, preset="embedllm", format="mixinstruct")

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.naming import naming
-from benchrouter.readers.files import split_suffix
 from benchrouter.readers.names import OF_MODEL
 from benchrouter.readers.sidecar import PRICES, sidecar_path
 from benchrouter.readers.wide import COST, LOG_LIKELIHOOD
@@ -68,7 +67,7 @@ def check_target(path: Path) -> str:
     FileNotFoundError, IsADirectoryError
         If its folder is not there, or it is a folder itself.
     """
-    suffix = split_suffix(path)[1]
+    suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: found suffix {suffix!r}, expected one of {', '.join(SUFFIXES)}")
     if path.is_dir():

@@ -1,0 +1,189 @@
+"""`benchrouter convert`, and the options of reading that other commands share with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchrouter import BenchmarkTable
+from benchrouter.cli import app
+from benchrouter.cli.app import app as whole
+from benchrouter.readers.formats import names
+
+CSV = "dataset,sample_id,prompt,a,b\nd,1,one,1,0\nd,2,two,0,1\ne,1,three,1,1\n"
+LONG = "llm,task,n,prompt,label\nm,d,1,one,1\nm,d,2,two,0\nn,d,1,one,0\n"
+
+
+def run(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def put(path, text):
+    path.write_text(text)
+    return path
+
+
+def mixinstruct(path):
+    def record(n, *scores):
+        candidates = [
+            {"model": m, "text": "", "scores": {"bertscore": s, "bartscore": -10 * s}}
+            for m, s in zip("xy", scores, strict=True)
+        ]
+        return {"id": f"u/{n}", "instruction": f"say {n}", "input": "", "candidates": candidates}
+
+    return put(path, json.dumps([record(1, 0.5, 0.7), record(2, 0.25, 0.125)]))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_what_is_written_reads_as_the_source_does(tmp_path, suffix):
+    source, target = put(tmp_path / "s.csv", CSV), tmp_path / f"t{suffix}"
+    result = run("convert", source, "-o", target, "--correct-above", "e=0.9")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == ""
+    assert BenchmarkTable.read(target) == BenchmarkTable.read(source, thresholds={"e": 0.9})
+    assert {path.name for path in tmp_path.iterdir()} == {"s.csv", "t.json", f"t{suffix}"}
+
+
+def test_it_says_what_was_read(tmp_path):
+    source = put(tmp_path / "s.csv", CSV)
+    result = run("convert", source, "-o", tmp_path / "t.parquet")
+    lines = result.stderr.splitlines()
+    assert lines[0] == "read 3 records of 2 datasets and 2 models from 1 source"
+    assert any(line.split() == ["d", "–", "2", "0.0", "%", "0.5", "0", "0"] for line in lines)
+    assert any(line.startswith("warning: dataset 'e': every model is right") for line in lines)
+    assert lines[-1] == f"written to {tmp_path / 't.parquet'}"
+
+
+def test_json(tmp_path):
+    source, target = put(tmp_path / "s.csv", CSV), tmp_path / "t.parquet"
+    result = run("convert", source, "-o", target, "--json")
+    document = json.loads(result.stdout)
+    assert document["output"] == str(target)
+    assert document["n_records"] == 3
+    assert [row["name"] for row in document["models"]] == ["a", "b"]
+
+
+def test_columns_under_other_names(tmp_path):
+    source, target = put(tmp_path / "s.csv", LONG), tmp_path / "t.parquet"
+    names = "model=llm,dataset=task,sample_id=n,score=label"
+    assert run("convert", source, "-o", target, "--columns", names).exit_code == 0
+    np.testing.assert_array_equal(BenchmarkTable.read(target).scores, [[1, 0], [0, np.nan]])
+
+
+def test_sources_aliases_and_conflicts(tmp_path):
+    one, other = put(tmp_path / "one.csv", CSV), put(tmp_path / "other.csv", CSV)
+    other.write_text(CSV.replace("one,1,0", "one,0,0").replace("a,b", "org/a,b"))
+    aliases, target = put(tmp_path / "names", "a = org/a\n"), tmp_path / "t.parquet"
+    words = ("convert", one, other, "-o", target, "--aliases", aliases)
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "score of model 'a'" in result.stderr and not target.exists()
+    assert run(*words, "--on-conflict", "mean").exit_code == 0
+    assert BenchmarkTable.read(target).scores[0, 0] == 0.5
+    assert run(*words, "--on-conflict", "first").exit_code == 0
+    assert BenchmarkTable.read(target).scores[0, 0] == 1.0
+
+
+def test_records_by_prompt(tmp_path):
+    one = put(tmp_path / "one.csv", "dataset,sample_id,prompt,a\nd,1,one,1\nd,2,two,0\n")
+    other = put(tmp_path / "other.csv", "dataset,sample_id,prompt,b\nd,x,two,1\nd,y,one,0\n")
+    target = tmp_path / "t.parquet"
+    assert run("convert", one, other, "-o", target, "--align", "prompt").exit_code == 0
+    found = BenchmarkTable.read(target)
+    np.testing.assert_array_equal(found.scores, [[1, 0], [0, 1]])
+    assert list(found.sample_ids) == ["1", "2"]
+
+
+def test_further_metrics_stand_beside_the_scores(tmp_path):
+    source, target = mixinstruct(tmp_path / "m.json"), tmp_path / "t.parquet"
+    result = run("convert", source, "-o", target, "--also", "bartscore")
+    assert result.exit_code == 0, result.stderr
+    read = BenchmarkTable.read
+    np.testing.assert_allclose(read(target).scores, [[0.5, 0.7], [0.25, 0.125]])
+    further = read(target, columns={"score": "bartscore"})
+    np.testing.assert_allclose(further.scores, [[-5, -7], [-2.5, -1.25]])
+    taken = run("convert", source, "-o", target, "--metric", "bartscore")
+    assert taken.exit_code == 0
+    np.testing.assert_array_equal(read(target).scores, further.scores)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--format", "helmet"],
+        ["--preset", "nobody"],
+        ["--align", "id"],
+        ["--on-conflict", "last"],
+        ["--prompt-from", "there"],
+        ["--train-trials", "all"],
+        ["--perturbations", "some"],
+        ["--runs", "any"],
+        ["--on-error", "report"],
+        ["--layout", "tall"],
+    ],
+)
+@pytest.mark.parametrize("command", ["convert", "fit", "evaluate"])
+def test_values_that_there_are_not_are_wrong_usage(tmp_path, command, words):
+    source = put(tmp_path / "s.csv", CSV)
+    result = run(command, source, "-o", tmp_path / "t.csv", *words)
+    assert result.exit_code == 2
+    text = " ".join(result.stderr.replace("│", " ").split())
+    assert words[0] in text and f"found {words[1]!r}, expected" in text
+
+
+@pytest.mark.parametrize("target", ["t.txt", "t", "none/t.parquet", "."])
+def test_a_place_where_nothing_can_be_written_is_refused_before_reading(tmp_path, target):
+    source = put(tmp_path / "s.csv", "this,is\nno,table\n")
+    result = run("convert", source, "-o", tmp_path / target)
+    assert result.exit_code == 1
+    assert "s.csv" not in result.stderr.replace(str(tmp_path), "")
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    import pyarrow.parquet as pq
+
+    def full(table, where, **options):
+        Path(where).write_bytes(b"PAR1")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    source = put(tmp_path / "s.csv", CSV)
+    result = run("convert", source, "-o", tmp_path / "t.parquet")
+    assert result.exit_code == 1
+    assert "t.parquet: No space left on device" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["s.csv"]
+
+
+def test_help_names_every_format():
+    text = " ".join(run("convert", "--help").stdout.replace("│", " ").split())
+    assert all(name in text for name in names())
+
+
+def test_every_command_that_reads_results_has_the_options():
+    from typer.main import get_command
+
+    commands = get_command(whole).commands
+    shared = {"format", "preset", "columns", "align", "aliases", "on_conflict", "on_error"}
+    for name in ("convert", "fit", "evaluate", "update"):
+        assert shared <= {parameter.name for parameter in commands[name].params}, name
+
+
+def test_fit_reads_what_convert_reads(tmp_path, shared):
+    result = run(
+        "convert", shared / "fixtures" / "lm_eval_dummy", "-o", tmp_path / "t.parquet", "--groups"
+    )
+    assert result.exit_code == 0, result.stderr
+    table = BenchmarkTable.read(tmp_path / "t.parquet")
+    assert table == BenchmarkTable.read(shared / "fixtures" / "lm_eval_dummy", groups=True)
+    rows = np.random.default_rng(0).standard_normal((table.n_records, 8)).astype(np.float32)
+    np.save(tmp_path / "e.npy", rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    for source in (tmp_path / "t.parquet", shared / "fixtures" / "lm_eval_dummy"):
+        result = run(
+            "fit", source, "--embeddings", tmp_path / "e.npy", "-o", tmp_path / "R",
+            *([] if source.is_file() else ["--groups"]),
+        )  # fmt: skip
+        assert result.exit_code == 0, result.stderr
