@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -239,23 +240,32 @@ def _cluster(address: str, device: str, block_bytes: int) -> Iterator[Any]:
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told once, in one line
-    ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.target_max_block_size = block_bytes
-    context.enable_progress_bars = False  # the command has its own
-    there = ray.cluster_resources()
-    try:
-        say(f"Ray: {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs")
-        if device == "cuda":
-            if address == "local" and not there.get("GPU"):
-                raise EncoderUnavailable("device 'cuda': Ray finds no GPU on this machine")
-            note_missing_kernels("the actors' GPUs")
-        yield ray
-    except ray.exceptions.RayTaskError as e:
-        raise ValueError(str(e.cause).partition("\nFailed to ")[0]) from None
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # where Ray repeats what its processes say
+        ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.target_max_block_size = block_bytes
+        context.enable_progress_bars = False  # the command has its own
+        try:
+            there = ray.cluster_resources()
+            say(f"Ray: {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs")
+            if device == "cuda":
+                _check_gpus(address, there.get("GPU", 0))
+                note_missing_kernels("the actors' GPUs")
+            yield ray
+        except ray.exceptions.RayTaskError as e:
+            raise ValueError(str(e.cause).partition("\nFailed to ")[0]) from None
+        except ray.exceptions.RayActorError as e:  # its text ends with what the actor raised
+            raise ValueError(f"an actor could not start: {str(e).splitlines()[-1]}") from None
+        finally:
+            ray.shutdown()
+
+
+def _check_gpus(address: str, n_gpus: float) -> None:
+    if n_gpus < 1 and address == "local":
+        raise EncoderUnavailable("device 'cuda': Ray finds no GPU on this machine")
+    if n_gpus < 1:
+        say("note: the cluster has no GPU now, and --device cuda waits until it has one")
 
 
 def _absolute(encoder: str | None) -> str | None:
