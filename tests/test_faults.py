@@ -137,19 +137,19 @@ def test_a_disk_that_fills_up_leaves_the_earlier_file(router, prompts, tmp_path,
 def fitted(kind):
     """A router that has a file of every kind that there is, between the two kinds."""
     rng = np.random.default_rng(0)
-    scores = rng.random((120, 3)).astype(np.float32)
+    scores = rng.random((480, 3)).astype(np.float32)
     scores[rng.random(scores.shape) < 0.2] = np.nan
     if kind == "binary, approximate":
         pytest.importorskip("faiss")
         scores = np.where(np.isnan(scores), np.nan, scores > 0.5).astype(np.float32)
     table = make_table(
         scores,
-        np.arange(120) % 3,
+        np.arange(480) % 3,
         thresholds=np.full(3, 0.5),
-        cost_usd=rng.random((120, 3)).astype(np.float32),
+        cost_usd=rng.random((480, 3)).astype(np.float32),
     )
     index = "IVF4,Flat" if kind == "binary, approximate" else None
-    return Router.fit(table, embeddings=unit_rows(120, DIM), draws=1, index=index)
+    return Router.fit(table, embeddings=unit_rows(480, DIM), draws=1, index=index)
 
 
 KINDS = ["binary, approximate", "continuous"]
@@ -197,14 +197,14 @@ import resource, signal, sys
 from benchrouter import Router
 router = Router.load(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 router.save(sys.argv[2])
 """
 
 
 def test_a_disk_that_fills_up_within_an_array_is_told_as_such(tmp_path):
     fitted("continuous").save(tmp_path / "R")
-    assert (tmp_path / "R" / "embeddings.npy").stat().st_size > 3000
+    assert (tmp_path / "R" / "embeddings.npy").stat().st_size > 9000
     run = subprocess.run(
         [sys.executable, "-c", SAVE_LIMITED, tmp_path / "R", tmp_path / "again"],
         cwd=Path(__file__).resolve().parents[1],
