@@ -216,7 +216,7 @@ def test_a_job_in_parts_keeps_its_costs_over_runs(files, tmp_path):
         (["--group-by", "task", "--budget-usd", 1], "--budget-usd is for prompts one by one"),
         (["--group-by", "task", "--resume"], "--resume is for prompts one by one"),
         (["--ray", "local", "--within", 0.1], "--within does not go with --ray"),
-        (["--ray", "local", "--resume"], "--resume does not go with --ray"),
+        (["--ray", "local", "--profile"], "--profile does not go with --ray"),
     ],
 )
 def test_options_that_do_not_go_together(files, tmp_path, arguments, message):
