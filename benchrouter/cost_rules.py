@@ -23,6 +23,7 @@ from benchrouter.costs import (
     cost_weight_within,
     estimate_tokens,
     price_of,
+    prices_of,
     source_of,
 )
 from benchrouter.holdout import sample_of
@@ -34,7 +35,7 @@ SAME_PROMPT = np.float32(1.0 - 1e-6)  # a record of at least this similarity is 
 SAME_PROMPTS = 8  # so many neighbours may be
 
 Array = NDArray[np.float64]
-Batch = tuple[Sequence[str] | None, NDArray[np.float32]]
+Batch = tuple[Sequence[str] | None, NDArray[np.float32], NDArray[np.integer] | None]
 
 
 class Priced(NamedTuple):
@@ -63,6 +64,7 @@ class _Plan(NamedTuple):
     k: int
     policy: CostPolicy
     source: CostSource
+    prices: Array
 
 
 class CostRules:
@@ -137,7 +139,7 @@ class CostRules:
 
         Parameters
         ----------
-        batches : iterable of (prompts or None, float32 array of unit rows)
+        batches : iterable of (prompts or None, float32 array of unit rows, tokens or None)
         rule : "mean", "raw" or "s3"
         k : int, optional
         policy : CostPolicy
@@ -155,7 +157,9 @@ class CostRules:
         """
         plan = self._plan(rule, k, policy)
         blocks = [
-            block for prompts, rows in batches for block in self._blocks(rows, prompts, None, plan)
+            block
+            for prompts, rows, tokens in batches
+            for block in self._blocks(rows, prompts, tokens, plan)
         ]
         return self._cost_weight(blocks, plan)
 
@@ -163,13 +167,14 @@ class CostRules:
         k = self._rules.check(rule, k)
         fit = self._fit
         has_records = fit.record_cost_usd is not None
-        source = source_of(policy, fit.models, fit.cost_usd, fit.prices, has_records)
+        prices = prices_of(policy, fit.models, fit.prices)
+        source = source_of(policy, fit.models, fit.cost_usd, prices, has_records)
         if policy.min_success is not None and fit.correct is None:
             raise ValueError(
                 "min_success needs to know what is correct: a dataset of this benchmark has no "
                 "threshold (--correct-above); use within or a cost weight"
             )
-        return _Plan(rule, k, policy, source)
+        return _Plan(rule, k, policy, source, prices)
 
     def _blocks(
         self,
@@ -239,7 +244,7 @@ class CostRules:
         mean = fit.cost_usd.astype(np.float32)
         if block.tokens is not None:
             output_tokens = plan.policy.output_tokens or 0.0
-            return price_of(fit.prices, block.tokens, output_tokens).astype(np.float32)
+            return price_of(plan.prices, block.tokens, output_tokens).astype(np.float32)
         if plan.source == "records" and fit.record_cost_usd is not None:
             threads = self._index.threads
             records = fit.record_cost_usd
