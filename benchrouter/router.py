@@ -454,8 +454,10 @@ class Router:
         embedding: NDArray[np.float32] | None = None,
         rule: Rule = "mean",
         k: int | None = None,
+        policy: CostPolicy | None = None,
+        tokens: int | None = None,
     ) -> Explanation:
-        """Show the neighbours that voted on a prompt, and every model's predicted score.
+        """Show the neighbours that voted on a prompt, and every model's predicted score and cost.
 
         Parameters
         ----------
@@ -464,16 +466,28 @@ class Router:
             Unit vector, instead of encoding the prompt.
         rule : "mean", "raw" or "s3"
         k : int, optional
+        policy : CostPolicy, optional
+            How expected cost counts, as in :meth:`route`; without a budget. Without a policy costs
+            are told where they are known, and only scores count.
+        tokens : int, optional
+            Tokens of the prompt, where costs are prices × tokens; estimated by default.
 
         Returns
         -------
         Explanation
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`route` does, and if the policy has a budget.
         """
         rows = self._embed(
             None if prompt is None else [prompt],
             None if embedding is None else embedding[None],
         )
-        return self._state.rules.explain(prompt, rows, rule, k)
+        state = self._state
+        plain = state.rules.explain(prompt, rows, rule, k)
+        return state.cost_rules.explain(plain, rows, k, policy, tokens)
 
     @property
     def table(self) -> BenchmarkTable:

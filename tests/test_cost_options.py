@@ -277,7 +277,9 @@ def test_a_record_without_a_count_is_bad_and_moves_nothing(counted, tmp_path, su
     kept = [i for i in range(200) if i not in bad]
     expected = Router.load(files / "R").route(
         embeddings=np.load(files / "p.npy")[kept],
-        policy=CostPolicy(prices=OTHER, output_tokens=40, cost_weight=0.0 if with_budget else 900.0),
+        policy=CostPolicy(
+            prices=OTHER, output_tokens=40, cost_weight=0.0 if with_budget else 900.0
+        ),
         tokens=counts[kept],
     )
     assert [line["model"] for line in lines] == expected.names()
@@ -417,6 +419,69 @@ def test_a_job_in_parts_keeps_its_costs_over_runs(files, tmp_path):
     assert document["over_limit"] == int(expected.over_limit.sum())
     again = pa.concat_tables(pq.read_table(part) for part in sorted(out.glob("part-*")))
     assert again.equals(found)
+
+
+# --- explain -------------------------------------------------------------------------------------
+
+
+def explain(files, *arguments):
+    np.save(files / "one.npy", np.load(files / "p.npy")[5:6])
+    fixed = ("explain", files / "R", "x" * 24, "--embeddings", files / "one.npy")
+    return call(*fixed, *arguments)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"cost_weight": 3.0},
+        {"within": 0.3, "max_cost_usd": 0.05},
+        {"min_success": 0.6, "costs": "models"},
+        {"prices": OTHER, "output_tokens": 40.0, "cost_weight": 900.0},
+    ],
+)
+def test_explain_tells_costs_and_why(counted, policy):
+    files, _ = counted
+    words = [w for n, v in policy.items() for w in ("--" + n.replace("_", "-"), v) if n != "prices"]
+    words += ["--prices", files / "prices.csv", "--tokens", 35] if "prices" in policy else []
+    result = explain(files, *words, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    expected = Router.load(files / "R").explain(
+        "x" * 24,
+        embedding=np.load(files / "one.npy")[0],
+        policy=CostPolicy(**policy),
+        tokens=35 if "prices" in policy else None,
+    )
+    assert found == json.loads(json.dumps(expected.to_dict()))
+    result = explain(files, *words)
+    assert result.exit_code == 0, result.output
+    shown = " ".join(result.stdout.split())
+    assert expected.reason in shown
+    assert ("utility" in shown) == ("cost_weight" in policy)
+    m = found["models"][0]
+    row = next(line.split() for line in result.stdout.splitlines() if m["model"] in line.split())
+    assert f"{m['cost_usd']:.3g}" in row
+    if "cost_weight" in policy:
+        assert f"{m['utility']:.3f}".replace("-", "−") in [c.replace("-", "−") for c in row]
+
+
+def test_explain_without_options_of_costs_tells_what_is_known(files):
+    shown = explain(files).stdout
+    assert "US$" in shown and "utility" not in shown
+    found = json.loads(explain(files, "--json").stdout)
+    assert all(m["cost_usd"] > 0 for m in found["models"]) and found["over_limit"] is None
+
+
+def test_explain_refuses_what_does_not_fit(files):
+    for arguments, code, words in (
+        (("--cost-weight", 1, "--within", 0.1), 2, "found --cost-weight and --within, expected at"),
+        (("--tokens", 3, "--costs", "records"), 2, "expected prices, which --tokens is for"),
+        (("--costs", "prices"), 1, "takes output_tokens"),
+        (("--budget-usd", 1), 2, "No such option: --budget-usd"),
+    ):
+        result = explain(files, *arguments)
+        assert result.exit_code == code, result.output
+        assert words in " ".join(result.stderr.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(
