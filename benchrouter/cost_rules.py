@@ -322,15 +322,13 @@ class CostRules:
     def _cost_of(self, block: _Block, plan: _Plan) -> NDArray[np.float32]:
         """Expected cost of every model on every prompt, shape (n_prompts, n_models)."""
         fit, shape = self._fit, (len(block.voting), len(self._fit.models))
-        mean = fit.cost_usd.astype(np.float32)
         if block.tokens is not None:
             output_tokens = plan.policy.output_tokens or 0.0
             return price_of(plan.prices, block.tokens, output_tokens).astype(np.float32)
         if plan.source == "records" and fit.record_cost_usd is not None:
             threads = self._index.threads
-            records = fit.record_cost_usd
-            return votes(block.voting, records, prior=mean, prior_weight=1.0, threads=threads).votes
-        return np.broadcast_to(mean, shape)
+            return neighbours_cost_usd(block.voting, fit.record_cost_usd, fit.cost_usd, threads)
+        return np.broadcast_to(fit.cost_usd.astype(np.float32), shape)
 
     def _cost_weight(self, blocks: Sequence[_Block], plan: _Plan) -> float:
         def total_usd(cost_weight: float) -> float:
@@ -384,6 +382,37 @@ class CostRules:
         dataset, seed = self._fit.dataset, self._fit.settings.seed
         codes = range(len(self._fit.datasets))
         return np.sort(np.concatenate([sample_of(dataset, code, seed) for code in codes]))
+
+
+def neighbours_cost_usd(
+    voting: NDArray[np.int64],
+    record_cost_usd: NDArray[np.float32],
+    mean_cost_usd: Array,
+    threads: int = 0,
+) -> NDArray[np.float32]:
+    """Expected cost by records: the neighbours' mean, drawn by one pseudo-record to the model's.
+
+    Parameters
+    ----------
+    voting : int64 array, shape (n_prompts, k)
+        The neighbours that vote, −1 = none.
+    record_cost_usd : float32 array, shape (n_records, n_models)
+        NaN = unknown.
+    mean_cost_usd : float64 array, shape (n_models,)
+        NaN = unknown.
+    threads : int
+        0 = all.
+
+    Returns
+    -------
+    float32 array, shape (n_prompts, n_models)
+        US$; NaN for a model without any recorded cost.
+    """
+    mean = mean_cost_usd.astype(np.float32)
+    known = np.where(np.isnan(mean), np.float32(0), mean)
+    found = votes(voting, record_cost_usd, prior=known, prior_weight=1.0, threads=threads).votes
+    found[:, np.isnan(mean)] = np.nan
+    return found
 
 
 def _as_float32(value: float) -> float:
