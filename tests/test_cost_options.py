@@ -477,7 +477,8 @@ def test_explain_refuses_what_does_not_fit(files):
         (("--cost-weight", 1, "--within", 0.1), 2, "found --cost-weight and --within, expected at"),
         (("--tokens", 3, "--costs", "records"), 2, "expected prices, which --tokens is for"),
         (("--costs", "prices"), 1, "takes output_tokens"),
-        (("--budget-usd", 1), 2, "No such option: --budget-usd"),
+        (("--budget-usd", 1), 2, "Invalid value for --budget-usd: a budget is for all prompts"),
+        (("--tokens-column=n",), 2, "one prompt has its --tokens"),
     ):
         result = explain(files, *arguments)
         assert result.exit_code == code, result.output
@@ -501,6 +502,25 @@ def test_options_that_do_not_go_together(files, tmp_path, arguments, message):
     assert result.exit_code == 2
     assert message in " ".join(result.output.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [*OF_COSTS, ["--within=0.1"], ["--tokens", 3]])
+def test_choose_refuses_options_of_costs_and_says_where_they_belong(files, words):
+    result = call(
+        *("choose", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy", *words)
+    )
+    assert (result.exit_code, result.stdout) == (2, "")
+    shown = " ".join(result.stderr.replace("│", " ").split())
+    option = words[0].partition("=")[0]
+    assert f"Invalid value for {option}: costs are weighed prompt by prompt, by" in shown
+
+
+def test_a_prompt_may_look_like_an_option_behind_two_dashes(files):
+    np.save(files / "one.npy", np.load(files / "p.npy")[5:6])
+    fixed = ("explain", "--embeddings", files / "one.npy", "--json")
+    result = call(*fixed, files / "R", "--", "--budget-usd")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["prompt"] == "--budget-usd"
 
 
 def test_profile_tells_the_stages(files):
