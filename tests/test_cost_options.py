@@ -349,7 +349,7 @@ def test_a_job_goes_on_only_with_its_prices_and_tokens(counted, tmp_path):
     out = tmp_path / "out"
     command = [
         *("route", files / "R", files / "n.jsonl", "--embeddings", files / "p.npy", "-o", out),
-        *("--output-tokens", 40, "--cost-weight", 900),
+        *("--output-tokens", 40, "--budget-usd", 0.07),  # of all prompts, over all runs
     ]
     given = ["--prices", files / "prices.json", "--tokens-column", "n"]
     assert call(*command, *given, "--part-size", 64).exit_code == 0

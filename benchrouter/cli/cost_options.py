@@ -55,7 +55,7 @@ Costs = Annotated[
     typer.Option(
         metavar="SOURCE",
         help="Expected costs by: records (those of the neighbours), models (means), prices "
-        "(× tokens; takes --output-tokens), or auto: prices where --prices or --tokens-column is "
+        "(× tokens; takes --output-tokens), or auto: prices where --prices or a count of tokens is "
         "given, else the first of these that is known.",
     ),
 ]

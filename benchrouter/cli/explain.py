@@ -34,8 +34,8 @@ def explain(
 ) -> None:
     """Show the decision on one prompt and the benchmark records that voted.
 
-    With what each model is expected to cost on it, where that is known, and the decision under the
-    options of costs. For a budget, give the cost weight that `route` found.
+    Shows what each model is expected to cost, where that is known, and decides under the options
+    of costs, if there are any. For a budget, give the cost weight that `route` found.
     """
     chosen_rule = options.check_rule(rule)
     policy = cost_options.policy_of(
