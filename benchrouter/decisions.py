@@ -261,6 +261,7 @@ class Explanation:
             "distance": plain(self.distance),
             "fallback": self.fallback,
             "over_limit": self.over_limit,
+            "no_cost": self.no_cost,
             "models": [
                 {"model": name, **{column: values[i] for column, values in columns.items()}}
                 for i, name in enumerate(self.models)

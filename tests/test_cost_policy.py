@@ -621,6 +621,7 @@ def test_without_a_policy_costs_are_told_where_they_are_known(priced):
     by_prices = shown(cost_usd=None)
     assert by_prices.cost_usd is None
     assert "takes output_tokens, the expected tokens of an answer" in by_prices.no_cost
+    assert by_prices.to_dict()["no_cost"] == by_prices.no_cost
     nothing = shown(cost_usd=None, prices=np.full((4, 2), NAN))
     assert (nothing.cost_usd, nothing.no_cost) == (None, None)
     assert [m["cost_usd"] for m in nothing.to_dict()["models"]] == [None] * 4
