@@ -18,8 +18,9 @@ import numpy as np
 from report import Report, interleave, parse_arguments, print_table
 
 from benchrouter import _core
-from benchrouter.index import Index, faiss_devices
+from benchrouter.index import Index
 from benchrouter.router import Router
+from benchrouter.search_faiss import faiss_devices
 from benchrouter.search_torch import PROPOSALS, TorchIndex
 from benchrouter.table import BenchmarkTable
 from benchrouter.voting import Chosen, Votes, decide, pack, votes

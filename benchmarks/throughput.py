@@ -5,6 +5,9 @@ Encoded: prompts of about 20 and about 150 tokens in JSONL and Parquet, MiniLM, 
 1,000,000 prompts of about 120 tokens by MPNet (random weights of the real configuration), 12,000
 and 1,000,000 records.
 
+Stages: where the seconds of such a command go by its own --profile; 100,000 records, prompts of
+about 150 tokens.
+
 Given: 1,000,000 embeddings x 384 (.npy, beside a Parquet file of prompts) over 12,000 records. The
 bound is the search alone, on the same embeddings in memory.
 
@@ -51,6 +54,8 @@ N_RECORDS, N_MODELS, K, KAPPA = 12_000, 11, 5, 19
 BLOCK = 16_384  # queries of one search, as many as the router searches at a time
 FLIPS = 0.01  # decisions that half precision may change between batches
 GIVEN_AIM = 0.9  # of the search alone
+N_PROFILED = 100_000  # records
+SEARCH_AIM = 0.05  # search and decisions, of all seconds
 GPU_AIMS_S = {12_000: 90.0, 1_000_000: 110.0}  # on an H200, 1,000,000 prompts
 
 
@@ -60,13 +65,16 @@ class Command:
     def __init__(self, *arguments: object) -> None:
         self.arguments = [sys.executable, "-m", "benchrouter", "route", *map(str, arguments)]
         self.seconds: list[float] = []
+        self.stages: dict[str, float] | None = None  # of the last run, with --profile
 
     def __call__(self) -> None:
         """Run it once; it must succeed."""
         run = subprocess.run(
             [*self.arguments, "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
         )
-        self.seconds.append(json.loads(run.stdout)["seconds"])
+        told = json.loads(run.stdout)
+        self.seconds.append(told["seconds"])
+        self.stages = told["stages"]
 
 
 def main() -> None:
@@ -114,6 +122,7 @@ def on_cpu(report: Report, scratch: Path) -> None:
     )
     if not report.quick:
         encoded(report, "MiniLM, long", encoder, router, long_prompts(1024)[0], "cpu")
+    profiled(report, encoder, scratch, long_prompts(128 if report.quick else 1024)[0], "cpu")
 
 
 def on_gpu(report: Report, scratch: Path, device: str) -> None:
@@ -125,6 +134,7 @@ def on_gpu(report: Report, scratch: Path, device: str) -> None:
         whole = encoded(report, title, encoder, router, prompts, device)
         if not report.quick:
             report.aim(f"{title}: whole command (H200)", whole, "s", at_most=most)
+    profiled(report, encoder, scratch, prompts, device)
 
 
 def many_prompts(n: int) -> list[str]:
@@ -166,6 +176,33 @@ def encoded(
     own = {f"route, {kind}": c.seconds for kind, c in commands.items()}
     show(report, title, len(prompts), "encoder alone", timings, own)
     return timings["route, Parquet"].median
+
+
+def profiled(
+    report: Report, encoder: Path, scratch: Path, prompts: Sequence[str], device: str
+) -> None:
+    """Print and keep the seconds of every stage, as the command itself measures them."""
+    n_records = 20_000 if report.quick else N_PROFILED
+    dim = (MINILM if device == "cpu" else MPNET)["hidden_size"]
+    router = saved_router(scratch, n_records, dim, device)
+    source = scratch / "profiled.parquet"
+    write_prompts(prompts, [source])
+    command = Command(
+        router, source, "-o", scratch / "profiled-out.parquet", "--profile",
+        *encoding(encoder, device),
+    )  # fmt: skip
+    command()
+    assert command.stages is not None
+    whole = command.seconds[-1]
+    title = f"stages, {len(prompts):,} prompts, {n_records:,} records"
+    shares = {name: seconds / whole for name, seconds in command.stages.items()}
+    for name, share in shares.items():
+        report.row(f"{title}: {name}", share, "of all seconds")
+    rows = [[name, f"{share * whole:.2f} s", f"{share:.1%}"] for name, share in shares.items()]
+    print_table(title, ["", "seconds", f"of {whole:.2f} s"], rows)
+    searching = shares["search"] + shares["decide"]
+    if not report.quick:
+        report.aim(f"{title}: search and decide", searching, "of all", at_most=SEARCH_AIM)
 
 
 def encoding(encoder: Path, device: str) -> list[str]:

@@ -160,3 +160,28 @@ def dequantize(
     gelu: bool,
     simd: str = "auto",
 ) -> None: ...
+
+has_vnni: bool
+most_coded_dimensions: int
+code_layout: tuple[int, int]
+
+def encode_records(
+    records: _Floats,
+    values: NDArray[np.uint8],
+    scales: _Floats,
+    errors: _Floats,
+    threads: int,
+    simd: str = "auto",
+) -> tuple[float, float]: ...
+def search(
+    queries: _Floats,
+    records: _Floats,
+    values: NDArray[np.uint8],
+    scales: _Floats,
+    errors: _Floats,
+    largest_norm: float,
+    largest_error: float,
+    k: int,
+    threads: int,
+    simd: str = "auto",
+) -> tuple[_Ids, _Floats]: ...

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.fit import Approximation, Fit
-from benchrouter.index import Approximate, Index, Neighbours
+from benchrouter.index import Index
+from benchrouter.neighbours import Neighbours
 from benchrouter.rules import Rules
+from benchrouter.search_faiss import Approximate
 
 QUERIES = 1000  # records at most, each held out, on which the two searches are compared
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from benchrouter.decisions import finite, plain
 from benchrouter.fit import Approximation, Fit, Settings
 from benchrouter.holdout import ALL_RECORDS, SAMPLE, Pairs
-from benchrouter.index import Approximate
 from benchrouter.naming import naming
 from benchrouter.replacing import replacing, write_array
+from benchrouter.search_faiss import Approximate
 from benchrouter.voting import Outcomes, PackedOutcomes
 
 FORMAT_VERSION = 3

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchrouter import _core
 from benchrouter.evidence import Evidence, prior_without, verdicts
-from benchrouter.index import Neighbours
+from benchrouter.neighbours import Neighbours
 
 if TYPE_CHECKING:
     from benchrouter.holdout import HeldOut

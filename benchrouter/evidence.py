@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from benchrouter import scores
 from benchrouter.encoder.precomputed import as_unit_rows
-from benchrouter.index import Index, Neighbours, check_count
+from benchrouter.index import Index, check_count
+from benchrouter.neighbours import Neighbours
 from benchrouter.voting import Outcomes, pack, votes
 
 if TYPE_CHECKING:

@@ -25,8 +25,9 @@ from benchrouter.holdout import (
     sample_of,
     without,
 )
-from benchrouter.index import Approximate, Index, check_count
+from benchrouter.index import Index, check_count
 from benchrouter.local import local_of_held_out, pooled, within_covariance
+from benchrouter.search_faiss import Approximate
 from benchrouter.voting import Outcomes, PackedOutcomes
 
 if TYPE_CHECKING:

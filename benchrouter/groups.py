@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from benchrouter.decisions import TaskDecision
 from benchrouter.fit import Fit
-from benchrouter.index import Index, Neighbours
+from benchrouter.index import Index
+from benchrouter.neighbours import Neighbours
 from benchrouter.rules import BLOCK
 from benchrouter.tally import Tally, evidence_of_task, no_tally, tally
 from benchrouter.task import Score, decide

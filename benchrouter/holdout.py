@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchrouter.cells import cells_of, distinct, moves_of
 from benchrouter.evidence import Evidence
-from benchrouter.index import Neighbours, merge
+from benchrouter.neighbours import Neighbours, merge
 
 LABEL_SHARES = tuple(round(0.02 * i, 2) for i in range(15))  # arXiv 2309.15789, sec. 5
 DRAWS = 10  # per label share, arXiv 2309.15789, sec. 5

@@ -1,34 +1,35 @@
-"""Nearest benchmark records by exact cosine; the only file that imports faiss.
+"""Nearest benchmark records by exact cosine.
 
 Every search has two steps. Some fast method proposes a few more candidates than asked for, with
 similarities that carry a known rounding error; then each candidate's similarity is computed anew
 as the float32 rounding of a float64 sum, and the best k are kept by (similarity, lower record
 number). Where the error of the proposal could have hidden a neighbour, more candidates are taken,
-so the answer is exact, and the same whatever proposed it and however the prompts were batched. Only
-an approximate index of faiss (:class:`Approximate`), where one is asked for, may miss a neighbour;
-the similarities of those that it proposes are exact too.
+so the answer is exact, and the same whatever proposed it and however the prompts were batched. On a
+CPU with VNNI both steps are one, in C++ (:mod:`benchrouter.codes`). Only an approximate index
+(:mod:`benchrouter.search_faiss`), where one is asked for, may miss a neighbour; the similarities of
+those that it proposes are exact too.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import _core
+from benchrouter.codes import MOST_DIMENSIONS, Codes
 from benchrouter.encoder.precomputed import UNIT_TOLERANCE
+from benchrouter.neighbours import Ids, Neighbours, Rows, no_neighbours
+from benchrouter.search_faiss import Approximate, has_faiss, largest_by_faiss
 from benchrouter.stages import stage
 
-Rows = NDArray[np.float32]
-Ids = NDArray[np.int64]
-Proposal = Literal["auto", "blas", "faiss", "bfloat16"]
+Proposal = Literal["auto", "int8", "blas", "faiss", "bfloat16"]
 
 SPARE = 8  # candidates beyond k: ties and rounding at the boundary seldom need more
 SPARE_BFLOAT16 = 45  # its rounding hides more
@@ -36,23 +37,11 @@ FEW_QUERIES = 8  # up to here one pass of BLAS over the records beats faiss (ben
 BFLOAT16_WORK = 1 << 34  # multiplications from which loading torch and converting pay
 BLOCK_BYTES = 64 << 20  # of one block of similarities
 CANDIDATES = 1 << 23  # ranked at a time where many are needed
-FAISS_GPU_CANDIDATES = 2048  # the most that faiss finds on a device
 BFLOAT16_ROUNDING = 2.0**-9  # half a unit in the last of its 8 bits
 WIDE = 1 << 18  # records from which a block holds too few queries: blocks of records as well
 MOST_BFLOAT16 = 1 << 21  # records; beyond, so does a block of bfloat16, and the copy is large
 TILE_QUERIES = 512  # at a time, where there are blocks of records as well
 APPROXIMATE_PER_NEIGHBOUR = 4  # candidates that an approximate index proposes for each
-HNSW_SEARCH = 128  # efSearch; faiss's own 16 finds too little
-
-
-class Neighbours(NamedTuple):
-    """Nearest records of each query, most similar first; equal similarity: lower number first."""
-
-    ids: Ids
-    """int64, shape (n_queries, k); −1 = there is no such neighbour."""
-    similarities: Rows
-    """float32 cosine similarity, same shape; −inf where the id is −1."""
-
 
 # Proposes `count` candidates for the queries at `rows`, in any order.
 Propose = Callable[[Ids, int], Neighbours]
@@ -66,14 +55,15 @@ class Index:
     Parameters
     ----------
     embeddings : float32 array, shape (n_records, dim)
-        Unit rows in C order. Not copied, unless bfloat16 products come to be used, so they may be
-        memory-mapped.
+        Unit rows in C order. Not copied, so they may be memory-mapped; with codes of 8 bits or
+        products of bfloat16, copies of a quarter or a half of their size come beside them.
     threads : int
         Threads of the final ranking, 0 = all.
-    proposal : {"auto", "blas", "faiss", "bfloat16"}
-        What proposes candidates; the answer is the same. "auto" takes a BLAS product for a few
-        queries, bfloat16 products through torch for large batches on a CPU with AMX, and else
-        faiss (a BLAS product where faiss is not installed).
+    proposal : {"auto", "int8", "blas", "faiss", "bfloat16"}
+        What proposes candidates; the answer is the same. "auto" takes bfloat16 products through
+        torch for large batches on a CPU with AMX, codes of 8 bits on one with VNNI (but for the
+        first few queries, which are not worth making codes), and else a BLAS product for a few
+        queries and faiss for many (a BLAS product where faiss is not installed).
     verify : bool
         Check the norm of every record.
     approximate : Approximate, optional
@@ -95,17 +85,18 @@ class Index:
         verify: bool = True,
         approximate: Approximate | None = None,
     ) -> None:
-        if proposal not in ("auto", "blas", "faiss", "bfloat16"):
-            raise ValueError(
-                f"proposal must be 'auto', 'blas', 'faiss' or 'bfloat16', got {proposal!r}"
-            )
+        if proposal not in get_args(Proposal):
+            known = ", ".join(map(repr, get_args(Proposal)))
+            raise ValueError(f"proposal must be one of {known}, got {proposal!r}")
         check_unit_rows(embeddings, "embeddings", norms=verify)
         self.embeddings = embeddings
         self.threads = threads
         self.proposal = proposal
         self.approximate = approximate
         self._lock = threading.Lock()
+        self._codes: Codes | None = None
         self._bfloat16: Any = None
+        self._asked = False
 
     @property
     def n_records(self) -> int:
@@ -141,10 +132,18 @@ class Index:
         check_unit_rows(queries, "queries", dim=self.dim)
         check_count(k, "k")
         if self.n_records == 0 or len(queries) == 0:
-            return _no_neighbours((len(queries), k))
+            return no_neighbours((len(queries), k))
         if self.approximate is not None:
             return self._approximately(self.approximate, queries, k)
-        propose, error, spare = self._proposal(queries, k)
+        kind = self._kind(len(queries)) if self.proposal == "auto" else self.proposal
+        self._asked = True
+        if kind == "int8":
+            return self._coded().search(queries, k)
+        if kind == "bfloat16":
+            propose, error, spare = self._propose_bfloat16(queries)
+        else:
+            propose = (self._propose_faiss if kind == "faiss" else self._propose_blas)(queries)
+            error, spare = _float32_error(self.dim), SPARE
         return self._exact(queries, propose, error, self.n_records, k, spare)
 
     def search_per_dataset(
@@ -184,7 +183,7 @@ class Index:
         check_unit_rows(queries, "queries", dim=self.dim)
         members = {code: np.flatnonzero(dataset == code) for code in range(n_datasets)}
         members = {code: ids for code, ids in members.items() if len(ids) and code != skip}
-        found = _no_neighbours((len(queries), n_datasets, k))
+        found = no_neighbours((len(queries), n_datasets, k))
         error = _float32_error(self.dim)
         wide = self.n_records > WIDE
         step = TILE_QUERIES if wide else max(1, BLOCK_BYTES // (4 * max(self.n_records, 1)))
@@ -252,7 +251,7 @@ class Index:
 
         Candidates that are proposed below a query's floor are not wanted.
         """
-        found = _no_neighbours((len(queries), k))
+        found = no_neighbours((len(queries), k))
         pending = np.arange(len(queries))
         count = min(k + spare, n_records)
         while len(pending):
@@ -280,20 +279,21 @@ class Index:
             count = min(4 * count, n_records)
         return found
 
-    def _proposal(self, queries: Rows, k: int) -> tuple[Propose, ErrorBound, int]:
-        """Choose what proposes candidates; with its error bound and the number to spare."""
-        kind = self.proposal
-        if kind == "auto":
-            kind = "blas" if len(queries) <= FEW_QUERIES or not _has_faiss() else "faiss"
-            work = len(queries) * self.n_records * self.dim
-            few = self.n_records <= MOST_BFLOAT16
-            if work >= BFLOAT16_WORK and few and _has_amx_bfloat16():
-                kind = "bfloat16"
-        if kind == "bfloat16":
-            return self._propose_bfloat16(queries)
-        if kind == "faiss":
-            return self._propose_faiss(queries), _float32_error(self.dim), SPARE
-        return self._propose_blas(queries), _float32_error(self.dim), SPARE
+    def _kind(self, n_queries: int) -> Proposal:
+        """What proposes candidates for so many queries, where nothing was asked for."""
+        work = n_queries * self.n_records * self.dim
+        if work >= BFLOAT16_WORK and self.n_records <= MOST_BFLOAT16 and _has_amx_bfloat16():
+            return "bfloat16"
+        few = n_queries <= FEW_QUERIES
+        if _core.has_vnni and self.dim <= MOST_DIMENSIONS and (self._asked or not few):
+            return "int8"
+        return "blas" if few or not has_faiss() else "faiss"
+
+    def _coded(self) -> Codes:
+        with self._lock:
+            if self._codes is None:
+                self._codes = Codes(self.embeddings, self.threads)
+            return self._codes
 
     def _propose_blas(self, queries: Rows) -> Propose:
         def propose(rows: Ids, count: int) -> Neighbours:
@@ -312,7 +312,7 @@ class Index:
 
     def _propose_faiss(self, queries: Rows) -> Propose:
         def propose(rows: Ids, count: int) -> Neighbours:
-            return _largest_by_faiss(queries[rows], self.embeddings, count)
+            return largest_by_faiss(queries[rows], self.embeddings, count)
 
         return propose
 
@@ -347,221 +347,6 @@ class Index:
             return np.asarray(inputs + output, dtype=np.float32)
 
         return propose, error, SPARE_BFLOAT16
-
-
-def merge(lists: Neighbours, excluded: NDArray[np.bool_], k: int) -> Neighbours:
-    """Nearest k of all but the excluded datasets, from lists per dataset.
-
-    Parameters
-    ----------
-    lists : Neighbours
-        Arrays of shape (n_queries, n_datasets, depth), as :meth:`Index.search_per_dataset` gives
-        them, depth ≥ k.
-    excluded : bool array, shape (n_datasets,)
-        Datasets to leave out.
-    k : int
-        Neighbours wanted.
-
-    Returns
-    -------
-    Neighbours
-        Arrays of shape (n_queries, k).
-    """
-    n_queries = len(lists.ids)
-    kept = ~excluded
-    ids = lists.ids[:, kept].reshape(n_queries, -1)
-    similarities = lists.similarities[:, kept].reshape(n_queries, -1)
-    return nearest(Neighbours(ids, similarities), k)
-
-
-def join(one: Neighbours, other: Neighbours, k: int) -> Neighbours:
-    """Nearest k of two lists of every query.
-
-    Parameters
-    ----------
-    one, other : Neighbours
-        Arrays of shape (n_queries, any), in any order; −1 = none.
-    k : int
-        Neighbours wanted.
-
-    Returns
-    -------
-    Neighbours
-        Arrays of shape (n_queries, k).
-    """
-    ids = np.concatenate((one.ids, other.ids), axis=1)
-    similarities = np.concatenate((one.similarities, other.similarities), axis=1)
-    return nearest(Neighbours(ids, similarities), k)
-
-
-def nearest(candidates: Neighbours, k: int) -> Neighbours:
-    """Best k of each row's candidates, by (similarity descending, id ascending).
-
-    Parameters
-    ----------
-    candidates : Neighbours
-        Arrays of shape (n_queries, n_candidates), in any order; −1 = none.
-    k : int
-        Neighbours wanted; beyond the candidates the rest is −1.
-
-    Returns
-    -------
-    Neighbours
-        Arrays of shape (n_queries, k).
-    """
-    ids, similarities = candidates
-    found = _no_neighbours((len(ids), k))
-    width = min(k, ids.shape[1])
-    # One sortable integer per candidate: the similarity's bits, made descending, above the id.
-    bits = np.ascontiguousarray(similarities + np.float32(0)).view(np.int32).astype(np.int64)
-    ascending = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    keys = (-ascending << 32) | (ids & 0xFFFFFFFF)
-    if width < ids.shape[1]:
-        best = np.argpartition(keys, width - 1, axis=1)[:, :width]
-        keys = np.take_along_axis(keys, best, axis=1)
-        ids = np.take_along_axis(ids, best, axis=1)
-        similarities = np.take_along_axis(similarities, best, axis=1)
-    order = np.argsort(keys, axis=1)
-    found.ids[:, :width] = np.take_along_axis(ids, order, axis=1)
-    found.similarities[:, :width] = np.take_along_axis(similarities, order, axis=1)
-    return found
-
-
-class Approximate:
-    """An approximate index of faiss; proposes candidates for :class:`Index`.
-
-    Made by :meth:`train` or :meth:`read`. Safe to search from many threads.
-
-    Parameters
-    ----------
-    index : faiss index
-        Of inner products.
-    content : uint8 array, optional
-        The file of an index that was read, memory-mapped: faiss cannot write mapped lists again.
-    """
-
-    def __init__(self, index: Any, content: NDArray[np.uint8] | None = None) -> None:
-        self._index = index
-        self._content = content
-
-    @classmethod
-    def train(cls, embeddings: Rows, factory: str) -> Approximate:
-        """Train an index on all records.
-
-        Parameters
-        ----------
-        embeddings : float32 array, shape (n_records, dim)
-            Unit rows.
-        factory : str
-            faiss's name of it: "IVF1024,Flat", "HNSW32", "IVF4096,PQ48" …; √lists of its inverted
-            lists are searched for a query, and efSearch of a graph is 128.
-
-        Returns
-        -------
-        Approximate
-
-        Raises
-        ------
-        ImportError
-            If faiss is not installed.
-        ValueError
-            If faiss does not know the name, or cannot train it on so few records.
-        """
-        faiss = _faiss_for(factory)
-        try:
-            index = faiss.index_factory(embeddings.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-            index.train(embeddings)
-            index.add(embeddings)
-        except RuntimeError as error:
-            raise ValueError(
-                f"faiss cannot make the index {factory!r} of {len(embeddings)} records × "
-                f"{embeddings.shape[1]}: {str(error).splitlines()[-1]}"
-            ) from error
-        lists = faiss.try_extract_index_ivf(index)
-        if lists is not None:
-            lists.nprobe = math.ceil(math.sqrt(lists.nlist))
-        inner = index
-        if isinstance(index, faiss.IndexPreTransform):
-            inner = faiss.downcast_index(index.index)
-        if isinstance(inner, faiss.IndexHNSW):
-            inner.hnsw.efSearch = HNSW_SEARCH
-        return cls(index)
-
-    @classmethod
-    def read(cls, path: Path, factory: str) -> Approximate:
-        """Read an index; its inverted lists are memory-mapped.
-
-        Parameters
-        ----------
-        path : Path
-            Stays readable to this object if it is replaced.
-        factory : str
-            Its name, for the error where faiss is missing.
-
-        Returns
-        -------
-        Approximate
-
-        Raises
-        ------
-        ImportError
-            If faiss is not installed.
-        ValueError
-            If faiss cannot read the file.
-        """
-        faiss = _faiss_for(factory)
-        try:
-            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-        except RuntimeError as error:
-            raise ValueError(f"{path} is damaged: {str(error).splitlines()[-1]}") from error
-        return cls(index, np.memmap(path, np.uint8, mode="r"))
-
-    @property
-    def n_records(self) -> int:
-        """Number of records."""
-        return int(self._index.ntotal)
-
-    @property
-    def dim(self) -> int:
-        """Length of a row."""
-        return int(self._index.d)
-
-    def search(self, queries: Rows, count: int) -> Ids:
-        """Propose records.
-
-        Parameters
-        ----------
-        queries : float32 array, shape (n_queries, dim)
-        count : int
-
-        Returns
-        -------
-        int64 array, shape (n_queries, count)
-            −1 = no more were found.
-        """
-        ids: Ids = self._index.search(queries, count)[1]
-        return ids
-
-    def write(self, path: Path) -> None:
-        """Write the index to a file.
-
-        Parameters
-        ----------
-        path : Path
-
-        Raises
-        ------
-        OSError
-            If it cannot be written; faiss's own writer, or NumPy's, would not say why.
-        """
-        with open(path, "wb") as file:
-            if self._content is None:
-                import faiss
-
-                writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
-                faiss.write_index(self._index, writer)
-            else:
-                file.write(self._content.data)
 
 
 def check_count(value: object, name: str, least: int = 1) -> None:
@@ -627,59 +412,6 @@ def check_unit_rows(
             )
 
 
-class FaissOnDevice:
-    """faiss on a CUDA device, with the resources of one worker; the rows stay where they are."""
-
-    def __init__(self) -> None:
-        import faiss
-
-        self._resources = faiss.StandardGpuResources()
-        self._lock = threading.Lock()  # its streams and its memory serve one search at a time
-
-    def search(self, queries: Any, records: Any, count: int) -> Neighbours:
-        """Find the records of the largest inner products.
-
-        Parameters
-        ----------
-        queries, records : float32 or float16 torch.Tensor, shapes (n, dim) and (n_records, dim)
-            Both on one CUDA device, in C order and of one dtype.
-        count : int
-            At most FAISS_GPU_CANDIDATES, and n_records.
-
-        Returns
-        -------
-        Neighbours
-            Tensors of shape (n, count) on the device, nearest first.
-        """
-        import faiss
-        import faiss.contrib.torch_utils  # lets faiss take tensors
-
-        with self._lock:
-            similarities, ids = faiss.knn_gpu(
-                self._resources, queries, records, count,
-                metric=faiss.METRIC_INNER_PRODUCT, device=records.device.index,
-            )  # fmt: skip
-        return Neighbours(ids, similarities)
-
-
-def faiss_devices() -> int:
-    """Number of CUDA devices that faiss can use; 0 where it is not installed, or for CPUs only.
-
-    Returns
-    -------
-    int
-    """
-    if not _has_faiss():
-        return 0
-    import faiss
-
-    return int(faiss.get_num_gpus())
-
-
-def _no_neighbours(shape: tuple[int, ...]) -> Neighbours:
-    return Neighbours(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
-
-
 def _concatenate(parts: Any) -> Neighbours:
     ids, similarities = zip(*parts, strict=True)
     return Neighbours(np.concatenate(ids), np.concatenate(similarities))
@@ -694,15 +426,8 @@ def _largest(block: Rows, count: int) -> Neighbours:
 
 def _largest_of(queries: Rows, records: Rows, count: int) -> Neighbours:
     """Records of the `count` largest similarities of each query, in any order."""
-    largest = _largest_by_faiss if _has_faiss() else _largest_by_tiles
+    largest = largest_by_faiss if has_faiss() else _largest_by_tiles
     return largest(queries, records, count)
-
-
-def _largest_by_faiss(queries: Rows, records: Rows, count: int) -> Neighbours:
-    import faiss
-
-    similarities, ids = faiss.knn(queries, records, count, metric=faiss.METRIC_INNER_PRODUCT)
-    return Neighbours(ids, similarities)
 
 
 def _largest_by_tiles(queries: Rows, records: Rows, count: int) -> Neighbours:
@@ -711,7 +436,7 @@ def _largest_by_tiles(queries: Rows, records: Rows, count: int) -> Neighbours:
     found = []
     for start in range(0, len(queries), TILE_QUERIES):
         some = queries[start : start + TILE_QUERIES]
-        best = _no_neighbours((len(some), 0))
+        best = no_neighbours((len(some), 0))
         for first in range(0, len(records), width):
             block = some @ records[first : first + width].T
             part = _largest(block, min(count, block.shape[1]))
@@ -771,22 +496,6 @@ def _to_bfloat16(rows: Rows) -> tuple[Any, Rows]:
         off = block - rounded[start : start + 65536].float()
         moved[start : start + 65536] = torch.linalg.vector_norm(off, dim=1).numpy()
     return rounded, moved
-
-
-def _faiss_for(factory: str) -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            f"the index {factory!r} needs faiss, which is not installed: "
-            "pip install 'benchrouter[cpu]' (or faiss-cpu alone)"
-        ) from error
-    return faiss
-
-
-@cache
-def _has_faiss() -> bool:
-    return find_spec("faiss") is not None
 
 
 @cache

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from benchrouter import scores
 from benchrouter.evidence import Evidence, prior_without
 from benchrouter.holdout import HeldOut, without
-from benchrouter.index import Neighbours
+from benchrouter.neighbours import Neighbours
 from benchrouter.voting import Outcomes, task_scores
 
 Array = NDArray[np.float64]

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from benchrouter.rules_on_device import RulesOnDevice
     from benchrouter.table import BenchmarkTable
 
+# Prompts and embeddings, either of which may be None, and the tokens of the prompts if known.
+Batch = (
+    tuple[Sequence[str] | None, NDArray[np.float32] | None]
+    | tuple[Sequence[str] | None, NDArray[np.float32] | None, NDArray[np.integer] | None]
+)
+
 
 class Router:
     """Chooses models by the correctness of benchmark records near a prompt.
@@ -365,7 +371,7 @@ class Router:
 
     def route_stream(
         self,
-        batches: Iterable[tuple[Sequence[str] | None, NDArray[np.float32] | None]],
+        batches: Iterable[Batch],
         *,
         rule: Rule = "mean",
         k: int | None = None,
@@ -375,8 +381,8 @@ class Router:
 
         Parameters
         ----------
-        batches : iterable of (prompts, embeddings)
-            Either may be None.
+        batches : iterable of (prompts, embeddings) or (prompts, embeddings, tokens)
+            As in :meth:`route`; any of them may be None.
         rule : "mean", "raw" or "s3"
         k : int, optional
         policy : CostPolicy, optional
@@ -397,12 +403,14 @@ class Router:
                 "budget_usd is for all prompts, a stream holds one batch at a time: find the cost "
                 "weight first (find_cost_weight), and route by that"
             )
-        for prompts, embeddings in batches:
-            yield self.route(prompts, embeddings=embeddings, rule=rule, k=k, policy=policy)
+        for prompts, embeddings, tokens in map(_with_tokens, batches):
+            yield self.route(
+                prompts, embeddings=embeddings, rule=rule, k=k, policy=policy, tokens=tokens
+            )
 
     def find_cost_weight(
         self,
-        batches: Iterable[tuple[Sequence[str] | None, NDArray[np.float32] | None]],
+        batches: Iterable[Batch],
         policy: CostPolicy,
         *,
         rule: Rule = "mean",
@@ -416,8 +424,8 @@ class Router:
 
         Parameters
         ----------
-        batches : iterable of (prompts, embeddings)
-            Either may be None.
+        batches : iterable of (prompts, embeddings) or (prompts, embeddings, tokens)
+            As in :meth:`route`; any of them may be None.
         policy : CostPolicy
             With a budget.
         rule : "mean", "raw" or "s3"
@@ -433,7 +441,10 @@ class Router:
         TypeError, ValueError
             As :meth:`route` does, and if the budget is below what the cheapest models cost.
         """
-        rows = ((prompts, self._embed(prompts, given)) for prompts, given in batches)
+        rows = (
+            (prompts, self._embed(prompts, given), tokens)
+            for prompts, given, tokens in map(_with_tokens, batches)
+        )
         return self._state.cost_rules.cost_weight(rows, rule, k, policy)
 
     def explain(
@@ -443,8 +454,10 @@ class Router:
         embedding: NDArray[np.float32] | None = None,
         rule: Rule = "mean",
         k: int | None = None,
+        policy: CostPolicy | None = None,
+        tokens: int | None = None,
     ) -> Explanation:
-        """Show the neighbours that voted on a prompt, and every model's predicted score.
+        """Show the neighbours that voted on a prompt, and every model's predicted score and cost.
 
         Parameters
         ----------
@@ -453,16 +466,28 @@ class Router:
             Unit vector, instead of encoding the prompt.
         rule : "mean", "raw" or "s3"
         k : int, optional
+        policy : CostPolicy, optional
+            How expected cost counts, as in :meth:`route`; without a budget. Without a policy costs
+            are told where they are known, and only scores count.
+        tokens : int, optional
+            Tokens of the prompt, where costs are prices × tokens; estimated by default.
 
         Returns
         -------
         Explanation
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`route` does, and if the policy has a budget.
         """
         rows = self._embed(
             None if prompt is None else [prompt],
             None if embedding is None else embedding[None],
         )
-        return self._state.rules.explain(prompt, rows, rule, k)
+        state = self._state
+        plain = state.rules.explain(prompt, rows, rule, k)
+        return state.cost_rules.explain(plain, rows, k, policy, tokens)
 
     @property
     def table(self) -> BenchmarkTable:
@@ -729,6 +754,12 @@ def _checked(device: str) -> str:
     device = check_device(device)
     check_built()
     return device
+
+
+def _with_tokens(
+    batch: Batch,
+) -> tuple[Sequence[str] | None, NDArray[np.float32] | None, NDArray[np.integer] | None]:
+    return batch if len(batch) == 3 else (*batch, None)
 
 
 def _check_prompts(prompts: object, embeddings: object) -> None:

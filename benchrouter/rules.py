@@ -12,7 +12,8 @@ from benchrouter import scores
 from benchrouter.decisions import Explanation, Neighbour
 from benchrouter.evidence import verdicts
 from benchrouter.fit import Fit
-from benchrouter.index import Index, Neighbours, check_count
+from benchrouter.index import Index, check_count
+from benchrouter.neighbours import Neighbours
 from benchrouter.stages import stage
 from benchrouter.voting import Chosen, Outcomes, decide, unpack, votes
 

@@ -17,16 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.encoder.precomputed import UNIT_TOLERANCE
-from benchrouter.index import (
-    FAISS_GPU_CANDIDATES,
-    SPARE,
-    FaissOnDevice,
-    Neighbours,
-    _accumulation,
-    check_count,
-    check_unit_rows,
-    faiss_devices,
-)
+from benchrouter.index import SPARE, _accumulation, check_count, check_unit_rows
+from benchrouter.neighbours import Neighbours
+from benchrouter.search_faiss import FAISS_GPU_CANDIDATES, FaissOnDevice, faiss_devices
 
 if TYPE_CHECKING:
     from torch import Tensor

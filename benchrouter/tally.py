@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from benchrouter import scores
 from benchrouter.fit import Fit
-from benchrouter.index import Neighbours
 from benchrouter.local import mean_of_views
+from benchrouter.neighbours import Neighbours
 from benchrouter.voting import task_scores
 
 # Sums differ in their last bits with the order of the prompts. Rounded, they do not: equal models

@@ -12,7 +12,8 @@ from benchrouter import auto, scores
 from benchrouter.decisions import TaskDecision
 from benchrouter.evidence import verdicts
 from benchrouter.fit import Fit
-from benchrouter.index import Index, Neighbours, join
+from benchrouter.index import Index
+from benchrouter.neighbours import Neighbours, join
 from benchrouter.tally import DECIMALS, TaskEvidence, evidence_of_task, tally
 from benchrouter.voting import PackedOutcomes, pack, task_scores, votes
 

@@ -32,12 +32,6 @@ std::vector<std::string> simd_levels() {
     return levels;
 }
 
-Run checked_run(int64_t threads, const std::string& simd) {
-    if (threads < 0)
-        refuse_value("threads must be 0 (all) or more, got " + std::to_string(threads));
-    return {static_cast<int>(threads > 1024 ? 1024 : threads), checked_simd(simd)};
-}
-
 // The arguments that every kind of vote has in common, checked.
 struct Inputs {
     Ids2 neighbours;
@@ -327,10 +321,7 @@ py::tuple rank_binding(const py::object& queries, const py::object& records,
             std::to_string(candidates_view.data[fault.row * ballots.columns + fault.column]) +
             at(fault.row, fault.column));
     }
-    if (fault.kind == FaultKind::similarity) {
-        refuse_value("similarities must be finite, got none for query " +
-                     std::to_string(fault.row) + " and record " + std::to_string(fault.column));
-    }
+    refuse_similarity(fault);
     return py::make_tuple(ids, similarities);
 }
 
@@ -354,6 +345,19 @@ Simd checked_simd(const std::string& name) {
         known += std::string(", '") + kSimdNames[level] + "'";
     }
     refuse_value("simd must be one of " + known + " on this machine, got '" + name + "'");
+}
+
+Run checked_run(int64_t threads, const std::string& simd) {
+    if (threads < 0)
+        refuse_value("threads must be 0 (all) or more, got " + std::to_string(threads));
+    return {static_cast<int>(threads > 1024 ? 1024 : threads), checked_simd(simd)};
+}
+
+void refuse_similarity(const Fault& fault) {
+    if (fault.kind == FaultKind::similarity) {
+        refuse_value("similarities must be finite, got none for query " +
+                     std::to_string(fault.row) + " and record " + std::to_string(fault.column));
+    }
 }
 
 PYBIND11_MODULE(_core, module) {
@@ -392,6 +396,7 @@ PYBIND11_MODULE(_core, module) {
     bind_attention(module);
     bind_cells(module);
     bind_quantize(module);
+    bind_search(module);
 #if defined(BR_CUDA)
     module.attr("has_cuda") = true;
     bind_cuda(module);

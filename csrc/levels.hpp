@@ -62,4 +62,13 @@ extern const Kernels kernels;
 }
 #endif
 
+inline const Kernels& kernels_of(Simd simd) {
+#if defined(BR_X86)
+    if (simd == Simd::avx512) return avx512::kernels;
+    if (simd == Simd::avx2) return avx2::kernels;
+#endif
+    (void)simd;
+    return scalar::kernels;
+}
+
 }  // namespace benchrouter

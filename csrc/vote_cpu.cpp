@@ -68,15 +68,6 @@ private:
     std::vector<Scratch> scratch_;
 };
 
-const Kernels& kernels_of(Simd simd) {
-#if defined(BR_X86)
-    if (simd == Simd::avx512) return avx512::kernels;
-    if (simd == Simd::avx2) return avx2::kernels;
-#endif
-    (void)simd;
-    return scalar::kernels;
-}
-
 int64_t work_per_query(const Ballots& ballots, const Outcomes& outcomes) {
     return (ballots.k + 1) * (outcomes.bits ? outcomes.words : outcomes.models) + outcomes.models;
 }

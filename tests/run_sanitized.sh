@@ -55,4 +55,4 @@ echo "planted overrun: reported"
 
 exec "$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider -q \
     "$root/tests/test_voting.py" "$root/tests/test_cells.py" "$root/tests/test_attention.py" \
-    "$root/tests/test_quantize.py" "$root/tests/test_cuda.py" "$@"
+    "$root/tests/test_quantize.py" "$root/tests/test_codes.py" "$root/tests/test_cuda.py" "$@"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tables import make_table, unit_rows
 
 from benchrouter import Router, auto
-from benchrouter.index import Neighbours
 from benchrouter.local import local_accuracy, pooled, within_covariance
+from benchrouter.neighbours import Neighbours
 from benchrouter.voting import pack
 
 NAN = float("nan")

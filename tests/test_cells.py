@@ -12,7 +12,7 @@ from tables import make_table, unit_rows
 from benchrouter import _core, cells, holdout
 from benchrouter.evidence import evidence_of, predict, prior_without, verdicts
 from benchrouter.holdout import hold_out, without
-from benchrouter.index import Neighbours, join
+from benchrouter.neighbours import Neighbours, join
 
 
 def made(rng, n=60, n_datasets=3, n_models=3, missing=0.0, **sizes):

@@ -10,8 +10,8 @@ import pytest
 from tables import make_table, unit_rows
 
 from benchrouter import Router
-from benchrouter.index import Neighbours
 from benchrouter.local import local_accuracy
+from benchrouter.neighbours import Neighbours
 from benchrouter.scores import task_distance
 from benchrouter.tally import evidence_of_task, tally
 from benchrouter.task import SCORES

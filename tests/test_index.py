@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import unit_rows
 
+from benchrouter.codes import Codes
 from benchrouter.encoder import as_unit_rows
-from benchrouter.index import Index, Neighbours, check_unit_rows, merge, nearest
+from benchrouter.index import Index, check_unit_rows
+from benchrouter.neighbours import Neighbours, merge, nearest
 
-PROPOSALS = ("blas", "faiss", "bfloat16", "auto")
+PROPOSALS = ("int8", "blas", "faiss", "bfloat16", "auto")
 
 
 def exact(queries, records, k):
@@ -100,6 +102,24 @@ def test_a_read_only_map_is_searched_in_place(tmp_path, crowded):
         np.testing.assert_array_equal(found.ids, exact(crowded[:30], crowded, 3)[0])
 
 
+@pytest.mark.parametrize(
+    ("sizes", "coded"),
+    [([1], False), ([8], False), ([9], True), ([1, 1], True), ([0, 1], False)],
+)
+def test_codes_are_made_where_they_pay(crowded, sizes, coded, monkeypatch):
+    made = []
+    monkeypatch.setattr("benchrouter.index.Codes", lambda *of: made.append(of) or Codes(*of))
+    for vnni in (True, False):
+        monkeypatch.setattr("benchrouter._core.has_vnni", vnni)
+        made.clear()
+        index = Index(crowded)
+        for n in sizes:
+            found = index.search(crowded[:n], 3)
+            np.testing.assert_array_equal(found.ids, exact(crowded[:n], crowded, 3)[0])
+        index.search(crowded[:0], 3)
+        assert len(made) == (vnni and coded)
+
+
 @pytest.mark.parametrize("with_faiss", [True, False])
 def test_blocks_of_records_of_a_large_table_change_nothing(crowded, monkeypatch, with_faiss):
     if with_faiss:
@@ -113,7 +133,7 @@ def test_blocks_of_records_of_a_large_table_change_nothing(crowded, monkeypatch,
     monkeypatch.setattr("benchrouter.index.WIDE", 100)
     monkeypatch.setattr("benchrouter.index.TILE_QUERIES", 7)
     monkeypatch.setattr("benchrouter.index.BLOCK_BYTES", 4 * 7 * 90)
-    monkeypatch.setattr("benchrouter.index._has_faiss", lambda: with_faiss)
+    monkeypatch.setattr("benchrouter.index.has_faiss", lambda: with_faiss)
     for k in (5, 300, 1200):
         found = Index(crowded, proposal="blas").search(queries, k)
         ids, similarities = exact(queries, crowded, k)

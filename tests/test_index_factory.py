@@ -14,7 +14,8 @@ from tables import make_table, unit_rows
 from test_living import call, write
 
 from benchrouter import Router
-from benchrouter.index import Approximate, Index
+from benchrouter.index import Index
+from benchrouter.search_faiss import Approximate
 
 N, DIM = 2000, 16
 OPTIONS = dict(k=5, kappa=7, label_shares=(0.0,), draws=1)

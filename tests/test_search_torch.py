@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import unit_rows
 
-from benchrouter import index, search_torch
+from benchrouter import search_torch
 from benchrouter.encoder import as_unit_rows
-from benchrouter.index import Index, Neighbours
+from benchrouter.index import Index
+from benchrouter.neighbours import Neighbours
+from benchrouter.search_faiss import faiss_devices
 from benchrouter.search_torch import TorchIndex
 
 torch = pytest.importorskip("torch")
@@ -147,7 +149,7 @@ def test_what_rounding_hides_is_found(monkeypatch, proposal):
 @pytest.mark.parametrize("proposal", ["faiss", "faiss-float16"])
 @pytest.mark.parametrize("k", [1, 19, 2500])
 def test_faiss_on_the_device(proposal, k):
-    if index.faiss_devices() == 0:
+    if faiss_devices() == 0:
         pytest.skip("faiss is not installed, or for CPUs only")
     records = rows_with_ties(np.random.default_rng(1), 3000, 48, 2000)
     queries = unit_rows(100, 48, seed=2)
@@ -159,7 +161,7 @@ def test_faiss_on_the_device(proposal, k):
 
 
 def test_faiss_where_it_has_no_device():
-    if index.faiss_devices():
+    if faiss_devices():
         pytest.skip("faiss has a device here")
     with pytest.raises(ValueError, match="proposal 'faiss' on cpu: found 0 CUDA devices that"):
         TorchIndex(unit_rows(3, 8), proposal="faiss")

@@ -11,6 +11,7 @@ import typer
 from benchrouter.cli import (
     choose,
     demo,
+    elsewhere,
     encode,
     evaluate,
     explain,
@@ -54,18 +55,19 @@ def _common(
     output.settings.debug = debug
 
 
-for name, command in (
-    ("fit", fit.fit),
-    ("choose", choose.choose),
-    ("route", route.route),
-    ("explain", explain.explain),
-    ("inspect", inspect.inspect),
-    ("update", update.update),
-    ("encode", encode.encode),
-    ("evaluate", evaluate.evaluate),
-    ("demo", demo.demo),
+for name, command, lacks in (
+    ("fit", fit.fit, None),
+    ("choose", choose.choose, elsewhere.OF_CHOOSE),
+    ("route", route.route, None),
+    ("explain", explain.explain, elsewhere.OF_EXPLAIN),
+    ("inspect", inspect.inspect, None),
+    ("update", update.update, None),
+    ("encode", encode.encode, None),
+    ("evaluate", evaluate.evaluate, None),
+    ("demo", demo.demo, None),
 ):
-    app.command(name, epilog=output.EXIT_CODES)(output.guarded(command))
+    kind = None if lacks is None else elsewhere.lacking(lacks)
+    app.command(name, cls=kind, epilog=output.EXIT_CODES)(output.guarded(command))
 
 
 def main() -> None:

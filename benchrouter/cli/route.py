@@ -16,7 +16,7 @@ GIVEN_BATCH = 8192
 ENCODED_BATCH = 1024  # some seconds on a CPU, so that progress is seen
 NOT_ON_RAY = (
     *("fallback", "profile", "cost_weight", "max_cost_usd", "budget_usd", "within"),
-    *("min_success", "costs", "output_tokens"),
+    *("min_success", "costs", "output_tokens", "prices", "tokens_column"),
 )
 
 
@@ -48,6 +48,8 @@ def route(
     min_success: cost_options.MinSuccess = None,
     costs: cost_options.Costs = None,
     output_tokens: cost_options.OutputTokens = None,
+    prices: cost_options.Prices = None,
+    tokens_column: cost_options.TokensColumn = None,
     embeddings: options.Embeddings = None,
     encoder: options.EncoderName = None,
     device: options.Device = "cpu",
@@ -173,6 +175,8 @@ def route(
         min_success=min_success,
         costs=costs,
         output_tokens=output_tokens,
+        prices=prices,
+        tokens=None if tokens_column is None else "--tokens-column",
     )
     route_file(
         directory,
@@ -180,6 +184,7 @@ def route(
         target,
         rule=chosen_rule,
         policy=policy,
+        tokens_column=tokens_column,
         fallback=fallback,
         embeddings=embeddings,
         encoder=encoder,

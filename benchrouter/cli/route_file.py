@@ -16,8 +16,8 @@ from benchrouter.stages import Stages, measuring, stage, staged
 
 if TYPE_CHECKING:
     from benchrouter.batch.parts import PartsOutput
-    from benchrouter.batch.prompts import PromptBatch
     from benchrouter.batch.single import SingleOutput
+    from benchrouter.batch.token_column import Counted
     from benchrouter.costs import CostPolicy
     from benchrouter.rules import Rule
 
@@ -29,6 +29,7 @@ def route_file(
     *,
     rule: Rule,
     policy: CostPolicy | None,
+    tokens_column: str | None,
     fallback: str | None,
     embeddings: Path | None,
     encoder: str | None,
@@ -59,24 +60,28 @@ def route_file(
     from benchrouter.batch.embedding_file import with_embeddings
     from benchrouter.batch.prompts import read_prompts
     from benchrouter.batch.routing import route_batches
+    from benchrouter.batch.token_column import with_tokens
     from benchrouter.cli.route_ray import check_ray, decided_on_ray
 
     if ray is not None:
         check_ray(prompts, target, device)
+    kept_on = "raise" if on_error == "raise" else "skip"
+    name = "standard input" if prompts == "-" else prompts
 
     def reading(first_row: int) -> dict[str, Any]:
         return {
             "prompt_column": prompt_column,
             "batch": batch_size,
-            "on_error": "raise" if on_error == "raise" else "skip",
+            "on_error": kept_on,
             "format": format,
             "first_row": first_row,
             "part_size": part_size,
         }
 
-    def read(first_row: int = 0) -> Iterator[tuple[PromptBatch, Any]]:
+    def read(first_row: int = 0) -> Iterator[Counted]:
         batches = read_prompts(prompts, **reading(first_row))
-        return with_embeddings(batches, embeddings, first_row=first_row)
+        pairs = with_embeddings(batches, embeddings, first_row=first_row)
+        return with_tokens(pairs, tokens_column, name=name, on_error=kept_on)
 
     seconds = 0.0
     stages: Stages | None = None
@@ -97,6 +102,7 @@ def route_file(
             "prompt_column": prompt_column,
             "rule": rule,
             "costs": cost_options.text_of(policy),
+            "tokens_column": tokens_column,
             "fallback": fallback,
             "keep_prompt": keep_prompt,
             "prefix": prefix,

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 OF_PROMPTS = (
     *("rule", "fallback", "cost_weight", "max_cost_usd", "budget_usd", "within", "min_success"),
-    *("costs", "output_tokens", "keep_prompt", "part_size", "output_format", "resume"),
-    *("profile", "ray", "ray_actors"),
+    *("costs", "output_tokens", "prices", "tokens_column", "keep_prompt", "part_size"),
+    *("output_format", "resume", "profile", "ray", "ray_actors"),
 )
 
 
