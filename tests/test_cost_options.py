@@ -494,7 +494,7 @@ def test_explain_refuses_what_does_not_fit(files):
         ),
         (["--group-by", "task", "--resume"], "--resume is for prompts one by one"),
         *((["--ray", "local", *words], f"{words[0]} does not go with --ray") for words in OF_COSTS),
-        (["--ray", "local", "--resume"], "--resume does not go with --ray"),
+        (["--ray", "local", "--profile"], "--profile does not go with --ray"),
     ],
 )
 def test_options_that_do_not_go_together(files, tmp_path, arguments, message):

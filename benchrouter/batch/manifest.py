@@ -113,11 +113,13 @@ class Manifest:
             "complete": self.complete,
         }
         partial = partial_of(target)
-        with naming(target):
-            partial.write_text(
-                json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
-            put_file(partial, target)
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        try:
+            with naming(target):
+                partial.write_text(text, encoding="utf-8")
+                put_file(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def read_manifest(directory: Path) -> Manifest | None:

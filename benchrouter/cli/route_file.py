@@ -1,9 +1,9 @@
-"""``benchrouter route`` on one machine: prompts of a file to decisions, in one file or in parts."""
+"""``benchrouter route``: prompts of a file to decisions, in one file or in parts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,8 @@ def route_file(
     output_format: str | None,
     resume: bool,
     profile: bool,
+    ray: str | None,
+    ray_actors: int | None,
     as_json: bool,
 ) -> None:
     """Route every prompt of a file; the arguments are the options of the command.
@@ -59,20 +61,25 @@ def route_file(
     from benchrouter.batch.prompts import read_prompts
     from benchrouter.batch.routing import route_batches
     from benchrouter.batch.token_column import with_tokens
+    from benchrouter.cli.route_ray import check_ray, decided_on_ray
 
+    if ray is not None:
+        check_ray(prompts, target, device)
     kept_on = "raise" if on_error == "raise" else "skip"
     name = "standard input" if prompts == "-" else prompts
 
+    def reading(first_row: int) -> dict[str, Any]:
+        return {
+            "prompt_column": prompt_column,
+            "batch": batch_size,
+            "on_error": kept_on,
+            "format": format,
+            "first_row": first_row,
+            "part_size": part_size,
+        }
+
     def read(first_row: int = 0) -> Iterator[Counted]:
-        batches = read_prompts(
-            prompts,
-            prompt_column=prompt_column,
-            batch=batch_size,
-            on_error=kept_on,
-            format=format,
-            first_row=first_row,
-            part_size=part_size,
-        )
+        batches = read_prompts(prompts, **reading(first_row))
         pairs = with_embeddings(batches, embeddings, first_row=first_row)
         return with_tokens(pairs, tokens_column, name=name, on_error=kept_on)
 
@@ -112,22 +119,39 @@ def route_file(
     with sink:
         n_before = sink.totals.prompts
         if not sink.complete:
-            router = load_router(
-                directory,
-                encoder=encoder,
-                embeddings=embeddings,
-                device=device,
-                threads=threads,
-                fallback=fallback,
-                route_on=routing_device(device),
-            )
-            policy = cost_options.within_budget(router, policy, prompts, read, rule)
-            pairs = staged(read(sink.first_row), "read")
+            if ray is None:
+                router = load_router(
+                    directory,
+                    encoder=encoder,
+                    embeddings=embeddings,
+                    device=device,
+                    threads=threads,
+                    fallback=fallback,
+                    route_on=routing_device(device),
+                )
+                policy = cost_options.within_budget(router, policy, prompts, read, rule)
+                pairs = staged(read(sink.first_row), "read")
+                decided = route_batches(router, pairs, rule=rule, policy=policy)
+            else:
+                decided = decided_on_ray(
+                    ray,
+                    directory,
+                    prompts,
+                    read_prompts(prompts, **reading(sink.first_row)),
+                    reading=reading(sink.first_row),
+                    actors=ray_actors,
+                    embeddings=embeddings,
+                    encoder=encoder,
+                    device=device,
+                    threads=threads,
+                    rule=rule,
+                )
             with (
                 measuring() if profile else nullcontext() as stages,
                 output.Progress("route", "prompts") as advance,
+                closing(decided),
             ):
-                for batch, decisions in route_batches(router, pairs, rule=rule, policy=policy):
+                for batch, decisions in decided:
                     with stage("write"):
                         sink.write(batch, decisions)
                     skipped.note([record.message for record in batch.rejected])

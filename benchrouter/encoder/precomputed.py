@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from benchrouter.encoder.fingerprint import Fingerprint
 from benchrouter.naming import naming
+from benchrouter.replacing import write_array
 
 # float16 rows of unit vectors stray from norm 1 by some 1e-4.
 UNIT_TOLERANCE = 1e-3
@@ -100,8 +101,7 @@ def save_embeddings(
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with naming(path):
-            with beside.open("wb") as file:
-                np.save(file, embeddings, allow_pickle=False)
+            write_array(beside, embeddings)
             sidecar.unlink(missing_ok=True)
             beside.replace(path)
         if fingerprint is not None:
