@@ -5,21 +5,25 @@ Every reader holds one batch in memory, so that memory does not grow with the nu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.ahead import made_ahead
 from benchrouter.batch.line_file import COMPRESSIONS, LineFile
 from benchrouter.batch.parquet_rows import open_parquet, rows_from
 from benchrouter.batch.records import Record, records_of, wrong_prompt
 from benchrouter.batch.rejected import RAW_CHARACTERS, Rejected
+from benchrouter.stages import staged
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Item = TypeVar("Item")
 
 FORMATS = ("txt", "jsonl", "parquet", "csv")
 
@@ -128,6 +132,28 @@ def read_prompts(
             raise ValueError("standard input cannot be Parquet, expected txt, jsonl or csv")
         return _parquet_batches(Path(path), prompt_column, cut, on_error)
     return _line_batches(path, format, prompt_column, cut, on_error)
+
+
+def read_ahead(path: str | Path, batches: Iterable[Item]) -> Generator[Item, None, None]:
+    """Read batches of a file in a thread, while those before are made use of.
+
+    A pipe is read in the caller's thread, when the next batch is asked for: a thread that waits
+    for a pipe could not be stopped.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; ``-`` is standard input.
+    batches : iterable
+        Reads it.
+
+    Returns
+    -------
+    generator
+        Of the same batches, two of them ahead at most.
+    """
+    timed = staged(batches, "read")
+    return made_ahead(timed, name="read") if Path(path).is_file() else timed
 
 
 def format_of(path: str | Path) -> str:

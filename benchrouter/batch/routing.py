@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def route_batches(
     *,
     rule: Rule = "mean",
     policy: CostPolicy | None = None,
-) -> Iterator[tuple[PromptBatch, Decisions | None]]:
+) -> Generator[tuple[PromptBatch, Decisions | None], None, None]:
     """Route batches as they come.
 
     Parameters

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -109,7 +110,7 @@ def within_budget(
     router: Router,
     policy: CostPolicy | None,
     prompts: str,
-    batches: Callable[[], Iterable[tuple[PromptBatch, NDArray[Any] | None]]],
+    batches: Callable[[], Generator[tuple[PromptBatch, NDArray[Any] | None], None, None]],
     rule: Literal["mean", "raw", "s3"],
 ) -> CostPolicy | None:
     """Turn a budget into the cost weight that keeps to it, by reading the prompts once.
@@ -135,10 +136,13 @@ def within_budget(
         raise typer.BadParameter(
             "found stdin, expected a file, as the prompts are read twice", param_hint="--budget-usd"
         )
-    with output.Progress("find the cost weight", "prompts") as advance:
+    with (
+        output.Progress("find the cost weight", "prompts") as advance,
+        closing(batches()) as pairs,
+    ):
 
         def read() -> Iterator[tuple[list[str], NDArray[Any] | None]]:
-            for batch, rows in batches():
+            for batch, rows in pairs:
                 if batch.prompts:
                     yield batch.prompts, rows
                     advance(len(batch.prompts))

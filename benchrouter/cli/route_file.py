@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Generator
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from benchrouter.ahead import treated_beside
 from benchrouter.batch import PART_SIZE
 from benchrouter.cli import cost_options, options, output
 from benchrouter.cli.encoding import load_router, routing_device
-from benchrouter.stages import Stages, measuring, stage, staged
+from benchrouter.stages import Stages, measuring, stage
 
 if TYPE_CHECKING:
     from benchrouter.batch.parts import PartsOutput
     from benchrouter.batch.prompts import PromptBatch
     from benchrouter.batch.single import SingleOutput
     from benchrouter.costs import CostPolicy
+    from benchrouter.decisions import Decisions
     from benchrouter.rules import Rule
 
 
@@ -55,10 +57,10 @@ def route_file(
         With `output.SOME_REJECTED` where bad records were reported.
     """
     from benchrouter.batch.embedding_file import with_embeddings
-    from benchrouter.batch.prompts import read_prompts
+    from benchrouter.batch.prompts import read_ahead, read_prompts
     from benchrouter.batch.routing import route_batches
 
-    def read(first_row: int = 0) -> Iterator[tuple[PromptBatch, Any]]:
+    def read(first_row: int = 0) -> Generator[tuple[PromptBatch, Any], None, None]:
         batches = read_prompts(
             prompts,
             prompt_column=prompt_column,
@@ -68,7 +70,12 @@ def route_file(
             first_row=first_row,
             part_size=part_size,
         )
-        return with_embeddings(batches, embeddings, first_row=first_row)
+        return read_ahead(prompts, with_embeddings(batches, embeddings, first_row=first_row))
+
+    def write(routed: tuple[PromptBatch, Decisions | None]) -> PromptBatch:
+        with stage("write"):
+            sink.write(*routed)
+        return routed[0]
 
     seconds = 0.0
     stages: Stages | None = None
@@ -115,14 +122,14 @@ def route_file(
                 route_on=routing_device(device),
             )
             policy = cost_options.within_budget(router, policy, prompts, read, rule)
-            pairs = staged(read(sink.first_row), "read")
             with (
                 measuring() if profile else nullcontext() as stages,
                 output.Progress("route", "prompts") as advance,
+                closing(read(sink.first_row)) as pairs,
+                closing(route_batches(router, pairs, rule=rule, policy=policy)) as routed,
+                closing(treated_beside(write, routed, name="write")) as done,
             ):
-                for batch, decisions in route_batches(router, pairs, rule=rule, policy=policy):
-                    with stage("write"):
-                        sink.write(batch, decisions)
+                for batch in done:
                     skipped.note([record.message for record in batch.rejected])
                     advance(len(batch.prompts), batch.share)
                 seconds = advance.seconds
@@ -142,6 +149,7 @@ def route_file(
         "rejected": kept_in,
         "parts": sink.n_parts,
         "stages": None if stages is None else stages.seconds,
+        "waited": None if stages is None else stages.waited,
     }
     skipped.say(sink.totals.rejected, kept_in)
     if as_json:
@@ -157,9 +165,13 @@ def route_file(
 
 def _say_stages(stages: Stages, seconds: float) -> None:
     """Tell where the time of routing went, on stderr."""
-    rest = seconds - sum(stages.seconds.values())
-    for name, taken in {**stages.seconds, "rest": max(0.0, rest)}.items():
-        output.say(f"  {name:<8} {taken:10.2f} s  {taken / max(seconds, 1e-9):6.1%}")
+    # of given embeddings a GPU's thread encodes nothing, and is waited for all the same
+    names = dict.fromkeys((*stages.seconds, *stages.waited))
+    taken_by = {name: stages.seconds.get(name, 0.0) for name in names}
+    for name, taken in {**taken_by, "rest": stages.rest(seconds)}.items():
+        waited = stages.waited.get(name)
+        beside = "" if waited is None else f"  beside the others, waited for {waited:.2f} s"
+        output.say(f"  {name:<8} {taken:10.2f} s  {taken / max(seconds, 1e-9):6.1%}{beside}")
 
 
 def _names_directory(target: str) -> bool:
