@@ -744,7 +744,7 @@ class Router:
         if embeddings is None:
             assert prompts is not None
             return self.encoder.encode(prompts)
-        rows = as_unit_rows(embeddings, "embeddings")
+        rows = as_unit_rows(embeddings, "embeddings", copy=False)
         if prompts is not None and len(prompts) != len(rows):
             raise ValueError(f"{len(prompts)} prompts came with {len(rows)} embeddings")
         dim = self._state.rules.index.dim

@@ -16,6 +16,8 @@ import traceback
 from contextlib import closing
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tables import make_table, unit_rows
 from typer.testing import CliRunner
@@ -378,6 +380,23 @@ def test_a_pipe_is_read_in_the_callers_thread(files, tmp_path):
             process.kill()
         assert process.stderr.read() == b"error: interrupted\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_given_embeddings_are_routed_without_torch_and_pandas(files, tmp_path, suffix):
+    pq.write_table(pa.table({"prompt": [f"prompt {i}" for i in range(N)]}), tmp_path / "p.parquet")
+    code = (
+        "import sys\nfrom benchrouter.cli import main\n"
+        "try: main()\nexcept SystemExit as e: assert not e.code\n"
+        "print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
+    )
+    given = ("--embeddings", files / "p.npy", "-o", tmp_path / f"o.{suffix}")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "route", files / "R", tmp_path / "p.parquet", *given],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert done.stdout == "[]\n"
 
 
 def unread(pipe):

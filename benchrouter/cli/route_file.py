@@ -131,7 +131,7 @@ def route_file(
             ):
                 for batch in done:
                     skipped.note([record.message for record in batch.rejected])
-                    advance(len(batch.prompts), batch.share)
+                    advance(len(batch), batch.share)
                 seconds = advance.seconds
     n_now = sink.totals.prompts - n_before
     kept_in = str(sink.rejected) if sink.rejected is not None and sink.totals.rejected else None
