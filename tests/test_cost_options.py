@@ -525,10 +525,13 @@ def test_a_prompt_may_look_like_an_option_behind_two_dashes(files):
 
 def test_profile_tells_the_stages(files):
     document, _ = route(files)
-    assert document["stages"] is None
+    assert document["stages"] is None and document["waited"] is None
     document, _ = route(files, "--profile")
     assert list(document["stages"]) == ["read", "search", "decide", "write"]
-    assert 0 < sum(document["stages"].values()) <= document["seconds"] + 0.01
+    assert list(document["waited"]) == ["read", "write"]  # which run beside the others
+    own = sum(document["stages"][name] for name in ("search", "decide"))
+    assert 0 < own + sum(document["waited"].values()) <= document["seconds"] + 0.01
+    assert 0 < max(document["stages"].values()) <= document["seconds"] + 0.01
     plain = call(
         *("route", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy", "--profile"),
         *("-o", files / "out.jsonl"),
@@ -536,3 +539,5 @@ def test_profile_tells_the_stages(files):
     assert [line.split()[0] for line in plain.stderr.splitlines()[-5:]] == [
         *("read", "search", "decide", "write", "rest")
     ]
+    beside = [line.split()[0] for line in plain.stderr.splitlines() if "beside the others" in line]
+    assert beside == ["read", "write"]

@@ -41,14 +41,15 @@ def route_batches(
     """
     waiting: deque[PromptBatch] = deque()
 
-    def feed() -> Iterator[tuple[list[str], Any, Any]]:
+    def feed() -> Iterator[tuple[list[str] | None, Any, Any]]:
         for batch, block, tokens in batches:
             waiting.append(batch)
-            if batch.prompts:
-                yield batch.prompts, block, tokens
+            if len(batch):
+                needed = block is None or policy is not None  # which may count the tokens
+                yield batch.prompts if needed else None, block, tokens
 
     for decisions in router.route_stream(feed(), rule=rule, policy=policy):
-        while not waiting[0].prompts:
+        while not len(waiting[0]):
             yield waiting.popleft(), None
         yield waiting.popleft(), decisions
     while waiting:

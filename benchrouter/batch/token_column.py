@@ -59,7 +59,7 @@ def with_tokens(
     """
     is_first = True
     for batch, block in pairs:
-        if column is None or not batch.prompts:
+        if column is None or not len(batch):
             yield batch, block, None
             continue
         if is_first and isinstance(batch.fields, list):
@@ -112,10 +112,10 @@ def _rejected(batch: PromptBatch, i: int, found: Any, column: str, name: str) ->
 
 def _only(batch: PromptBatch, kept: list[int], rejected: list[Rejected]) -> PromptBatch:
     """A batch with some of its prompts; the others join its bad records, in their order."""
-    fields = batch.fields
+    texts, fields = batch.texts, batch.fields
     return replace(
         batch,
-        prompts=[batch.prompts[i] for i in kept],
+        texts=[texts[i] for i in kept] if isinstance(texts, list) else texts.take(kept),
         fields=[fields[i] for i in kept] if isinstance(fields, list) else fields.take(kept),
         rows=batch.rows[kept],
         rejected=tuple(sorted((*batch.rejected, *rejected), key=lambda record: record.row)),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -150,7 +151,7 @@ def within_budget(
     router: Router,
     policy: CostPolicy | None,
     prompts: str,
-    batches: Callable[[], Iterable[Counted]],
+    batches: Callable[[], Generator[Counted, None, None]],
     rule: Literal["mean", "raw", "s3"],
 ) -> CostPolicy | None:
     """Turn a budget into the cost weight that keeps to it, by reading the prompts once.
@@ -176,10 +177,13 @@ def within_budget(
         raise typer.BadParameter(
             "found stdin, expected a file, as the prompts are read twice", param_hint="--budget-usd"
         )
-    with output.Progress("find the cost weight", "prompts") as advance:
+    with (
+        output.Progress("find the cost weight", "prompts") as advance,
+        closing(batches()) as pairs,
+    ):
 
         def read() -> Iterator[tuple[list[str], Any, Any]]:
-            for batch, rows, tokens in batches():
+            for batch, rows, tokens in pairs:
                 if batch.prompts:
                     yield batch.prompts, rows, tokens
                     advance(len(batch.prompts))
