@@ -247,12 +247,18 @@ def on_device(records: Rows, scores: Rows, n: int, n_single: int, device: str) -
 
 
 def reference(records: Rows, scores: Rows, queries: Rows) -> tuple[NDArray, NDArray]:
-    """Nearest ids and the best mean score, in float64."""
+    """Nearest ids and the best mean score, in float64.
+
+    Similarities that are one float32 count as equal, and the lower record number as nearer.
+    """
     ids = np.empty((len(queries), K), np.int64)
     exact = records.astype(np.float64).T
     for start in range(0, len(queries), 500):
         similarities = queries[start : start + 500].astype(np.float64) @ exact
-        ids[start : start + 500] = np.argpartition(-similarities, K - 1, axis=1)[:, :K]
+        near = np.argpartition(-similarities, 2 * K, axis=1)[:, : 2 * K]
+        rounded = np.take_along_axis(similarities, near, axis=1).astype(np.float32)
+        order = np.lexsort((near, -rounded), axis=1)[:, :K]
+        ids[start : start + 500] = np.take_along_axis(near, order, axis=1)
     return ids, scores[ids].mean(axis=1, dtype=np.float64).max(axis=1)
 
 

@@ -18,7 +18,7 @@ from benchrouter.decisions import finite, plain
 from benchrouter.fit import Approximation, Fit, Settings
 from benchrouter.holdout import ALL_RECORDS, SAMPLE, Pairs
 from benchrouter.naming import naming
-from benchrouter.replacing import replacing
+from benchrouter.replacing import replacing, write_array
 from benchrouter.search_faiss import Approximate
 from benchrouter.voting import Outcomes, PackedOutcomes
 
@@ -56,8 +56,7 @@ def save(fit: Fit, directory: str | Path) -> None:
 
 def _write(fit: Fit, beside: Path) -> None:
     for name, array in _arrays(fit).items():
-        with open(beside / f"{name}.npy", "wb") as file:
-            np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+        write_array(beside / f"{name}.npy", array)
     _write_records(fit, beside / RECORDS)
     if fit.approximation is not None:
         fit.approximation.index.write(beside / APPROXIMATE)

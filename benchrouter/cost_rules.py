@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchrouter import scores
 from benchrouter.calibration import Calibration, isotonic
+from benchrouter.cost_reasons import reason_of, utility_of
 from benchrouter.costs import (
     CostPolicy,
     CostSource,
@@ -23,8 +25,10 @@ from benchrouter.costs import (
     cost_weight_within,
     estimate_tokens,
     price_of,
+    prices_of,
     source_of,
 )
+from benchrouter.decisions import Explanation
 from benchrouter.holdout import sample_of
 from benchrouter.rules import BLOCK, Rule, Rules
 from benchrouter.voting import Chosen, unpack, votes
@@ -34,7 +38,7 @@ SAME_PROMPT = np.float32(1.0 - 1e-6)  # a record of at least this similarity is 
 SAME_PROMPTS = 8  # so many neighbours may be
 
 Array = NDArray[np.float64]
-Batch = tuple[Sequence[str] | None, NDArray[np.float32]]
+Batch = tuple[Sequence[str] | None, NDArray[np.float32], NDArray[np.integer] | None]
 
 
 class Priced(NamedTuple):
@@ -56,6 +60,18 @@ class _Block(NamedTuple):
     tokens: NDArray[np.integer] | None
 
 
+class _Weighed(NamedTuple):
+    """What decides on a block at some λ, arrays of shape (n_prompts, n_models) and (n_prompts,)."""
+
+    predicted: NDArray[np.float32]
+    score: Array
+    """What counts in place of it: where evidence is too thin, the standing."""
+    cost_usd: Array
+    chance: Array | None
+    model: NDArray[np.int32]
+    over_limit: NDArray[np.bool_]
+
+
 class _Plan(NamedTuple):
     """What is the same for all prompts of a call."""
 
@@ -63,6 +79,7 @@ class _Plan(NamedTuple):
     k: int
     policy: CostPolicy
     source: CostSource
+    prices: Array
 
 
 class CostRules:
@@ -137,7 +154,7 @@ class CostRules:
 
         Parameters
         ----------
-        batches : iterable of (prompts or None, float32 array of unit rows)
+        batches : iterable of (prompts or None, float32 array of unit rows, tokens or None)
         rule : "mean", "raw" or "s3"
         k : int, optional
         policy : CostPolicy
@@ -155,21 +172,91 @@ class CostRules:
         """
         plan = self._plan(rule, k, policy)
         blocks = [
-            block for prompts, rows in batches for block in self._blocks(rows, prompts, None, plan)
+            block
+            for prompts, rows, tokens in batches
+            for block in self._blocks(rows, prompts, tokens, plan)
         ]
         return self._cost_weight(blocks, plan)
+
+    def explain(
+        self,
+        plain: Explanation,
+        row: NDArray[np.float32],
+        k: int | None,
+        policy: CostPolicy | None,
+        tokens: int | None = None,
+    ) -> Explanation:
+        """Add costs to an explanation, and decide anew under a policy.
+
+        Parameters
+        ----------
+        plain : Explanation
+            Without costs.
+        row : float32 array, shape (1, dim)
+            The prompt's embedding.
+        k : int, optional
+        policy : CostPolicy, optional
+            Without one costs are only told, where they are known of every model.
+        tokens : int, optional
+            Of the prompt, instead of an estimate.
+
+        Returns
+        -------
+        Explanation
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`decide` does, and if the policy has a budget.
+        """
+        if policy is not None and policy.budget_usd is not None:
+            raise ValueError(
+                "budget_usd is for all prompts together, this is one: find the cost weight of all "
+                "(find_cost_weight), and explain by that"
+            )
+        rule: Rule = plain.rule  # type: ignore[assignment]
+        prompts = None if plain.prompt is None else [plain.prompt]
+        counts = None if tokens is None else np.array([tokens])
+        asked = policy or CostPolicy()
+        try:
+            plan = self._plan(rule, k, asked)
+            (block,) = self._blocks(row, prompts, counts, plan)
+        except ValueError as e:
+            if policy is not None:
+                raise
+            nothing = np.isnan(self._fit.cost_usd).all() and np.isnan(self._fit.prices).all()
+            return plain if nothing else replace(plain, no_cost=str(e))
+        weighed = self._choose(block, plan, asked.cost_weight or 0.0)
+        if policy is None:
+            return replace(plain, cost_usd=weighed.cost_usd[0])
+        decided = self._decide(block, plan, policy.cost_weight or 0.0)
+        score, cost, m = weighed.score[0], weighed.cost_usd[0], int(weighed.model[0])
+        chance = None if weighed.chance is None else weighed.chance[0]
+        over_limit = bool(weighed.over_limit[0])
+        return replace(
+            plain,
+            model=plain.models[m],
+            reason=reason_of(plain, score, cost, chance, m, policy, over_limit),
+            score=float(decided.chosen.score[0]),
+            margin=float(decided.chosen.margin[0]),
+            cost_usd=cost,
+            utility=utility_of(score, cost, policy),
+            chance=chance,
+            over_limit=over_limit,
+        )
 
     def _plan(self, rule: Rule, k: int | None, policy: CostPolicy) -> _Plan:
         k = self._rules.check(rule, k)
         fit = self._fit
         has_records = fit.record_cost_usd is not None
-        source = source_of(policy, fit.models, fit.cost_usd, fit.prices, has_records)
+        prices = prices_of(policy, fit.models, fit.prices)
+        source = source_of(policy, fit.models, fit.cost_usd, prices, has_records)
         if policy.min_success is not None and fit.correct is None:
             raise ValueError(
                 "min_success needs to know what is correct: a dataset of this benchmark has no "
                 "threshold (--correct-above); use within or a cost weight"
             )
-        return _Plan(rule, k, policy, source)
+        return _Plan(rule, k, policy, source, prices)
 
     def _blocks(
         self,
@@ -190,7 +277,8 @@ class CostRules:
             yield _Block(voting, plain, None if tokens is None else tokens[block])
 
     def _decide(self, block: _Block, plan: _Plan, cost_weight: float) -> Priced:
-        predicted, cost, model, over_limit = self._choose(block, plan, cost_weight)
+        weighed = self._choose(block, plan, cost_weight)
+        predicted, model = weighed.predicted, weighed.model
         here = np.arange(len(model))
         score = predicted[here, model]
         predicted[here, model] = -np.inf
@@ -198,13 +286,11 @@ class CostRules:
         plain = block.plain
         return Priced(
             Chosen(model, score, margin, plain.distance, plain.fallback),
-            cost[here, model].astype(np.float32),
-            over_limit,
+            weighed.cost_usd[here, model].astype(np.float32),
+            weighed.over_limit,
         )
 
-    def _choose(
-        self, block: _Block, plan: _Plan, cost_weight: float
-    ) -> tuple[NDArray[np.float32], Array, NDArray[np.int32], NDArray[np.bool_]]:
+    def _choose(self, block: _Block, plan: _Plan, cost_weight: float) -> _Weighed:
         """Predicted scores, expected costs, the models chosen, and where none is within the limit.
 
         Where evidence is too thin, scores are standings, none counted above that of the fallback
@@ -231,27 +317,26 @@ class CostRules:
             chance = self._calibration(plan.rule, plan.k)(score)
         preference = self._fit.preferred
         model = choose(score, cost, limit, preference, policy, cost_weight, chance)
-        return predicted, cost, model, cheapest > cap
+        return _Weighed(predicted, score, cost, chance, model, cheapest > cap)
 
     def _cost_of(self, block: _Block, plan: _Plan) -> NDArray[np.float32]:
         """Expected cost of every model on every prompt, shape (n_prompts, n_models)."""
         fit, shape = self._fit, (len(block.voting), len(self._fit.models))
-        mean = fit.cost_usd.astype(np.float32)
         if block.tokens is not None:
             output_tokens = plan.policy.output_tokens or 0.0
-            return price_of(fit.prices, block.tokens, output_tokens).astype(np.float32)
+            return price_of(plan.prices, block.tokens, output_tokens).astype(np.float32)
         if plan.source == "records" and fit.record_cost_usd is not None:
             threads = self._index.threads
-            records = fit.record_cost_usd
-            return votes(block.voting, records, prior=mean, prior_weight=1.0, threads=threads).votes
-        return np.broadcast_to(mean, shape)
+            return neighbours_cost_usd(block.voting, fit.record_cost_usd, fit.cost_usd, threads)
+        return np.broadcast_to(fit.cost_usd.astype(np.float32), shape)
 
     def _cost_weight(self, blocks: Sequence[_Block], plan: _Plan) -> float:
         def total_usd(cost_weight: float) -> float:
             total = 0.0
             for block in blocks:
-                _, cost, model, _ = self._choose(block, plan, cost_weight)
-                total += float(cost[np.arange(len(model)), model].sum())
+                weighed = self._choose(block, plan, cost_weight)
+                here = np.arange(len(weighed.model))
+                total += float(weighed.cost_usd[here, weighed.model].sum())
             return total
 
         budget_usd = plan.policy.budget_usd
@@ -297,6 +382,37 @@ class CostRules:
         dataset, seed = self._fit.dataset, self._fit.settings.seed
         codes = range(len(self._fit.datasets))
         return np.sort(np.concatenate([sample_of(dataset, code, seed) for code in codes]))
+
+
+def neighbours_cost_usd(
+    voting: NDArray[np.int64],
+    record_cost_usd: NDArray[np.float32],
+    mean_cost_usd: Array,
+    threads: int = 0,
+) -> NDArray[np.float32]:
+    """Expected cost by records: the neighbours' mean, drawn by one pseudo-record to the model's.
+
+    Parameters
+    ----------
+    voting : int64 array, shape (n_prompts, k)
+        The neighbours that vote, −1 = none.
+    record_cost_usd : float32 array, shape (n_records, n_models)
+        NaN = unknown.
+    mean_cost_usd : float64 array, shape (n_models,)
+        NaN = unknown.
+    threads : int
+        0 = all.
+
+    Returns
+    -------
+    float32 array, shape (n_prompts, n_models)
+        US$; NaN for a model without any recorded cost.
+    """
+    mean = mean_cost_usd.astype(np.float32)
+    known = np.where(np.isnan(mean), np.float32(0), mean)
+    found = votes(voting, record_cost_usd, prior=known, prior_weight=1.0, threads=threads).votes
+    found[:, np.isnan(mean)] = np.nan
+    return found
 
 
 def _as_float32(value: float) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
@@ -51,10 +52,13 @@ class CostPolicy:
     costs : "auto", "records", "models" or "prices"
         Where an expected cost comes from. "records": the mean recorded cost of the neighbours that
         vote, drawn by one pseudo-record towards the model's mean. "models": the model's mean
-        recorded cost. "prices": listed prices × tokens of the prompt and `output_tokens`.
-        "auto": the first of "records", "models", "prices" that the benchmark offers.
+        recorded cost. "prices": prices × tokens of the prompt and `output_tokens`.
+        "auto": "prices" where `prices` are given, else the first of "records", "models", "prices"
+        that the benchmark offers.
     output_tokens : float, optional
         Expected length of an answer in tokens, for "prices", which needs it.
+    prices : mapping of str to (float, float), optional
+        US$ per million tokens in and out, by model, in place of those that the benchmark lists.
 
     Raises
     ------
@@ -69,12 +73,13 @@ class CostPolicy:
     min_success: float | None = None
     costs: CostSource = "auto"
     output_tokens: float | None = None
+    prices: Mapping[str, tuple[float, float]] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no number, out of range, or contradicts itself."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "costs" or value is None:
+            if field.name in ("costs", "prices") or value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
                 raise TypeError(f"{field.name} must be a number, got {type(value).__name__}")
@@ -89,6 +94,59 @@ class CostPolicy:
         given = [name for name in OBJECTIVES if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"at most one of {', '.join(OBJECTIVES)}, got {' and '.join(given)}")
+        if self.prices is not None:
+            _check_prices(self.prices)
+            if self.costs not in ("auto", "prices"):
+                raise ValueError(f"prices go with costs 'prices', got costs {self.costs!r}")
+
+
+def _check_prices(prices: object) -> None:
+    """Refuse what is no mapping of names to pairs of finite prices."""
+    if not isinstance(prices, Mapping):
+        raise TypeError(f"prices must map models to (in, out), got {type(prices).__name__}")
+    for model, price in prices.items():
+        pair = price if isinstance(price, (tuple, list)) else ()
+        if len(pair) != 2 or any(
+            isinstance(value, bool)
+            or not isinstance(value, (int, float, np.number))
+            or not 0 <= value < math.inf
+            for value in pair
+        ):
+            raise ValueError(
+                f"prices of {model!r} must be two numbers of at least 0, US$ per million tokens in "
+                f"and out, got {price!r}"
+            )
+
+
+def prices_of(policy: CostPolicy, models: Sequence[str], listed: Array) -> Array:
+    """Put the prices of a policy in place of those that a benchmark lists.
+
+    Parameters
+    ----------
+    policy : CostPolicy
+    models : sequence of str
+    listed : float64 array, shape (n_models, 2)
+        US$ per million tokens in and out; NaN = unknown.
+
+    Returns
+    -------
+    float64 array, shape (n_models, 2)
+
+    Raises
+    ------
+    ValueError
+        Naming the models of the policy that are none of the benchmark's, and those of like names.
+    """
+    if policy.prices is None:
+        return listed
+    unknown = [name for name in policy.prices if name not in models]
+    if unknown:
+        near = list(dict.fromkeys(n for name in unknown for n in get_close_matches(name, models)))
+        raise ValueError(
+            f"prices name {', '.join(map(repr, unknown))}, no model of this router; "
+            + (f"of like names it has {near}" if near else f"it has {list(models)}")
+        )
+    return np.array([policy.prices.get(m, own) for m, own in zip(models, listed, strict=True)])
 
 
 def source_of(
@@ -107,7 +165,7 @@ def source_of(
     cost_usd : float64 array, shape (n_models,)
         Mean recorded US$ per prompt; NaN = unknown.
     prices : float64 array, shape (n_models, 2)
-        US$ per million tokens in and out; NaN = unknown.
+        US$ per million tokens in and out, as :func:`prices_of` gives them; NaN = unknown.
     has_records : bool
         Whether the cost of every record is at hand.
 
@@ -123,17 +181,23 @@ def source_of(
     unrecorded = [name for name, cost in zip(models, cost_usd, strict=True) if np.isnan(cost)]
     unpriced = [name for name, both in zip(models, prices, strict=True) if np.isnan(both).any()]
     source = policy.costs
+    if policy.prices is not None:
+        source = "prices"
     if source == "auto":
         if unrecorded and unpriced:
             raise ValueError(
                 f"the cost of some models is not known: no cost is recorded for "
                 f"{', '.join(unrecorded)}; no prices for {', '.join(unpriced)}. Fit on a table "
-                "with cost::MODEL or prices for every model, or without these models"
+                "with cost::MODEL or prices for every model, or without these models; or give "
+                "the prices (--prices)"
             )
         source = "prices" if unrecorded else "records" if has_records else "models"
     if source == "prices":
         if unpriced:
-            raise ValueError(f"no prices are known for {', '.join(unpriced)}")
+            raise ValueError(
+                f"no prices are known for {', '.join(unpriced)}; give them (--prices), in US$ per "
+                "million tokens"
+            )
         if policy.output_tokens is None:
             raise ValueError(
                 "costs are prices × tokens here, which takes output_tokens, the expected tokens of "

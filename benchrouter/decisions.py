@@ -205,6 +205,17 @@ class Explanation:
         Neighbours on which the model was run.
     neighbours : list of Neighbour
         Those that voted, most similar first.
+    cost_usd : float64 array, shape (n_models,), or None
+        Expected cost of every model on the prompt; None where it is not known of all of them.
+    no_cost : str or None
+        Why it is not known, where some cost or price is.
+    utility : float64 array, shape (n_models,), or None
+        Score − λ·cost, where a policy has a finite λ. On a fallback the score is the model's
+        standing, and none counts above that of the fallback model.
+    chance : float64 array, shape (n_models,), or None
+        Calibrated chance of a correct answer, where a policy asks for it.
+    over_limit : bool or None
+        As in `Decisions`; None without a policy.
     """
 
     prompt: str | None
@@ -219,6 +230,11 @@ class Explanation:
     scores: Array
     support: NDArray[np.int64]
     neighbours: list[Neighbour]
+    cost_usd: Array | None = None
+    no_cost: str | None = None
+    utility: Array | None = None
+    chance: Array | None = None
+    over_limit: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, ready for JSON (unknown = None).
@@ -227,6 +243,14 @@ class Explanation:
         -------
         dict
         """
+        none = [None] * len(self.models)
+        columns = {
+            name: none if values is None else finite(values.tolist())
+            for name, values in (
+                *(("score", self.scores), ("support", self.support), ("cost_usd", self.cost_usd)),
+                *(("utility", self.utility), ("chance", self.chance)),
+            )
+        }
         return {
             "prompt": self.prompt,
             "rule": self.rule,
@@ -236,11 +260,11 @@ class Explanation:
             "margin": plain(self.margin),
             "distance": plain(self.distance),
             "fallback": self.fallback,
+            "over_limit": self.over_limit,
+            "no_cost": self.no_cost,
             "models": [
-                {"model": name, "score": plain(score), "support": support}
-                for name, score, support in zip(
-                    self.models, self.scores.tolist(), self.support.tolist(), strict=True
-                )
+                {"model": name, **{column: values[i] for column, values in columns.items()}}
+                for i, name in enumerate(self.models)
             ],
             "neighbours": [dict(vars(neighbour)) for neighbour in self.neighbours],
         }

@@ -8,7 +8,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
 
 RENAME_EXCHANGE = 2  # linux/fs.h
 AT_FDCWD = -100
@@ -42,6 +46,28 @@ def replacing(target: Path) -> Iterator[Path]:
         _sync(target.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as `numpy.save` does, which on a full disk may not say that it is full.
+
+    Parameters
+    ----------
+    path : Path
+        Made or overwritten.
+    array : array
+        Written in C order.
+
+    Raises
+    ------
+    OSError
+        With its errno.
+    """
+    array = np.ascontiguousarray(array)
+    with open(path, "wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def partial_of(target: Path) -> Path:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import artifact, scores
+from benchrouter.ahead import treated_beside
 from benchrouter.approximation import approximated
 from benchrouter.cost_rules import CostRules
 from benchrouter.costs import CostPolicy
@@ -29,8 +31,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchrouter.encoder import Encoder, Fingerprint
+    from benchrouter.encoder.encoder import Tokenised
     from benchrouter.rules_on_device import RulesOnDevice
     from benchrouter.table import BenchmarkTable
+
+# Prompts and embeddings, either of which may be None, and the tokens of the prompts if known.
+Batch = (
+    tuple[Sequence[str] | None, NDArray[np.float32] | None]
+    | tuple[Sequence[str] | None, NDArray[np.float32] | None, NDArray[np.integer] | None]
+)
 
 
 class Router:
@@ -353,10 +362,22 @@ class Router:
             Naming the argument, what was found and what was expected.
         """
         if policy is None and self._device != "cpu":
-            rows_there = self._embed_there(prompts, embeddings)
-            there = self._rules_there()
-            return Decisions(there.models, *there.decide(rows_there, rule, k))
-        rows = self._embed(prompts, embeddings)
+            return self._decide_there(self._embed_there(prompts, embeddings), rule, k)
+        return self._decide(prompts, self._embed(prompts, embeddings), rule, k, policy, tokens)
+
+    def _decide_there(self, rows: Tensor, rule: Rule, k: int | None) -> Decisions:
+        there = self._rules_there()
+        return Decisions(there.models, *there.decide(rows, rule, k))
+
+    def _decide(
+        self,
+        prompts: Sequence[str] | None,
+        rows: NDArray[np.float32],
+        rule: Rule,
+        k: int | None,
+        policy: CostPolicy | None,
+        tokens: NDArray[np.integer] | None = None,
+    ) -> Decisions:
         state = self._state
         if policy is None:
             return Decisions(state.rules.fit.models, *state.rules.decide(rows, rule, k))
@@ -365,7 +386,7 @@ class Router:
 
     def route_stream(
         self,
-        batches: Iterable[tuple[Sequence[str] | None, NDArray[np.float32] | None]],
+        batches: Iterable[Batch],
         *,
         rule: Rule = "mean",
         k: int | None = None,
@@ -373,10 +394,15 @@ class Router:
     ) -> Iterator[Decisions]:
         """Route batches as they come, holding one at a time.
 
+        With an encoder or a router on a GPU, it holds a few: the tokens of a batch are made and
+        the one before is embedded, each in a thread, while an earlier one is decided on. A CPU is
+        busy with each of these alone.
+
         Parameters
         ----------
-        batches : iterable of (prompts, embeddings)
-            Either may be None.
+        batches : iterable of (prompts, embeddings) or (prompts, embeddings, tokens)
+            As in :meth:`route`; any of them may be None. Asked for in the caller's thread,
+            whatever the device.
         rule : "mean", "raw" or "s3"
         k : int, optional
         policy : CostPolicy, optional
@@ -397,12 +423,52 @@ class Router:
                 "budget_usd is for all prompts, a stream holds one batch at a time: find the cost "
                 "weight first (find_cost_weight), and route by that"
             )
-        for prompts, embeddings in batches:
-            yield self.route(prompts, embeddings=embeddings, rule=rule, k=k, policy=policy)
+        if policy is None and self._device != "cpu":
+            tokenised = treated_beside(self._tokenised, batches, name="tokenise")
+            with closing(
+                treated_beside(lambda pair: self._embed_there(*pair), tokenised, name="encode")
+            ) as embedded:
+                for rows_there in embedded:
+                    yield self._decide_there(rows_there, rule, k)
+            return
+        with closing(self._embedded(batches)) as parts:
+            for prompts, rows, tokens in parts:
+                yield self._decide(prompts, rows, rule, k, policy, tokens)
+
+    def _embedded(
+        self, batches: Iterable[Batch]
+    ) -> Generator[
+        tuple[Sequence[str] | None, NDArray[np.float32], NDArray[np.integer] | None], None, None
+    ]:
+        """Embeddings beside the prompts, ahead of the caller where another device makes them."""
+
+        def embed(
+            batch: Batch,
+        ) -> tuple[Sequence[str] | None, NDArray[np.float32], NDArray[np.integer] | None]:
+            prompts, embeddings, tokens = _with_tokens(batch)
+            return prompts, self._embed(prompts, embeddings), tokens
+
+        encoder = self._encoder
+        by_name = encoder is None or isinstance(encoder, str)
+        device = self._device if by_name else cast("Encoder", encoder).device
+        if device == "cpu":
+            yield from map(embed, batches)
+        else:
+            yield from treated_beside(embed, batches, name="encode")
+
+    def _tokenised(
+        self, batch: Batch
+    ) -> tuple[Sequence[str] | Tokenised | None, NDArray[np.float32] | None]:
+        """Tokens instead of prompts, where those are what the embeddings are made from."""
+        prompts, embeddings, _ = _with_tokens(batch)
+        _check_prompts(prompts, embeddings)
+        if prompts is None or embeddings is not None or self.encoder.device != self._device:
+            return prompts, embeddings
+        return self.encoder.tokenise(prompts), None
 
     def find_cost_weight(
         self,
-        batches: Iterable[tuple[Sequence[str] | None, NDArray[np.float32] | None]],
+        batches: Iterable[Batch],
         policy: CostPolicy,
         *,
         rule: Rule = "mean",
@@ -416,8 +482,8 @@ class Router:
 
         Parameters
         ----------
-        batches : iterable of (prompts, embeddings)
-            Either may be None.
+        batches : iterable of (prompts, embeddings) or (prompts, embeddings, tokens)
+            As in :meth:`route`; any of them may be None.
         policy : CostPolicy
             With a budget.
         rule : "mean", "raw" or "s3"
@@ -433,7 +499,10 @@ class Router:
         TypeError, ValueError
             As :meth:`route` does, and if the budget is below what the cheapest models cost.
         """
-        rows = ((prompts, self._embed(prompts, given)) for prompts, given in batches)
+        rows = (
+            (prompts, self._embed(prompts, given), tokens)
+            for prompts, given, tokens in map(_with_tokens, batches)
+        )
         return self._state.cost_rules.cost_weight(rows, rule, k, policy)
 
     def explain(
@@ -443,8 +512,10 @@ class Router:
         embedding: NDArray[np.float32] | None = None,
         rule: Rule = "mean",
         k: int | None = None,
+        policy: CostPolicy | None = None,
+        tokens: int | None = None,
     ) -> Explanation:
-        """Show the neighbours that voted on a prompt, and every model's predicted score.
+        """Show the neighbours that voted on a prompt, and every model's predicted score and cost.
 
         Parameters
         ----------
@@ -453,16 +524,28 @@ class Router:
             Unit vector, instead of encoding the prompt.
         rule : "mean", "raw" or "s3"
         k : int, optional
+        policy : CostPolicy, optional
+            How expected cost counts, as in :meth:`route`; without a budget. Without a policy costs
+            are told where they are known, and only scores count.
+        tokens : int, optional
+            Tokens of the prompt, where costs are prices × tokens; estimated by default.
 
         Returns
         -------
         Explanation
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`route` does, and if the policy has a budget.
         """
         rows = self._embed(
             None if prompt is None else [prompt],
             None if embedding is None else embedding[None],
         )
-        return self._state.rules.explain(prompt, rows, rule, k)
+        state = self._state
+        plain = state.rules.explain(prompt, rows, rule, k)
+        return state.cost_rules.explain(plain, rows, k, policy, tokens)
 
     @property
     def table(self) -> BenchmarkTable:
@@ -688,7 +771,7 @@ class Router:
         if embeddings is None:
             assert prompts is not None
             return self.encoder.encode(prompts)
-        rows = as_unit_rows(embeddings, "embeddings")
+        rows = as_unit_rows(embeddings, "embeddings", copy=False)
         if prompts is not None and len(prompts) != len(rows):
             raise ValueError(f"{len(prompts)} prompts came with {len(rows)} embeddings")
         dim = self._state.rules.index.dim
@@ -697,15 +780,20 @@ class Router:
         return rows
 
     def _embed_there(
-        self, prompts: Sequence[str] | None, embeddings: NDArray[np.float32] | None
+        self,
+        prompts: Sequence[str] | Tokenised | None,
+        embeddings: NDArray[np.float32] | None,
     ) -> Tensor:
         """Embeddings on the device; those that its own encoder makes never leave it."""
         import torch
+
+        from benchrouter.encoder.encoder import Tokenised
 
         _check_prompts(prompts, embeddings)
         if embeddings is None and self.encoder.device == self._device:
             assert prompts is not None
             return self.encoder.encode_tensor(prompts)
+        assert not isinstance(prompts, Tokenised)
         return torch.tensor(self._embed(prompts, embeddings), device=self._device)
 
     def _rules_there(self) -> RulesOnDevice:
@@ -729,6 +817,12 @@ def _checked(device: str) -> str:
     device = check_device(device)
     check_built()
     return device
+
+
+def _with_tokens(
+    batch: Batch,
+) -> tuple[Sequence[str] | None, NDArray[np.float32] | None, NDArray[np.integer] | None]:
+    return batch if len(batch) == 3 else (*batch, None)
 
 
 def _check_prompts(prompts: object, embeddings: object) -> None:

@@ -170,13 +170,20 @@ class Approximate:
         Parameters
         ----------
         path : Path
-        """
-        if self._content is None:
-            import faiss
 
-            faiss.write_index(self._index, str(path))
-        else:
-            self._content.tofile(path)
+        Raises
+        ------
+        OSError
+            If it cannot be written; faiss's own writer, or NumPy's, would not say why.
+        """
+        with open(path, "wb") as file:
+            if self._content is None:
+                import faiss
+
+                writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
+                faiss.write_index(self._index, writer)
+            else:
+                file.write(self._content.data)
 
 
 class FaissOnDevice:

@@ -28,6 +28,7 @@ Proposal = Literal["auto", "torch", "faiss", "faiss-float16"]
 PROPOSALS = ("auto", "torch", "faiss", "faiss-float16")
 
 BLOCK_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}  # of one block of similarities, or of rows ranked
+LEAST_BLOCK_BYTES = 1 << 20
 QUERIES = 4096  # searched at a time
 LANES = 16  # partial sums of a similarity, as in csrc/kernels.hpp
 
@@ -84,6 +85,7 @@ class TorchIndex:
             self._rounded, moved = _to_float16(self.records)
             self._rounding = float(moved.max()) if len(moved) else 0.0
         self._faiss = FaissOnDevice() if self.proposal.startswith("faiss") else None
+        self._block_bytes = BLOCK_BYTES["cpu" if self.records.device.type == "cpu" else "cuda"]
 
     @property
     def n_records(self) -> int:
@@ -114,6 +116,8 @@ class TorchIndex:
         ------
         TypeError, ValueError
             If the queries are not unit float32 rows of this index's dim and device, or k < 1.
+        torch.OutOfMemoryError
+            If the device's memory does not hold blocks of `LEAST_BLOCK_BYTES` either.
         """
         import torch
 
@@ -129,8 +133,21 @@ class TorchIndex:
             for start in range(0, len(queries), QUERIES):
                 some = slice(start, start + QUERIES)
                 part = Neighbours(found.ids[some], found.similarities[some])
-                self._exact(queries[some], k, part)
+                self._backing_off(queries[some], k, part)
         return found
+
+    def _backing_off(self, queries: Tensor, k: int, found: Neighbours) -> None:
+        """Search, from now on in smaller blocks where the device's memory does not hold them."""
+        import torch
+
+        while True:
+            try:
+                return self._exact(queries, k, found)
+            except torch.OutOfMemoryError:
+                if self._block_bytes <= LEAST_BLOCK_BYTES:
+                    raise
+                self._block_bytes //= 2
+            torch.cuda.empty_cache()
 
     def _exact(self, queries: Tensor, k: int, found: Neighbours) -> None:
         """Rank proposed candidates exactly, taking more wherever the proposal leaves a doubt."""
@@ -195,10 +212,6 @@ class TorchIndex:
         ascending = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
         best = torch.topk((-ascending << 32) | candidates, k, largest=False, sorted=True).indices
         return Neighbours(candidates.gather(1, best), similarities.gather(1, best))
-
-    @property
-    def _block_bytes(self) -> int:
-        return BLOCK_BYTES["cpu" if self.records.device.type == "cpu" else "cuda"]
 
 
 def _choose(proposal: Proposal, device: Any) -> str:

@@ -34,4 +34,7 @@ def make_results(scores, picks, *, dataset=None, predicted=None, fallback=None, 
         params_b=np.full(n_models, np.nan),
         notes=(),
     )
+    if fields.get("expected_cost_usd") is not None:  # of each prompt, or one row for all
+        expected = np.asarray(fields["expected_cost_usd"], np.float32)
+        fields["expected_cost_usd"] = np.broadcast_to(expected, scores.shape)
     return PromptResults(**{**defaults, **fields})

@@ -15,6 +15,11 @@ from benchrouter import CostPolicy, Router
 from benchrouter.cli import app
 
 MODELS = ("cheap", "middling", "dear")
+OF_COSTS = [
+    *(["--cost-weight", 1], ["--max-cost-usd", 1], ["--budget-usd", 1], ["--within", 0.1]),
+    *(["--min-success", 0.5], ["--costs", "models"], ["--output-tokens", 1]),
+    *(["--prices", "p.json"], ["--tokens-column", "n"]),
+]
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +175,212 @@ def test_a_budget_needs_a_file(files):
     assert "found stdin, expected a file, as the prompts are read twice" in found
 
 
+# --- prices × tokens -----------------------------------------------------------------------------
+
+OTHER = {"cheap": [1.0, 2.0], "middling": [9, 9], "dear": [3.0, 6.5]}
+
+
+@pytest.fixture(scope="module")
+def counted(files):
+    """The same prompts with a count of tokens each, in every format; other prices."""
+    prompts = [json.loads(line)["prompt"] for line in (files / "p.jsonl").read_text().splitlines()]
+    counts = (np.arange(200) * 7 % 300).tolist()
+    rows = [{"prompt": p, "n": n} for p, n in zip(prompts, counts, strict=True)]
+    (files / "n.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = [f"{row['n']}.0,{row['prompt']}\n" for row in rows]
+    (files / "n.csv").write_text("n,prompt\n" + "".join(lines))
+    pq.write_table(pa.Table.from_pylist(rows), files / "n.parquet")
+    (files / "prices.json").write_text(json.dumps(OTHER))
+    cells = [f"{name},{i},{o}" for name, (i, o) in OTHER.items()]
+    header = "model,input_usd_per_million_tokens,output_usd_per_million_tokens"
+    (files / "prices.csv").write_text("\n".join([header, *cells]) + "\n")
+    return files, np.array(counts)
+
+
+def route_counted(files, prompts, *arguments):
+    out = files / "counted.jsonl"
+    given = ("--embeddings", files / "p.npy", "--batch-size", 64, "--tokens-column", "n")
+    result = call(*("route", files / "R", files / prompts, *given, "-o", out, "--json", *arguments))
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout), [json.loads(line) for line in out.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("policy", [{"cost_weight": 900.0}, {"budget_usd": 0.07}])
+def test_prices_and_tokens_of_files_decide_as_those_of_the_library(counted, suffix, policy):
+    files, counts = counted
+    ((name, value),) = policy.items()
+    prices = files / ("prices.csv" if suffix == "csv" else "prices.json")
+    document, lines = route_counted(
+        *(files, f"n.{suffix}", "--prices", prices, "--output-tokens", 40),
+        *("--" + name.replace("_", "-"), value),
+    )
+    expected = Router.load(files / "R").route(
+        embeddings=np.load(files / "p.npy"),
+        policy=CostPolicy(prices=OTHER, output_tokens=40, **policy),
+        tokens=counts,
+    )
+    assert [line["model"] for line in lines] == expected.names()
+    assert [line["cost_usd"] for line in lines] == pytest.approx(expected.cost_usd.tolist())
+    assert [int(float(line["n"])) for line in lines] == counts.tolist()  # kept, as all fields are
+    assert document["cost_usd"] == pytest.approx(expected.cost_usd.sum(dtype=float))
+    assert len(set(expected.names())) > 1
+    if "budget_usd" in policy:
+        assert document["cost_weight"] > 0 and 0.069 < document["cost_usd"] <= 0.07 * (1 + 1e-6)
+
+
+def test_prices_or_a_count_of_tokens_ask_for_costs_by_prices(counted):
+    files, counts = counted
+    policy = CostPolicy(costs="prices", output_tokens=40)
+    router, rows = Router.load(files / "R"), np.load(files / "p.npy")
+    _, lines = route_counted(files, "n.jsonl", "--output-tokens", 40)
+    expected = router.route(embeddings=rows, policy=policy, tokens=counts)
+    assert [line["cost_usd"] for line in lines] == pytest.approx(expected.cost_usd.tolist())
+    _, lines = route(files, "--prices", files / "prices.json", "--output-tokens", 40)
+    expected = router.route(
+        [line["prompt"] for line in lines],
+        embeddings=rows,
+        policy=CostPolicy(prices=OTHER, output_tokens=40),
+    )
+    assert [line["cost_usd"] for line in lines] == pytest.approx(expected.cost_usd.tolist())
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("with_budget", [True, False])
+def test_a_record_without_a_count_is_bad_and_moves_nothing(counted, tmp_path, suffix, with_budget):
+    files, counts = counted
+    bad = {3: None, 64: -1, 65: 1.5, 199: True} if suffix != "csv" else {3: "", 64: "-1", 65: "x"}
+    bad = bad if suffix != "parquet" else {3: None, 64: -1.0, 65: 1.5}
+    prompts = tmp_path / f"p.{suffix}"
+    rows = [json.loads(line) for line in (files / "n.jsonl").read_text().splitlines()]
+    for i, value in bad.items():
+        rows[i]["n"] = value
+    if suffix == "jsonl":
+        rows[3].pop("n")
+        rows[10] = {"n": 1}  # a bad record of another kind, before some of these
+        bad[10] = None
+        prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif suffix == "csv":
+        prompts.write_text("n,prompt\n" + "".join(f"{r['n']},{r['prompt']}\n" for r in rows))
+    else:
+        columns = {"prompt": [r["prompt"] for r in rows]}
+        columns["n"] = [None if r["n"] is None else float(r["n"]) for r in rows]
+        pq.write_table(pa.table(columns), prompts)
+    command = [
+        *("route", files / "R", prompts, "--embeddings", files / "p.npy", "--batch-size", 64),
+        *("--tokens-column", "n", "--output-tokens", 40, "--prices", files / "prices.json"),
+    ]
+    aim = ("--budget-usd", 1e9) if with_budget else ("--cost-weight", 900)
+    result = call(*command, "-o", tmp_path / "o.jsonl", *aim)
+    assert result.exit_code == 4, result.output
+    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    kept = [i for i in range(200) if i not in bad]
+    expected = Router.load(files / "R").route(
+        embeddings=np.load(files / "p.npy")[kept],
+        policy=CostPolicy(
+            prices=OTHER, output_tokens=40, cost_weight=0.0 if with_budget else 900.0
+        ),
+        tokens=counts[kept],
+    )
+    assert [line["model"] for line in lines] == expected.names()
+    assert [line["cost_usd"] for line in lines] == pytest.approx(expected.cost_usd.tolist())
+    side = (tmp_path / "o.jsonl.rejected.jsonl").read_text().splitlines()
+    assert [json.loads(line)["row"] for line in side] == sorted(bad)
+    reasons = {json.loads(line)["row"]: json.loads(line)["reason"] for line in side}
+    assert reasons[3] == "found nothing in field 'n', expected a number of tokens"
+    assert "expected a number of tokens" in reasons[64] and "1" in reasons[64]
+    result = call(
+        *command, "-o", tmp_path / "raised.jsonl", "--on-error", "raise", "--batch-size", 8
+    )
+    assert result.exit_code == 1
+    assert "row 3: found nothing in field 'n'" in " ".join(result.stderr.split())
+    assert not (tmp_path / "raised.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--prices", "prices.json"), 1, "takes output_tokens, the expected tokens of an answer"),
+        (
+            ("--prices", "prices.json", "--costs", "records"),
+            2,
+            "found records, expected prices, wh",
+        ),
+        (("--tokens-column", "n", "--costs", "models"), 2, "prices, which --tokens-column is for"),
+        (
+            ("--prices", "odd.json", "--output-tokens", 1),
+            1,
+            "prices name 'midling', no model of this router; of like names it has ['middling']",
+        ),
+        (("--prices", "no.json", "--output-tokens", 1), 1, "no.json"),
+        (
+            ("--tokens-column", "n", "--output-tokens", 1),
+            1,
+            "p.jsonl: found fields [] beside the prompt, expected 'n'",
+        ),
+    ],
+)
+def test_wrong_usage_of_prices_is_refused(counted, tmp_path, arguments, code, words):
+    files, _ = counted
+    (files / "odd.json").write_text('{"midling": [1, 2]}')
+    arguments = [files / a if str(a).endswith(".json") else a for a in arguments]
+    out = tmp_path / "o.jsonl"
+    result = call(
+        *("route", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy", "-o", out),
+        *arguments,
+    )
+    assert result.exit_code == code, result.output
+    assert words in " ".join(result.stderr.replace("│", " ").split())
+    assert not out.exists()
+
+
+def test_a_parquet_file_without_the_column_of_tokens(counted, tmp_path):
+    files, _ = counted
+    result = call(
+        *("route", files / "R", files / "n.parquet", "--embeddings", files / "p.npy"),
+        *("-o", tmp_path / "o.jsonl", "--tokens-column", "m", "--output-tokens", 1),
+    )
+    assert result.exit_code == 1
+    assert "n.parquet: found columns ['n'], expected one 'm'" in result.stderr
+
+
+def test_a_job_goes_on_only_with_its_prices_and_tokens(counted, tmp_path):
+    files, _ = counted
+    out = tmp_path / "out"
+    command = [
+        *("route", files / "R", files / "n.jsonl", "--embeddings", files / "p.npy", "-o", out),
+        *("--output-tokens", 40, "--budget-usd", 0.07),  # of all prompts, over all runs
+    ]
+    given = ["--prices", files / "prices.json", "--tokens-column", "n"]
+    assert call(*command, *given, "--part-size", 64).exit_code == 0
+    manifest = out / "manifest.json"
+    begun = json.loads(manifest.read_text())
+    assert [p["rows"] for p in begun["parts"]] == [64, 64, 64, 8]
+    for other, words in (
+        (["--prices", files / "prices.json"], "tokens_column was 'n', is None"),
+        (["--tokens-column", "n"], "costs was"),
+    ):
+        result = call(*command, *other, "--part-size", 64, "--resume")
+        assert result.exit_code == 1
+        assert words in " ".join(result.stderr.split())
+    whole = pa.concat_tables(pq.read_table(part) for part in sorted(out.glob("part-*")))
+    models = whole["model"].to_pylist()[:64]
+    totals = {
+        "prompts": 64, "rejected": 0, "fallbacks": sum(whole["fallback"].to_pylist()[:64]),
+        "models": {m: models.count(m) for m in MODELS},
+        "cost_usd": sum(whole["cost_usd"].to_pylist()[:64]),
+    }  # fmt: skip
+    kept = {**begun, "parts": begun["parts"][:1], "complete": False}
+    manifest.write_text(json.dumps({**kept, "totals": {**begun["totals"], **totals}}))
+    # the same prices in another order and from another format
+    again = ["--prices", files / "turned.json", "--tokens-column", "n"]
+    (files / "turned.json").write_text(json.dumps(dict(reversed(OTHER.items()))))
+    result = call(*command, *again, "--part-size", 64, "--resume")
+    assert result.exit_code == 0, result.output
+    found = pa.concat_tables(pq.read_table(part) for part in sorted(out.glob("part-*")))
+    assert found.equals(whole)
+
+
 def test_a_job_in_parts_keeps_its_costs_over_runs(files, tmp_path):
     lines = (files / "p.jsonl").read_text().splitlines()
     router, out = Router.load(files / "R"), tmp_path / "out"
@@ -210,13 +421,80 @@ def test_a_job_in_parts_keeps_its_costs_over_runs(files, tmp_path):
     assert again.equals(found)
 
 
+# --- explain -------------------------------------------------------------------------------------
+
+
+def explain(files, *arguments):
+    np.save(files / "one.npy", np.load(files / "p.npy")[5:6])
+    fixed = ("explain", files / "R", "x" * 24, "--embeddings", files / "one.npy")
+    return call(*fixed, *arguments)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"cost_weight": 3.0},
+        {"within": 0.3, "max_cost_usd": 0.05},
+        {"min_success": 0.6, "costs": "models"},
+        {"prices": OTHER, "output_tokens": 40.0, "cost_weight": 900.0},
+    ],
+)
+def test_explain_tells_costs_and_why(counted, policy):
+    files, _ = counted
+    words = [w for n, v in policy.items() for w in ("--" + n.replace("_", "-"), v) if n != "prices"]
+    words += ["--prices", files / "prices.csv", "--tokens", 35] if "prices" in policy else []
+    result = explain(files, *words, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    expected = Router.load(files / "R").explain(
+        "x" * 24,
+        embedding=np.load(files / "one.npy")[0],
+        policy=CostPolicy(**policy),
+        tokens=35 if "prices" in policy else None,
+    )
+    assert found == json.loads(json.dumps(expected.to_dict()))
+    result = explain(files, *words)
+    assert result.exit_code == 0, result.output
+    shown = " ".join(result.stdout.split())
+    assert expected.reason in shown
+    assert ("utility" in shown) == ("cost_weight" in policy)
+    m = found["models"][0]
+    row = next(line.split() for line in result.stdout.splitlines() if m["model"] in line.split())
+    assert f"{m['cost_usd']:.3g}" in row
+    if "cost_weight" in policy:
+        assert f"{m['utility']:.3f}".replace("-", "−") in [c.replace("-", "−") for c in row]
+
+
+def test_explain_without_options_of_costs_tells_what_is_known(files):
+    shown = explain(files).stdout
+    assert "US$" in shown and "utility" not in shown
+    found = json.loads(explain(files, "--json").stdout)
+    assert all(m["cost_usd"] > 0 for m in found["models"]) and found["over_limit"] is None
+
+
+def test_explain_refuses_what_does_not_fit(files):
+    for arguments, code, words in (
+        (("--cost-weight", 1, "--within", 0.1), 2, "found --cost-weight and --within, expected at"),
+        (("--tokens", 3, "--costs", "records"), 2, "expected prices, which --tokens is for"),
+        (("--costs", "prices"), 1, "takes output_tokens"),
+        (("--budget-usd", 1), 2, "Invalid value for --budget-usd: a budget is for all prompts"),
+        (("--tokens-column=n",), 2, "one prompt has its --tokens"),
+    ):
+        result = explain(files, *arguments)
+        assert result.exit_code == code, result.output
+        assert words in " ".join(result.stderr.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--group-by", "task", "--budget-usd", 1], "--budget-usd is for prompts one by one"),
+        *(
+            (["--group-by", "task", *words], f"{words[0]} is for prompts one by one")
+            for words in OF_COSTS
+        ),
         (["--group-by", "task", "--resume"], "--resume is for prompts one by one"),
-        (["--ray", "local", "--within", 0.1], "--within does not go with --ray"),
-        (["--ray", "local", "--resume"], "--resume does not go with --ray"),
+        *((["--ray", "local", *words], f"{words[0]} does not go with --ray") for words in OF_COSTS),
+        (["--ray", "local", "--profile"], "--profile does not go with --ray"),
     ],
 )
 def test_options_that_do_not_go_together(files, tmp_path, arguments, message):
@@ -226,12 +504,34 @@ def test_options_that_do_not_go_together(files, tmp_path, arguments, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [*OF_COSTS, ["--within=0.1"], ["--tokens", 3]])
+def test_choose_refuses_options_of_costs_and_says_where_they_belong(files, words):
+    result = call(
+        *("choose", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy", *words)
+    )
+    assert (result.exit_code, result.stdout) == (2, "")
+    shown = " ".join(result.stderr.replace("│", " ").split())
+    option = words[0].partition("=")[0]
+    assert f"Invalid value for {option}: costs are weighed prompt by prompt, by" in shown
+
+
+def test_a_prompt_may_look_like_an_option_behind_two_dashes(files):
+    np.save(files / "one.npy", np.load(files / "p.npy")[5:6])
+    fixed = ("explain", "--embeddings", files / "one.npy", "--json")
+    result = call(*fixed, files / "R", "--", "--budget-usd")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["prompt"] == "--budget-usd"
+
+
 def test_profile_tells_the_stages(files):
     document, _ = route(files)
-    assert document["stages"] is None
+    assert document["stages"] is None and document["waited"] is None
     document, _ = route(files, "--profile")
     assert list(document["stages"]) == ["read", "search", "decide", "write"]
-    assert 0 < sum(document["stages"].values()) <= document["seconds"] + 0.01
+    assert list(document["waited"]) == ["read", "write"]  # which run beside the others
+    own = sum(document["stages"][name] for name in ("search", "decide"))
+    assert 0 < own + sum(document["waited"].values()) <= document["seconds"] + 0.01
+    assert 0 < max(document["stages"].values()) <= document["seconds"] + 0.01
     plain = call(
         *("route", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy", "--profile"),
         *("-o", files / "out.jsonl"),
@@ -239,3 +539,5 @@ def test_profile_tells_the_stages(files):
     assert [line.split()[0] for line in plain.stderr.splitlines()[-5:]] == [
         *("read", "search", "decide", "write", "rest")
     ]
+    beside = [line.split()[0] for line in plain.stderr.splitlines() if "beside the others" in line]
+    assert beside == ["read", "write"]

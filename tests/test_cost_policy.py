@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -488,6 +489,156 @@ def test_a_stream_has_no_budget_and_a_weight_needs_one(priced):
         list(router.route_stream([(None, queries)], policy=CostPolicy(budget_usd=1.0)))
     with pytest.raises(ValueError, match="the policy has none: budget_usd"):
         router.find_cost_weight([(None, queries)], CostPolicy())
+
+
+# --- explained -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["mean", "raw", "s3"])
+@pytest.mark.parametrize("costs", ["records", "models", "prices"])
+def test_an_explanation_is_of_the_decision_that_route_makes(rule, costs):
+    table, rows = draw_table(3)
+    router = Router.fit(
+        table, embeddings=rows, label_shares=(0.0,), fallback="model 2", threads=1, kappa=7
+    )
+    queries = np.concatenate([unit_rows(12, 4, seed=9), -np.eye(4, dtype=np.float32)[:2]])
+    tokens = np.arange(14) * 90
+    for objective in OBJECTIVES:
+        policy = CostPolicy(costs=costs, output_tokens=500, **objective)
+        found = router.route(embeddings=queries, rule=rule, policy=policy, tokens=tokens)
+        shown = [
+            router.explain(embedding=q, rule=rule, policy=policy, tokens=int(n))
+            for q, n in zip(queries, tokens, strict=True)
+        ]
+        assert [s.model for s in shown] == found.names()
+        assert_array_equal([s.fallback for s in shown], found.fallback)
+        assert_allclose([s.score for s in shown], found.score)
+        assert_allclose([s.margin for s in shown], found.margin)
+        assert_allclose(
+            [s.cost_usd[m] for s, m in zip(shown, found.model, strict=True)], found.cost_usd
+        )
+        assert_array_equal([s.over_limit for s in shown], found.over_limit)
+        weight = policy.cost_weight
+        for s, m in zip(shown, found.model.tolist(), strict=True):
+            assert s.model in s.reason
+            assert (s.chance is None) == (policy.min_success is None)
+            assert (s.utility is None) == (weight is None or weight == INF)
+            if s.utility is None:
+                continue
+            if not s.fallback:
+                assert_allclose(s.utility, np.float32(s.scores) - weight * s.cost_usd, rtol=1e-12)
+            cap = INF if policy.max_cost_usd is None else policy.max_cost_usd
+            allowed = s.cost_usd <= (s.cost_usd[router._fit.fallback] if s.fallback else INF)
+            allowed &= s.cost_usd <= max(cap, s.cost_usd.min())
+            assert allowed[m] and s.utility[m] == s.utility[allowed].max()
+            json.dumps(s.to_dict(), allow_nan=False)
+
+
+def of_three(**fields):
+    """A router that predicts 0.9, 0.8 and 0.5 at any prompt, at a cost of 4, 1 and 0.5 US$."""
+    scores = np.broadcast_to([0.9, 0.8, 0.5], (30, 3))
+    cost = np.broadcast_to(np.float32([4, 1, 0.5]), (30, 3)).copy()
+    fields = {"cost_usd": cost, **fields}
+    table = make_table(scores, np.arange(30) % 3, models=("dear", "fair", "cheap"), **fields)
+    return Router.fit(table, embeddings=unit_rows(30, 4), label_shares=(0.0,))
+
+
+@pytest.mark.parametrize(
+    ("policy", "model", "reason"),
+    [
+        ({}, "dear", "dear has the largest score under the rule 'mean'"),
+        (
+            {"cost_weight": 0.25},
+            "fair",
+            "fair has the largest utility, score under the rule 'mean' − λ·cost = "
+            "0.800 − 0.25 × 1 = 0.550",
+        ),
+        ({"cost_weight": INF}, "cheap", "cheap is the cheapest model"),
+        (
+            {"within": 0.2},
+            "fair",
+            "fair is the cheapest model within 0.2 of the largest score under the rule 'mean'",
+        ),
+        (
+            {"min_success": 0.5},
+            "cheap",
+            "cheap is the cheapest model whose chance of a correct answer, 0.667, exceeds 0.5",
+        ),
+        (
+            {"min_success": 1.0, "max_cost_usd": 2},
+            "fair",
+            "no model's chance of a correct answer exceeds 1: fair has the largest score under the "
+            "rule 'mean' of those expected to cost at most US$ 2",
+        ),
+        (
+            {"max_cost_usd": 0.1, "cost_weight": 1},
+            "cheap",
+            "no model is expected to cost at most US$ 0.1: cheap is the cheapest",
+        ),
+    ],
+)
+def test_reasons_by_hand(policy, model, reason):
+    router = of_three()
+    router._state.cost_rules._calibrations["mean", 5] = lambda score: score / 3 + 0.5
+    found = router.explain(embedding=unit_rows(1, 4, seed=1)[0], policy=CostPolicy(**policy))
+    assert (found.model, found.reason) == (model, reason)
+    assert_allclose(found.cost_usd, [4, 1, 0.5])
+    if policy == {"cost_weight": 0.25}:
+        assert_allclose(found.utility, [-0.1, 0.55, 0.375], atol=1e-7)
+        assert found.margin == pytest.approx(-0.1)  # of the scores, as in Decisions
+    if "min_success" in policy:
+        assert_allclose(found.chance, [0.8, 0.5 + 0.8 / 3, 0.5 + 0.5 / 3], atol=1e-7)
+
+
+def test_a_far_prompt_says_so_and_what_then_counts():
+    router = of_three()
+    router._fit.__dict__["distance_limit"] = 0.0
+    policy = CostPolicy(cost_weight=0.25)
+    found = router.explain(embedding=unit_rows(1, 4, seed=1)[0], policy=policy)
+    assert found.fallback and found.model == "fair"
+    assert "lies beyond 0.000" in found.reason
+    assert found.reason.endswith(
+        "; of models no dearer than the fallback model, fair has the largest utility, standing on "
+        "the benchmark − λ·cost = 0.800 − 0.25 × 1 = 0.550"
+    )
+
+
+def test_without_a_policy_costs_are_told_where_they_are_known(priced):
+    router, table, queries = priced
+    found = router.explain("a question", embedding=queries[0])
+    policy = CostPolicy(costs="records")
+    expected = router.explain("a question", embedding=queries[0], policy=policy)
+    assert_array_equal(found.cost_usd, expected.cost_usd)
+    assert (found.no_cost, found.utility, found.over_limit) == (None, None, None)
+    assert found.to_dict()["models"][0]["cost_usd"] == found.cost_usd[0]
+
+    def shown(**fields):
+        made = Router.fit(
+            replace(table, **fields), embeddings=unit_rows(60, 4), label_shares=(0.0,)
+        )
+        return made.explain("a question", embedding=queries[0])
+
+    by_prices = shown(cost_usd=None)
+    assert by_prices.cost_usd is None
+    assert "takes output_tokens, the expected tokens of an answer" in by_prices.no_cost
+    assert by_prices.to_dict()["no_cost"] == by_prices.no_cost
+    nothing = shown(cost_usd=None, prices=np.full((4, 2), NAN))
+    assert (nothing.cost_usd, nothing.no_cost) == (None, None)
+    assert [m["cost_usd"] for m in nothing.to_dict()["models"]] == [None] * 4
+    assert nothing.reason == found.reason
+
+
+def test_what_explain_refuses(priced):
+    router, _, queries = priced
+    with pytest.raises(ValueError, match="for all prompts together, this is one: find the cost w"):
+        router.explain(embedding=queries[0], policy=CostPolicy(budget_usd=1.0))
+    with pytest.raises(ValueError, match="takes output_tokens"):
+        router.explain("x", embedding=queries[0], policy=CostPolicy(costs="prices"))
+    policy = CostPolicy(costs="prices", output_tokens=1)
+    with pytest.raises(ValueError, match="pass tokens, or the prompts"):
+        router.explain(embedding=queries[0], policy=policy)
+    with pytest.raises(ValueError, match="tokens must be at least 0, got -1"):
+        router.explain(embedding=queries[0], policy=policy, tokens=-1)
 
 
 # --- the bisection -------------------------------------------------------------------------------

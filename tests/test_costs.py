@@ -75,11 +75,12 @@ def test_settings_by_hand():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 6))
-def test_settings_maximise_the_utility(seed, n_models):
+@given(st.integers(0, 10**6), st.integers(1, 6), st.booleans())
+def test_settings_maximise_the_utility(seed, n_models, per_prompt):
     rng = np.random.default_rng(seed)
     predicted = rng.integers(0, 5, (20, n_models)) / 4
-    cost = np.broadcast_to(rng.integers(0, 4, n_models) + 1.0, predicted.shape)
+    cost = rng.integers(0, 4, (20 if per_prompt else 1, n_models)) + 1.0
+    cost = np.broadcast_to(cost, predicted.shape)
     lambdas, picks = settings_over_lambda(predicted, cost)
     assert lambdas[0] == 0 and (np.diff(lambdas) > 0).all()
     for value, picked in zip(lambdas, picks, strict=True):
@@ -126,11 +127,24 @@ def test_cost_quality_by_hand():
     json.dumps(curve.to_dict(), allow_nan=False)
 
 
-def test_decisions_know_only_mean_costs_of_the_training_part():
+def test_decisions_know_only_costs_that_the_training_part_expects():
     dear = priced(expected_cost_usd=np.array([[5.0, 2.0]]))  # mistaken about which is cheap
     curve = cost_quality(dear, "mean")
     assert_allclose(curve.cost_usd[-1], 5)  # the model thought cheapest
     assert_allclose(curve.model_cost_usd, [2, 5])
+
+
+def test_a_choice_goes_by_the_prompts_expected_cost_and_the_bill_by_what_was_recorded():
+    # Model 1 is .2 better on both prompts; only on the first is it expected to cost much more.
+    results = priced(
+        predicted={"mean": [[0.5, 0.7], [0.5, 0.7]]},
+        expected_cost_usd=np.array([[1.0, 9.0], [1.0, 3.0]]),
+    )
+    curve = cost_quality(results, "mean")
+    assert_allclose(curve.lambdas, [0, 0.2 / 8, 0.2 / 2], rtol=1e-6)
+    # Recorded are 1 and 4 US$ on the first, 3 and 6 on the second.
+    assert_allclose(curve.cost_usd, [(4 + 6) / 2, (1 + 6) / 2, (1 + 3) / 2])
+    assert_allclose(curve.score, [1, 1, 0.5])
 
 
 def test_prompts_without_every_cost_are_left_out():

@@ -16,14 +16,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from device import ROOT, build_device_on_host, without_preload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import make_table, unit_rows
 from test_voting import cases, f32, i64
+from typer.testing import CliRunner
 
 from benchrouter import _core, router, voting, voting_cuda
+from benchrouter.cli import app
 from benchrouter.cli.encoding import routing_device
 from benchrouter.cli.output import EncoderUnavailable
 from benchrouter.router import Router
@@ -515,6 +519,81 @@ def test_embeddings_of_an_encoder_there_stay_there(device, fitted, monkeypatch):
     on_device = Router(fitted._fit, encoder=TensorEncoder(there, rows), device="cuda")
     found = on_device.route(["a", "b", "c", "d"])
     assert found.names() == fitted.route(embeddings=rows).names()
+
+
+class NumberedEncoder(TensorEncoder):
+    """Takes the row of "prompt N" to be row N."""
+
+    def encode_tensor(self, prompts):
+        numbers = [int(prompt.split()[1]) for prompt in prompts]
+        return torch.tensor(self._rows[numbers], device=self.device)
+
+
+@pytest.mark.parametrize("where", ["encoder", "search", "votes"])
+def test_a_job_that_runs_out_of_memory_on_a_device_goes_on(
+    device, fitted, monkeypatch, tmp_path, where
+):
+    there = "cuda:0" if device == "cuda" else "cpu:0"
+    if device != "cuda":
+        monkeypatch.setattr(router, "_checked", lambda name: there)
+    monkeypatch.setattr("benchrouter.cli.route_file.routing_device", lambda name: there)
+    fitted.save(tmp_path / "router")
+    prompts = [f"prompt {i}" for i in range(60)]
+    rows = unit_rows(60, 32, seed=13)
+    (tmp_path / "p.txt").write_text("".join(f"{prompt}\n" for prompt in prompts))
+    arguments = ["route", tmp_path / "router", tmp_path / "p.txt", "--device", "cuda"]
+    arguments += ["--part-size", 20, "--batch-size", 10, "--resume", "-o", tmp_path / "out"]
+    if where == "encoder":
+        encoder, load = NumberedEncoder(there, rows), Router.load
+        monkeypatch.setattr(
+            "benchrouter.cli.route_file.load_router",
+            lambda directory, **options: load(directory, encoder=encoder, device="cuda"),
+        )
+    else:
+        np.save(tmp_path / "p.npy", rows)
+        arguments += ["--embeddings", tmp_path / "p.npy"]
+    said = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 1 GiB"
+    full = raising_at(4, torch.OutOfMemoryError(said))
+    with monkeypatch.context() as patch:
+        owner, name = {
+            "encoder": (NumberedEncoder, "encode_tensor"),
+            "search": (RulesOnDevice, "decide"),
+            "votes": (voting_cuda, "decide"),
+        }[where]
+        patch.setattr(owner, name, full(getattr(owner, name)))
+        failed = CliRunner().invoke(app, list(map(str, arguments)))
+    assert failed.exit_code == 1, failed.output
+    assert failed.stderr.splitlines()[-1] == (
+        "error: CUDA out of memory. Tried to allocate 20.00 MiB. (a smaller --batch-size needs "
+        "less memory, or --device cpu)"
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("manifest.json", "part-00000.parquet")
+    ]
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exit_code == 0, done.output
+    parts = sorted((tmp_path / "out").glob("part-*"))
+    found = pa.concat_tables(pq.read_table(part) for part in parts)
+    assert found["prompt"].to_pylist() == prompts
+    assert found["model"].to_pylist() == fitted.route(embeddings=rows).names()
+
+
+def raising_at(n, error):
+    """Wrap a function that raises at its call number n."""
+
+    def wrap(function):
+        calls = 0
+
+        def called(*arguments, **options):
+            nonlocal calls
+            calls += 1
+            if calls == n:
+                raise error
+            return function(*arguments, **options)
+
+        return called
+
+    return wrap
 
 
 def test_a_router_for_a_device_that_is_not_there(fitted):

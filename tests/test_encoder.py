@@ -748,6 +748,25 @@ def test_unit_rows_stay_the_same_when_made_unit_again(dim):
         np.testing.assert_array_equal(as_unit_rows(once), once)
 
 
+def test_unit_rows_are_copied_only_where_they_must_be():
+    rows = as_unit_rows(unit((2000, 8)))
+    assert as_unit_rows(rows, copy=False) is rows
+    assert not np.shares_memory(as_unit_rows(rows), rows)
+    fixed = rows.copy()
+    fixed.setflags(write=False)
+    for given in (np.asfortranarray(rows), fixed, rows[::2], rows * np.float32(1.0005)):
+        before = given.copy()
+        found = as_unit_rows(given, copy=False)
+        assert found.flags.c_contiguous and not np.shares_memory(found, given)
+        assert_array_equal(found, as_unit_rows(given))
+        assert_array_equal(given, before)
+    one_off = rows.copy()
+    one_off[1500] *= 1.0005  # those before it are in order
+    before = one_off.copy()
+    assert_array_equal(as_unit_rows(one_off, copy=False), as_unit_rows(one_off))
+    assert_array_equal(one_off, before)
+
+
 def test_as_unit_rows_refuses():
     rows = unit((30_000, 8))
     rows[20_001] *= 1.002

@@ -24,7 +24,7 @@ NAN = float("nan")
 OURS = {"mean": None, "raw": 10, "s3": None}
 
 
-def draw_table(rng, *, n_datasets=4, n_models=3, missing=0.2, binary=True):
+def draw_table(rng, *, n_datasets=4, n_models=3, missing=0.2, binary=True, costs=False):
     """Random records, some prompts close to each other, some scores missing."""
     dataset = np.concatenate([np.arange(n_datasets), rng.integers(0, n_datasets, 60)])
     rng.shuffle(dataset)
@@ -36,7 +36,14 @@ def draw_table(rng, *, n_datasets=4, n_models=3, missing=0.2, binary=True):
     scores[hidden] = NAN
     rows = rng.standard_normal((len(dataset), 6)).astype(np.float32)
     rows[rng.integers(0, len(rows), 8)] = rows[0]  # ties
-    return make_table(scores, dataset), rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    fields = {}
+    if costs:
+        cost = rng.random(scores.shape) * (1 + np.arange(n_models))
+        cost[rng.random(scores.shape) < missing] = NAN
+        cost[first] = 1.0
+        fields["cost_usd"] = cost.astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return make_table(scores, dataset, **fields), rows
 
 
 def assert_equals_router(results, table, rows, test, train, k=5, kappa=19):
@@ -56,6 +63,9 @@ def assert_equals_router(results, table, rows, test, train, k=5, kappa=19):
         for i in (0, len(asked) - 1):
             shown = router.explain(embedding=asked[i], rule=rule, k=raw_k)
             assert_allclose(predicted[i], shown.scores, atol=1e-6)
+            if rule == "mean" and table.cost_usd is not None:
+                expected = results.expected_cost_usd[at][i, position]
+                assert_array_equal(expected, shown.cost_usd)
     assert_array_equal(results.picks["BMA"][at], router.models.index(router.best_on_average))
 
 
@@ -63,7 +73,7 @@ def assert_equals_router(results, table, rows, test, train, k=5, kappa=19):
 @given(st.integers(0, 10**6), st.integers(3, 5), st.booleans())
 def test_every_dataset_is_routed_by_a_router_that_never_saw_it(seed, n_datasets, binary):
     rng = np.random.default_rng(seed)
-    table, rows = draw_table(rng, n_datasets=n_datasets, binary=binary)
+    table, rows = draw_table(rng, n_datasets=n_datasets, binary=binary, costs=True)
     k, kappa = int(rng.integers(1, 6)), int(rng.integers(1, 8))
     results = evaluate_prompts(
         table, rows, protocol="leave-one-dataset-out", k=k, kappa=kappa, baselines=False
@@ -78,7 +88,7 @@ def test_every_dataset_is_routed_by_a_router_that_never_saw_it(seed, n_datasets,
 
 
 def test_a_random_split_is_routed_by_a_router_fitted_on_its_rest():
-    table, rows = draw_table(np.random.default_rng(1))
+    table, rows = draw_table(np.random.default_rng(1), costs=True)
     results = evaluate_prompts(table, rows, protocol="random split", seed=3, baselines=False)
     train, test = random_split(table, 0.3, 3)
     assert_array_equal(results.rows, test)
@@ -218,9 +228,30 @@ def test_costs_known_beforehand_are_those_of_the_training_part():
     table = make_table(table.scores, table.dataset, cost_usd=cost.astype(np.float32))
     results = evaluate_prompts(table, rows, protocol="leave-one-dataset-out", baselines=False)
     # Datasets cost 0, 1 and 2 more: without the first the mean is 1.5 more, and so on.
-    assert_allclose(results.expected_cost_usd, [[2.5, 6.5, 6.5], [2, 6, 6], [1.5, 5.5, 5.5]])
+    mean = np.array([1.5, 1.0, 0.5])[results.dataset]
+    similarities = np.where(
+        table.dataset[:, None] == table.dataset, -np.inf, rows.astype(float) @ rows.T
+    ).astype(np.float32)
+    nearest = np.argsort(-similarities, axis=1, kind="stable")[results.rows, :5]
+    more = (table.dataset[nearest].sum(axis=1) + mean) / 6
+    assert_allclose(results.expected_cost_usd, more[:, None] + [1, 5, 5], rtol=1e-6)
+    assert len(set(more.round(3).tolist())) > 5  # of each prompt its own
     assert_array_equal(results.picks["cheapest"], 0)
     assert prompt_rows(results)[-1].cost_usd == pytest.approx(cost[:, 2].mean())
+
+
+def test_a_model_without_any_recorded_cost_has_no_expected_one():
+    table, rows = draw_table(np.random.default_rng(8), costs=True)
+    cost = table.cost_usd.copy()
+    cost[:, 1] = NAN
+    table = make_table(table.scores, table.dataset, cost_usd=cost)
+    for protocol in ("random split", "leave-one-dataset-out"):
+        results = evaluate_prompts(table, rows, protocol=protocol, baselines=False)
+        assert np.isnan(results.expected_cost_usd[:, 1]).all()
+        assert (results.expected_cost_usd[:, [0, 2]] > 0).all()
+    bare = make_table(table.scores, table.dataset)
+    results = evaluate_prompts(bare, rows, protocol="random split", baselines=False)
+    assert results.expected_cost_usd is None
 
 
 def test_another_protocol_is_refused():

@@ -155,6 +155,19 @@ def test_cascades_are_drawn_as_measured(evaluation):
     assert_allclose(zero.get_ydata()[:-1], protocol.costs["mean"].zero_hull[:, 1])
 
 
+def test_the_report_shows_each_protocols_cascades_and_curves_beside_the_zero_router(evaluation):
+    shown = {p.name: p for p in pictures(evaluation)}
+    for protocol in evaluation.prompts:
+        key = protocol.results.protocol.replace(" ", "-")
+        (axes,) = shown[f"cascades-{key}"].draw().axes
+        names = {f"{c.cheap}, {c.judge}" for c in protocol.cascades}
+        zero = f"zero router, AIQ {protocol.cascades[0].zero_aiq:.3f}"
+        assert names | {zero} <= set(lines_by_label(axes))
+        (axes,) = shown[f"cost-quality-{key}"].draw().axes
+        names = {f"{rule}, AIQ {curve.aiq:.3f}" for rule, curve in protocol.costs.items()}
+        assert names | {zero} <= set(lines_by_label(axes))
+
+
 def test_mixes_of_two_models_bend_where_the_axis_is_logarithmic():
     results = make_results(
         [[0, 1], [1, 1]],

@@ -369,6 +369,7 @@ def test_truncated_prompts_are_counted(bert):
         lambda: encoder.encode(prompts),
         lambda: list(encoder.encode_stream(prompts)),
         lambda: encoder.encode_tensor(prompts),
+        lambda: encoder.encode_tensor(encoder.tokenise(prompts)),
     ):
         with pytest.warns(TruncationWarning, match=words) as caught:
             encode()
@@ -383,6 +384,12 @@ def test_tensor_equals_array(bert):
     assert found.device.type == "cpu" and found.dtype == torch.float32
     assert_array_equal(found.numpy(), encoder.encode(texts))
     assert encoder.encode_tensor([]).shape == (0, 32)
+    tokens = encoder.tokenise(texts)
+    assert len(tokens) == len(texts)
+    assert_array_equal(encoder.encode_tensor(tokens).numpy(), found.numpy())
+    assert encoder.encode_tensor(encoder.tokenise([])).shape == (0, 32)
+    with pytest.raises(TypeError, match="an iterable of str, got a single str"):
+        encoder.tokenise("abc")
     with pytest.raises(TypeError, match="an iterable of str, got a single str"):
         encoder.encode_tensor("abc")
 

@@ -20,6 +20,7 @@ import pytest
 
 from benchrouter.batch.embedding_file import EmbeddingFile, with_embeddings
 from benchrouter.batch.prompts import read_prompts
+from benchrouter.batch.records import wrong_prompt
 from benchrouter.batch.writers import open_decisions
 from benchrouter.decisions import Decisions
 
@@ -221,6 +222,35 @@ def test_bad_records_come_with_their_text(tmp_path):
     pq.write_table(pa.table({"prompt": [" ", "a", None]}), tmp_path / "p.parquet")
     (batch,) = read_prompts(tmp_path / "p.parquet", on_error="skip")
     assert [(r.row, r.line, r.raw) for r in batch.rejected] == [(0, None, " "), (2, None, None)]
+
+
+ODD = ["a", "\u3000", "日本", None, "\x1c", "\u2003é", "", "\x7f", "\u200b", " \n", "b"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str
+)
+@pytest.mark.parametrize("batch", [3, 100])
+def test_a_parquet_column_is_checked_as_its_strings_are(tmp_path, kind, batch):
+    column = pa.array(ODD, pa.string()).cast(kind)
+    pq.write_table(pa.table({"prompt": column, "n": range(len(ODD))}), tmp_path / "p.parquet")
+    batches = list(read_prompts(tmp_path / "p.parquet", on_error="skip", batch=batch))
+    good = {i: text for i, text in enumerate(ODD) if wrong_prompt(text) is None}
+    assert sorted(good) == [0, 2, 5, 7, 8, 10]
+    assert all(b.texts.type == pa.string() for b in batches)
+    assert [text for b in batches for text in b.texts.to_pylist()] == list(good.values())
+    assert [text for b in batches for text in b.prompts] == list(good.values())
+    assert [row for b in batches for row in b.rows] == list(good)
+    assert [n for b in batches for n in b.fields.column("n").to_pylist()] == list(good)
+    found = {r.row: (r.reason, r.raw) for b in batches for r in b.rejected}
+    assert found == {i: (wrong_prompt(t), t) for i, t in enumerate(ODD) if i not in good}
+
+
+def test_a_parquet_prompt_that_is_not_utf8_cannot_be_read(tmp_path):
+    texts = pa.array([b"a", b"\xff b"]).view(pa.string())
+    pq.write_table(pa.table({"prompt": texts}), tmp_path / "p.parquet")
+    with pytest.raises(ValueError, match=r"p\.parquet: found rows that cannot be read \(.*UTF"):
+        all_prompts(tmp_path / "p.parquet")
 
 
 @pytest.mark.parametrize(
@@ -496,6 +526,17 @@ def test_parquet_columns_pass_through_with_their_types(tmp_path):
     assert "prompt" not in out.schema.names
 
 
+def test_numbers_that_seldom_recur_have_no_dictionary_in_parquet(tmp_path):
+    tags = [["x", "y"], ["x"]]
+    pq.write_table(pa.table({"prompt": ["a", "b"], "tags": tags}), tmp_path / "p.parquet")
+    convert(tmp_path / "p.parquet", tmp_path / "o.parquet", prefix="r_")
+    group = pq.ParquetFile(tmp_path / "o.parquet").metadata.row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    plain = [c.path_in_schema for c in columns if not c.has_dictionary_page]
+    assert plain == ["r_distance", "r_fallback"]  # Parquet has no dictionaries of bools
+    assert len(columns) == 7 and pq.read_table(tmp_path / "o.parquet")["tags"].to_pylist() == tags
+
+
 def test_not_finite_input_becomes_null_in_jsonl(tmp_path):
     pq.write_table(pa.table({"prompt": ["a", "b"], "x": [np.nan, 2.0]}), tmp_path / "p.parquet")
     convert(tmp_path / "p.parquet", tmp_path / "o.jsonl")
@@ -588,6 +629,7 @@ import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_prompts import decisions
 from benchrouter.batch.prompts import read_prompts
+from benchrouter.batch.records import wrong_prompt
 from benchrouter.batch.writers import open_decisions
 writer = open_decisions({str(target)!r})
 for batch in read_prompts({str(write(tmp_path / "p.txt", "x" * 99 + chr(10)))!r}):

@@ -8,7 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +22,18 @@ from tables import make_table, unit_rows
 from tiny_encoder import prompts_of, write_bert
 from typer.testing import CliRunner
 
+from benchrouter import _core
+from benchrouter.batch.manifest import mark_of, read_manifest
+from benchrouter.batch.prompts import read_prompts
+from benchrouter.encoder import Encoder
 from benchrouter.router import Router
 
 ray = pytest.importorskip("ray", reason="ray is not installed (pip install '.[ray]')")
 pytest.importorskip("ray.data", reason="Ray Data is not installed (pip install '.[ray]')")
 
-from benchrouter.cli import app  # noqa: E402
-from benchrouter.cli.route_ray import EMBEDDINGS, read_tables  # noqa: E402
+from benchrouter.cli import app, route_ray  # noqa: E402
+from benchrouter.cli.output import EncoderUnavailable  # noqa: E402
+from benchrouter.cli.route_ray import EMBEDDING, ROW, paired, read_tables  # noqa: E402
 from benchrouter.integrations.ray import RESULTS, RouteBatch, route_dataset  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -188,6 +196,30 @@ def test_router_without_an_encoder_is_refused_at_once(given):
         RouteBatch(given)
 
 
+@needs_torch
+@pytest.mark.parametrize("built", [True, False])
+def test_without_kernels_only_the_encoder_runs_on_a_gpu(encoding, monkeypatch, built):
+    routers, encoders = [], []
+    load_router, load_encoder = Router.load, Encoder.load
+
+    def router_of(*arguments, device, **options):
+        routers.append(device)
+        return load_router(*arguments, device="cpu", **options)
+
+    def encoder_of(*arguments, device, **options):
+        encoders.append(device)
+        return load_encoder(*arguments, device="cpu", **options)
+
+    monkeypatch.setattr(Router, "load", router_of)
+    monkeypatch.setattr(Encoder, "load", encoder_of)
+    monkeypatch.setattr(_core, "has_cuda", built)
+    prompts = prompts_of([5, 9, 20])
+    found = RouteBatch(encoding[0], device="cuda:0")(pa.table({"prompt": prompts}))
+    # a router that was given no encoder loads its own, here on the CPU that stands in for a GPU
+    assert (routers, encoders) == (["cuda:0"], ["cpu"]) if built else (["cpu"], ["cuda:0"])
+    assert found["model"].to_pylist() == load_router(encoding[0]).route(prompts).names()
+
+
 # -------------------------------------------------------------------------------------- with Ray
 
 
@@ -292,62 +324,121 @@ def test_route_dataset(given, cluster):
 # ------------------------------------------------------------------------------- the command line
 
 
-def tables_of(path, tmp_path, **options):
-    """What the reader makes of a file, and what it says of it."""
-    given = dict(embeddings=None, prompt_column="prompt", format=None, on_error="raise")
-    report = tmp_path / "report.json"
-    paths = pa.table({"path": [str(path)]})
-    tables = list(read_tables(paths, report=str(report), **{**given, **options}))
-    return tables, json.loads(report.read_text())
+def reading(**options):
+    given = dict(prompt_column="prompt", format=None, on_error="skip", first_row=0, part_size=None)
+    return {**given, "batch": 8, **options}
 
 
-def test_reader_keeps_the_types_of_the_first_batch(tmp_path):
-    lines = ['{"prompt": "a", "n": 1, "x": 1.5}', '{"prompt": "b"}', '{"prompt": "c", "x": 2}']
-    (tmp_path / "p.jsonl").write_text("\n".join(lines))
-    tables, said = tables_of(tmp_path / "p.jsonl", tmp_path, batch=1)
-    expected = pa.schema([("n", pa.int64()), ("x", pa.float64()), ("prompt", pa.string())])
-    assert [table.schema for table in tables] == [expected] * 3
-    found = pa.concat_tables(tables).to_pydict()
-    assert found == {"n": [1, None, None], "x": [1.5, None, 2.0], "prompt": ["a", "b", "c"]}
-    assert said == {"prompts": 3, "skipped": 0, "first_skipped": []}
+def tables_of(path, embeddings=None, fingerprint=None, **options):
+    """What the reader of a cluster makes of a file."""
+    return list(
+        read_tables(
+            pa.table({"path": [str(path)]}),
+            reading=reading(**options),
+            embeddings=embeddings,
+            fingerprint=fingerprint or mark_of(path)["fingerprint"],
+        )
+    )
 
 
 def test_reader_pairs_embeddings_with_kept_records(tmp_path):
-    rows = unit_rows(3, 4)
-    np.save(tmp_path / "p.npy", rows.astype(np.float16))
-    (tmp_path / "p.txt").write_text("a\n\nb\n")
-    options = dict(embeddings=str(tmp_path / "p.npy"), on_error="skip", batch=8)
-    (table,), said = tables_of(tmp_path / "p.txt", tmp_path, **options)
-    assert table["prompt"].to_pylist() == ["a", "b"]
-    found = table[EMBEDDINGS].combine_chunks().flatten().to_numpy().reshape(2, 4)
-    np.testing.assert_array_equal(found, rows[[0, 2]].astype(np.float16))
-    assert said["skipped"] == 1
-    assert "p.txt, line 2" in said["first_skipped"][0]
+    rows = unit_rows(5, 4).astype(np.float16)
+    np.save(tmp_path / "p.npy", rows)
+    (tmp_path / "p.txt").write_text("a\n\nb\nc\nd\n")
+    for first_row, kept in ((0, [0, 2, 3, 4]), (3, [3, 4])):
+        tables = tables_of(
+            tmp_path / "p.txt", str(tmp_path / "p.npy"), first_row=first_row, batch=2
+        )
+        table = pa.concat_tables(tables)
+        assert table[ROW].to_pylist() == kept
+        found = table[EMBEDDING].combine_chunks().flatten().to_numpy().reshape(-1, 4)
+        np.testing.assert_array_equal(found, rows[kept])
+
+
+def test_reader_refuses_another_file_under_the_same_path(tmp_path):
+    (tmp_path / "p.txt").write_text("a\n")
+    with pytest.raises(ValueError, match=r"p\.txt: found another file there than where"):
+        tables_of(tmp_path / "p.txt", fingerprint="0" * 64)
+
+
+def decided(rows, model="b"):
+    n = len(rows)
+    return pa.table(
+        {
+            ROW: pa.array(rows, pa.int64()),
+            "model": pa.array([model] * n, pa.string()),
+            **{name: pa.array(rows, pa.float32()) for name in RESULTS[1:4]},
+            "fallback": pa.array([False] * n, pa.bool_()),
+        }
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
+def test_decisions_are_paired_however_they_are_cut(tmp_path, size):
+    rows = [0, 2, 3, 6, 7, 8, 9]
+    (tmp_path / "p.txt").write_text("".join("p\n" if i in rows else "\n" for i in range(10)))
+    tables = [decided(rows[i : i + size]) for i in range(0, len(rows), size)]
+    tables.insert(1, decided([]))
+    found = list(paired(read_prompts(tmp_path / "p.txt", **reading(batch=2)), iter(tables), "ab"))
+    assert [batch.first_row for batch, _ in found] == [0, 2, 4, 6, 8]
+    assert found[2][1] is None  # a batch of bad records
+    for batch, decisions in found[:2] + found[3:]:
+        assert decisions.score.tolist() == batch.rows.tolist()
+        assert decisions.names() == ["b"] * len(batch.rows)
+        assert (decisions.model.dtype, decisions.score.dtype) == (np.int32, np.float32)
 
 
 @pytest.mark.parametrize(
-    "lines, words",
+    ("tables", "words"),
     [
-        (['{"prompt": "a"}', '{"prompt": "b", "n": 1}'], "input records 1 to 1: found a field 'n'"),
-        (['{"prompt": "a", "n": 1}', '{"prompt": "b", "n": "x"}'], "'n' does not keep one type"),
-        (['{"prompt": "a"}', '{"prompt": ""}'], "p.jsonl, line 2: found an empty prompt"),
+        ([decided([0, 1])], "found no decision for input record 2"),
+        ([decided([0, 1]), decided([1, 2])], "a decision for input record 1, expected 2"),
+        ([decided([0, 2, 3])], "a decision for input record 2, expected 1"),
+        ([decided([0, 1, 2, 3, 4])], "found 1 decisions behind the last prompt"),
+        ([decided([0, 1, 2, 3]), decided([3])], "found 1 decisions behind the last prompt"),
+        ([decided([0, 1, 2, 3], "c")], "found model 'c', which the router here has not"),
     ],
+    ids=["lost", "doubled", "passed over", "one more", "a block more", "model"],
 )
-def test_reader_refuses(tmp_path, lines, words):
-    (tmp_path / "p.jsonl").write_text("\n".join(lines))
-    with pytest.raises(ValueError) as raised:
-        tables_of(tmp_path / "p.jsonl", tmp_path, batch=1)
-    assert words in str(raised.value)
+def test_decisions_that_are_not_one_for_each_prompt_are_refused(tmp_path, tables, words):
+    (tmp_path / "p.txt").write_text("p\n" * 4)
+    with pytest.raises(ValueError, match=words):
+        list(paired(read_prompts(tmp_path / "p.txt", batch=2), iter(tables), ("a", "b")))
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_a_cluster_is_asked_for_gpus_and_kernels(monkeypatch, capsys, built):
+    there = {"CPU": 4.0, "GPU": 2.0}
+    monkeypatch.setattr(ray, "init", lambda **options: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: there)
+    context = SimpleNamespace(execution_options=SimpleNamespace())
+    monkeypatch.setattr(ray.data.DataContext, "get_current", lambda: context)
+    monkeypatch.setattr(_core, "has_cuda", built)
+    with route_ray._cluster("local", "cuda", 1):
+        said = capsys.readouterr().err
+    assert said.startswith("Ray: 4 CPUs, 2 GPUs\n")
+    assert ("note: only the encoder runs on the actors' GPUs" in said) != built
+    del there["GPU"]
+    with (
+        pytest.raises(EncoderUnavailable, match="Ray finds no GPU on this machine"),
+        route_ray._cluster("local", "cuda", 1),
+    ):
+        pass
+    with route_ray._cluster("auto", "cuda", 1):  # it may grow
+        assert "waits until it has one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "code, words, options",
+    ("code", "words", "options"),
     [
         (2, "--ray reads and writes files, found -", ["-o", "-", "--ray", "local"]),
         (2, "expected cpu or cuda", ["-o", "out", "--ray", "local", "--device", "cuda:1"]),
         (2, "found no --ray ADDRESS", ["-o", "out", "--ray-actors", "2"]),
-        (1, "expected no or an empty directory", ["-o", "full", "--ray", "local"]),
-        (1, "there is no directory", ["-o", "absent/out", "--ray", "local"]),
+        (2, "does not go with --ray", ["-o", "out", "--ray", "local", "--profile"]),
+        (2, "--part-size and --output-format", ["-o", "out.csv", "--ray", "local", "--resume"]),
+        (1, "expected a new or empty directory", ["-o", "full", "--ray", "local"]),
+        (1, "absent/out: No such file", ["-o", "absent/out", "--ray", "local"]),
         (1, "no.jsonl: No such file", ["-o", "out", "--ray", "local"]),
     ],
 )
@@ -359,11 +450,21 @@ def test_wrong_usage_is_told_before_a_cluster_is_there(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     np.save(tmp_path / "p.npy", unit_rows(2, DIM))
-    arguments = ["route", str(given), "no.jsonl", "--embeddings", "p.npy", *options]
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n' * 2)
+    prompts = "no.jsonl" if "no.jsonl" in words else "p.jsonl"
+    arguments = ["route", str(given), prompts, "--embeddings", "p.npy", *options]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == code, result.output
     assert words in result.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "p.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "p.jsonl", "p.npy"]
+
+
+def test_prompts_that_cannot_be_read_twice_are_refused(given, tmp_path):
+    os.mkfifo(tmp_path / "p.jsonl")
+    arguments = ["route", str(given), str(tmp_path / "p.jsonl"), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*arguments, "--ray", "local"])
+    assert result.exit_code == 1
+    assert "is no regular file, expected one that --ray can read twice" in result.stderr
 
 
 def test_without_ray_the_command_says_what_to_install(given, tmp_path, monkeypatch):
@@ -375,39 +476,154 @@ def test_without_ray_the_command_says_what_to_install(given, tmp_path, monkeypat
     assert "pip install 'benchrouter[ray]'" in result.stderr
 
 
-def route_on_ray(*arguments):
-    command = [sys.executable, "-m", "benchrouter", "route", *map(str, arguments)]
-    return subprocess.run(
-        [*command, "--ray", "local"], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+def command_of(*arguments):
+    return [sys.executable, "-m", "benchrouter", "route", *map(str, arguments)]
+
+
+def route_on_ray(*arguments, address="local"):
+    command = command_of(*arguments, "--ray", address)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def content(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def job(given, tmp_path_factory):
+    """Arguments of a job with bad records, but for the output, and what a single process writes."""
+    folder, n = tmp_path_factory.mktemp("job"), 12_000
+    lines = [
+        json.dumps({"id": i, "prompt": f"prompt {i}", "tags": ["a"] * (i % 3)}) for i in range(n)
+    ]
+    for i in (5, 4_000, 4_001):
+        lines[i] = '{"id": 5, "prompt": null}'
+    (folder / "p.jsonl").write_text("\n".join(lines) + "\n")
+    np.save(folder / "p.npy", unit_rows(n, DIM, seed=7))
+    arguments = [given, folder / "p.jsonl", "--embeddings", folder / "p.npy"]
+    arguments += ["--part-size", 500, "--batch-size", 20, "--resume"]
+    whole = folder / "whole"
+    done = CliRunner().invoke(app, ["route", *map(str, arguments), "-o", str(whole)])
+    assert done.exit_code == 4, done.output
+    return arguments, content(whole)
+
+
+def n_parts(target):
+    return len(list(target.glob("part-*"))) if target.exists() else 0
+
+
+def begin(arguments, target, n_more):
+    """Start a job on a cluster; return the process when there are so many more parts."""
+    enough = n_parts(target) + n_more
+    with open(said_by(target), "w") as errors:
+        command = command_of(*arguments, "-o", target, "--json")
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors)
+    ends = time.monotonic() + 120
+    while n_parts(target) < enough and process.poll() is None and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert process.poll() is None and n_parts(target) >= enough, said_by(target).read_text()
+    return process
+
+
+def ended(process, target):
+    """What a job says on stderr that did what it could; its stdout is a JSON document."""
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 4, said_by(target).read_text()
+    assert json.loads(output)["prompts"] == 11_997
+    return said_by(target).read_text()
+
+
+def said_by(target):
+    return target.with_suffix(".stderr")
+
+
+def actors_of(mark):
+    """Processes of the actors that a marked command started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title, environment = ((folder / name).read_bytes() for name in ("cmdline", "environ"))
+        except OSError:
+            continue
+        if b"(RouteBatch)" in title and mark.encode() in environment:
+            found.append(int(folder.name))
+    return found
 
 
 @pytest.mark.slow
-def test_command(given, tmp_path):
-    rows = unit_rows(N, DIM, seed=7)
-    lines = [json.dumps({"id": i, "prompt": f"prompt {i}"}) for i in range(N)]
-    lines[5] = '{"id": 5, "prompt": null}'
-    (tmp_path / "p.jsonl").write_text("\n".join(lines) + "\n")
-    np.save(tmp_path / "p.npy", rows)
-    run = route_on_ray(
-        *(given, tmp_path / "p.jsonl", "--embeddings", tmp_path / "p.npy"),
-        *("-o", tmp_path / "out", "--batch-size", 100, "--ray-actors", 2, "--json"),
-    )
-    assert run.returncode == 4, run.stderr  # done but for a bad record, which is reported
+def test_command_writes_what_a_single_process_writes(job, tmp_path):
+    arguments, expected = job
+    run = route_on_ray(*arguments, "-o", tmp_path / "out", "--ray-actors", 2, "--json")
+    assert run.returncode == 4, run.stderr  # done but for bad records, which are reported
+    assert content(tmp_path / "out") == expected
     document = json.loads(run.stdout)
-    assert document["prompts"] == N - 1
-    assert document["skipped"] == 1
+    assert (document["prompts"], document["skipped"], document["parts"]) == (11_997, 3, 24)
+    assert sum(document["models"].values()) == 11_997
     assert "p.jsonl, line 6: found null" in document["first_skipped"][0]
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names[0] == "part-000000.parquet"
-    found = pa.dataset.dataset(tmp_path / "out").to_table()
-    kept = [i for i in range(N) if i != 5]
-    assert found.column_names == ["id", "prompt", *RESULTS]
-    assert found["id"].to_pylist() == kept
-    expected = columns_of(Router.load(given).route(embeddings=rows[kept]))
-    assert {name: found[name].to_pylist() for name in RESULTS} == expected
-    assert sum(document["models"].values()) == N - 1
-    assert document["fallbacks"] == sum(expected["fallback"])
+
+
+@pytest.mark.slow
+def test_command_whose_actor_is_killed(job, tmp_path, monkeypatch):
+    arguments, expected = job
+    mark = f"BENCHROUTER_TEST_{uuid4().hex}"
+    monkeypatch.setenv(mark, "1")
+    options = [*arguments, "--ray", "local", "--ray-actors", 2]
+    process = begin(options, tmp_path / "out", 2)
+    actors = actors_of(mark)
+    assert len(actors) == 2
+    os.kill(actors[0], signal.SIGKILL)
+    ended(process, tmp_path / "out")
+    assert content(tmp_path / "out") == expected
+
+
+@pytest.mark.slow
+def test_command_that_is_killed_goes_on(job, tmp_path):
+    arguments, expected = job
+    target = tmp_path / "out"
+    for _ in range(2):
+        process = begin([*arguments, "--ray", "local"], target, 3)
+        process.kill()
+        process.communicate()
+        assert not read_manifest(target).complete
+    n = read_manifest(target).next_row
+    assert n >= 5 * 500  # the sixth file may have been there and not listed yet
+    done = begin([*arguments, "--ray", "local"], target, 0)
+    assert f"going on behind {n:,} records" in ended(done, target)
+    assert content(target) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["auto", "HOST:PORT"])
+def test_cluster_that_loses_a_machine(job, tmp_path, monkeypatch, address):
+    from ray.cluster_utils import Cluster
+
+    arguments, expected = job
+    mark = f"BENCHROUTER_TEST_{uuid4().hex}"
+    monkeypatch.setenv(mark, "1")
+    machines = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+    )
+    try:
+        lost = machines.add_node(num_cpus=2)
+        machines.wait_for_nodes()
+        if address == "auto":
+            monkeypatch.setenv("RAY_ADDRESS", machines.address)
+        else:
+            address = machines.address
+        process = begin([*arguments, "--ray", address, "--ray-actors", 4], tmp_path / "out", 2)
+        actors = actors_of(mark)
+        assert len(actors) == 4  # two on each machine
+        machines.remove_node(lost, allow_graceful=False)
+        assert process.poll() is None
+        said = ended(process, tmp_path / "out")
+    finally:
+        machines.shutdown()
+    assert "Ray: 4 CPUs" in said
+    assert content(tmp_path / "out") == expected
 
 
 @pytest.mark.slow
@@ -428,6 +644,55 @@ def test_command_names_a_bad_record(given, tmp_path):
 
 
 @pytest.mark.slow
+def test_command_tells_errors_of_the_cluster_in_one_line(given, tmp_path):
+    (tmp_path / "p.txt").write_text("a\n" * 200)
+    np.save(tmp_path / "p.npy", unit_rows(199, DIM))
+    run = route_on_ray(
+        *(given, tmp_path / "p.txt", "--embeddings", tmp_path / "p.npy"),
+        *("-o", tmp_path / "out", "--batch-size", 100),
+    )
+    assert run.returncode == 1
+    last = run.stderr.rstrip().splitlines()[-1]
+    assert last == f"error: {tmp_path}/p.npy has 199 embeddings, the prompts are 200"
+    assert not list(tmp_path.glob("*out*"))
+
+
+ELSEWHERE = """
+import sys
+import benchrouter.integrations.ray as integration
+from benchrouter.cli import main
+route_dataset = integration.route_dataset
+there = sys.argv.pop()
+integration.route_dataset = lambda dataset, directory, **options: route_dataset(
+    dataset, there, **options
+)
+main()
+"""
+
+
+@pytest.mark.slow
+def test_command_whose_machines_see_no_router(given, tmp_path):
+    (tmp_path / "p.txt").write_text("a\n" * 20)
+    np.save(tmp_path / "p.npy", unit_rows(20, DIM))
+    arguments = [given, tmp_path / "p.txt", "--embeddings", tmp_path / "p.npy"]
+    arguments += ["-o", tmp_path / "out", "--ray", "local", "--json"]
+    run = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, "route", *map(str, arguments), str(tmp_path / "none")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 1
+    assert run.stderr.rstrip().splitlines()[-1] == (
+        f"error: an actor could not start: ValueError: {tmp_path}/none is not a router: it has no "
+        "router.json"
+    )
+    assert run.stdout == ""
+    assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.slow
 @needs_torch
 def test_command_encodes(encoding, tmp_path):
     router, encoder = encoding
@@ -435,12 +700,12 @@ def test_command_encodes(encoding, tmp_path):
     ids = pa.array([None, *range(299)], pa.int16())
     pa.parquet.write_table(pa.table({"prompt": prompts, "id": ids}), tmp_path / "p.parquet")
     run = route_on_ray(
-        *(router, tmp_path / "p.parquet", "-o", tmp_path / "out", "--encoder", encoder),
+        *(router, tmp_path / "p.parquet", "-o", tmp_path / "out.parquet", "--encoder", encoder),
         *("--no-prompt", "--prefix", "r_", "--threads", 1, "--batch-size", 50),
     )
     assert run.returncode == 0, run.stderr
     assert "routed 300 prompts" in run.stderr
-    found = pa.dataset.dataset(tmp_path / "out").to_table()
+    found = pa.parquet.read_table(tmp_path / "out.parquet")
     assert found.column_names == ["id", *(f"r_{name}" for name in RESULTS)]
     assert found["id"].combine_chunks() == ids
     expected = Router.load(router).route(prompts)

@@ -60,7 +60,7 @@ def test_shell_example(tmp_path):
     assert (tmp_path / "decisions" / "part-00000.parquet").stat().st_size > 0
     assert (tmp_path / "prompts.npy").stat().st_size > 2 * 384 * 4
     assert run.stdout.rstrip().splitlines()[-1].startswith("{")
-    for name in ("weighed", "budget", "sure"):
+    for name in ("weighed", "budget", "sure", "priced"):
         assert (tmp_path / f"{name}.jsonl").read_text().count('"cost_usd"') == 2, name
 
 

@@ -201,3 +201,40 @@ def test_real_embeddings(shared, device):
     queries = as_unit_rows(np.load(shared / "data" / "ulab_llmrouter.minilm.npy")[::9], "queries")
     found = TorchIndex(records, device=device).search(torch.tensor(queries, device=device), 19)
     assert_equal(found, Index(records, proposal="blas").search(queries, 19))
+
+
+class Small:
+    """A device whose memory holds blocks of so many bytes."""
+
+    def __init__(self, monkeypatch, n_bytes):
+        self.asked = []
+        for name in ("_largest", "_rank"):
+            monkeypatch.setattr(TorchIndex, name, self.held(getattr(TorchIndex, name), n_bytes))
+
+    def held(self, step, n_bytes):
+        def run(index, *arguments):
+            self.asked.append(index._block_bytes)
+            if index._block_bytes > n_bytes:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return step(index, *arguments)
+
+        return run
+
+
+def test_blocks_back_off_when_memory_runs_out(monkeypatch):
+    records, queries = unit_rows(300, 16), unit_rows(20, 16, seed=1)
+    expected = Index(records).search(queries, 7)
+    device = Small(monkeypatch, 17 << 20)
+    monkeypatch.setattr(search_torch, "QUERIES", 5)
+    index = TorchIndex(records)
+    assert_equal(index.search(torch.from_numpy(queries), 7), expected)
+    # of 64 MiB, halved twice, and never asked for again
+    assert [n >> 20 for n in device.asked[:4]] == [64, 32, 16, 16]
+    assert set(device.asked[2:]) == {16 << 20}
+
+
+def test_a_search_that_does_not_fit_at_all_is_an_error(monkeypatch):
+    device = Small(monkeypatch, 1000)
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        TorchIndex(unit_rows(30, 16)).search(torch.from_numpy(unit_rows(2, 16)), 7)
+    assert device.asked[-1] == 1 << 20

@@ -64,7 +64,7 @@ def with_groups(
     """
     kind: str | None = None
     for batch, block in pairs:
-        groups = _values(batch, column, name)
+        groups = values_of(batch, column, name)
         if kind is None:
             kind = next((_kind(g) for g in groups if _wrong(g, _kind(g)) is None), None)
         wrong = {i: found for i, g in enumerate(groups) if (found := _wrong(g, kind)) is not None}
@@ -79,7 +79,14 @@ def with_groups(
         yield GroupedBatch(groups, prompts, block, (*batch.rejected, *rejected), batch.share)
 
 
-def _values(batch: PromptBatch, column: str, name: str) -> list[Any]:
+def values_of(batch: PromptBatch, column: str, name: str) -> list[Any]:
+    """Values of a field of every record with a prompt; None where a record lacks it.
+
+    Raises
+    ------
+    ValueError
+        If a Parquet file has no such column.
+    """
     if isinstance(batch.fields, list):
         return [fields.get(column) for fields in batch.fields]
     names = batch.fields.schema.names

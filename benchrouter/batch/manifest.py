@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchrouter.decisions import Decisions
 from benchrouter.naming import naming
 from benchrouter.replacing import partial_of, put_file
@@ -47,8 +49,9 @@ class Totals:
         if decisions is not None:
             self.prompts += len(decisions)
             self.fallbacks += int(decisions.fallback.sum())
-            counts = Counter(decisions.model.tolist())
-            self.models.update({decisions.models[m]: n for m, n in counts.items()})
+            counts = np.bincount(decisions.model, minlength=len(decisions.models)).tolist()
+            chosen = zip(decisions.models, counts, strict=True)
+            self.models.update({name: n for name, n in chosen if n})
             if decisions.cost_usd is not None and decisions.over_limit is not None:
                 self.cost_usd += float(decisions.cost_usd.sum(dtype="float64"))
                 self.over_limit += int(decisions.over_limit.sum())
@@ -113,11 +116,13 @@ class Manifest:
             "complete": self.complete,
         }
         partial = partial_of(target)
-        with naming(target):
-            partial.write_text(
-                json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
-            put_file(partial, target)
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        try:
+            with naming(target):
+                partial.write_text(text, encoding="utf-8")
+                put_file(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def read_manifest(directory: Path) -> Manifest | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from benchrouter.batch.records import wrong_prompt
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -98,6 +100,42 @@ def rows_from(
                 yield from _joined(held)
                 held, n_wanted = [], end_of(first_row) - first_row
     yield from _joined(held)
+
+
+def wrong_prompts(texts: pa.Array, *, name: str) -> dict[int, str]:
+    """What is wrong with the prompts of a column, by position; see `records.wrong_prompt`.
+
+    Parameters
+    ----------
+    texts : pyarrow.Array
+        Strings, or a dictionary of strings.
+    name : str
+        The file, for messages.
+
+    Returns
+    -------
+    dict of int to str
+        In the order of the column.
+
+    Raises
+    ------
+    ValueError
+        If a text is not UTF-8.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid as e:
+        raise ValueError(f"{name}: found rows that cannot be read ({e})") from e
+    # A visible character of ASCII makes a prompt; texts without one are looked at one by one.
+    plain = pc.match_substring_regex(texts.cast(pa.string()), "[!-~]")
+    if plain.null_count == 0 and pc.all(plain).as_py():
+        return {}
+    unsure = [i for i, visible in enumerate(plain.to_pylist()) if not visible]
+    found = {i: wrong_prompt(texts[i].as_py()) for i in unsure}
+    return {i: reason for i, reason in found.items() if reason is not None}
 
 
 def _readable(pieces: Iterator[pa.RecordBatch], name: str) -> Iterator[pa.RecordBatch]:

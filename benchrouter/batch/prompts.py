@@ -5,21 +5,26 @@ Every reader holds one batch in memory, so that memory does not grow with the nu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.ahead import made_ahead
 from benchrouter.batch.line_file import COMPRESSIONS, LineFile
-from benchrouter.batch.parquet_rows import open_parquet, rows_from
-from benchrouter.batch.records import Record, records_of, wrong_prompt
+from benchrouter.batch.parquet_rows import open_parquet, rows_from, wrong_prompts
+from benchrouter.batch.records import Record, records_of
 from benchrouter.batch.rejected import RAW_CHARACTERS, Rejected
+from benchrouter.stages import staged
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Item = TypeVar("Item")
 
 FORMATS = ("txt", "jsonl", "parquet", "csv")
 
@@ -30,7 +35,9 @@ class PromptBatch:
 
     Attributes
     ----------
-    prompts : list of str
+    texts : list of str, or pyarrow.StringArray
+        The prompts as they were read: from Parquet a column, which none of Python's strings is
+        made of until `prompts` is asked for.
     fields : list of dict, or pyarrow.RecordBatch
         The other fields of every record: dictionaries from text, JSONL and CSV (whose values stay
         the strings they are), columns of their own types from Parquet.
@@ -41,18 +48,37 @@ class PromptBatch:
     n_source_rows : int
         Number of records that this batch covers, good and bad.
     rejected : tuple of Rejected
-        The bad records among them, left out of `prompts`.
+        The bad records among them, left out of `texts`.
     share : float or None
         Share of the file that has been read, 0 to 1; None where its size is not known.
     """
 
-    prompts: list[str]
+    texts: list[str] | pa.StringArray
     fields: list[dict[str, Any]] | pa.RecordBatch
     rows: NDArray[np.int64]
     first_row: int
     n_source_rows: int
     rejected: tuple[Rejected, ...] = ()
     share: float | None = None
+
+    def __len__(self) -> int:
+        """Count the prompts."""
+        return len(self.texts)
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """The prompts."""
+        if isinstance(self.texts, list):
+            return self.texts
+        prompts: list[str] = self.texts.to_pylist()
+        return prompts
+
+    @property
+    def column(self) -> pa.StringArray:
+        """The prompts as a column."""
+        import pyarrow as pa
+
+        return pa.array(self.texts, pa.string()) if isinstance(self.texts, list) else self.texts
 
     @property
     def end_row(self) -> int:
@@ -128,6 +154,28 @@ def read_prompts(
             raise ValueError("standard input cannot be Parquet, expected txt, jsonl or csv")
         return _parquet_batches(Path(path), prompt_column, cut, on_error)
     return _line_batches(path, format, prompt_column, cut, on_error)
+
+
+def read_ahead(path: str | Path, batches: Iterable[Item]) -> Generator[Item, None, None]:
+    """Read batches of a file in a thread, while those before are made use of.
+
+    A pipe is read in the caller's thread, when the next batch is asked for: a thread that waits
+    for a pipe could not be stopped.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; ``-`` is standard input.
+    batches : iterable
+        Reads it.
+
+    Returns
+    -------
+    generator
+        Of the same batches, two of them ahead at most.
+    """
+    timed = staged(batches, "read")
+    return made_ahead(timed, name="read") if Path(path).is_file() else timed
 
 
 def format_of(path: str | Path) -> str:
@@ -239,24 +287,28 @@ def _parquet_batches(
         n_rows = file.metadata.num_rows
         first = cut.first_row
         for found in rows_from(file, first, cut.batch, cut.end, name=str(path)):
-            prompts = found.column(prompt_column).to_pylist()
-            wrong = [wrong_prompt(prompt) for prompt in prompts]
-            kept = [i for i, reason in enumerate(wrong) if reason is None]
+            texts, fields = found.column(prompt_column), found.select(others)
+            wrong = wrong_prompts(texts, name=str(path))
             rejected = tuple(
-                Rejected(str(path), first + i, None, reason, _cut_short(prompts[i]))
-                for i, reason in enumerate(wrong)
-                if reason is not None
+                Rejected(str(path), first + i, None, reason, _cut_short(texts[i].as_py()))
+                for i, reason in wrong.items()
             )
             if rejected and on_error == "raise":
                 raise ValueError(rejected[0].message)
-            fields = found.select(others)
+            end = first + len(found)
+            rows = np.arange(first, end)
             if rejected:
-                fields = fields.take(pa.array(kept, type=pa.int64()))
-                prompts = [prompts[i] for i in kept]
-            end = first + len(wrong)
-            rows = np.array(kept, dtype=np.int64) + first
+                kept = np.delete(np.arange(len(found)), list(wrong))
+                texts, fields = texts.take(pa.array(kept)), fields.take(pa.array(kept))
+                rows = rows[kept]
             yield PromptBatch(
-                prompts, fields, rows, first, end - first, rejected, share=end / n_rows
+                texts.cast(pa.string()),
+                fields,
+                rows,
+                first,
+                end - first,
+                rejected,
+                share=end / n_rows,
             )
             first = end
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchrouter.batch.prompts import PromptBatch
+    from benchrouter.batch.token_column import Counted
     from benchrouter.costs import CostPolicy
     from benchrouter.decisions import Decisions
     from benchrouter.router import Router
@@ -16,18 +17,19 @@ if TYPE_CHECKING:
 
 def route_batches(
     router: Router,
-    batches: Iterable[tuple[PromptBatch, Any]],
+    batches: Iterable[Counted],
     *,
     rule: Rule = "mean",
     policy: CostPolicy | None = None,
-) -> Iterator[tuple[PromptBatch, Decisions | None]]:
+) -> Generator[tuple[PromptBatch, Decisions | None], None, None]:
     """Route batches as they come.
 
     Parameters
     ----------
     router : Router
-    batches : iterable of (PromptBatch, embeddings)
-        Embeddings of the prompts, float16 or float32, shape (n_prompts, dim), or None.
+    batches : iterable of (PromptBatch, embeddings, tokens)
+        Embeddings of the prompts, float16 or float32, shape (n_prompts, dim), or None; their
+        tokens, int64, shape (n_prompts,), or None.
     rule : "mean", "raw" or "s3"
     policy : CostPolicy, optional
         How cost counts; without it only scores do.
@@ -39,14 +41,15 @@ def route_batches(
     """
     waiting: deque[PromptBatch] = deque()
 
-    def feed() -> Iterator[tuple[list[str], Any]]:
-        for batch, block in batches:
+    def feed() -> Iterator[tuple[list[str] | None, Any, Any]]:
+        for batch, block, tokens in batches:
             waiting.append(batch)
-            if batch.prompts:
-                yield batch.prompts, block
+            if len(batch):
+                needed = block is None or policy is not None  # which may count the tokens
+                yield batch.prompts if needed else None, block, tokens
 
     for decisions in router.route_stream(feed(), rule=rule, policy=policy):
-        while not waiting[0].prompts:
+        while not len(waiting[0]):
             yield waiting.popleft(), None
         yield waiting.popleft(), decisions
     while waiting:

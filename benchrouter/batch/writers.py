@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from benchrouter.batch import arrow_columns
 from benchrouter.batch.line_file import compression_of
 from benchrouter.decisions import finite
 from benchrouter.naming import naming
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 RESULTS = ("model", "score", "margin", "distance", "fallback")
 FLAGS = ("fallback", "over_limit")  # bool; but for the model's name all others are float32
+DISTINCT = ("distance", "cost_usd")  # nearly every prompt has its own
 ROW_GROUP_BYTES = 16 << 20  # small groups read slowly, large ones are held in memory
 SUFFIXES = (".jsonl", ".parquet", ".csv")  # the texts also with .gz or .zst
 
@@ -165,9 +167,9 @@ class DecisionWriter:
             If the batch and the decisions differ in length, an input field has the name of a
             result, or the format cannot hold a field.
         """
-        if len(batch.prompts) != len(decisions):
-            raise ValueError(f"{len(decisions)} decisions for {len(batch.prompts)} prompts")
-        if batch.prompts:
+        if len(batch) != len(decisions):
+            raise ValueError(f"{len(decisions)} decisions for {len(batch)} prompts")
+        if len(batch):
             with self._naming():
                 self._write(batch, decisions)
 
@@ -319,10 +321,10 @@ class ParquetWriter(DecisionWriter):
         fields, columns = list(found.schema), list(found.columns)
         if self._prompt_column is not None:
             fields.append(pa.field(self._prompt_column, pa.string()))
-            columns.append(pa.array(batch.prompts, pa.string()))
+            columns.append(batch.column)
         columns += [
-            pa.array(decisions.names(), pa.string()),
-            *(pa.array(getattr(decisions, name), self._type(name)) for name in self._values),
+            arrow_columns.names(decisions),
+            *(arrow_columns.values(getattr(decisions, name)) for name in self._values),
         ]
         fields += [
             pa.field(name, column.type)
@@ -392,7 +394,22 @@ class ParquetWriter(DecisionWriter):
         import pyarrow.parquet as pq
 
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._partial, schema)
+            self._writer = pq.ParquetWriter(
+                self._partial, schema, use_dictionary=self._with_dictionary(schema)
+            )
+
+    def _with_dictionary(self, schema: pa.Schema) -> list[str]:
+        """Columns to be written as codes of their values: all but numbers that seldom recur."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        empty = pa.BufferOutputStream()  # the columns that a list or an object has inside
+        pq.ParquetWriter(empty, schema).close()
+        leaves = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
+        results = zip(self._values, self._names[1:], strict=True)
+        distinct = [name for value, name in results if value in DISTINCT]
+        paths = [leaves.column(i).path for i in range(len(leaves))]
+        return [path for path in paths if path not in distinct]
 
     def _finish(self) -> None:
         import pyarrow as pa
@@ -413,7 +430,7 @@ def _texts(values: Any, missing: str) -> list[str]:
 
     if values.dtype == np.bool_:
         return ["true" if flag else "false" for flag in values.tolist()]
-    texts = pa.array(values, pa.float32()).cast(pa.string()).to_pylist()
+    texts = arrow_columns.values(values).cast(pa.string()).to_pylist()
     if not np.isfinite(values).all():
         texts = [t if ok else missing for t, ok in zip(texts, np.isfinite(values), strict=True)]
     return texts

@@ -13,6 +13,7 @@ from benchrouter.cli import (
     convert,
     demo,
     download,
+    elsewhere,
     encode,
     evaluate,
     explain,
@@ -56,20 +57,21 @@ def _common(
     output.settings.debug = debug
 
 
-for name, command in (
-    ("convert", convert.convert),
-    ("fit", fit.fit),
-    ("choose", choose.choose),
-    ("route", route.route),
-    ("explain", explain.explain),
-    ("inspect", inspect.inspect),
-    ("update", update.update),
-    ("encode", encode.encode),
-    ("evaluate", evaluate.evaluate),
-    ("download", download.download),
-    ("demo", demo.demo),
+for name, command, lacks in (
+    ("convert", convert.convert, None),
+    ("fit", fit.fit, None),
+    ("choose", choose.choose, elsewhere.OF_CHOOSE),
+    ("route", route.route, None),
+    ("explain", explain.explain, elsewhere.OF_EXPLAIN),
+    ("inspect", inspect.inspect, None),
+    ("update", update.update, None),
+    ("encode", encode.encode, None),
+    ("evaluate", evaluate.evaluate, None),
+    ("download", download.download, None),
+    ("demo", demo.demo, None),
 ):
-    app.command(name, epilog=output.EXIT_CODES)(output.guarded(command))
+    kind = None if lacks is None else elsewhere.lacking(lacks)
+    app.command(name, cls=kind, epilog=output.EXIT_CODES)(output.guarded(command))
 
 
 def main() -> None:

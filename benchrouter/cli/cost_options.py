@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -11,10 +13,8 @@ import typer
 from benchrouter.cli import options, output
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from benchrouter.batch.manifest import Totals
-    from benchrouter.batch.prompts import PromptBatch
+    from benchrouter.batch.token_column import Counted
     from benchrouter.costs import CostPolicy
     from benchrouter.router import Router
 
@@ -56,7 +56,8 @@ Costs = Annotated[
     typer.Option(
         metavar="SOURCE",
         help="Expected costs by: records (those of the neighbours), models (means), prices "
-        "(× tokens; takes --output-tokens), or auto, the first of these that is known.",
+        "(× tokens; takes --output-tokens), or auto: prices where --prices or a count of tokens is "
+        "given, else the first of these that is known.",
     ),
 ]
 OutputTokens = Annotated[
@@ -64,18 +65,50 @@ OutputTokens = Annotated[
     typer.Option(metavar="N", help="Expected tokens of an answer, where costs are by prices."),
 ]
 
+Prices = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="US$ per million tokens of models, in place of the router's: .json "
+        "{MODEL: [IN, OUT]}, or .csv with model, input_usd_per_million_tokens, "
+        "output_usd_per_million_tokens.",
+    ),
+]
+TokensColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Field of every record that counts the tokens of its prompt, for costs by prices; "
+        "otherwise a fourth of the prompt's bytes.",
+    ),
+]
+Tokens = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Tokens of the prompt, for costs by prices; otherwise a fourth of its bytes.",
+    ),
+]
+
 
 def policy_of(
     *,
     cost_weight: float | None,
     max_cost_usd: float | None,
-    budget_usd: float | None,
+    budget_usd: float | None = None,
     within: float | None,
     min_success: float | None,
     costs: str | None,
     output_tokens: float | None,
+    prices: Path | None,
+    tokens: str | None,
 ) -> CostPolicy | None:
-    """Policy of the options; None where none of them is given. Contradictions are wrong usage."""
+    """Policy of the options; None where none of them is given. Contradictions are wrong usage.
+
+    `tokens` is the option that tells the tokens of prompts, where it is given: it asks for costs by
+    prices, and so do `prices`.
+    """
     given: dict[str, Any] = {
         "cost_weight": cost_weight,
         "max_cost_usd": max_cost_usd,
@@ -84,7 +117,8 @@ def policy_of(
         "min_success": min_success,
         "output_tokens": output_tokens,
     }
-    if costs is None and all(value is None for value in given.values()):
+    by_prices = [option for option in ("--prices" if prices else None, tokens) if option]
+    if costs is None and not by_prices and all(value is None for value in given.values()):
         return None
     from benchrouter.costs import OBJECTIVES, SOURCES, CostPolicy
 
@@ -101,15 +135,23 @@ def policy_of(
         except ValueError as e:
             found = str(e).removeprefix(f"{name} ")
             raise typer.BadParameter(found, param_hint=_option(name)) from None
+    if by_prices and costs not in (None, "auto", "prices"):
+        raise typer.BadParameter(
+            f"found {costs}, expected prices, which {by_prices[0]} is for", param_hint="--costs"
+        )
     source: Literal["auto", "records", "models", "prices"] = costs or "auto"  # type: ignore[assignment]
-    return CostPolicy(costs=source, **given)
+    if prices is not None:
+        from benchrouter.readers.prices import read_prices
+
+        given["prices"] = read_prices(prices)
+    return CostPolicy(costs="prices" if by_prices else source, **given)
 
 
 def within_budget(
     router: Router,
     policy: CostPolicy | None,
     prompts: str,
-    batches: Callable[[], Iterable[tuple[PromptBatch, NDArray[Any] | None]]],
+    batches: Callable[[], Generator[Counted, None, None]],
     rule: Literal["mean", "raw", "s3"],
 ) -> CostPolicy | None:
     """Turn a budget into the cost weight that keeps to it, by reading the prompts once.
@@ -122,7 +164,7 @@ def within_budget(
     prompts : str
         Name of their file; - is stdin, which can be read only once.
     batches : callable
-        Begins to read the prompts and their embeddings, if there are any.
+        Begins to read the prompts, with their embeddings and tokens, if there are any.
     rule : "mean", "raw" or "s3"
 
     Returns
@@ -135,12 +177,15 @@ def within_budget(
         raise typer.BadParameter(
             "found stdin, expected a file, as the prompts are read twice", param_hint="--budget-usd"
         )
-    with output.Progress("find the cost weight", "prompts") as advance:
+    with (
+        output.Progress("find the cost weight", "prompts") as advance,
+        closing(batches()) as pairs,
+    ):
 
-        def read() -> Iterator[tuple[list[str], NDArray[Any] | None]]:
-            for batch, rows in batches():
+        def read() -> Iterator[tuple[list[str], Any, Any]]:
+            for batch, rows, tokens in pairs:
                 if batch.prompts:
-                    yield batch.prompts, rows
+                    yield batch.prompts, rows, tokens
                     advance(len(batch.prompts))
 
         cost_weight = router.find_cost_weight(read(), policy, rule=rule)
@@ -158,9 +203,10 @@ def text_of(policy: CostPolicy | None) -> str | None:
     """A policy as text, by which a job that is resumed is compared."""
     if policy is None:
         return None
-    return ", ".join(
-        f"{name}={value}" for name, value in asdict(policy).items() if value is not None
-    )
+    values = asdict(policy)
+    if policy.prices is not None:
+        values["prices"] = {name: list(pair) for name, pair in sorted(policy.prices.items())}
+    return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
 
 
 def totals_of(policy: CostPolicy | None, totals: Totals) -> dict[str, Any]:

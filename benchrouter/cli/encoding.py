@@ -105,13 +105,19 @@ def routing_device(device: str) -> str:
 
     with encoder_needed():
         device = check_device(device)
-    if _core.has_cuda:
-        return device
-    say(
-        f"note: only the encoder runs on {device}: benchrouter was built without CUDA kernels "
-        "(no nvcc), so neighbours are searched and vote on the CPU"
-    )
-    return "cpu"
+    note_missing_kernels(device)
+    return device if _core.has_cuda else "cpu"
+
+
+def note_missing_kernels(device: str) -> None:
+    """Say that only the encoder runs on a GPU, where there are no kernels for the rest."""
+    from benchrouter import _core
+
+    if not _core.has_cuda:
+        say(
+            f"note: only the encoder runs on {device}: benchrouter was built without CUDA kernels "
+            "(no nvcc), so neighbours are searched and vote on the CPU"
+        )
 
 
 def cache_folder(wanted: bool, given: Path | None) -> Path | None:

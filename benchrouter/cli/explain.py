@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchrouter.cli import options, output
+from benchrouter.cli import cost_options, options, output
 from benchrouter.cli.encoding import load_all_embeddings, load_router
 
 if TYPE_CHECKING:
@@ -18,14 +18,36 @@ def explain(
     directory: options.RouterDir,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt; - reads stdin.")],
     rule: Annotated[str, typer.Option(help="mean, raw or s3.")] = "mean",
+    cost_weight: cost_options.CostWeight = None,
+    max_cost_usd: cost_options.MaxCost = None,
+    within: cost_options.Within = None,
+    min_success: cost_options.MinSuccess = None,
+    costs: cost_options.Costs = None,
+    output_tokens: cost_options.OutputTokens = None,
+    prices: cost_options.Prices = None,
+    tokens: cost_options.Tokens = None,
     embeddings: options.Embeddings = None,
     encoder: options.EncoderName = None,
     device: options.Device = "cpu",
     threads: options.Threads = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Show the decision on one prompt and the benchmark records that voted."""
+    """Show the decision on one prompt and the benchmark records that voted.
+
+    Shows what each model is expected to cost, where that is known, and decides under the options
+    of costs, if there are any. For a budget, give the cost weight that `route` found.
+    """
     chosen_rule = options.check_rule(rule)
+    policy = cost_options.policy_of(
+        cost_weight=cost_weight,
+        max_cost_usd=max_cost_usd,
+        within=within,
+        min_success=min_success,
+        costs=costs,
+        output_tokens=output_tokens,
+        prices=prices,
+        tokens=None if tokens is None else "--tokens",
+    )
     text = _of_stdin() if prompt == "-" else prompt
     if not text.strip():
         raise ValueError("found an empty prompt, expected text")
@@ -37,7 +59,13 @@ def explain(
     router = load_router(
         directory, encoder=encoder, embeddings=embeddings, device=device, threads=threads
     )
-    found = router.explain(text, embedding=None if given is None else given[0], rule=chosen_rule)
+    found = router.explain(
+        text,
+        embedding=None if given is None else given[0],
+        rule=chosen_rule,
+        policy=policy,
+        tokens=tokens,
+    )
     if as_json:
         output.emit(found.to_dict())
     else:
@@ -56,19 +84,32 @@ def _of_stdin() -> str:
 
 def show_explanation(found: Explanation) -> None:
     """Print the decision, the scores of all models, and the neighbours that voted."""
-    output.facts(
-        [
-            ("prompt", output.shorten(found.prompt or "", 100)),
-            ("model", found.model),
-            ("why", found.reason),
-            ("distance u", f"{found.distance:.3f}"),
-        ]
-    )
+    facts = [
+        ("prompt", output.shorten(found.prompt or "", 100)),
+        ("model", found.model),
+        ("why", found.reason),
+        ("distance u", f"{found.distance:.3f}"),
+    ]
+    if found.no_cost is not None:
+        facts.append(("no cost", found.no_cost))
+    output.facts(facts)
     order = sorted(range(len(found.models)), key=lambda m: -found.scores[m])
+    weighed: dict[str, list[Any]] = {}
+    if found.cost_usd is not None:
+        weighed["US$"] = [output.amount(value) for value in found.cost_usd.tolist()]
+    for name, values in (("utility", found.utility), ("chance", found.chance)):
+        if values is not None:
+            weighed[name] = values.tolist()
     output.table(
         f"scores, rule {found.rule}",
-        ["model", "score", "neighbours"],
-        [[found.models[m], float(found.scores[m]), int(found.support[m])] for m in order],
+        ["model", "score", "neighbours", *weighed],
+        [
+            [
+                *(found.models[m], float(found.scores[m]), int(found.support[m])),
+                *(values[m] for values in weighed.values()),
+            ]
+            for m in order
+        ],
         marked=order.index(found.models.index(found.model)),
     )
     output.table(

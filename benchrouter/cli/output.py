@@ -84,6 +84,9 @@ def _exit_of(e: BaseException) -> tuple[int, str]:
         return BAD_INPUT, f"{e.filename}: {e.strerror}" if e.filename else e.strerror
     if isinstance(e, (ValueError, TypeError, OSError)):
         return BAD_INPUT, str(e)
+    if type(e).__name__ == "OutOfMemoryError":  # of torch, which may not be imported
+        said = str(e).partition(" GPU ")[0]
+        return BAD_INPUT, f"{said} (a smaller --batch-size needs less memory, or --device cpu)"
     if isinstance(e, Exception):
         return BAD_INPUT, f"{type(e).__name__}: {e} (not foreseen; --debug shows where)"
     raise e

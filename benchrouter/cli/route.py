@@ -8,15 +8,15 @@ from typing import Annotated
 import typer
 
 from benchrouter.batch import PART_SIZE
-from benchrouter.cli import cost_options, options, output
-from benchrouter.cli.route_file import route_file, say_routed
+from benchrouter.cli import cost_options, options
+from benchrouter.cli.route_file import route_file
 from benchrouter.cli.route_groups import check_options, route_groups
 
 GIVEN_BATCH = 8192
 ENCODED_BATCH = 1024  # some seconds on a CPU, so that progress is seen
 NOT_ON_RAY = (
-    *("fallback", "rejected", "part_size", "output_format", "resume", "profile", "cost_weight"),
-    *("max_cost_usd", "budget_usd", "within", "min_success", "costs", "output_tokens"),
+    *("fallback", "profile", "cost_weight", "max_cost_usd", "budget_usd", "within"),
+    *("min_success", "costs", "output_tokens", "prices", "tokens_column"),
 )
 
 
@@ -48,6 +48,8 @@ def route(
     min_success: cost_options.MinSuccess = None,
     costs: cost_options.Costs = None,
     output_tokens: cost_options.OutputTokens = None,
+    prices: cost_options.Prices = None,
+    tokens_column: cost_options.TokensColumn = None,
     embeddings: options.Embeddings = None,
     encoder: options.EncoderName = None,
     device: options.Device = "cpu",
@@ -113,8 +115,8 @@ def route(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Route on a Ray cluster (local: start one here), to a directory of Parquet parts. "
-            "An actor has one GPU with --device cuda, and --threads CPUs (0: one).",
+            help="Route on a Ray cluster (local: start one here; auto: join the one that runs). An "
+            "actor has one GPU with --device cuda, and --threads CPUs (0: one).",
         ),
     ] = None,
     ray_actors: Annotated[
@@ -164,35 +166,7 @@ def route(
     if ray is None and ray_actors is not None:
         raise typer.BadParameter("found no --ray ADDRESS", param_hint="--ray-actors")
     if ray is not None:
-        from benchrouter.cli.route_ray import route_on_ray
-
         options.refuse_given(context, NOT_ON_RAY, "does not go with --ray")
-        document = route_on_ray(
-            ray,
-            directory,
-            prompts,
-            target,
-            actors=ray_actors,
-            embeddings=embeddings,
-            encoder=encoder,
-            device=device,
-            threads=threads,
-            batch=batch_size,
-            rule=rule,
-            prompt_column=prompt_column,
-            format=format,
-            on_error="raise" if on_error == "raise" else "skip",
-            keep_prompt=keep_prompt,
-            prefix=prefix,
-        )
-        output.say_skipped(document["first_skipped"], document["skipped"])
-        if as_json:
-            output.emit(document)
-        else:
-            say_routed(document, document["prompts"])
-        if on_error == "report" and document["skipped"]:
-            raise typer.Exit(output.SOME_REJECTED)
-        return
     policy = cost_options.policy_of(
         cost_weight=cost_weight,
         max_cost_usd=max_cost_usd,
@@ -201,6 +175,8 @@ def route(
         min_success=min_success,
         costs=costs,
         output_tokens=output_tokens,
+        prices=prices,
+        tokens=None if tokens_column is None else "--tokens-column",
     )
     route_file(
         directory,
@@ -208,6 +184,7 @@ def route(
         target,
         rule=chosen_rule,
         policy=policy,
+        tokens_column=tokens_column,
         fallback=fallback,
         embeddings=embeddings,
         encoder=encoder,
@@ -224,5 +201,7 @@ def route(
         output_format=output_format,
         resume=resume,
         profile=profile,
+        ray=ray,
+        ray_actors=ray_actors,
         as_json=as_json,
     )

@@ -1,24 +1,27 @@
-"""``benchrouter route`` on one machine: prompts of a file to decisions, in one file or in parts."""
+"""``benchrouter route``: prompts of a file to decisions, in one file or in parts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Generator
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from benchrouter.ahead import treated_beside
 from benchrouter.batch import PART_SIZE
 from benchrouter.cli import cost_options, options, output
 from benchrouter.cli.encoding import load_router, routing_device
-from benchrouter.stages import Stages, measuring, stage, staged
+from benchrouter.stages import Stages, measuring, stage
 
 if TYPE_CHECKING:
     from benchrouter.batch.parts import PartsOutput
     from benchrouter.batch.prompts import PromptBatch
     from benchrouter.batch.single import SingleOutput
+    from benchrouter.batch.token_column import Counted
     from benchrouter.costs import CostPolicy
+    from benchrouter.decisions import Decisions
     from benchrouter.rules import Rule
 
 
@@ -29,6 +32,7 @@ def route_file(
     *,
     rule: Rule,
     policy: CostPolicy | None,
+    tokens_column: str | None,
     fallback: str | None,
     embeddings: Path | None,
     encoder: str | None,
@@ -45,6 +49,8 @@ def route_file(
     output_format: str | None,
     resume: bool,
     profile: bool,
+    ray: str | None,
+    ray_actors: int | None,
     as_json: bool,
 ) -> None:
     """Route every prompt of a file; the arguments are the options of the command.
@@ -55,20 +61,35 @@ def route_file(
         With `output.SOME_REJECTED` where bad records were reported.
     """
     from benchrouter.batch.embedding_file import with_embeddings
-    from benchrouter.batch.prompts import read_prompts
+    from benchrouter.batch.prompts import read_ahead, read_prompts
     from benchrouter.batch.routing import route_batches
+    from benchrouter.batch.token_column import with_tokens
+    from benchrouter.cli.route_ray import check_ray, decided_on_ray
 
-    def read(first_row: int = 0) -> Iterator[tuple[PromptBatch, Any]]:
-        batches = read_prompts(
-            prompts,
-            prompt_column=prompt_column,
-            batch=batch_size,
-            on_error="raise" if on_error == "raise" else "skip",
-            format=format,
-            first_row=first_row,
-            part_size=part_size,
-        )
-        return with_embeddings(batches, embeddings, first_row=first_row)
+    if ray is not None:
+        check_ray(prompts, target, device)
+    kept_on = "raise" if on_error == "raise" else "skip"
+    name = "standard input" if prompts == "-" else prompts
+
+    def reading(first_row: int) -> dict[str, Any]:
+        return {
+            "prompt_column": prompt_column,
+            "batch": batch_size,
+            "on_error": kept_on,
+            "format": format,
+            "first_row": first_row,
+            "part_size": part_size,
+        }
+
+    def read(first_row: int = 0) -> Generator[Counted, None, None]:
+        batches = read_prompts(prompts, **reading(first_row))
+        pairs = with_embeddings(batches, embeddings, first_row=first_row)
+        return read_ahead(prompts, with_tokens(pairs, tokens_column, name=name, on_error=kept_on))
+
+    def write(routed: tuple[PromptBatch, Decisions | None]) -> PromptBatch:
+        with stage("write"):
+            sink.write(*routed)
+        return routed[0]
 
     seconds = 0.0
     stages: Stages | None = None
@@ -89,6 +110,7 @@ def route_file(
             "prompt_column": prompt_column,
             "rule": rule,
             "costs": cost_options.text_of(policy),
+            "tokens_column": tokens_column,
             "fallback": fallback,
             "keep_prompt": keep_prompt,
             "prefix": prefix,
@@ -102,29 +124,45 @@ def route_file(
             )
         sink = _single(target, on_error, rejected, written)
     skipped = output.Skips(listed=on_error == "report" and sink.rejected is None)
-    with sink:
+    with sink, ExitStack() as held:
         n_before = sink.totals.prompts
         if not sink.complete:
-            router = load_router(
-                directory,
-                encoder=encoder,
-                embeddings=embeddings,
-                device=device,
-                threads=threads,
-                fallback=fallback,
-                route_on=routing_device(device),
-            )
-            policy = cost_options.within_budget(router, policy, prompts, read, rule)
-            pairs = staged(read(sink.first_row), "read")
+            if ray is None:
+                router = load_router(
+                    directory,
+                    encoder=encoder,
+                    embeddings=embeddings,
+                    device=device,
+                    threads=threads,
+                    fallback=fallback,
+                    route_on=routing_device(device),
+                )
+                policy = cost_options.within_budget(router, policy, prompts, read, rule)
+                pairs = held.enter_context(closing(read(sink.first_row)))
+                decided = route_batches(router, pairs, rule=rule, policy=policy)
+            else:
+                decided = decided_on_ray(
+                    ray,
+                    directory,
+                    prompts,
+                    read_prompts(prompts, **reading(sink.first_row)),
+                    reading=reading(sink.first_row),
+                    actors=ray_actors,
+                    embeddings=embeddings,
+                    encoder=encoder,
+                    device=device,
+                    threads=threads,
+                    rule=rule,
+                )
             with (
                 measuring() if profile else nullcontext() as stages,
                 output.Progress("route", "prompts") as advance,
+                closing(decided),
+                closing(treated_beside(write, decided, name="write")) as done,
             ):
-                for batch, decisions in route_batches(router, pairs, rule=rule, policy=policy):
-                    with stage("write"):
-                        sink.write(batch, decisions)
+                for batch in done:
                     skipped.note([record.message for record in batch.rejected])
-                    advance(len(batch.prompts), batch.share)
+                    advance(len(batch), batch.share)
                 seconds = advance.seconds
     n_now = sink.totals.prompts - n_before
     kept_in = str(sink.rejected) if sink.rejected is not None and sink.totals.rejected else None
@@ -142,6 +180,7 @@ def route_file(
         "rejected": kept_in,
         "parts": sink.n_parts,
         "stages": None if stages is None else stages.seconds,
+        "waited": None if stages is None else stages.waited,
     }
     skipped.say(sink.totals.rejected, kept_in)
     if as_json:
@@ -157,9 +196,13 @@ def route_file(
 
 def _say_stages(stages: Stages, seconds: float) -> None:
     """Tell where the time of routing went, on stderr."""
-    rest = seconds - sum(stages.seconds.values())
-    for name, taken in {**stages.seconds, "rest": max(0.0, rest)}.items():
-        output.say(f"  {name:<8} {taken:10.2f} s  {taken / max(seconds, 1e-9):6.1%}")
+    # of given embeddings a GPU's thread encodes nothing, and is waited for all the same
+    names = dict.fromkeys((*stages.seconds, *stages.waited))
+    taken_by = {name: stages.seconds.get(name, 0.0) for name in names}
+    for name, taken in {**taken_by, "rest": stages.rest(seconds)}.items():
+        waited = stages.waited.get(name)
+        beside = "" if waited is None else f"  beside the others, waited for {waited:.2f} s"
+        output.say(f"  {name:<8} {taken:10.2f} s  {taken / max(seconds, 1e-9):6.1%}{beside}")
 
 
 def _names_directory(target: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 OF_PROMPTS = (
     *("rule", "fallback", "cost_weight", "max_cost_usd", "budget_usd", "within", "min_success"),
-    *("costs", "output_tokens", "keep_prompt", "part_size", "output_format", "resume"),
-    *("profile", "ray", "ray_actors"),
+    *("costs", "output_tokens", "prices", "tokens_column", "keep_prompt", "part_size"),
+    *("output_format", "resume", "profile", "ray", "ray_actors"),
 )
 
 
@@ -69,7 +70,7 @@ def route_groups(
     from benchrouter.batch.embedding_file import with_embeddings
     from benchrouter.batch.group_column import with_groups
     from benchrouter.batch.group_writer import group_table, open_table
-    from benchrouter.batch.prompts import read_prompts
+    from benchrouter.batch.prompts import read_ahead, read_prompts
     from benchrouter.batch.rejected import side_file
 
     name = "standard input" if prompts == "-" else prompts
@@ -96,8 +97,10 @@ def route_groups(
         batches = read_prompts(
             prompts, prompt_column=prompt_column, batch=batch_size, on_error=kept_on, format=format
         )
-        pairs = with_embeddings(batches, embeddings)
-        with output.Progress("route", "prompts") as advance:
+        with (
+            output.Progress("route", "prompts") as advance,
+            closing(read_ahead(prompts, with_embeddings(batches, embeddings))) as pairs,
+        ):
             decisions = router.choose_groups(feed(), score=score)
             table = group_table(column, decisions, prefix=prefix)
             seconds = advance.seconds

@@ -1,64 +1,46 @@
-"""``benchrouter route --ray``: prompts of one file, routed by the actors of a Ray cluster."""
+"""``benchrouter route --ray``: the decisions come from the actors of a Ray cluster."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import sys
-import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, redirect_stdout
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from benchrouter.batch import PART_SIZE
-from benchrouter.cli.encoding import load_router
-from benchrouter.cli.output import SHOWN_SKIPS, say
+from benchrouter.cli.encoding import load_router, note_missing_kernels
+from benchrouter.cli.output import EncoderUnavailable, say
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
     from benchrouter.batch.prompts import PromptBatch
+    from benchrouter.decisions import Decisions
+    from benchrouter.rules import Rule
 
-EMBEDDINGS = "__embeddings"  # column on the way to the actors
+# Columns on the way to the actors
+ROW = "__row"
+PROMPT = "__prompt"
+EMBEDDING = "__embedding"
 LEAST_BLOCK_BYTES = 1 << 12
-READ = "_read.json"  # what the reader says of the file
 
 
-def route_on_ray(
-    address: str,
-    directory: Path,
-    prompts: str,
-    target: str,
-    *,
-    actors: int | None,
-    embeddings: Path | None,
-    encoder: str | None,
-    device: str,
-    threads: int,
-    batch: int,
-    rule: str,
-    prompt_column: str,
-    format: str | None,
-    on_error: str,
-    keep_prompt: bool,
-    prefix: str,
-) -> dict[str, Any]:
-    """Route a file to a directory of Parquet parts, in the order of the file.
+def check_ray(prompts: str, target: str, device: str) -> None:
+    """Refuse, before anything is begun, what does not go with a cluster.
 
-    All machines of the cluster see the router, the prompts and the output under the same paths.
-    One task reads the file as ``route`` does without Ray, the actors route, other tasks write. The
-    directory appears under its name when it holds a decision for every prompt that was read.
-
-    Returns
-    -------
-    dict
-        What ``route --json`` prints.
+    Raises
+    ------
+    typer.BadParameter
+        For standard input or output, and a device by number.
+    ValueError
+        If the prompts are in no regular file.
+    ImportError
+        If Ray Data is not installed.
     """
     if prompts == "-" or target == "-":
         raise typer.BadParameter("--ray reads and writes files, found -")
@@ -66,218 +48,224 @@ def route_on_ray(
         raise typer.BadParameter(
             f"found {device!r}, expected cpu or cuda: Ray says which GPU", param_hint="--device"
         )
-    out = Path(os.path.realpath(target))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"output {target}: found it there, expected no or an empty directory")
-    if not out.parent.is_dir():
-        raise ValueError(f"output {target}: there is no directory {out.parent}")
-    ray = _import_ray()
-    from benchrouter.batch.prompts import read_prompts
+    if Path(prompts).exists() and not Path(prompts).is_file():
+        raise ValueError(f"{prompts} is no regular file, expected one that --ray can read twice")
+    try:
+        import ray.data  # noqa: F401
+    except ImportError as e:
+        raise ImportError(f"--ray needs Ray Data, found {e}; pip install 'benchrouter[ray]'") from e
+
+
+def decided_on_ray(
+    address: str,
+    directory: Path,
+    prompts: str,
+    batches: Iterator[PromptBatch],
+    *,
+    reading: dict[str, Any],
+    actors: int | None,
+    embeddings: Path | None,
+    encoder: str | None,
+    device: str,
+    threads: int,
+    rule: Rule,
+) -> Generator[tuple[PromptBatch, Decisions | None], None, None]:
+    """Route prompts of a file on a cluster, whose machines see it under the same path.
+
+    The file is read twice: a task there reads what the actors need; `batches` say what is written
+    here. Decisions come back in the order of the file, each with its row.
+
+    Parameters
+    ----------
+    batches : iterator of PromptBatch
+        Of `read_prompts` with the options `reading`.
+    reading : dict
+        Options of `read_prompts`, "first_row" and "batch" among them.
+
+    Yields
+    ------
+    (PromptBatch, Decisions or None)
+        All batches in order; None for one without a prompt.
+
+    Raises
+    ------
+    ValueError
+        For bad input, as `route` without Ray raises it, or if a machine sees another file or
+        another router.
+    EncoderUnavailable
+        If the encoder cannot run here, or a cluster that is started here has no GPU for it.
+    """
+    from benchrouter.batch.manifest import mark_of
     from benchrouter.integrations.ray import route_dataset
-    from benchrouter.replacing import replacing
 
     # What is wrong with the router or the first prompts is said here, as without Ray.
-    load_router(directory, encoder=encoder, embeddings=embeddings, device="cpu", threads=1)
-    first = next(
-        read_prompts(
-            prompts, prompt_column=prompt_column, batch=batch, on_error=on_error, format=format
-        ),
-        None,
-    )
-    block_bytes = _bytes_of(first, prompt_column, embeddings)
-    start = time.perf_counter()
-    with replacing(out) as beside, _cluster(ray, address, block_bytes):
+    router = load_router(directory, encoder=encoder, embeddings=embeddings, device="cpu", threads=1)
+    first = next(batches, None)
+    if first is None:
+        return
+    with _cluster(address, device, _block_bytes(first, embeddings)) as ray:
         read = ray.data.from_items([{"path": str(Path(prompts).resolve())}]).map_batches(
             read_tables,
             fn_kwargs={
+                "reading": {**reading, "on_error": "skip"},  # the batches here are those that raise
                 "embeddings": None if embeddings is None else str(embeddings.resolve()),
-                "prompt_column": prompt_column,
-                "batch": batch,
-                "format": format,
-                "on_error": on_error,
-                "report": str(beside / READ),
+                "fingerprint": mark_of(prompts)["fingerprint"],
             },
             batch_format="pyarrow",
             num_cpus=0,  # the actors may take every CPU; this task mostly waits for them
         )
-        unwanted = [] if embeddings is None else [EMBEDDINGS]
         routed = route_dataset(
             read,
             directory.resolve(),
             rule=rule,
-            prompt_column=prompt_column,
-            embeddings_column=None if embeddings is None else EMBEDDINGS,
+            prompt_column=PROMPT,
+            embeddings_column=None if embeddings is None else EMBEDDING,
             encoder=_absolute(encoder),
-            prefix=prefix,
-            drop_columns=unwanted if keep_prompt else [*unwanted, prompt_column],
-            batch_size=batch,
+            drop_columns=[PROMPT if embeddings is None else EMBEDDING],
+            batch_size=reading["batch"],
             concurrency=actors,
             num_cpus=threads or 1,
             num_gpus=1 if device == "cuda" else None,
         )
-        routed.write_parquet(
-            str(beside), min_rows_per_file=PART_SIZE, ray_remote_args={"num_cpus": 0}
-        )
-        document = _finish(beside, prefix)
-    seconds = time.perf_counter() - start
-    n = document["prompts"]
-    return {
-        "output": target,
-        "rule": rule,
-        **document,
-        "seconds": seconds,
-        "prompts_per_second": n / seconds,
-    }
+        tables = iter(routed.iter_batches(batch_size=None, batch_format="pyarrow"))
+        yield from paired(chain([first], batches), tables, router.models)
 
 
 def read_tables(
-    paths: pa.Table,
-    *,
-    embeddings: str | None,
-    prompt_column: str,
-    batch: int,
-    format: str | None,
-    on_error: str,
-    report: str,
+    paths: pa.Table, *, reading: dict[str, Any], embeddings: str | None, fingerprint: str
 ) -> Iterator[pa.Table]:
-    """Read files of prompts as Arrow tables; at the end, write what was read to `report`.
+    """Read files of prompts as Arrow tables.
 
     Yields
     ------
     pyarrow.Table
-        Fields of the input, the prompt, and its embedding where there are some.
+        The row of every prompt, and the prompt or its embedding.
+
+    Raises
+    ------
+    ValueError
+        If this machine sees another file than the one of this fingerprint; for bad input.
     """
     from benchrouter.batch.embedding_file import with_embeddings
+    from benchrouter.batch.manifest import mark_of
     from benchrouter.batch.prompts import read_prompts
 
-    skipped: list[str] = []
-    n_prompts = n_skipped = 0
-    schema: pa.Schema | None = None
     for path in paths["path"].to_pylist():
-        batches = read_prompts(
-            path, prompt_column=prompt_column, batch=batch, on_error=on_error, format=format
-        )
-        pairs = with_embeddings(batches, embeddings)
-        for found, rows in pairs:
-            n_prompts += len(found.prompts)
-            n_skipped += len(found.skipped)
-            skipped.extend(found.skipped[: SHOWN_SKIPS - len(skipped)])
-            if found.prompts:
-                fields = _fields(found, schema)
-                schema = fields.schema
-                yield _table(fields, found.prompts, prompt_column, rows)
-    said = {"prompts": n_prompts, "skipped": n_skipped, "first_skipped": skipped}
-    Path(report).write_text(json.dumps(said))
+        if mark_of(path)["fingerprint"] != fingerprint:
+            raise ValueError(f"{path}: found another file there than where the command runs")
+        batches = read_prompts(path, **reading)
+        for batch, rows in with_embeddings(batches, embeddings, first_row=reading["first_row"]):
+            if batch.prompts:
+                yield _table(batch, rows)
 
 
-def _table(
-    fields: pa.Table, prompts: list[str], prompt_column: str, rows: NDArray[Any] | None
-) -> pa.Table:
+def paired(
+    batches: Iterator[PromptBatch], tables: Iterator[pa.Table], models: tuple[str, ...]
+) -> Iterator[tuple[PromptBatch, Decisions | None]]:
+    """Pair batches of prompts with decisions that come in the same order, cut anywhere.
+
+    Raises
+    ------
+    ValueError
+        If the decisions are not those of these prompts, each once, or not between these models.
+    """
     import pyarrow as pa
 
-    if prompt_column in fields.column_names:
-        raise ValueError(f"found a field {prompt_column!r} beside the prompt of this name")
-    columns = dict(zip(fields.column_names, fields.columns, strict=True))
-    columns[prompt_column] = pa.array(prompts, pa.string())
-    if rows is not None:
-        columns[EMBEDDINGS] = pa.FixedSizeListArray.from_arrays(rows.reshape(-1), rows.shape[1])
-    return pa.table(columns)
+    waiting: list[pa.Table] = []
+    for batch in batches:
+        n = len(batch.prompts)
+        if n == 0:
+            yield batch, None
+            continue
+        while sum(map(len, waiting)) < n:
+            table = next(tables, None)
+            if table is None:
+                raise ValueError(
+                    f"found no decision for input record {batch.rows[sum(map(len, waiting))]}, "
+                    "expected one for every prompt"
+                )
+            if len(table):
+                waiting.append(table)
+        found = pa.concat_tables(waiting)
+        waiting = [found.slice(n)]
+        yield batch, _decisions(found.slice(0, n), batch.rows, models)
+    more = sum(map(len, waiting)) + sum(map(len, tables))
+    if more:
+        raise ValueError(f"found {more} decisions behind the last prompt, expected none")
 
 
-def _fields(batch: PromptBatch, schema: pa.Schema | None) -> pa.Table:
-    """Fields beside the prompts, of the types of the first batch."""
+def _decisions(found: pa.Table, rows: NDArray[Any], models: tuple[str, ...]) -> Decisions:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from benchrouter.batch.writers import RESULTS
+    from benchrouter.decisions import Decisions
+
+    others = np.flatnonzero(found[ROW].to_numpy() != rows)
+    if len(others):
+        i = others[0]
+        raise ValueError(f"found a decision for input record {found[ROW][i]}, expected {rows[i]}")
+    model = pc.index_in(found["model"], pa.array(models, pa.string()))
+    if model.null_count:
+        unknown = found.filter(pc.is_null(model))["model"][0].as_py()
+        raise ValueError(f"found model {unknown!r}, which the router here has not")
+    return Decisions(
+        models, model.to_numpy(), **{name: found[name].to_numpy() for name in RESULTS[1:]}
+    )
+
+
+def _table(batch: PromptBatch, rows: NDArray[Any] | None) -> pa.Table:
     import pyarrow as pa
 
-    if not isinstance(batch.fields, list):
-        return pa.Table.from_batches([batch.fields])
-    names = list(dict.fromkeys(name for fields in batch.fields for name in fields))
-    end = batch.first_row + batch.n_source_rows - 1
-    where = f"input records {batch.first_row} to {end}"
-    if schema is not None:
-        new = [name for name in names if name not in schema.names]
-        if new:
-            raise ValueError(f"{where}: found a field {new[0]!r} that the first records have not")
-        names = schema.names
-    columns = {}
-    for name in names:
-        kind = None if schema is None else schema.field(name).type
-        values = [fields.get(name) for fields in batch.fields]
-        try:
-            columns[name] = pa.array(values, kind)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as e:
-            raise ValueError(f"{where}: field {name!r} does not keep one type ({e})") from e
-    return pa.table(columns)
+    if rows is None:
+        return pa.table({ROW: batch.rows, PROMPT: pa.array(batch.prompts, pa.string())})
+    lists = pa.FixedSizeListArray.from_arrays(rows.reshape(-1), rows.shape[1])
+    return pa.table({ROW: batch.rows, EMBEDDING: lists})
 
 
-def _finish(folder: Path, prefix: str) -> dict[str, Any]:
-    """Number the parts, and count what is in them against what was read."""
-    import pyarrow.parquet as pq
-
-    report = folder / READ
-    if not report.exists():
-        raise ValueError(
-            f"found no report of the reader in {folder.parent}: the machines of the cluster must "
-            "share this directory"
-        )
-    said = json.loads(report.read_text())
-    report.unlink()
-    models: Counter[str] = Counter()
-    n_fallback = 0
-    for number, part in enumerate(sorted(folder.glob("*.parquet"))):
-        found = pq.read_table(part, columns=[f"{prefix}model", f"{prefix}fallback"])
-        for counted in found[0].value_counts().to_pylist():
-            models[counted["values"]] += counted["counts"]
-        n_fallback += found[1].to_numpy().sum().item()
-        part.rename(folder / f"part-{number:06}.parquet")
-    n = sum(models.values())
-    if n != said["prompts"]:
-        raise ValueError(f"found {n:,} decisions for {said['prompts']:,} prompts; run it again")
-    return {
-        "prompts": n,
-        "models": dict(models.most_common()),
-        "fallbacks": n_fallback,
-        "skipped": said["skipped"],
-        "first_skipped": said["first_skipped"],
-    }
-
-
-def _bytes_of(batch: PromptBatch | None, prompt_column: str, embeddings: Path | None) -> int:
+def _block_bytes(batch: PromptBatch, embeddings: Path | None) -> int:
     """Size of a batch on its way: blocks no larger than that keep all actors busy to the end."""
     from benchrouter.encoder import load_embeddings
 
-    if batch is None or not batch.prompts:
-        return LEAST_BLOCK_BYTES
     rows = None if embeddings is None else load_embeddings(embeddings)[0][: len(batch.prompts)]
-    found = _table(_fields(batch, None), batch.prompts, prompt_column, rows).nbytes
-    return max(LEAST_BLOCK_BYTES, found)
+    short = rows is not None and len(rows) < len(batch.prompts)  # the reader says so
+    return LEAST_BLOCK_BYTES if short else max(LEAST_BLOCK_BYTES, _table(batch, rows).nbytes)
 
 
 @contextmanager
-def _cluster(ray: Any, address: str, block_bytes: int) -> Iterator[None]:
-    """Connect to a cluster, or start one for as long as this takes."""
+def _cluster(address: str, device: str, block_bytes: int) -> Iterator[Any]:
+    """Connect to a cluster, or start one for as long as this takes; yields the module of Ray."""
+    import ray
+    import ray.data
+
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told once, in one line
-    ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.target_max_block_size = block_bytes
-    context.enable_progress_bars = sys.stderr.isatty()
-    there = ray.cluster_resources()
-    say(f"Ray: {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs")
-    try:
-        yield
-    except ray.exceptions.RayTaskError as e:
-        raise ValueError(str(e.cause).partition("\nFailed to ")[0]) from None
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # where Ray repeats what its processes say
+        ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.target_max_block_size = block_bytes
+        context.enable_progress_bars = False  # the command has its own
+        try:
+            there = ray.cluster_resources()
+            say(f"Ray: {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs")
+            if device == "cuda":
+                _check_gpus(address, there.get("GPU", 0))
+                note_missing_kernels("the actors' GPUs")
+            yield ray
+        except ray.exceptions.RayTaskError as e:
+            raise ValueError(str(e.cause).partition("\nFailed to ")[0]) from None
+        except ray.exceptions.RayActorError as e:  # its text ends with what the actor raised
+            raise ValueError(f"an actor could not start: {str(e).splitlines()[-1]}") from None
+        finally:
+            ray.shutdown()
 
 
-def _import_ray() -> Any:
-    try:
-        import ray
-        import ray.data
-    except ImportError as e:
-        raise ImportError(f"--ray needs Ray Data, found {e}; pip install 'benchrouter[ray]'") from e
-    return ray
+def _check_gpus(address: str, n_gpus: float) -> None:
+    if n_gpus < 1 and address == "local":
+        raise EncoderUnavailable("device 'cuda': Ray finds no GPU on this machine")
+    if n_gpus < 1:
+        say("note: the cluster has no GPU now, and --device cuda waits until it has one")
 
 
 def _absolute(encoder: str | None) -> str | None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.ahead import treated_beside
 from benchrouter.encoder.batching import windows
 from benchrouter.encoder.cache import EmbeddingCache, key_of
 from benchrouter.encoder.devices import check_device, check_dtype, import_torch
@@ -148,7 +147,7 @@ class Encoder:
         """
         _refuse_single(prompts)
         pieces = []
-        for window in self._prepared(prompts, WINDOW):
+        for window in self._prepared(self._ahead(windows(prompts, WINDOW), self._cache)):
             pieces.append(self._rows(window))  # in a comprehension warnings would name this line
         if len(pieces) == 1:
             return pieces[0]
@@ -179,15 +178,37 @@ class Encoder:
         _refuse_single(prompts)
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window: found {window!r}, expected a positive integer")
-        return (self._rows(part) for part in self._prepared(prompts, window))
+        parts = self._ahead(windows(prompts, window), self._cache)
+        return (self._rows(part) for part in self._prepared(parts))
 
-    def encode_tensor(self, prompts: Iterable[str]) -> Tensor:
-        """Embed prompts and leave the embeddings where they were made; the cache is not asked.
+    def tokenise(self, prompts: Iterable[str]) -> Tokenised:
+        """Do what needs no network, so that one thread can while another one embeds.
 
         Parameters
         ----------
         prompts : iterable of str
             As in `encode`.
+
+        Returns
+        -------
+        Tokenised
+            For `encode_tensor`.
+
+        Raises
+        ------
+        TypeError
+            As `encode`.
+        """
+        _refuse_single(prompts)
+        return Tokenised([self._prepare(texts, None) for texts in windows(prompts, WINDOW)])
+
+    def encode_tensor(self, prompts: Iterable[str] | Tokenised) -> Tensor:
+        """Embed prompts and leave the embeddings where they were made; the cache is not asked.
+
+        Parameters
+        ----------
+        prompts : iterable of str, or Tokenised
+            As in `encode`, or what `tokenise` made of them.
 
         Returns
         -------
@@ -199,22 +220,23 @@ class Encoder:
         TypeError
             As `encode`.
         """
-        _refuse_single(prompts)
+        if isinstance(prompts, Tokenised):
+            found = iter(prompts.windows)
+        else:
+            _refuse_single(prompts)
+            found = self._ahead(windows(prompts, WINDOW), None)
         torch = import_torch()
         pieces = [torch.empty((0, self.dim), device=self.device)]
-        for window in self._prepared(prompts, WINDOW, use_cache=False):
+        for window in self._prepared(found):
             with stage("encode", self.device):
                 order = torch.from_numpy(window.inverse).to(self.device)
                 pieces.append(self._embed(window.tokens)[order])
         return torch.cat(pieces)
 
-    def _prepared(
-        self, prompts: Iterable[str], count: int, *, use_cache: bool = True
-    ) -> Iterator[_Window]:
-        """Windows of a stream, ready for the network; on a GPU each while the last one is there."""
-        cache = self._cache if use_cache else None
+    def _prepared(self, stream: Iterable[_Window]) -> Iterator[_Window]:
+        """Pass windows on, and tell in the end how many prompts were too long."""
         n_encoded = n_truncated = 0
-        for window in self._ahead(windows(prompts, count), cache):
+        for window in stream:
             n_encoded += window.n_encoded
             n_truncated += window.n_truncated
             yield window
@@ -231,17 +253,13 @@ class Encoder:
     def _ahead(
         self, stream: Iterator[list[str]], cache: EmbeddingCache | None
     ) -> Iterator[_Window]:
+        """Windows of a stream, ready for the network; on a GPU each while the last one is there."""
         if self.device == "cpu":  # which has no time to spare
             yield from (self._prepare(texts, cache) for texts in stream)
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="benchrouter-tokenizer") as pool:
-            waiting: deque[Future[_Window]] = deque()
-            for texts in stream:
-                waiting.append(pool.submit(self._prepare, texts, cache))
-                if len(waiting) > 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        yield from treated_beside(
+            lambda texts: self._prepare(texts, cache), stream, name="tokenise"
+        )
 
     @stage("tokenise")
     def _prepare(self, prompts: list[str], cache: EmbeddingCache | None) -> _Window:
@@ -318,6 +336,17 @@ class _Window:
     tokens: list[NDArray[np.int32]]
     n_encoded: int
     n_truncated: int
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """Prompts that are ready for the network; made by `Encoder.tokenise`."""
+
+    windows: list[_Window]
+
+    def __len__(self) -> int:
+        """Count the prompts."""
+        return sum(len(window.inverse) for window in self.windows)
 
 
 def _refuse_single(prompts: Iterable[str]) -> None:

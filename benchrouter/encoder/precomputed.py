@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from benchrouter.encoder.fingerprint import Fingerprint
 from benchrouter.naming import naming
+from benchrouter.replacing import write_array
 
 # float16 rows of unit vectors stray from norm 1 by some 1e-4.
 UNIT_TOLERANCE = 1e-3
 # What rounding leaves of a division by the norm: such rows stay as they are, so that rows made
 # unit once are the same rows when they are handed in again.
 UNIT_ROUNDING = 5e-7
-_ROWS_AT_ONCE = 16_384
+_ROWS_AT_ONCE = 512  # whose squares stay in a core's cache
 _FORMAT = 1
 _MAGIC = b"\x93NUMPY"
 
@@ -100,8 +101,7 @@ def save_embeddings(
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with naming(path):
-            with beside.open("wb") as file:
-                np.save(file, embeddings, allow_pickle=False)
+            write_array(beside, embeddings)
             sidecar.unlink(missing_ok=True)
             beside.replace(path)
         if fingerprint is not None:
@@ -118,7 +118,10 @@ def save_embeddings(
 
 
 def as_unit_rows(
-    embeddings: NDArray[np.float16] | NDArray[np.float32], what: str = "embeddings"
+    embeddings: NDArray[np.float16] | NDArray[np.float32],
+    what: str = "embeddings",
+    *,
+    copy: bool = True,
 ) -> NDArray[np.float32]:
     """Widen embeddings to float32 and divide each row by its float32 norm, if that is not 1.
 
@@ -128,6 +131,8 @@ def as_unit_rows(
         Rows whose norm is within 1e-3 of 1.
     what : str
         The argument or file that errors name.
+    copy : bool
+        False: return what is given where it is such an array already.
 
     Returns
     -------
@@ -142,17 +147,23 @@ def as_unit_rows(
         If it has not two axes, or a row is not finite or not of unit norm.
     """
     _check(embeddings, what)
-    out = np.empty(embeddings.shape, dtype=np.float32)
-    for start in range(0, len(embeddings), _ROWS_AT_ONCE):
+    flags = embeddings.flags
+    as_given = not copy and embeddings.dtype == np.float32 and flags.c_contiguous
+    as_given = as_given and flags.writeable  # torch warns of others
+    out: NDArray[Any] = embeddings
+    out = np.asarray(out) if as_given else np.array(out, np.float32, order="C")
+    for start in range(0, len(out), _ROWS_AT_ONCE):
         rows = out[start : start + _ROWS_AT_ONCE]
-        rows[...] = embeddings[start : start + _ROWS_AT_ONCE]
         with np.errstate(over="ignore", invalid="ignore"):
             norms = np.linalg.norm(rows, axis=1)
             bad = np.flatnonzero(~(np.abs(norms - 1) <= UNIT_TOLERANCE))
         if len(bad):
             _refuse_row(rows[bad[0]], norms[bad[0]], start + int(bad[0]), what)
         norms[np.abs(norms - 1) <= UNIT_ROUNDING] = 1.0
-        rows /= norms[:, None]
+        if (norms != 1.0).any():
+            if as_given:  # which is the caller's
+                return as_unit_rows(embeddings, what)
+            rows /= norms[:, None]
     return out
 
 

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter import _core
+from benchrouter.artifact import read_description
 from benchrouter.batch.writers import RESULTS
+from benchrouter.encoder import Encoder
 from benchrouter.router import Router
 from benchrouter.rules import Rule
 
@@ -48,8 +51,9 @@ class RouteBatch:
     encoder : str, optional
         Where the router's encoder is found, if not under its recorded name.
     device : str, optional
-        Of the encoder. By default the first GPU that Ray gave the actor (``num_gpus``), the CPU
-        where it gave none.
+        Where the router encodes and decides. By default the first GPU that Ray gave the actor
+        (``num_gpus``), the CPU where it gave none. Without CUDA kernels (`benchrouter` was built
+        without nvcc) only the encoder runs on a GPU.
     prefix : str
         Put before the five names.
     drop_columns : sequence of str
@@ -93,14 +97,13 @@ class RouteBatch:
         self.embeddings_column = embeddings_column
         self.names = [prefix + name for name in RESULTS]
         self.drop_columns = list(drop_columns)
-        self.router = Router.load(
+        self.router = _load(
             directory,
             encoder=encoder,
             device=device or ("cuda:0" if n_gpus else "cpu"),
             threads=n_cpus,
+            encodes=embeddings_column is None,
         )
-        if embeddings_column is None:
-            _ = self.router.encoder  # loaded now: a batch is no place to find it missing
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Route one batch.
@@ -211,6 +214,25 @@ def route_dataset(
         num_cpus=num_cpus,
         num_gpus=num_gpus,
     )
+
+
+def _load(
+    directory: str | Path, *, encoder: str | None, device: str, threads: int, encodes: bool
+) -> Router:
+    """Load a router, and its encoder now if it `encodes`: a batch is no place to find it missing.
+
+    Without CUDA kernels only the encoder runs on a GPU.
+    """
+    loaded: Encoder | str | None = encoder
+    if device != "cpu" and not _core.has_cuda:
+        recorded = read_description(Path(directory))["encoder"]
+        name = encoder or (recorded and recorded["name"])
+        loaded = Encoder.load(name, device=device) if encodes and name else None
+        device = "cpu"
+    router = Router.load(directory, encoder=loaded, device=device, threads=threads)
+    if encodes:
+        _ = router.encoder
+    return router
 
 
 def _given_resources() -> tuple[int, int]:

@@ -78,15 +78,24 @@ def read_sidecar(table: Path) -> Sidecar:
     path = sidecar_path(table)
     if not path.is_file():
         return Sidecar()
+    return _checked(read_object(path, f"{path}, the sidecar of {table}"), str(path))
+
+
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """Read a JSON object from a file.
+
+    Raises
+    ------
+    ValueError
+        If it holds anything else; the message begins with `what`.
+    """
     try:
         values = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{path}, the sidecar of {table}, is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what}, is not JSON: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(
-            f"{path}, the sidecar of {table}: found {shown(values)}, expected a JSON object"
-        )
-    return _checked(values, str(path))
+        raise ValueError(f"{what}: found {shown(values)}, expected a JSON object")
+    return values
 
 
 def _checked(values: dict[str, Any], path: str) -> Sidecar:
@@ -94,7 +103,6 @@ def _checked(values: dict[str, Any], path: str) -> Sidecar:
     if layout not in (None, "wide", "long"):
         raise ValueError(f"{path}: layout is {shown(layout)}, expected 'wide' or 'long'")
     models = _names(values, "model_columns", path)
-    prices_key = next((key for key in PRICE_KEYS if key in values), PRICES)
     metric = values.get("metric")
     return Sidecar(
         path=path,
@@ -105,10 +113,7 @@ def _checked(values: dict[str, Any], path: str) -> Sidecar:
         cost_columns=_names(values, "cost_columns", path),
         log_likelihood_columns=_names(values, "log_likelihood_columns", path),
         params_b=_params(_mapping(values, "model_params_billion", path), path),
-        prices={
-            model: _price(price, f"{prices_key} of {model!r}", path)
-            for model, price in _mapping(values, prices_key, path).items()
-        },
+        prices=stated_prices(values, path),
         metric=metric if isinstance(metric, str) else "",
         metrics={
             dataset: _text(name, f"metrics of {dataset!r}", path) or ""
@@ -119,6 +124,21 @@ def _checked(values: dict[str, Any], path: str) -> Sidecar:
             for dataset, value in _mapping(values, "thresholds", path).items()
         },
     )
+
+
+def stated_prices(values: dict[str, Any], path: str) -> dict[str, tuple[float, float]]:
+    """Prices that a sidecar states: US$ per million tokens in and out, by model; NaN = unknown.
+
+    Raises
+    ------
+    ValueError
+        For anything but an object of pairs of numbers.
+    """
+    key = next((key for key in PRICE_KEYS if key in values), PRICES)
+    return {
+        model: _price(price, f"{key} of {model!r}", path)
+        for model, price in _mapping(values, key, path).items()
+    }
 
 
 def _names(values: dict[str, Any], key: str, path: str) -> tuple[str, ...]:

@@ -130,8 +130,9 @@ class Gains:
 def cost_quality(results: PromptResults, predictor: str, metric: str = "score") -> CostQuality:
     """Trade predicted score against cost, over all λ.
 
-    A decision knows only a model's mean recorded cost on the training part; the recorded cost of
-    each prompt serves to measure.
+    A decision knows what the training part expects a model to cost on the prompt, whoever
+    predicts the score; what is paid is the recorded cost of the chosen model on it. Prompts with
+    thin evidence are decided as all others: λ has no fallback here.
 
     Parameters
     ----------
@@ -153,12 +154,11 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
     """
     rows, candidates = measurable(results, predictor, metric)
     cost_usd, expected_cost_usd = costs_of(results)
-    expected = expected_cost_usd[results.dataset]
     recorded = results.scores[metric]
     at = np.ix_(rows, candidates)
     score, cost = recorded[at].astype(np.float64), cost_usd[at].astype(np.float64)
     predicted = results.predicted[predictor][at].astype(np.float64)
-    lambdas, picks = settings_over_lambda(predicted, expected[at])
+    lambdas, picks = settings_over_lambda(predicted, expected_cost_usd[at].astype(np.float64))
     here = np.arange(len(rows))
     points = np.array([(cost[here, p].mean(), score[here, p].mean()) for p in picks])
     singles = np.column_stack([cost.mean(axis=0), score.mean(axis=0)])
@@ -198,7 +198,7 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
     )
 
 
-def costs_of(results: PromptResults) -> tuple[NDArray[np.float32], Array]:
+def costs_of(results: PromptResults) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Recorded costs, and those expected by the training part.
 
     Parameters
@@ -207,8 +207,7 @@ def costs_of(results: PromptResults) -> tuple[NDArray[np.float32], Array]:
 
     Returns
     -------
-    cost_usd : float32 array, shape (Q, M)
-    expected_cost_usd : float64 array, shape (D, M)
+    cost_usd, expected_cost_usd : float32 arrays, shape (Q, M)
 
     Raises
     ------
@@ -245,8 +244,7 @@ def measurable(
     ValueError
         If no cost is recorded, or there is no such prompt.
     """
-    cost_usd, expected_cost_usd = costs_of(results)
-    expected = expected_cost_usd[results.dataset]
+    cost_usd, expected = costs_of(results)
     usable = ~np.isnan(results.scores[metric]) & ~np.isnan(cost_usd)
     candidates = np.flatnonzero((usable & ~np.isnan(expected)).any(axis=0))
     usable &= ~np.isnan(expected) & ~np.isnan(results.predicted[predictor])

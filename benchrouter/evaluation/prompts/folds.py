@@ -239,7 +239,7 @@ def _fold_without(
         params_b=part.params_b,
         cost_usd=cost_usd,
         prices=part.prices,
-        record_cost_usd=part.cost_usd,
+        record_cost_usd=None if part.cost_usd is None else np.ascontiguousarray(part.cost_usd),
         pairs=Pairs(
             benchmark_u,
             np.array([predicted[task.code].p[0, 1 + code, models] for task in others]),

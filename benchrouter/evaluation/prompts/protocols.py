@@ -64,9 +64,10 @@ class PromptResults:
         0, 1 or NaN; None if a dataset has no threshold.
     cost_usd : float32 array, shape (Q, M), or None
         Recorded, NaN = unknown.
-    expected_cost_usd : float64 array, shape (D, M), or None
-        Each model's mean recorded cost on the training part behind a dataset's prompts: all that
-        a decision may know of cost. NaN = unknown.
+    expected_cost_usd : float32 array, shape (Q, M), or None
+        What a router fitted on the training part expects a model to cost on the prompt, by the
+        recorded costs of the neighbours that vote under "mean": all that a decision may know of
+        cost. NaN for a model without any recorded cost in the training part.
     params_b : float64 array, shape (M,)
         Billions of parameters; NaN = unknown.
     notes : tuple of str
@@ -90,7 +91,7 @@ class PromptResults:
     scores: dict[str, NDArray[np.float32]]
     correctness: NDArray[np.float32] | None
     cost_usd: NDArray[np.float32] | None
-    expected_cost_usd: NDArray[np.float64] | None
+    expected_cost_usd: NDArray[np.float32] | None
     params_b: NDArray[np.float64]
     notes: tuple[str, ...]
     log_likelihood: NDArray[np.float32] | None = None
@@ -215,7 +216,9 @@ def evaluate_prompts(
         scores={"score": table.scores[rows], **{n: values[rows] for n, values in further.items()}},
         correctness=None if np.isnan(table.thresholds).any() else table.correctness()[rows],
         cost_usd=None if table.cost_usd is None else table.cost_usd[rows],
-        expected_cost_usd=None if table.cost_usd is None else collected.expected_cost_usd,
+        expected_cost_usd=None
+        if collected.expected_cost_usd is None
+        else collected.expected_cost_usd[rows],
         params_b=table.params_b,
         notes=tuple(dict.fromkeys(notes)),
         log_likelihood=None if table.log_likelihood is None else table.log_likelihood[rows],

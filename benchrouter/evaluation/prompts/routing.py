@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.cost_rules import neighbours_cost_usd
 from benchrouter.evaluation.prompts.baselines import BASELINES
 from benchrouter.index import Index
 from benchrouter.rules import Rule, Rules
@@ -40,7 +41,9 @@ class Collected:
         self.fallback: dict[str, NDArray[np.bool_]] = {}
         self.distance = np.full(n, np.nan)
         self.distance_limit = np.full(n, np.nan)
-        self.expected_cost_usd = np.full((table.n_datasets, table.n_models), np.nan)
+        self.expected_cost_usd: NDArray[np.float32] | None = None
+        if table.cost_usd is not None:
+            self.expected_cost_usd = np.full((n, table.n_models), np.nan, dtype=np.float32)
 
     def pick(self, rule: str, rows: NDArray[np.int64], model: NDArray[np.int64]) -> None:
         """Keep a rule's choices for some rows of the table."""
@@ -124,12 +127,17 @@ def _route_by_neighbours(
         fallback[rows] = chosen.fallback
         collected.distance[rows] = chosen.distance
     collected.distance_limit[rows] = fit.distance_limit
+    if collected.expected_cost_usd is not None and fit.record_cost_usd is not None:
+        voting = np.ascontiguousarray(neighbours.ids[:, : fit.settings.k])
+        collected.expected_cost_usd[np.ix_(rows, models)] = neighbours_cost_usd(
+            voting, fit.record_cost_usd, fit.cost_usd, threads
+        )
 
 
 def _choose_without_neighbours(
     fold: Fold, rows: NDArray[np.int64], part: BenchmarkTable, collected: Collected
 ) -> None:
-    """BMA, the cheapest model and the oracle; and what is known of costs beforehand."""
+    """BMA, the cheapest model and the oracle."""
     fit, models = fold.fit, collected.models[fold.models]
     collected.pick("BMA", rows, np.repeat(models[fit.best_on_average], len(rows)))
     if np.isnan(fit.cost_usd).all() and np.isnan(fit.prices).all() and np.isnan(fit.params_b).all():
@@ -138,8 +146,6 @@ def _choose_without_neighbours(
         )
     else:
         collected.pick("cheapest", rows, np.repeat(models[np.argmin(fit.preferred)], len(rows)))
-    datasets = np.unique(collected.table.dataset[rows])
-    collected.expected_cost_usd[np.ix_(datasets, models)] = fit.cost_usd
     at = np.ix_(fold.test, fold.models)
     cost = None if part.cost_usd is None else part.cost_usd[at]
     best = best_recorded(part.scores[at], cost, fit.preferred)

@@ -149,8 +149,9 @@ def costs(protocol: PromptProtocol) -> Sheet:
         ),
         caption=f"{counted(first.n_prompts, 'test prompt')} with the score and the cost of all "
         f"{counted(len(first.models), 'model')} whose cost is known ({first.n_left_out:,} left "
-        f"out); best single model: {first.best_single}. The decision knows a model's mean "
-        "recorded cost on the training part; costs are then those recorded for the prompt.",
+        f"out); best single model: {first.best_single}. The decision knows what the prompt's "
+        "neighbours in the training part lead to expect of costs; costs are then those recorded "
+        "for the prompt.",
         definitions=(
             (
                 "AIQ",

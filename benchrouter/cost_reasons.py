@@ -1,0 +1,98 @@
+"""Why a model was chosen under a cost policy, in a sentence."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.costs import CostPolicy
+from benchrouter.decisions import Explanation
+
+Array = NDArray[np.float64]
+
+
+def utility_of(score: Array, cost_usd: Array, policy: CostPolicy) -> Array | None:
+    """Score − λ·cost of every model; None where the policy has no finite λ.
+
+    Parameters
+    ----------
+    score, cost_usd : float64 arrays, shape (n_models,)
+    policy : CostPolicy
+
+    Returns
+    -------
+    float64 array, shape (n_models,), or None
+    """
+    if policy.cost_weight is None or math.isinf(policy.cost_weight):
+        return None
+    with np.errstate(over="ignore"):
+        return np.asarray(score - policy.cost_weight * cost_usd)
+
+
+def reason_of(
+    plain: Explanation,
+    score: Array,
+    cost_usd: Array,
+    chance: Array | None,
+    m: int,
+    policy: CostPolicy,
+    over_limit: bool,
+) -> str:
+    """Say why a model was chosen.
+
+    Parameters
+    ----------
+    plain : Explanation
+        Without the policy.
+    score, cost_usd : float64 arrays, shape (n_models,)
+        What was weighed.
+    chance : float64 array, shape (n_models,), or None
+        With `min_success`.
+    m : int
+        Position of the model.
+    policy : CostPolicy
+    over_limit : bool
+        Whether no model is within `max_cost_usd`.
+
+    Returns
+    -------
+    str
+    """
+    name, cap = plain.models[m], policy.max_cost_usd
+    if over_limit:
+        return f"no model is expected to cost at most US$ {cap:g}: {name} is the cheapest"
+    of = "" if cap is None else f" of those expected to cost at most US$ {cap:g}"
+    what = "standing on the benchmark" if plain.fallback else f"score under the rule {plain.rule!r}"
+    found = _found(name, score[m], cost_usd[m], None if chance is None else chance[m], policy, what)
+    if plain.fallback:
+        found = f"{plain.reason}; of models no dearer than the fallback model, {found}"
+    return found + of
+
+
+def _found(
+    name: str, score: float, cost_usd: float, chance: float | None, policy: CostPolicy, what: str
+) -> str:
+    """What makes the model the one to choose."""
+    weight = policy.cost_weight
+    if policy.within is not None:
+        return f"{name} is the cheapest model within {policy.within:g} of the largest {what}"
+    if chance is not None and policy.min_success is not None:
+        if chance > policy.min_success:
+            return (
+                f"{name} is the cheapest model whose chance of a correct answer, {chance:.3f}, "
+                f"exceeds {policy.min_success:g}"
+            )
+        return (
+            f"no model's chance of a correct answer exceeds {policy.min_success:g}: {name} has the "
+            f"largest {what}"
+        )
+    if weight is None:
+        return f"{name} has the largest {what}"
+    if math.isinf(weight):
+        return f"{name} is the cheapest model"
+    return (
+        f"{name} has the largest utility, {what} − λ·cost = {score:.3f} − {weight:g} × "
+        f"{cost_usd:.3g} = {score - weight * cost_usd:.3f}"
+    )
