@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.rows import Reading
 from benchrouter.readers.long import read_long
 from benchrouter.readers.merge import merge
-from benchrouter.readers.names import layout_of, source_names, wanted_names
+from benchrouter.readers.names import layout_of, long_columns, source_names, wanted_names
 from benchrouter.readers.part import Part
 from benchrouter.readers.sidecar import Sidecar, read_sidecar
 from benchrouter.readers.source import Source
@@ -66,18 +66,23 @@ def read_arrow(table: pa.Table, options: ReadOptions) -> BenchmarkTable:
 def _parts(path: Path, options: ReadOptions) -> list[Part]:
     format = format_of(path) if options.format == "auto" else options.format
     if format == TABLE:
-        return [_part_of_table(open_source(path), read_sidecar(path), options)]
+        source = open_source(path, lambda columns: _needed(columns, path, options))
+        return [_part_of_table(source, read_sidecar(path), options)]
     readings = FORMATS[format].read(path, options.choices)
     if not readings:
         raise ValueError(f"{path}: found no results of the format {format!r}")
     return [_part_of_reading(reading, options) for reading in readings]
 
 
+def _needed(columns: Collection[str], path: Path, options: ReadOptions) -> frozenset[str] | None:
+    return long_columns(columns, options.layout, options.wanted(), read_sidecar(path))
+
+
 def _part_of_table(source: Source, sidecar: Sidecar, options: ReadOptions) -> Part:
     wanted = options.wanted()
     bad = _bad_rows(source, options)
     names = source_names(source, sidecar, wanted)
-    if layout_of(options.layout, names, wanted, sidecar, source) == "long":
+    if layout_of(options.layout, names, wanted, sidecar, source.columns) == "long":
         return read_long(source, sidecar, names, bad=bad)
     metric = wanted.get("score")
     return read_wide(source, sidecar, names, models=options.models, metric=metric, bad=bad)

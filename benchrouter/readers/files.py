@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.readers.jsonl import read_jsonl
+from benchrouter.readers.jsonl import Needed, read_jsonl
 from benchrouter.readers.source import Source
 
 if TYPE_CHECKING:
@@ -38,8 +38,14 @@ def split_suffix(path: Path) -> tuple[str, str]:
     raise ValueError(f"{path}: found suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, needed: Needed = lambda columns: None) -> Source:
     """Open one file.
+
+    Parameters
+    ----------
+    path : Path
+    needed : callable
+        Which columns will be loaded, as in `read_jsonl`; other formats load what is asked for.
 
     Raises
     ------
@@ -58,7 +64,7 @@ def open_source(path: Path) -> Source:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty: found 0 bytes")
     try:
-        source = _open(path, stem, suffix)
+        source = _open(path, stem, suffix, needed)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: not a whole gzip file: {error}") from error
     except OSError as error:
@@ -70,13 +76,13 @@ def open_source(path: Path) -> Source:
     return source
 
 
-def _open(path: Path, stem: str, suffix: str) -> Source:
+def _open(path: Path, stem: str, suffix: str, needed: Needed) -> Source:
     if suffix == ".parquet":
         return _open_parquet(path, stem)
     if suffix.startswith(".csv"):
         return _open_csv(path, stem)
     with open_bytes(path) as lines:
-        return read_jsonl(lines, name=str(path), stem=stem)
+        return read_jsonl(lines, name=str(path), stem=stem, needed=needed)
 
 
 def column_names(path: Path) -> list[str]:
