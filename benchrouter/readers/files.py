@@ -7,6 +7,7 @@ import gzip
 import zlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -81,8 +82,8 @@ def _open(path: Path, stem: str, suffix: str, needed: Needed) -> Source:
         return _open_parquet(path, stem)
     if suffix.startswith(".csv"):
         return _open_csv(path, stem)
-    with open_bytes(path) as lines:
-        return read_jsonl(lines, name=str(path), stem=stem, needed=needed)
+    with open_bytes(path) as file:
+        return read_jsonl(file, name=str(path), stem=stem, needed=needed)
 
 
 def column_names(path: Path) -> list[str]:
@@ -96,7 +97,7 @@ def column_names(path: Path) -> list[str]:
         return _csv_header(path)
     with open_bytes(path) as lines:
         for line in lines:
-            source = read_jsonl([line], name=str(path), stem="")
+            source = read_jsonl(BytesIO(line), name=str(path), stem="")
             if source.n_rows:
                 return list(source.columns)
     return []

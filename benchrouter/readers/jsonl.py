@@ -1,23 +1,29 @@
-"""JSONL lines as a source: one object a line, keys may differ from line to line."""
+"""JSONL lines as a source: one object a line, keys may differ from line to line.
+
+What a file says is what Python's decoder makes of it. Batches of plain lines are decoded by Arrow,
+where it says the same (`json_blocks`).
+"""
 
 from __future__ import annotations
 
 import json
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.readers.json_blocks import read_block, schema_of
 from benchrouter.readers.source import Source, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Lines are decoded, then turned into columns: few enough for their texts to stay in the cache.
+# Lines are decoded, then turned into columns: few enough to stay in the processor's cache.
 BATCH_ROWS = 4096
+BATCH_BYTES = 1 << 20
 BOM = b"\xef\xbb\xbf"
 SHOWN_BYTES = 400  # of a broken line, more than a message shows
 
@@ -41,14 +47,14 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def read_jsonl(
-    lines: Iterable[bytes], *, name: str, stem: str, needed: Needed = lambda columns: None
+    file: IO[bytes], *, name: str, stem: str, needed: Needed = lambda columns: None
 ) -> Source:
     """Read lines that end in a line feed; U+2028 and its like may stand inside strings.
 
     Parameters
     ----------
-    lines : iterable of bytes
-        An open binary file. Blank lines are no rows.
+    file : binary file
+        Open at its start. Blank lines are no rows.
     name, stem : str
         As in `Source`.
     needed : callable
@@ -61,46 +67,89 @@ def read_jsonl(
     Source
         Broken lines are listed in ``unreadable``.
     """
-    columns = _Columns(needed)
-    batch: list[dict[str, Any]] = []
-    line_numbers = array("q")
-    broken: list[tuple[int, str]] = []
-    for number, line in enumerate(lines, start=1):
-        if number == 1:
-            line = line.removeprefix(BOM)
-        try:
-            batch.append(_row(line))
-        except ValueError as error:
-            if not line.strip():
-                continue
-            broken.append((len(line_numbers), str(error)))
-        line_numbers.append(number)
-        if len(batch) == BATCH_ROWS:
-            columns.append(batch)
-            batch = []
-    columns.append(batch)
-    readable = np.ones(len(line_numbers), dtype=bool)
-    readable[[position for position, _ in broken]] = False
-    joined, not_text = columns.joined()
-    numbers = np.frombuffer(line_numbers, dtype=np.int64)
+    lines = _read_lines(file, needed, by_blocks=True)
+    if lines.not_text and lines.n_blocks:
+        # Cells of mixed columns are shown as the file spells them, which Arrow does not tell.
+        file.seek(0)
+        lines = _read_lines(file, needed, by_blocks=False)
+    readable = np.ones(len(lines.numbers), dtype=bool)
+    readable[[position for position, _ in lines.broken]] = False
     return Source(
         name=name,
         stem=stem,
-        columns={key: _shown_type(column.type) for key, column in joined.items()},
-        load=joined.__getitem__,
-        load_coded=None if columns.kept is None else joined.__getitem__,
+        columns={key: _shown_type(column.type) for key, column in lines.columns.items()},
+        load=lines.columns.__getitem__,
+        load_coded=lines.columns.__getitem__ if lines.coded else None,
         positions=np.flatnonzero(readable),
-        n_positions=len(line_numbers),
-        untyped=frozenset(not_text),
-        not_text=not_text,
-        lines=lambda: numbers,
-        unreadable=tuple(broken),
+        n_positions=len(lines.numbers),
+        untyped=frozenset(lines.not_text),
+        not_text=lines.not_text,
+        lines=lambda: lines.numbers,
+        unreadable=tuple(lines.broken),
     )
+
+
+class _Lines(NamedTuple):
+    """What lines say: columns of the readable ones, and where which line stood."""
+
+    columns: dict[str, pa.ChunkedArray]
+    not_text: dict[str, NDArray[np.bool_]]
+    coded: bool
+    numbers: NDArray[np.int64]
+    broken: list[tuple[int, str]]
+    n_blocks: int  # read by Arrow
+
+
+def _read_lines(file: IO[bytes], needed: Needed, *, by_blocks: bool) -> _Lines:
+    columns = _Columns(needed)
+    numbers = array("q")
+    broken: list[tuple[int, str]] = []
+    n_blocks = 0
+    for first, lines in _batches(file):
+        schema = schema_of(columns.kinds) if by_blocks and columns.n_rows else None
+        table = None if schema is None else read_block(lines, schema)
+        if table is not None:
+            columns.append_table(table)
+            numbers.extend(range(first, first + len(lines)))
+            n_blocks += 1
+            continue
+        rows = []
+        for number, line in enumerate(lines, start=first):
+            try:
+                rows.append(_row(line))
+            except ValueError as error:
+                if not line.strip():
+                    continue
+                broken.append((len(numbers), str(error)))
+            numbers.append(number)
+        columns.append(rows)
+    joined, not_text = columns.joined()
+    return _Lines(
+        joined,
+        not_text,
+        columns.kept is not None,
+        np.frombuffer(numbers, dtype=np.int64),
+        broken,
+        n_blocks,
+    )
+
+
+def _batches(file: IO[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Lines in batches, each with the number of its first; all but the last end in a line feed."""
+    number = 1
+    while lines := file.readlines(BATCH_BYTES):
+        if number == 1:
+            lines[0] = lines[0].removeprefix(BOM)
+        for start in range(0, len(lines), BATCH_ROWS):
+            batch = lines[start : start + BATCH_ROWS]
+            yield number, batch
+            number += len(batch)
 
 
 def _row(line: bytes) -> dict[str, Any]:
     try:
-        row = _decoded(line.decode())
+        # Faster than json.loads, which guesses the encoding of every line.
+        row = _DECODER.decode(line.decode())
         if b"\\ud" in line or b"\\uD" in line:
             # Half a surrogate pair is legal JSON but no text.
             json.dumps(row, ensure_ascii=False).encode()
@@ -114,15 +163,6 @@ def _row(line: bytes) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(f"found {shown(row)}, expected a JSON object")
     return row
-
-
-def _decoded(text: str) -> Any:
-    """Return what JSONDecoder.decode does, which looks for blanks on both sides first."""
-    try:
-        value, end = _DECODER.scan_once(text, 0)
-    except StopIteration:
-        return _DECODER.decode(text)
-    return value if text[end:] in ("\n", "\r\n", "") else _DECODER.decode(text)
 
 
 class _Columns:
@@ -140,6 +180,7 @@ class _Columns:
         self.batches: dict[str, list[Any]] = {}
         self.filled: dict[str, int] = {}  # rows that the batches of a column hold
         self.codes: dict[str, dict[str, int]] = {}
+        self.kinds: dict[str, set[type]] = {}
 
     def append(self, batch: list[dict[str, Any]]) -> None:
         """Add a batch of rows, with nulls where a row lacks a key."""
@@ -153,17 +194,35 @@ class _Columns:
             self.kept = self.needed(keys)
         for key in keys:
             arrays = self._filled(key)
-            if self.kept is None or key in self.kept:
-                arrays.append(_array([row.get(key) for row in batch], self.codes.get(key)))
+            values = [row.get(key) for row in batch]
+            kinds = set(map(type, values))
+            self.kinds[key] |= kinds
+            if self._keeps(key):
+                arrays.append(_array(values, kinds - {type(None)}, self.codes.get(key)))
                 self.filled[key] += len(batch)
         self.n_rows += len(batch)
+
+    def append_table(self, table: pa.Table) -> None:
+        """Add a batch of rows from `read_block`."""
+        import pyarrow as pa
+
+        for key in filter(self._keeps, table.column_names):
+            column, codes = table.column(key).combine_chunks(), self.codes.get(key)
+            if codes is not None and pa.types.is_large_string(column.type):
+                column = _coded_again(column, codes)
+            self._filled(key).append(column)
+            self.filled[key] += table.num_rows
+        self.n_rows += table.num_rows
+
+    def _keeps(self, key: str) -> bool:
+        return self.kept is None or key in self.kept
 
     def _filled(self, key: str) -> list[Any]:
         """Batches of a column, with nulls up to the last row."""
         import pyarrow as pa
 
         if key not in self.batches:
-            self.batches[key], self.filled[key] = [], 0
+            self.batches[key], self.filled[key], self.kinds[key] = [], 0, set()
             if self.kept is not None:
                 self.codes[key] = _new_codes()
         lacking = self.n_rows - self.filled[key]
@@ -219,11 +278,17 @@ def _coded(values: list[Any], codes: dict[str, int]) -> pa.Array:
     return pa.array(numbers, _code_type())
 
 
-def _array(values: list[Any], codes: dict[str, int] | None) -> Any:
+def _coded_again(column: pa.LargeStringArray, codes: dict[str, int]) -> pa.Array:
+    """Return the numbers of texts in Arrow's memory; only distinct ones become Python's."""
+    found = column.dictionary_encode()
+    texts = found.dictionary.to_numpy(zero_copy_only=False).tolist()
+    return _coded(texts, codes).take(found.indices)
+
+
+def _array(values: list[Any], kinds: set[type], codes: dict[str, int] | None) -> Any:
     """Return a typed array, or the list itself where its kinds are mixed or nested."""
     import pyarrow as pa
 
-    kinds = set(map(type, values)) - {type(None)}
     if not kinds:
         return pa.nulls(len(values))
     if kinds == {str}:
