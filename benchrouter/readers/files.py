@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import zlib
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # Arrow wants every record of a CSV within a block.
 BLOCK_BYTES = 1 << 26
+CHECKED_BYTES = 1 << 20
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 
 
@@ -149,25 +151,32 @@ def _open_parquet(path: Path, stem: str) -> Source:
     try:
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeError) as error:
         raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
     check_distinct(str(path), schema.names)
 
-    def load_coded(column: str) -> pa.ChunkedArray:
+    n_rows = file.metadata.num_rows
+
+    def checked(file: pq.ParquetFile, column: str) -> pa.ChunkedArray:
         try:
-            return pq.ParquetFile(path, read_dictionary=[column]).read(columns=[column])[column]
+            cells = file.read(columns=[column]).column(column)
+            cells.validate(full=True)  # among others, that texts are UTF-8
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{path}, column {column!r} cannot be read: {error}") from error
+        if len(cells) != n_rows:
+            raise ValueError(
+                f"{path}, column {column!r}: found {len(cells)} rows, expected {n_rows}"
+            )
+        return cells
+
+    def load_coded(column: str) -> pa.ChunkedArray:
+        return checked(pq.ParquetFile(path, read_dictionary=[column]), column)
 
     # Messages about one column look at it row by row; more columns would only fill memory.
     @lru_cache(maxsize=1)
     def load(column: str) -> pa.ChunkedArray:
-        try:
-            return file.read(columns=[column]).column(column)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path}, column {column!r} cannot be read: {error}") from error
+        return checked(file, column)
 
-    n_rows = file.metadata.num_rows
     return Source(
         name=str(path),
         stem=stem,
@@ -183,6 +192,7 @@ def _open_csv(path: Path, stem: str) -> Source:
     import pyarrow as pa
     import pyarrow.csv as arrow_csv
 
+    _check_utf8(path)
     names = _csv_header(path)
     check_distinct(str(path), names)
     ragged: list[tuple[int, str]] = []
@@ -210,7 +220,7 @@ def _open_csv(path: Path, stem: str) -> Source:
         why = str(error)
         if "straddling" in why:
             why = f"found a record of more than {BLOCK_BYTES} bytes: is a quote not closed?"
-        raise ValueError(f"{path}{_undecodable(path)}: {why}") from error
+        raise ValueError(f"{path}: {why}") from error
     _check_quotes(path, table)
     n_positions = table.num_rows + len(ragged)
     readable = np.ones(n_positions, dtype=bool)
@@ -267,15 +277,22 @@ def _csv_lines(path: Path, n_positions: int) -> Callable[[], NDArray[np.int64] |
     return lines
 
 
-def _undecodable(path: Path) -> str:
-    """Return ", line N" of the first line that is not UTF-8, or nothing."""
+def _check_utf8(path: Path) -> None:
+    """Refuse a file that is not UTF-8; Arrow would not look at rows with too many fields."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    n_lines = 0
     with open_bytes(path) as file:
-        for number, line in enumerate(file, start=1):
+        while block := file.read(CHECKED_BYTES):
             try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return f", line {number}"
-    return ""
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                line = n_lines + error.object[: error.start].count(b"\n") + 1
+                raise ValueError(f"{path}, line {line}: found invalid UTF8 data") from error
+            n_lines += block.count(b"\n")
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}, line {n_lines + 1}: found invalid UTF8 data") from error
 
 
 def _check_quotes(path: Path, table: pa.Table) -> None:

@@ -1,7 +1,7 @@
 """JSONL lines as a table by Arrow, where its answer is surely that of Python's decoder.
 
-Arrow decodes several times as fast, but is laxer here and there (it reads two objects on a line, one
-object on two lines, and stops at a NUL). A block is left to Python wherever they could differ.
+Arrow decodes several times as fast, but is laxer here and there: it reads two objects on a line,
+one object on two lines, and stops at a NUL. A block is left to Python wherever they could differ.
 """
 
 from __future__ import annotations

@@ -86,5 +86,8 @@ class Source:
 
 def shown(value: object, limit: int = 80) -> str:
     """Return ``repr(value)``, cut to `limit` characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = "a deeply nested value"
     return text if len(text) <= limit else text[: limit - 1] + "…"
