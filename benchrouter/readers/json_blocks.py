@@ -19,14 +19,8 @@ if TYPE_CHECKING:
 MOST_NUMBER = 2.0**63
 
 
-def schema_of(kinds: Mapping[str, Set[type]]) -> pa.Schema | None:
-    """Return the types of columns, None if one of them is mixed or nested.
-
-    Parameters
-    ----------
-    kinds : dict of str to set of type
-        Kinds of the values of each column so far; those of None may be among them.
-    """
+def type_of(kinds: Set[type]) -> pa.DataType | None:
+    """Type of a column by the kinds of its values, null's among them or not; None if mixed."""
     import pyarrow as pa
 
     types = {
@@ -37,8 +31,15 @@ def schema_of(kinds: Mapping[str, Set[type]]) -> pa.Schema | None:
         frozenset({int, float}): pa.float64(),
         frozenset(): pa.null(),
     }
-    found = [types.get(frozenset(kind - {type(None)})) for kind in kinds.values()]
-    return None if None in found else pa.schema(list(zip(kinds, found, strict=True)))
+    return types.get(frozenset(kinds - {type(None)}))
+
+
+def schema_of(kinds: Mapping[str, Set[type]]) -> pa.Schema | None:
+    """Return the types of columns by the kinds of their values; None if one of them is mixed."""
+    import pyarrow as pa
+
+    types = [type_of(kind) for kind in kinds.values()]
+    return None if None in types else pa.schema(list(zip(kinds, types, strict=True)))
 
 
 def read_block(lines: Sequence[bytes], schema: pa.Schema) -> pa.Table | None:

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.readers.json_blocks import read_block, schema_of
+from benchrouter.readers.json_blocks import read_block, schema_of, type_of
 from benchrouter.readers.source import Source, shown
 
 if TYPE_CHECKING:
@@ -170,7 +170,8 @@ class _Columns:
 
     A batch of a column is a typed array, or the list of its values where their kinds are mixed or
     nested. Where only some columns are kept, a batch of texts is an array of `_code_type`: numbers
-    of the texts in order of first appearance.
+    of the texts in order of first appearance. Only whole columns decide on a type, so that it does
+    not matter where batches end.
     """
 
     def __init__(self, needed: Needed) -> None:
@@ -198,7 +199,7 @@ class _Columns:
             kinds = set(map(type, values))
             self.kinds[key] |= kinds
             if self._keeps(key):
-                arrays.append(_array(values, kinds - {type(None)}, self.codes.get(key)))
+                arrays.append(_array(values, kinds, self.codes.get(key)))
                 self.filled[key] += len(batch)
         self.n_rows += len(batch)
 
@@ -240,17 +241,22 @@ class _Columns:
         not_text : dict of str to bool array, shape (n_rows,)
             Which cells of the mixed columns were no text.
         """
+        import pyarrow as pa
+
         joined: dict[str, pa.ChunkedArray] = {}
         not_text: dict[str, NDArray[np.bool_]] = {}
         for key in list(self.batches):
             # Each column's batches go as soon as it is joined.
             arrays, codes = self._filled(key), self.codes.pop(key, None)
             del self.batches[key]
-            kind = _common_type(arrays)
-            if kind is None:
-                joined[key], not_text[key] = _mixed(arrays, codes)
-            else:
-                joined[key] = _chunked(arrays, kind, codes)
+            kind = type_of(self.kinds[key]) if self._keeps(key) else pa.null()
+            try:
+                if kind is not None:
+                    joined[key] = _chunked(arrays, kind, codes)
+                    continue
+            except OverflowError:
+                pass  # a whole number beyond int64, or beyond every float among floats
+            joined[key], not_text[key] = _mixed(arrays, codes)
         return joined, not_text
 
 
@@ -286,49 +292,37 @@ def _coded_again(column: pa.LargeStringArray, codes: dict[str, int]) -> pa.Array
 
 
 def _array(values: list[Any], kinds: set[type], codes: dict[str, int] | None) -> Any:
-    """Return a typed array, or the list itself where its kinds are mixed or nested."""
+    """Return a typed array, or the list itself where that would not tell what the file says."""
     import pyarrow as pa
 
-    if not kinds:
-        return pa.nulls(len(values))
-    if kinds == {str}:
-        return pa.array(values, pa.large_string()) if codes is None else _coded(values, codes)
-    if kinds == {bool}:
-        return pa.array(values, pa.bool_())
+    kind = type_of(kinds)
+    if kind is None or kinds >= {int, float}:
+        return values
+    if codes is not None and kind == pa.large_string():
+        return _coded(values, codes)
     try:
-        if kinds == {int}:
-            return pa.array(values, pa.int64())
-        if kinds == {float}:
-            return pa.array(values, pa.float64())
-        if kinds == {int, float}:
-            return pa.array([None if v is None else float(v) for v in values], pa.float64())
+        return pa.array(values, kind)
     except OverflowError:
         return values
-    return values
 
 
-def _common_type(arrays: list[Any]) -> Any:
-    """Return the type that holds every batch without a change of meaning, or None."""
+def _chunked(arrays: list[Any], kind: pa.DataType, codes: dict[str, int] | None) -> pa.ChunkedArray:
+    """Join batches of one type, and of nulls; OverflowError if a whole number does not fit."""
     import pyarrow as pa
 
-    if any(isinstance(array, list) for array in arrays):
-        return None
-    types = {array.type for array in arrays} - {pa.null()}
-    if len(types) <= 1:
-        return types.pop() if types else pa.null()
-    return pa.float64() if types == {pa.int64(), pa.float64()} else None
-
-
-def _chunked(arrays: list[Any], kind: pa.DataType, codes: dict[str, int] | None) -> Any:
-    """Join batches of one type, and of nulls."""
-    import pyarrow as pa
-
-    # Not safe: a whole number above 2^53 is rounded, as a mixed batch rounds it.
-    chunks = [array.cast(kind, safe=False) for array in arrays]
-    if codes is None or kind != _code_type():
-        return pa.chunked_array(chunks, kind)
-    texts = pa.array(list(codes), pa.large_string())
-    return pa.chunked_array([pa.DictionaryArray.from_arrays(pa.concat_arrays(chunks), texts)])
+    if codes is not None and kind == pa.large_string():
+        numbers = pa.concat_arrays([array.cast(_code_type()) for array in arrays])
+        texts = pa.array(list(codes), pa.large_string())
+        return pa.chunked_array([pa.DictionaryArray.from_arrays(numbers, texts)])
+    chunks = []
+    for batch in arrays:
+        if isinstance(batch, list):
+            to_number = float if kind == pa.float64() else int
+            chunks.append(pa.array([None if v is None else to_number(v) for v in batch], kind))
+        else:
+            # Not safe: whole numbers above 2^53 are rounded, as float() does.
+            chunks.append(batch.cast(kind, safe=False))
+    return pa.chunked_array(chunks, kind)
 
 
 def _mixed(
@@ -350,7 +344,7 @@ def _mixed(
         column = pa.chunked_array([pa.array(texts, pa.large_string())])
     else:
         again = _new_codes()
-        column = _chunked([_coded(texts, again)], _code_type(), again)
+        column = _chunked([_coded(texts, again)], pa.large_string(), again)
     return column, np.array(not_text)
 
 
