@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -332,25 +332,29 @@ def _mixed(
     import pyarrow as pa
 
     known = list(codes or ())
-    texts: list[str | None] = []
-    not_text: list[bool] = []
+    values: list[Any] = []
     for batch in arrays:
-        values = batch if isinstance(batch, list) else batch.to_pylist()
-        if not isinstance(batch, list) and batch.type == _code_type():
-            values = [None if v is None else known[v] for v in values]
-        texts += [v if v is None or isinstance(v, str) else _dumped(v) for v in values]
-        not_text += [v is not None and not isinstance(v, str) for v in values]
+        found = batch if isinstance(batch, list) else batch.to_pylist()
+        is_coded = not isinstance(batch, list) and batch.type == _code_type()
+        values += [None if v is None else known[v] for v in found] if is_coded else found
+    texts, not_text = mixed_texts(values)
     if codes is None:
         column = pa.chunked_array([pa.array(texts, pa.large_string())])
     else:
         again = _new_codes()
         column = _chunked([_coded(texts, again)], pa.large_string(), again)
-    return column, np.array(not_text)
+    return column, not_text
+
+
+def mixed_texts(values: Sequence[Any]) -> tuple[list[str | None], NDArray[np.bool_]]:
+    """Give values of several kinds as text, JSON for what is none, and which were none."""
+    texts = [v if v is None or isinstance(v, str) else _dumped(v) for v in values]
+    return texts, np.array([v is not None and not isinstance(v, str) for v in values])
 
 
 def _dumped(value: object) -> str:
     try:
-        return json.dumps(value)
+        return json.dumps(value, default=str)
     except RecursionError:
         return "a deeply nested value"
 
