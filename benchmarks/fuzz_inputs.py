@@ -1,7 +1,7 @@
 """What fuzz_readers.py damages: a small valid example of every format, and ways to damage bytes.
 
 A format is added by a function that writes an example into an empty folder and returns the path to
-read, listed in `EXAMPLES` under a name that begins with the format's.
+read, listed in fuzz_formats.py under a name that begins with the format's.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fuzz_formats
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
 from benchrouter.readers.files import SUFFIXES
+from benchrouter.readers.formats import FORMATS
 
 Example = Callable[[Path], Path]
 
@@ -32,6 +34,11 @@ SIDECAR = {
     "metrics": {"d": "f1"},
     "thresholds": {"d": 0.25, "e": None},
 }
+
+
+def format_name(example: str) -> str:
+    """Name of the format that an example is of."""
+    return example.split(",")[0]
 
 
 def wide_rows() -> list[dict[str, Any]]:
@@ -85,7 +92,7 @@ EXAMPLES: dict[str, Example] = {
     f"table, {layout}{suffix}": partial(table, layout=layout, suffix=suffix)
     for layout in ("wide", "long")
     for suffix in SUFFIXES
-}
+} | {name: make for name, make in fuzz_formats.EXAMPLES.items() if format_name(name) in FORMATS}
 
 
 def packed(path: Path, content: bytes) -> bytes:

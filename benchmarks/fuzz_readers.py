@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from fuzz_inputs import EXAMPLES, Example, damage
+from fuzz_inputs import EXAMPLES, Example, damage, format_name
 from report import Report, parse_arguments, print_table
 
 from benchrouter import BenchmarkTable
@@ -126,7 +126,8 @@ def one(number: int, examples: Mapping[str, Example], seed: int, folder: Path) -
     damage(path if path.is_file() and rng.random() < 0.8 else rng.choice(files), rng)
     what, text = READ, ""
     try:
-        found = BenchmarkTable.read(path, on_error=rng.choice(["raise", "skip"]))
+        format = rng.choice(["auto", format_name(name)])
+        found = BenchmarkTable.read(path, on_error=rng.choice(["raise", "skip"]), format=format)
         if not isinstance(found, BenchmarkTable):
             raise RuntimeError(f"found {type(found)}")
     except BaseException as error:
@@ -147,7 +148,7 @@ def judged(error: BaseException, folder: Path) -> tuple[str, str]:
 
 def without_example() -> list[str]:
     """Formats that no example is written for."""
-    written = {name.split(",")[0] for name in EXAMPLES}
+    written = set(map(format_name, EXAMPLES))
     return [name for name in (TABLE, *FORMATS) if name not in written]
 
 
