@@ -65,11 +65,11 @@ def hangs(folder: Path) -> Path:
 )
 def test_crashes_and_hangs_are_found(example, words):
     plain = fuzz_inputs.EXAMPLES["table, wide.csv"]
-    bad, other = fuzz_readers.fuzz({"bad": example, "plain": plain}, 2, seed=0, deadline=4)
+    bad, other = fuzz_readers.fuzz({"bad": example, "table": plain}, 2, seed=0, deadline=4)
     assert (bad.number, bad.example, bad.what) == (0, "bad", fuzz_readers.FINDING)
     assert words in bad.text
     # Another process goes on.
-    assert (other.number, other.example) == (1, "plain") and other.what != fuzz_readers.FINDING
+    assert (other.number, other.example) == (1, "table") and other.what != fuzz_readers.FINDING
 
 
 @pytest.mark.parametrize(
