@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from benchrouter.readers.long import read_long
 from benchrouter.readers.merging.aliases import Aliases, Given, read_aliases
 from benchrouter.readers.merging.merge import merge
 from benchrouter.readers.merging.rows import AllRows
-from benchrouter.readers.names import layout_of, source_names, wanted_names
+from benchrouter.readers.names import layout_of, long_columns, source_names, wanted_names
 from benchrouter.readers.part import Part
 from benchrouter.readers.presets import PRESETS, apply_preset, names_of_preset
 from benchrouter.readers.sidecar import Sidecar, read_sidecar
@@ -96,7 +96,8 @@ def read_in_memory(table: Any, options: ReadOptions) -> BenchmarkTable:
 def _parts(path: Path, options: ReadOptions) -> Iterator[Part]:
     format = _format(path, options)
     if format == TABLE:
-        yield _part_of_table(open_source(path), read_sidecar(path), options)
+        source = open_source(path, lambda columns: _needed(columns, path, options))
+        yield _part_of_table(source, read_sidecar(path), options)
         return
     n_readings = 0
     for reading in FORMATS[format].read(path, _choices(options)):
@@ -120,6 +121,12 @@ def _choices(options: ReadOptions) -> Choices:
     return choices
 
 
+def _needed(columns: Collection[str], path: Path, options: ReadOptions) -> frozenset[str] | None:
+    if options.columns_preset is not None:
+        return None
+    return long_columns(columns, options.layout, options.wanted(), read_sidecar(path))
+
+
 def _part_of_table(source: Source, sidecar: Sidecar, options: ReadOptions) -> Part:
     wanted = options.wanted()
     if options.columns_preset is not None:
@@ -130,7 +137,7 @@ def _part_of_table(source: Source, sidecar: Sidecar, options: ReadOptions) -> Pa
         first = bad.messages()[0] if bad.messages() else "none was there"
         raise ValueError(f"{source.name}: found no readable row; the first: {first}")
     names = source_names(source, sidecar, wanted)
-    if layout_of(options.layout, names, wanted, sidecar, source) == "long":
+    if layout_of(options.layout, names, wanted, sidecar, source.columns) == "long":
         return read_long(source, sidecar, names, bad=bad)
     metric = wanted.get("score")
     return read_wide(source, sidecar, names, models=options.models, metric=metric, bad=bad)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
+from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.batch.line_file import compression_of
-from benchrouter.readers.jsonl import read_jsonl
+from benchrouter.readers.jsonl import Needed, read_jsonl
 from benchrouter.readers.source import Source
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 # Arrow wants every record of a CSV within a block.
 BLOCK_BYTES = 1 << 26
+CHECKED_BYTES = 1 << 20
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".csv.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 
@@ -41,8 +44,14 @@ def split_suffix(path: Path) -> tuple[str, str]:
     raise ValueError(f"{path}: found suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, needed: Needed = lambda columns: None) -> Source:
     """Open one file.
+
+    Parameters
+    ----------
+    path : Path
+    needed : callable
+        Which columns will be loaded, as in `read_jsonl`; other formats load what is asked for.
 
     Raises
     ------
@@ -61,19 +70,18 @@ def open_source(path: Path) -> Source:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty: found 0 bytes")
     with read_errors(path):
-        source = _open(path, stem, suffix)
+        source = _open(path, stem, suffix, needed)
     if source.n_positions == 0:
         raise ValueError(f"{path} is empty: found no data row")
     return source
 
 
-def _open(path: Path, stem: str, suffix: str) -> Source:
+def _open(path: Path, stem: str, suffix: str, needed: Needed) -> Source:
     if suffix == ".parquet":
         return _open_parquet(path, stem)
     if suffix.startswith(".csv"):
         return _open_csv(path, stem)
-    with open_bytes(path) as lines:
-        return read_jsonl(lines, name=str(path), stem=stem)
+    return read_jsonl(lambda: open_bytes(path), name=str(path), stem=stem, needed=needed)
 
 
 def column_names(path: Path) -> list[str]:
@@ -87,7 +95,7 @@ def column_names(path: Path) -> list[str]:
         return _csv_header(path)
     with open_bytes(path) as lines:
         for line in lines:
-            source = read_jsonl([line], name=str(path), stem="")
+            source = read_jsonl(partial(BytesIO, line), name=str(path), stem="")
             if source.n_rows:
                 return list(source.columns)
     return []
@@ -133,25 +141,32 @@ def _open_parquet(path: Path, stem: str) -> Source:
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
         names = list(schema.names)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, UnicodeError) as error:
         raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
     check_distinct(str(path), names)
 
-    def load_coded(column: str) -> pa.ChunkedArray:
+    n_rows = file.metadata.num_rows
+
+    def checked(file: pq.ParquetFile, column: str) -> pa.ChunkedArray:
         try:
-            return pq.ParquetFile(path, read_dictionary=[column]).read(columns=[column])[column]
+            cells = file.read(columns=[column]).column(column)
+            cells.validate(full=True)  # among others, that texts are UTF-8
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{path}, column {column!r} cannot be read: {error}") from error
+        if len(cells) != n_rows:
+            raise ValueError(
+                f"{path}, column {column!r}: found {len(cells)} rows, expected {n_rows}"
+            )
+        return cells
+
+    def load_coded(column: str) -> pa.ChunkedArray:
+        return checked(pq.ParquetFile(path, read_dictionary=[column]), column)
 
     # Messages about one column look at it row by row; more columns would only fill memory.
     @lru_cache(maxsize=1)
     def load(column: str) -> pa.ChunkedArray:
-        try:
-            return file.read(columns=[column]).column(column)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path}, column {column!r} cannot be read: {error}") from error
+        return checked(file, column)
 
-    n_rows = file.metadata.num_rows
     return Source(
         name=str(path),
         stem=stem,
@@ -167,6 +182,7 @@ def _open_csv(path: Path, stem: str) -> Source:
     import pyarrow as pa
     import pyarrow.csv as arrow_csv
 
+    _check_utf8(path)
     names = _csv_header(path)
     check_distinct(str(path), names)
     ragged: list[tuple[int, str]] = []
@@ -194,7 +210,7 @@ def _open_csv(path: Path, stem: str) -> Source:
         why = str(error)
         if "straddling" in why:
             why = f"found a record of more than {BLOCK_BYTES} bytes: is a quote not closed?"
-        raise ValueError(f"{path}{_undecodable(path)}: {why}") from error
+        raise ValueError(f"{path}: {why}") from error
     _check_quotes(path, table)
     n_positions = table.num_rows + len(ragged)
     readable = np.ones(n_positions, dtype=bool)
@@ -251,15 +267,22 @@ def _csv_lines(path: Path, n_positions: int) -> Callable[[], NDArray[np.int64] |
     return lines
 
 
-def _undecodable(path: Path) -> str:
-    """Return ", line N" of the first line that is not UTF-8, or nothing."""
+def _check_utf8(path: Path) -> None:
+    """Refuse a file that is not UTF-8; Arrow would not look at rows with too many fields."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    n_lines = 0
     with open_bytes(path) as file:
-        for number, line in enumerate(file, start=1):
+        while block := file.read(CHECKED_BYTES):
             try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return f", line {number}"
-    return ""
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                line = n_lines + error.object[: error.start].count(b"\n") + 1
+                raise ValueError(f"{path}, line {line}: found invalid UTF8 data") from error
+            n_lines += block.count(b"\n")
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}, line {n_lines + 1}: found invalid UTF8 data") from error
 
 
 def _check_quotes(path: Path, table: pa.Table) -> None:

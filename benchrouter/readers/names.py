@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import Source
@@ -46,19 +46,47 @@ def source_names(source: Source, sidecar: Sidecar, wanted: Mapping[str, str]) ->
     ValueError
         If a named column is not there.
     """
-    named = dict(wanted)
-    for ours, theirs in zip(("dataset", "sample_id"), sidecar.key_columns, strict=False):
-        named.setdefault(ours, theirs)
-    if sidecar.prompt_column is not None:
-        named.setdefault("prompt", sidecar.prompt_column)
+    named = _named(sidecar, wanted)
     names = {}
     for ours in OURS:
         theirs = named.get(ours, ours)
         if theirs in source.columns:
             names[ours] = theirs
-        elif ours in named and not (ours == "score" and metric_models(source, theirs)):
+        elif ours in named and not (ours == "score" and metric_models(source.columns, theirs)):
             require(source, ours, theirs)
     return names
+
+
+def long_columns(
+    columns: Collection[str], layout: str, wanted: Mapping[str, str], sidecar: Sidecar
+) -> frozenset[str] | None:
+    """Columns that a source is read from if it is long; None if it is wide, or may yet be.
+
+    Parameters
+    ----------
+    columns : collection of str
+        Some of the source's; more of them do not make a long source wide.
+    layout : str
+    wanted : dict of str to str
+    sidecar : Sidecar
+        As for `layout_of`.
+    """
+    named = _named(sidecar, wanted)
+    names = {ours: named.get(ours, ours) for ours in OURS}
+    if names["model"] not in columns or names["score"] not in columns:
+        return None
+    is_long = layout_of(layout, names, wanted, sidecar, columns) == "long"
+    return frozenset(names.values()) if is_long else None
+
+
+def _named(sidecar: Sidecar, wanted: Mapping[str, str]) -> dict[str, str]:
+    """Our names to the columns that the caller or else the sidecar names."""
+    named = dict(wanted)
+    for ours, theirs in zip(("dataset", "sample_id"), sidecar.key_columns, strict=False):
+        named.setdefault(ours, theirs)
+    if sidecar.prompt_column is not None:
+        named.setdefault("prompt", sidecar.prompt_column)
+    return named
 
 
 def require(source: Source, ours: str, theirs: str) -> None:
@@ -78,10 +106,10 @@ def require(source: Source, ours: str, theirs: str) -> None:
         )
 
 
-def metric_models(source: Source, metric: str) -> list[str]:
+def metric_models(columns: Collection[str], metric: str) -> list[str]:
     """Models that a wide source has a column ``metric::<model>`` of, in its order."""
     prefix = metric + OF_MODEL
-    found = [column.removeprefix(prefix) for column in source.columns if column.startswith(prefix)]
+    found = [column.removeprefix(prefix) for column in columns if column.startswith(prefix)]
     return [model for model in found if model]
 
 
@@ -100,7 +128,7 @@ def layout_of(
     names: Mapping[str, str],
     wanted: Mapping[str, str],
     sidecar: Sidecar,
-    source: Source,
+    columns: Collection[str],
 ) -> str:
     """Decide between "wide" and "long": asked for, in the sidecar, or by a model and a score."""
     if layout not in LAYOUTS:
@@ -111,7 +139,7 @@ def layout_of(
         return "long"
     if "score" in wanted:
         is_long = "model" in names and "score" in names
-        return "wide" if metric_models(source, wanted["score"]) and not is_long else "long"
+        return "wide" if metric_models(columns, wanted["score"]) and not is_long else "long"
     if sidecar.layout is not None:
         return sidecar.layout
     return "long" if "model" in names and "score" in names else "wide"

@@ -168,9 +168,12 @@ def _number(value: object, what: str, path: str) -> float:
     """Return a finite number, or NaN for null."""
     if value is None:
         return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{path}: {what} is {shown(value)}, expected a finite number or null")
-    return float(value)
+    try:
+        if not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    except OverflowError:
+        pass  # a whole number beyond every float
+    raise ValueError(f"{path}: {what} is {shown(value)}, expected a finite number or null")
 
 
 def _params(mapping: dict[str, Any], path: str) -> dict[str, float]:

@@ -23,7 +23,8 @@ class Source:
     columns : dict of str to pyarrow.DataType
         In the order of the file.
     load : callable
-        Name of a column to its ``pyarrow.ChunkedArray`` of ``n_rows`` values.
+        Name of a column to its ``pyarrow.ChunkedArray`` of ``n_rows`` values; texts may come as
+        dictionaries.
     load_coded : callable or None
         The same for a text column as dictionaries, where that is faster than as text.
     positions : int64 array, shape (n_rows,)
@@ -93,5 +94,8 @@ def _no_column(name: str) -> Any:
 
 def shown(value: object, limit: int = 80) -> str:
     """Return ``repr(value)``, cut to `limit` characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = "a deeply nested value"
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -70,7 +70,7 @@ def read_wide(
     ValueError
         Names the row and what was found.
     """
-    measured = [] if metric is None else metric_models(source, metric)
+    measured = [] if metric is None else metric_models(source.columns, metric)
     for ours in LONG_ONLY:
         if names.get(ours, ours) != ours and not (ours == "score" and measured):
             raise ValueError(f"columns maps {ours!r}, which a wide table does not have")

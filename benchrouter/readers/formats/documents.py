@@ -123,18 +123,6 @@ def _items(path: Path, text: bytes) -> Iterator[tuple[str, dict[str, Any] | str]
 
 def _object_or_why(text: bytes) -> dict[str, Any] | str:
     try:
-        return object_of(text, _DECODER)
+        return object_of(text)
     except ValueError as error:
         return str(error)
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in found if keys.count(key) > 1)
-        raise ValueError(f"key {twice!r} stands twice")
-    return found
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_distinct)
