@@ -624,7 +624,7 @@ def test_nan_six_ways(tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"doc_id": 1, "doc_id": 2}', "key 'doc_id' stands twice"),
+        ('{"doc_id": 1, "doc_id": 2}', "found the key 'doc_id' twice in one object"),
         ("{", "expected a JSON object"),
         ("[1]", "expected a JSON object"),
         ('{"doc_id": 1.5, "filter": "none", "exact_match": 1}', "doc_id is 1.5, expected text or"),
