@@ -262,8 +262,12 @@ def test_mixed_prompts_of_a_long_file(tmp_path, monkeypatch):
 
 
 def wrapped(path, content):
-    """Write bytes, gzipped if the suffix says so."""
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    """Write bytes, compressed if the suffix says so."""
+    if path.suffix == ".gz":
+        content = gzip.compress(content)
+    elif path.suffix == ".zst":
+        content = pa.compress(content, codec="zstd", asbytes=True)
+    path.write_bytes(content)
     return path
 
 
@@ -272,7 +276,7 @@ ODD_TEXT = "a\u2028b\u0085c\x1cd\x0be\u00a0f\U0001f600"
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
-@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "csv", "csv.gz"])
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "jsonl.zst", "csv", "csv.gz", "csv.zst"])
 @pytest.mark.parametrize("layout", ["wide", "long"])
 def test_line_separators_in_strings_bom_and_crlf(tmp_path, layout, suffix, bom, end):
     prompts = [f"{ODD_TEXT} {i}" for i in range(3)]

@@ -41,6 +41,7 @@ class Metrics(NamedTuple):
         """
         listed = row.get("metrics")
         keys = listed if isinstance(listed, list) else [key for key in row if key not in KEYS]
+        keys = [key for key in keys if isinstance(key, str)]
         known = [name for name in dict.fromkeys([*self.names, *keys]) if _is_number(row, name)]
         return sorted(known, key=self.lower_is_better.__contains__)
 
