@@ -1,12 +1,17 @@
-"""Figures quoted in docs/ are those of the kept runs in benchmarks/results/."""
+"""Figures quoted in docs/ are those of kept runs; commands and options named there exist."""
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+
+from benchrouter.cli.app import app
+from benchrouter.readers.formats import FORMATS
 
 ROOT = Path(__file__).resolve().parents[1]
 RULES = ("BMA", "S1", "S2", "S3", "S3 with fallback", "auto")
@@ -86,3 +91,31 @@ def test_averages_quoted_in_the_text(page, kept):
         for other in ("auto without", "labels"):
             gain = [kept[f"{t}{end}"] - kept[f"{t}, {n_labels} labels: {other}"] for t in tables]
             assert f"{sum(gain) / len(gain):+.4f}" in page, (n_labels, other)
+
+
+def commands_of(text):
+    """Commands of a page, in backticks and in shell examples, as words."""
+    found = re.findall(r"`(benchrouter [^`]+)`", text)
+    for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL):
+        found += [line for line in block.splitlines() if line.startswith("benchrouter ")]
+    return [shlex.split(command, comments=True) for command in found]
+
+
+def test_data_names_commands_and_options_that_there_are():
+    page = (ROOT / "docs" / "data.md").read_text()
+    commands = get_command(app).commands
+    found = commands_of(page)
+    assert len(found) >= 11
+    for _, name, *words in found:
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        unknown = [word for word in words if word.startswith("-") and word not in options]
+        assert not unknown, (name, words)
+    shared = {option for parameter in commands["convert"].params for option in parameter.opts}
+    named = set(re.findall(r"`(--[a-z-]+)", page.split("## Public results")[0]))
+    assert len(named) >= 10 and named <= shared
+
+
+def test_data_names_every_format():
+    page = (ROOT / "docs" / "data.md").read_text()
+    for name in FORMATS:
+        assert f"| `{name}` |" in page
