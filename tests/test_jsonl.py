@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -221,7 +222,7 @@ def test_a_prompt_of_many_models_is_kept_once(tmp_path, monkeypatch):
     needed = frozenset(LONG)
     path = put(tmp_path / "t.jsonl", rows)
     source = jsonl.read_jsonl(
-        lambda: open(path, "rb"), name="t", stem="t", needed=lambda columns: needed
+        partial(open, path, "rb"), name="t", stem="t", needed=lambda columns: needed
     )
     prompts = source.load("prompt")
     assert prompts.num_chunks == 1
