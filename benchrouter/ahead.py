@@ -77,16 +77,27 @@ def treated_beside(
     ------
     object
         The results in order. An error of `work` or of `items` comes when the results before it
-        have come.
+        have come; after one of `work`, no further item is treated.
     """
     source = iter(items)
     failure: Exception | None = None
+    has_failed = False
+
+    def until_failure(item: Item) -> Result:
+        nonlocal has_failed
+        if has_failed:
+            raise RuntimeError("an item before this one failed")  # which comes to the caller first
+        has_failed = True
+        result = work(item)
+        has_failed = False
+        return result
+
     try:
         with _thread() as submit:
             treated: deque[Future[Result]] = deque()
             while failure is None:
                 try:
-                    treated.append(submit(work, next(source)))
+                    treated.append(submit(until_failure, next(source)))
                 except StopIteration:
                     break
                 except Exception as e:  # KeyboardInterrupt does not wait

@@ -207,6 +207,7 @@ void begin_query(const Codes& codes, const SearchKernels& kernels, const float* 
     const double beyond_one = std::max(0.0, loss.own_norm - 1.0) * codes.largest_error;
     const double most = loss.own_norm * (codes.largest_norm + codes.largest_error);
     double error = loss.error * codes.largest_norm + beyond_one + kRounding * (1.0 + most);
+    // Beyond all similarities of rows whose values are not near the end of float32.
     if (!(error < 1e30)) error = 1e30;
     room.lists[i].begin(query, codes.dim, error);
     room.floors[i] = room.lists[i].floor();

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -32,8 +33,8 @@ inline int threads_for(int asked, int64_t chunks) {
     return static_cast<int>(wanted < chunks ? wanted : (chunks > 0 ? chunks : 1));
 }
 
-// Calls body(chunk, thread) -> Fault for each chunk; the calling thread is thread 0. Body must not
-// throw.
+// Calls body(chunk, thread) -> Fault for each chunk; the calling thread is thread 0. What a body
+// throws (std::bad_alloc) is thrown again here, when all threads have ended.
 template <class Body>
 Fault for_chunks(int64_t chunks, int threads, const Body& body) {
     std::atomic<int64_t> next{0};
@@ -51,17 +52,29 @@ Fault for_chunks(int64_t chunks, int threads, const Body& body) {
             stop.store(true, std::memory_order_relaxed);
         }
     };
+    std::vector<std::exception_ptr> thrown(static_cast<size_t>(threads));
+    const auto guarded = [&](int thread) {
+        try {
+            work(thread);
+        } catch (...) {
+            thrown[static_cast<size_t>(thread)] = std::current_exception();
+            stop.store(true, std::memory_order_relaxed);
+        }
+    };
     std::vector<std::thread> others;
     others.reserve(static_cast<size_t>(threads));
     for (int t = 1; t < threads; ++t) {
         try {
-            others.emplace_back(work, t);
+            others.emplace_back(guarded, t);
         } catch (const std::system_error&) {
             break;  // no more threads to be had: those that started do the work
         }
     }
-    work(0);
+    guarded(0);
     for (std::thread& other : others) other.join();
+    for (const std::exception_ptr& exception : thrown) {
+        if (exception) std::rethrow_exception(exception);
+    }
     size_t first = 0;
     for (size_t t = 1; t < faults.size(); ++t) {
         if (where[t] < where[first]) first = t;

@@ -340,6 +340,43 @@ def test_a_bad_record_stops_behind_the_parts_before_it(files, tmp_path):
             path.unlink()
 
 
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("failing", [0, 2])
+def test_nothing_is_treated_after_a_failure(failing, depth):
+    treated = []
+
+    def work(item):
+        treated.append(item)
+        if item == failing:
+            raise OSError("full")
+        return item
+
+    found = treated_beside(work, range(9), name="write", depth=depth)
+    with pytest.raises(OSError, match="full"):
+        list(found)
+    assert treated == list(range(failing + 1))
+
+
+@pytest.mark.parametrize("batch_size", [10, 20])
+def test_a_part_is_not_listed_without_the_batch_that_failed(files, tmp_path, batch_size):
+    """A record that cannot be written, in the batch before the last of a part."""
+    records = [{"id": i, "prompt": f"prompt {i}"} for i in range(N)]
+    records[25]["model"] = "a name that the decisions have too"
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text("".join(json.dumps(record) + "\n" for record in records))
+    out = tmp_path / "out"
+    words = ["-o", out, "--part-size", 40, "--output-format", "jsonl", "--resume"]
+    for _ in range(3):
+        result = CliRunner().invoke(
+            app,
+            list(map(str, ["route", files / "R", prompts, "--embeddings", files / "p.npy",
+                           "--batch-size", batch_size, *words])),
+        )  # fmt: skip
+        assert result.exit_code == 1 and "model" in result.stderr
+    manifest = out / "manifest.json"
+    assert not manifest.exists() or json.loads(manifest.read_text())["parts"] == []
+
+
 def test_a_writer_that_fails_is_told_and_leaves_nothing(files, tmp_path, monkeypatch):
     from benchrouter.batch.writers import JsonlWriter
 

@@ -187,3 +187,60 @@ def test_fit_reads_what_convert_reads(tmp_path, shared):
             *([] if source.is_file() else ["--groups"]),
         )  # fmt: skip
         assert result.exit_code == 0, result.stderr
+
+
+def test_nothing_is_written_over(tmp_path):
+    source = mixinstruct(tmp_path / "m.json")
+    before = source.read_bytes()
+    result = run("convert", source, "-o", tmp_path / "m.parquet")
+    assert result.exit_code == 1 and "m.json: is a source" in result.stderr
+    table = put(tmp_path / "s.csv", CSV)
+    assert run("convert", table, "-o", table).exit_code == 1
+    assert run("convert", table, "-o", tmp_path / "m.csv").exit_code == 1  # m.json is no sidecar
+    assert source.read_bytes() == before and table.read_text() == CSV
+    assert run("convert", table, "-o", tmp_path / "t.parquet").exit_code == 0
+    result = run("convert", table, "-o", tmp_path / "t.csv")
+    assert result.exit_code == 1 and "t.json: is the sidecar of" in result.stderr
+    assert run("convert", table, "-o", tmp_path / "t.parquet").exit_code == 0  # once more
+
+
+def test_metrics_of_a_table(tmp_path):
+    csv = "dataset,sample_id,prompt,a,b,f1::a,f1::b\nd,1,one,1,0,0.5,0.25\nd,2,two,0,1,,0.75\n"
+    source, target = put(tmp_path / "s.csv", csv), tmp_path / "t.parquet"
+    assert run("convert", source, "-o", target, "--also", "f1").exit_code == 0
+    expected = [[0.5, 0.25], [np.nan, 0.75]]
+    read = BenchmarkTable.read
+    np.testing.assert_array_equal(read(target, columns={"score": "f1"}).scores, expected)
+    np.testing.assert_array_equal(read(source, metric="f1").scores, expected)
+    for option in ("--also", "--metric"):
+        result = run("convert", source, "-o", target, option, "bleu")
+        assert result.exit_code == 1 and "bleu" in result.stderr
+
+
+def test_further_metrics_are_of_the_records_that_are_kept(tmp_path):
+    source, target = mixinstruct(tmp_path / "m.json"), tmp_path / "t.parquet"
+    content = json.loads(source.read_text())
+    del content[0]["candidates"][0]["scores"]["bartscore"]
+    source.write_text(json.dumps(content))
+    result = run("convert", source, "-o", target, "--also", "bartscore", "--complete")
+    assert result.exit_code == 0, result.stderr
+    found = BenchmarkTable.read(target, columns={"score": "bartscore"}).scores
+    np.testing.assert_allclose(found, [[np.nan, -7], [-2.5, -1.25]])
+
+
+def test_columns_that_may_be_no_models_are_doubted(tmp_path):
+    source = put(tmp_path / "s.csv", "prompt,year,a\none,2020,1\ntwo,2021,0\n")
+    result = run("convert", source, "-o", tmp_path / "t.parquet")
+    assert "note: taken for models, as numeric columns: 'year'" in result.stderr
+    named = run("convert", source, "-o", tmp_path / "u.parquet", "--models", "a")
+    assert "note:" not in named.stderr
+
+
+def test_evaluate_reads_a_folder(tmp_path, shared):
+    folder = shared / "fixtures" / "lm_eval_dummy"
+    rows = np.random.default_rng(0).standard_normal((70, 8)).astype(np.float32)
+    np.save(tmp_path / "e.npy", rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    result = run(
+        "evaluate", folder, "--embeddings", tmp_path / "e.npy", "--protocols", "prompts", "--json"
+    )
+    assert result.exit_code == 0, result.stderr

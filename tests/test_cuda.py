@@ -507,6 +507,9 @@ class TensorEncoder:
     def __init__(self, device, rows):
         self.device, self._rows = device, rows
 
+    def tokenise(self, prompts):
+        return prompts
+
     def encode_tensor(self, prompts):
         return torch.tensor(self._rows[: len(prompts)], device=self.device)
 

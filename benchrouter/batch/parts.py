@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchrouter.batch.manifest import Manifest, Part, check_same_job, read_manifest
+from benchrouter.batch.manifest import MANIFEST, Manifest, Part, check_same_job, read_manifest
 from benchrouter.batch.rejected import RejectedWriter
 from benchrouter.batch.writers import DecisionWriter, fields_of, open_decisions
 from benchrouter.locking import locked
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("parquet", "jsonl")
 REJECTED = "rejected"  # folder of the bad records, a file for every part that has any
-_UNLISTED = re.compile(r"part-\d{5,}\.(parquet|jsonl)|\.(part-\d{5,}|manifest)\..*\.partial")
+_HIDDEN = re.compile(r"\.(part-\d{5,}|manifest)\..*\.partial")
+_UNLISTED = re.compile(r"part-\d{5,}\.(parquet|jsonl)|" + _HIDDEN.pattern)
 
 
 class PartsOutput:
@@ -138,6 +139,8 @@ class PartsOutput:
         finally:
             if self._open is not None:
                 self._open.abort()
+            if not self.n_parts:
+                (self._directory / MANIFEST).unlink(missing_ok=True)
             for folder in (self.rejected, self._directory):
                 with suppress(OSError):  # it is not empty, or not there
                     folder.rmdir()
@@ -153,7 +156,9 @@ class PartsOutput:
         manifest = read_manifest(self._directory)
         if manifest is None:
             manifest = Manifest(job)
-            foreign = [n for n in names if not _UNLISTED.fullmatch(n) and n != REJECTED]
+            # Parts without a manifest are none of ours: it is there before the first of them.
+            foreign = [n for n in names if not _HIDDEN.fullmatch(n) and n != REJECTED]
+            foreign += [f"{REJECTED}/{path.name}" for path in self.rejected.glob("[!.]*")]
             if foreign:
                 raise ValueError(
                     f"{self._directory} has no manifest.json beside {foreign[0]!r}: there is no "
@@ -177,6 +182,8 @@ class PartsOutput:
         return None
 
     def _next_part(self) -> _OpenPart:
+        if not self.n_parts:
+            self._manifest.write(self._directory)
         stem = f"part-{self.n_parts:05d}"
         return _OpenPart(
             self._manifest.next_row,

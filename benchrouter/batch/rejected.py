@@ -98,7 +98,8 @@ class RejectedWriter:
         """Finish the file and give it its name."""
         with naming(self.target):
             if self._file is None:
-                self.target.unlink(missing_ok=True)
+                if self.target.is_file():  # of an earlier run; nothing else is taken away
+                    self.target.unlink()
             else:
                 self._file.close()
                 put_file(self._partial, self.target)

@@ -112,11 +112,14 @@ def _rejected(batch: PromptBatch, i: int, found: Any, column: str, name: str) ->
 
 def _only(batch: PromptBatch, kept: list[int], rejected: list[Rejected]) -> PromptBatch:
     """A batch with some of its prompts; the others join its bad records, in their order."""
+    import pyarrow as pa
+
     texts, fields = batch.texts, batch.fields
+    rows = pa.array(kept, pa.int64())
     return replace(
         batch,
-        texts=[texts[i] for i in kept] if isinstance(texts, list) else texts.take(kept),
-        fields=[fields[i] for i in kept] if isinstance(fields, list) else fields.take(kept),
+        texts=[texts[i] for i in kept] if isinstance(texts, list) else texts.take(rows),
+        fields=[fields[i] for i in kept] if isinstance(fields, list) else fields.take(rows),
         rows=batch.rows[kept],
         rejected=tuple(sorted((*batch.rejected, *rejected), key=lambda record: record.row)),
     )

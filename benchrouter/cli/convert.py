@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchrouter.cli import options, output
 from benchrouter.cli.reading import Metric, Sources, reads_results
+
+if TYPE_CHECKING:
+    from benchrouter.table import BenchmarkTable
 
 
 @reads_results
@@ -48,10 +52,11 @@ def convert(
     as_json: options.Json = False,
 ) -> None:
     """Read benchmark results, say what was read, and write them as one table and its sidecar."""
+    from benchrouter.cli.table_notes import odd_models, unnamed_columns
     from benchrouter.readers.writing import check_target
     from benchrouter.table import BenchmarkTable
 
-    check_target(target)
+    check_target(target, sources)
     selected: dict[str, Any] = dict(
         models=options.listed(models),
         datasets=options.listed(datasets),
@@ -67,13 +72,34 @@ def convert(
         **reading,
     )
     metrics = {
-        name: BenchmarkTable.read(sources, metric=name, **selected, **reading)
+        name: _on_records_of(table, BenchmarkTable.read(sources, metric=name, **reading))
         for name in options.listed(also) or ()
     }
     table.write(target, metrics=metrics)
     report = table.report()
+    doubts = odd_models(table, sources, unnamed_columns(sources, reading)) if not models else []
     if as_json:
-        output.emit({"output": str(target), **report.describe()})
+        output.emit({"output": str(target), **report.describe(), "doubts": doubts})
     else:
-        output.say(report.text())
+        output.say("\n".join([report.text(), *doubts]))
         output.say(f"written to {target}")
+
+
+def _on_records_of(table: BenchmarkTable, other: BenchmarkTable) -> BenchmarkTable:
+    """The scores of another table on the records and models of this one, where it has them."""
+    import numpy as np
+
+    rows = {key: row for row, key in enumerate(_keys(other))}
+    columns = {model: column for column, model in enumerate(other.models)}
+    scores = np.full(table.scores.shape, np.nan, dtype=np.float32)
+    of = np.array([rows.get(key, -1) for key in _keys(table)], dtype=np.int64)
+    for column, model in enumerate(table.models):
+        if model in columns:
+            there = of >= 0
+            scores[there, column] = other.scores[of[there], columns[model]]
+    return replace(table, scores=scores, cost_usd=None, log_likelihood=None)
+
+
+def _keys(table: BenchmarkTable) -> list[tuple[str, str]]:
+    names = [table.datasets[code] for code in table.dataset]
+    return list(zip(names, table.sample_ids, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shlex
 import sys
@@ -181,7 +182,7 @@ def evaluate(
     )
     output.say_skipped(table.skipped)
     if models is None:
-        for doubt in odd_models(table, tables, unnamed_columns(tables)):
+        for doubt in odd_models(table, tables, unnamed_columns(tables, reading)):
             output.say(doubt)
     table, pools = _used(table, pools)
     loaded: Encoder | None = None
@@ -227,11 +228,15 @@ def evaluate(
 
 
 def _named(path: Path) -> str:
-    """Name of a file, and what tells its content from another's."""
+    """Name of a file or folder, and what tells its content from another's."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for one in files:
+        if one != path:
+            digest.update(os.fsencode(one.relative_to(path)) + b"\0")
+        with open(one, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
     return f"{path} (SHA-256 {digest.hexdigest()[:16]}…)"
 
 

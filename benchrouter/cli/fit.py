@@ -136,7 +136,7 @@ def fit(
             **reading,
         )
     output.say(table.report().text())
-    warnings = _doubts(table, tables, named=models is not None)
+    warnings = _doubts(table, tables, reading, named=models is not None)
     for warning in warnings:
         output.say(warning)
     if fallback is not None and fallback not in table.models:
@@ -206,12 +206,16 @@ def _given(
     return rows, named
 
 
-def _doubts(table: BenchmarkTable, tables: list[Path], *, named: bool) -> list[str]:
+def _doubts(
+    table: BenchmarkTable, tables: list[Path], reading: dict[str, Any], *, named: bool
+) -> list[str]:
     """Messages about a table that may not be what was meant; `named`: --models was given."""
     from benchrouter.cli.table_notes import odd_models, unnamed_columns, without_threshold
 
     found = without_threshold(table)
-    return found + (odd_models(table, tables, unnamed_columns(tables)) if not named else [])
+    return found + (
+        odd_models(table, tables, unnamed_columns(tables, reading)) if not named else []
+    )
 
 
 def _document(

@@ -128,6 +128,35 @@ def side_file_of(target: str, on_error: str, rejected: Path | None) -> Path | No
     return rejected
 
 
+def check_distinct_files(**files: str | Path | None) -> None:
+    """Refuse one file under two options, one of which would be written over the other.
+
+    Parameters
+    ----------
+    files : str, Path or None
+        Name of the option or argument to its file; None and "-" are none.
+
+    Raises
+    ------
+    typer.BadParameter
+        Names both and the file.
+    """
+    seen: dict[Path, str] = {}
+    for name, file in files.items():
+        if file is None or str(file) == "-":
+            continue
+        path = Path(file).resolve()
+        if path.exists() and not path.is_file():
+            continue  # a device or a directory
+        option = name.upper() if name == "prompts" else f"--{name}"
+        if path in seen:
+            raise typer.BadParameter(
+                f"found {str(file)!r}, which is {seen[path]} too, expected another file",
+                param_hint=option,
+            )
+        seen[path] = option
+
+
 def one_of(value: str, expected: Sequence[str], option: str) -> None:
     """Refuse a value that is none of those expected, as wrong usage."""
     if value not in expected:

@@ -141,6 +141,9 @@ def route(
     if as_json and target == "-":
         raise typer.BadParameter("--json and --output - both want stdout")
     check_options(context, group_by, prompt_column, prefix)
+    options.check_distinct_files(
+        prompts=prompts, embeddings=embeddings, output=target, rejected=rejected
+    )
     batch_size = batch_size or (ENCODED_BATCH if embeddings is None else GIVEN_BATCH)
     if group_by is not None:
         route_groups(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -74,13 +74,15 @@ def odd_models(
     ]
 
 
-def unnamed_columns(tables: Sequence[Path]) -> set[str]:
-    """Columns of the files beside which no sidecar says which columns are models."""
+def unnamed_columns(tables: Sequence[Path], reading: Mapping[str, Any]) -> set[str]:
+    """Columns of the tables beside which no sidecar says which columns are models."""
     from benchrouter.readers.files import column_names
     from benchrouter.readers.formats import TABLE, format_of
     from benchrouter.readers.sidecar import read_sidecar
 
-    own = [path for path in tables if format_of(path) == TABLE]
+    if reading["format"] not in ("auto", TABLE) or reading["preset"] is not None:
+        return set()
+    own = [p for p in tables if reading["format"] == TABLE or format_of(p) == TABLE]
     silent = [path for path in own if read_sidecar(path).model_columns is None]
     return {name for path in silent for name in column_names(path)}
 

@@ -66,7 +66,10 @@ class ReadOptions:
 
     def wanted(self) -> dict[str, str]:
         """Our names of columns to those that the caller named."""
-        return wanted_names(self.columns, self.dataset_column, self.prompt_column)
+        wanted = wanted_names(self.columns, self.dataset_column, self.prompt_column)
+        if self.choices.metric is not None:
+            wanted.setdefault("score", self.choices.metric)
+        return wanted
 
 
 def read_files(paths: Sequence[Path], options: ReadOptions) -> BenchmarkTable:

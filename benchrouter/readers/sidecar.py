@@ -67,6 +67,16 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(f"{stem}.json")
 
 
+def is_sidecar(path: Path) -> bool:
+    """Whether a file is a JSON object with a key that only sidecars have."""
+    try:
+        values = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return False
+    own = {"model_columns", "key_columns", "prompt_column", "model_params_billion", "thresholds"}
+    return isinstance(values, dict) and not own.isdisjoint(values)
+
+
 def read_sidecar(table: Path) -> Sidecar:
     """Read the sidecar of a table; an empty one if there is none.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.naming import naming
+from benchrouter.readers.files import SUFFIXES as READ_SUFFIXES
 from benchrouter.readers.names import OF_MODEL
-from benchrouter.readers.sidecar import PRICES, sidecar_path
+from benchrouter.readers.sidecar import PRICES, is_sidecar, sidecar_path
 from benchrouter.readers.wide import COST, LOG_LIKELIHOOD
 from benchrouter.replacing import partial_of, put_file
 
@@ -52,8 +53,15 @@ def write_table(table: BenchmarkTable, path: Path, metrics: Mapping[str, Benchma
         partial.unlink(missing_ok=True)
 
 
-def check_target(path: Path) -> str:
-    """Refuse a place where no table can be written.
+def check_target(path: Path, sources: Sequence[Path] = ()) -> str:
+    """Refuse a place where no table and sidecar can be written without harm.
+
+    Parameters
+    ----------
+    path : Path
+        Of the table.
+    sources : sequence of Path
+        Files that are being read.
 
     Returns
     -------
@@ -63,17 +71,31 @@ def check_target(path: Path) -> str:
     Raises
     ------
     ValueError
-        If the suffix is none of `SUFFIXES`.
+        If the suffix is none of `SUFFIXES`, the table or its sidecar would be written over a
+        source, or the sidecar over another JSON file or over the sidecar of another table.
     FileNotFoundError, IsADirectoryError
         If its folder is not there, or it is a folder itself.
     """
-    suffix = path.suffix.lower()
+    name = path.name.lower()
+    known = sorted(READ_SUFFIXES, key=len, reverse=True)
+    suffix = next((end for end in known if name.endswith(end)), path.suffix.lower())
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: found suffix {suffix!r}, expected one of {', '.join(SUFFIXES)}")
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a directory, expected a file")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no directory {str(path.parent)!r}")
+    sidecar = sidecar_path(path)
+    for source in sources:
+        for written in (path, sidecar):
+            if written.resolve() == source.resolve():
+                raise ValueError(f"{written}: is a source, and would be written over")
+    others = [path.with_name(path.name[: -len(suffix)] + end) for end in READ_SUFFIXES]
+    other = next((o for o in others if o != path and o.is_file()), None)
+    if sidecar.exists() and other is not None and not path.exists():
+        raise ValueError(f"{sidecar}: is the sidecar of {other}, and would be written over")
+    if sidecar.exists() and not is_sidecar(sidecar):
+        raise ValueError(f"{sidecar}: is no sidecar of a table, and would be written over")
     return suffix
 
 
