@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -182,3 +185,27 @@ def test_arguments_that_do_not_fit_each_other():
         _core.search(queries.astype(np.float64), records, values, *others)
     with pytest.raises(ValueError, match="shares memory"):
         _core.encode_records(records, values, errors, errors, 1)
+
+
+@pytest.mark.skipif(_core.sanitized, reason="sanitizers take address space of their own")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_that_runs_out_in_a_thread_is_an_error():
+    """In a process of its own, as it would be that process's end."""
+    program = """if True:
+        import resource
+        import numpy as np
+        from benchrouter.codes import Codes
+
+        rows = np.random.default_rng(0).standard_normal((50_000, 64)).astype(np.float32)
+        codes = Codes(rows, threads=2)
+        codes.search(rows[:240], 3)
+        pages = int(open("/proc/self/statm").read().split()[0])
+        limit = pages * resource.getpagesize() + (64 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        try:
+            codes.search(rows[:96], 40_000)
+        except MemoryError:
+            print("an error")
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "an error\n"), done.stderr

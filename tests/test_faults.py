@@ -96,7 +96,8 @@ def fill_disk(monkeypatch, name, n_before=0):
         ("parquet", "part-00001.parquet", 0, 1),
         ("parquet", "rejected/part-00001.jsonl", 0, 1),
         ("parquet", "manifest.json", 0, 0),
-        ("jsonl", "manifest.json", 2, 2),
+        ("parquet", "manifest.json", 1, 0),
+        ("jsonl", "manifest.json", 3, 2),
     ],
 )
 def test_a_disk_that_fills_up_is_named_and_the_job_goes_on(
@@ -385,3 +386,26 @@ def test_a_flipped_byte_in_a_part_or_the_manifest_is_not_built_upon(router, prom
     failed = route(router, prompts, tmp_path / "out", *options)
     assert failed.exit_code == 1
     assert "part-00001.parquet: found" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-o", "p.jsonl"),
+        ("-o", "o.jsonl", "--rejected", "p.jsonl"),
+        ("-o", "o.jsonl", "--rejected", "o.jsonl"),
+        ("-o", "o.jsonl", "--rejected", "./sub/../p.jsonl"),
+    ],
+)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_no_file_is_written_over_another(router, tmp_path, monkeypatch, words, grouped):
+    (tmp_path / "sub").mkdir()
+    source = tmp_path / "p.jsonl"
+    source.write_text('{"prompt": "one", "task": "t"}\n')
+    monkeypatch.chdir(tmp_path)
+    words = [*words, *(["--group-by", "task"] if grouped else [])]
+    result = CliRunner().invoke(app, ["route", str(router), "p.jsonl", *words])
+    assert result.exit_code == 2
+    assert "expected another file" in " ".join(result.stderr.replace("│", " ").split())
+    assert source.read_text() == '{"prompt": "one", "task": "t"}\n'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.jsonl", "sub"]

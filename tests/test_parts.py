@@ -275,6 +275,11 @@ def test_other_directories_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no manifest.json beside 'notes'"):
         route(source, tmp_path / "full", resume=True)
     assert content(tmp_path / "full") == {"notes": b"kept"}
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "part-00000.jsonl").write_text("kept")
+    with pytest.raises(ValueError, match="no manifest.json beside 'part-00000.jsonl'"):
+        route(source, tmp_path / "theirs", resume=True)
+    assert content(tmp_path / "theirs") == {"part-00000.jsonl": b"kept"}
     (tmp_path / "empty").mkdir()
     route(source, tmp_path / "empty", resume=True)  # nothing was begun: begins
     with pytest.raises(ValueError, match="is not empty"):

@@ -139,7 +139,7 @@ class PartsOutput:
         finally:
             if self._open is not None:
                 self._open.abort()
-            if not self.n_parts:
+            if not self.n_parts and not any(self.rejected.glob("[!.]*")):
                 (self._directory / MANIFEST).unlink(missing_ok=True)
             for folder in (self.rejected, self._directory):
                 with suppress(OSError):  # it is not empty, or not there
