@@ -5,7 +5,7 @@ similarities that carry a known rounding error; then each candidate's similarity
 as the float32 rounding of a float64 sum, and the best k are kept by (similarity, lower record
 number). Where the error of the proposal could have hidden a neighbour, more candidates are taken,
 so the answer is exact, and the same whatever proposed it and however the prompts were batched. On a
-CPU with VNNI both steps are mostly one, in C++ (:mod:`benchrouter.codes`). Only an approximate index
+CPU with VNNI both steps are one, in C++ (:mod:`benchrouter.codes`). Only an approximate index
 (:mod:`benchrouter.search_faiss`), where one is asked for, may miss a neighbour; the similarities of
 those that it proposes are exact too.
 """

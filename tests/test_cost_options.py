@@ -541,3 +541,21 @@ def test_profile_tells_the_stages(files):
     ]
     beside = [line.split()[0] for line in plain.stderr.splitlines() if "beside the others" in line]
     assert beside == ["read", "write"]
+
+
+def test_a_batch_without_any_count_of_tokens_is_all_bad(counted, tmp_path):
+    files, _ = counted
+    prompts = tmp_path / "p.parquet"
+    rows = [json.loads(line) for line in (files / "n.jsonl").read_text().splitlines()]
+    n = [None if i < 64 else row["n"] for i, row in enumerate(rows)]
+    pq.write_table(pa.table({"prompt": [row["prompt"] for row in rows], "n": n}), prompts)
+    result = CliRunner().invoke(
+        app,
+        list(map(str, [
+            *("route", files / "R", prompts, "--embeddings", files / "p.npy", "--batch-size", 64),
+            *("--tokens-column", "n", "--output-tokens", 40, "--prices", files / "prices.json"),
+            *("--cost-weight", 1, "-o", tmp_path / "o.parquet"),
+        ])),
+    )  # fmt: skip
+    assert result.exit_code == 4, result.stderr
+    assert pq.read_table(tmp_path / "o.parquet").num_rows == len(rows) - 64

@@ -415,14 +415,14 @@ def test_a_cluster_is_asked_for_gpus_and_kernels(monkeypatch, capsys, built):
     context = SimpleNamespace(execution_options=SimpleNamespace())
     monkeypatch.setattr(ray.data.DataContext, "get_current", lambda: context)
     monkeypatch.setattr(_core, "has_cuda", built)
-    with route_ray._cluster("local", "cuda", 1):
+    with route_ray._cluster("local", "cuda", 1, 1):
         said = capsys.readouterr().err
     assert said.startswith("Ray: 4 CPUs, 2 GPUs\n")
     assert ("note: only the encoder runs on the actors' GPUs" in said) != built
     del there["GPU"]
     with (
         pytest.raises(EncoderUnavailable, match="Ray finds no GPU on this machine"),
-        route_ray._cluster("local", "cuda", 1),
+        route_ray._cluster("local", "cuda", 1, 1),
     ):
         pass
     with route_ray._cluster("auto", "cuda", 1):  # it may grow
@@ -710,3 +710,12 @@ def test_command_encodes(encoding, tmp_path):
     assert found["id"].combine_chunks() == ids
     expected = Router.load(router).route(prompts)
     assert found["r_model"].to_pylist() == expected.names()
+
+
+def test_an_actor_cannot_have_more_cpus_than_there_are(capsys):
+    route_ray._check_cpus("local", 2, 2)
+    with pytest.raises(ValueError, match="--threads 64: .* Ray finds 2 on this machine"):
+        route_ray._check_cpus("local", 2, 64)
+    assert capsys.readouterr().err == ""
+    route_ray._check_cpus("auto", 2, 64)
+    assert "takes 64 CPUs, and waits" in capsys.readouterr().err

@@ -103,7 +103,7 @@ def decided_on_ray(
     first = next(batches, None)
     if first is None:
         return
-    with _cluster(address, device, _block_bytes(first, embeddings)) as ray:
+    with _cluster(address, device, threads, _block_bytes(first, embeddings)) as ray:
         read = ray.data.from_items([{"path": str(Path(prompts).resolve())}]).map_batches(
             read_tables,
             fn_kwargs={
@@ -234,7 +234,7 @@ def _block_bytes(batch: PromptBatch, embeddings: Path | None) -> int:
 
 
 @contextmanager
-def _cluster(address: str, device: str, block_bytes: int) -> Iterator[Any]:
+def _cluster(address: str, device: str, threads: int, block_bytes: int) -> Iterator[Any]:
     """Connect to a cluster, or start one for as long as this takes; yields the module of Ray."""
     import ray
     import ray.data
@@ -249,6 +249,7 @@ def _cluster(address: str, device: str, block_bytes: int) -> Iterator[Any]:
         try:
             there = ray.cluster_resources()
             say(f"Ray: {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs")
+            _check_cpus(address, there.get("CPU", 0), threads)
             if device == "cuda":
                 _check_gpus(address, there.get("GPU", 0))
                 note_missing_kernels("the actors' GPUs")
@@ -259,6 +260,17 @@ def _cluster(address: str, device: str, block_bytes: int) -> Iterator[Any]:
             raise ValueError(f"an actor could not start: {str(e).splitlines()[-1]}") from None
         finally:
             ray.shutdown()
+
+
+def _check_cpus(address: str, n_cpus: float, threads: int) -> None:
+    if threads <= n_cpus:
+        return
+    if address == "local":
+        raise ValueError(
+            f"--threads {threads}: an actor takes as many CPUs, and Ray finds {n_cpus:g} on this "
+            "machine"
+        )
+    say(f"note: an actor takes {threads} CPUs, and waits until a machine of the cluster has them")
 
 
 def _check_gpus(address: str, n_gpus: float) -> None:
