@@ -425,7 +425,7 @@ def test_a_cluster_is_asked_for_gpus_and_kernels(monkeypatch, capsys, built):
         route_ray._cluster("local", "cuda", 1, 1),
     ):
         pass
-    with route_ray._cluster("auto", "cuda", 1):  # it may grow
+    with route_ray._cluster("auto", "cuda", 1, 1):  # it may grow
         assert "waits until it has one" in capsys.readouterr().err
 
 
