@@ -34,21 +34,11 @@ def convert(
         ),
     ] = None,
     correct_above: options.CorrectAbove = None,
-    models: Annotated[
-        list[str] | None, typer.Option(metavar="A,B", help="Only these models.")
-    ] = None,
-    datasets: Annotated[
-        list[str] | None, typer.Option(metavar="A,B", help="Only these datasets.")
-    ] = None,
-    max_params: Annotated[
-        float | None, typer.Option(help="Only models of at most so many billion parameters.")
-    ] = None,
-    min_records: Annotated[
-        int | None, typer.Option(min=1, help="Only datasets of at least so many records.")
-    ] = None,
-    complete: Annotated[
-        bool, typer.Option("--complete", help="Only records with a score of every model.")
-    ] = False,
+    models: options.Models = None,
+    datasets: options.Datasets = None,
+    max_params: options.MaxParams = None,
+    min_records: options.MinRecords = None,
+    complete: options.Complete = False,
     as_json: options.Json = False,
 ) -> None:
     """Read benchmark results, say what was read, and write them as one table and its sidecar."""

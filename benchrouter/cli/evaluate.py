@@ -101,15 +101,9 @@ def evaluate(
     eta: Annotated[float, typer.Option(help="Least chance of beating the best on average.")] = 0.6,
     threshold: Annotated[float, typer.Option(help="t: a vote above it predicts 'correct'.")] = 0.5,
     correct_above: options.CorrectAbove = None,
-    models: Annotated[
-        list[str] | None, typer.Option(metavar="A,B", help="Only these models.")
-    ] = None,
-    datasets: Annotated[
-        list[str] | None, typer.Option(metavar="A,B", help="Only these datasets.")
-    ] = None,
-    min_records: Annotated[
-        int | None, typer.Option(min=1, help="Only datasets of at least so many records.")
-    ] = None,
+    models: options.Models = None,
+    datasets: options.Datasets = None,
+    min_records: options.MinRecords = None,
     complete: Annotated[
         bool, typer.Option("--complete", help="Only records with a score of every model of a pool.")
     ] = False,

@@ -57,21 +57,11 @@ def fit(
     eta: Annotated[float, typer.Option(help="Least chance of beating the best on average.")] = 0.6,
     threshold: Annotated[float, typer.Option(help="t: a vote above it predicts 'correct'.")] = 0.5,
     correct_above: options.CorrectAbove = None,
-    models: Annotated[
-        list[str] | None, typer.Option(metavar="A,B", help="Only these models.")
-    ] = None,
-    datasets: Annotated[
-        list[str] | None, typer.Option(metavar="A,B", help="Only these datasets.")
-    ] = None,
-    max_params: Annotated[
-        float | None, typer.Option(help="Only models of at most so many billion parameters.")
-    ] = None,
-    min_records: Annotated[
-        int | None, typer.Option(min=1, help="Only datasets of at least so many records.")
-    ] = None,
-    complete: Annotated[
-        bool, typer.Option("--complete", help="Only records with a score of every model.")
-    ] = False,
+    models: options.Models = None,
+    datasets: options.Datasets = None,
+    max_params: options.MaxParams = None,
+    min_records: options.MinRecords = None,
+    complete: options.Complete = False,
     metric: Metric = None,
     fallback: Annotated[
         str | None,

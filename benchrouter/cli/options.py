@@ -28,6 +28,17 @@ CorrectAbove = Annotated[
         help="A score above VALUE is correct; for one dataset, or for all.",
     ),
 ]
+Models = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Only these models.")]
+Datasets = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Only these datasets.")]
+MaxParams = Annotated[
+    float | None, typer.Option(help="Only models of at most so many billion parameters.")
+]
+MinRecords = Annotated[
+    int | None, typer.Option(min=1, help="Only datasets of at least so many records.")
+]
+Complete = Annotated[
+    bool, typer.Option("--complete", help="Only records with a score of every model.")
+]
 Columns = Annotated[
     list[str] | None,
     typer.Option(metavar="OURS=THEIRS", help="Names of columns: score=label,model=model_id."),
