@@ -270,6 +270,18 @@ def test_metric_asked_for_where_a_task_has_it(tmp_path):
         read(run, metric="f1")
 
 
+@pytest.mark.parametrize("key", ["doc_id", "target", "doc", "resps", "note"])
+def test_only_metrics_can_be_asked_for(tmp_path, key):
+    rows = [question(0, note=1)]
+    run = put(tmp_path / "m", {"ask": rows})
+    with pytest.raises(ValueError, match=f"no task has the metric {key!r}, found ask: exact_match"):
+        read(run, metric=key)
+    del rows[0]["metrics"], rows[0]["note"]  # as older versions
+    run = put(tmp_path / "m", {"ask": rows})
+    with pytest.raises(ValueError, match=f"no task has the metric {key!r}, found ask: exact_match"):
+        read(run, metric=key)
+
+
 def test_metrics_that_are_no_number_or_of_which_less_is_better_come_last(tmp_path):
     config = {
         "doc_to_text": "{{question}}",

@@ -112,7 +112,7 @@ class TaskReader:
     def _main_metric(self, row: dict[str, Any]) -> str:
         self.found_metrics = self._metrics.ordered(row)
         wanted = self.choices.metric
-        if wanted is not None and wanted in row:
+        if wanted is not None and wanted in self._metrics.of_sample(row):
             return wanted
         if not self.found_metrics:
             raise ValueError(f"found the keys {list(row)}, expected a metric that is a number")
