@@ -100,6 +100,18 @@ def test_golden_table(tmp_path):
     ]
 
 
+def test_a_further_metric_is_missing_where_an_evaluation_lacks_it(tmp_path):
+    path = put(
+        tmp_path,
+        [line("a", 1.0), line("b", 0.25, name="f1qa")],
+        [result(metric_id="accuracy"), result("f1qa", metric_name="F1")],
+    )
+    assert_array_equal(read(path, metric="F1").scores[:, 0], [1, 0.25])
+    table = read(path, metric="F1", only_metric=True)
+    assert_array_equal(table.scores[:, 0], [NAN, 0.25])
+    assert (table.datasets, table.metrics) == (("f1qa", "gsm8k"), ("F1", ""))
+
+
 def test_is_correct(tmp_path):
     rows = [line("a", 0.25), line("b", 7.5, evaluation={"is_correct": False}), line("c", 0)]
     path = put(tmp_path, rows, [result(metric_id="points")])

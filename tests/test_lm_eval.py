@@ -12,6 +12,7 @@ import sys
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -268,6 +269,23 @@ def test_metric_asked_for_where_a_task_has_it(tmp_path):
         match=r"no task has the metric 'f1', found ask: exact_match; pick: acc, acc_norm",
     ):
         read(run, metric="f1")
+
+
+def test_a_further_metric_is_missing_where_a_task_lacks_it(tmp_path):
+    run = put(
+        tmp_path / "m",
+        {"ask": [question(0)], "pick": [choice(0, 1, [-1.0, -2.0])]},
+        configs={"pick": CHOICE},
+    )
+    for metric, column in (("acc_norm", [None, 0.0]), ("exact_match", [1.0, None])):
+        other = read(run, metric=metric, only_metric=True)
+        assert_array_equal(other.scores[:, 0], np.array(column, dtype=np.float32))
+        read(run).write(tmp_path / "t.parquet", metrics={metric: other})
+        written = pq.read_table(tmp_path / "t.parquet")
+        assert written.column(f"{metric}::m").to_pylist() == column
+        assert written.column("m").to_pylist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match="no task has the metric 'f1'"):
+        read(run, metric="f1", only_metric=True)
 
 
 @pytest.mark.parametrize("key", ["doc_id", "target", "doc", "resps", "note"])

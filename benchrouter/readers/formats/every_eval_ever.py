@@ -91,6 +91,7 @@ class _FileReader:
     n_unlike: Counter[str | None] = field(default_factory=Counter)
     n_failed: Counter[str | None] = field(default_factory=Counter)
     asked: dict[tuple[str | None, str | None], bool] = field(default_factory=dict)
+    lacking: set[str | None] = field(default_factory=set)  # evaluations without the metric
     has_metric: bool = False
 
     def read(self) -> Reading:
@@ -137,8 +138,15 @@ class _FileReader:
             "dataset": dataset,
             "sample_id": sample_id,
             "prompt": text_at(asked, "raw" if formatted is None else "formatted"),
-            "score": is_correct if self.choices.metric == IS_CORRECT else score,
+            "score": self._score(dataset, score, is_correct),
         }
+
+    def _score(
+        self, dataset: str | None, score: float | None, is_correct: float | None
+    ) -> float | None:
+        if self.choices.metric == IS_CORRECT:
+            return is_correct
+        return None if self.choices.only_metric and dataset in self.lacking else score
 
     def _is_asked_for(self, dataset: str | None, result: str | None) -> bool:
         """Whether a line's result is the one to take, or one of those to take the first of."""
@@ -150,6 +158,7 @@ class _FileReader:
                 return True
             if not of_dataset or any(metric in _names_of(one) for one in of_dataset):
                 return False
+            self.lacking.add(dataset)
         if not _less_is_better(config) or metric == IS_CORRECT:
             return True
         return all(_less_is_better(member(one, "metric_config")) for one in of_dataset)
@@ -192,6 +201,8 @@ class _FileReader:
         configs = self._of_dataset()
         if self.choices.metric == IS_CORRECT:
             return Sidecar(str(self.path), metrics=dict.fromkeys(configs, IS_CORRECT))
+        if self.choices.only_metric:
+            configs = {name: c for name, c in configs.items() if name not in self.lacking}
         metrics = {name: next(iter(_metric_names(c)), "") for name, c in configs.items()}
         lower = [name for name, config in configs.items() if _less_is_better(config)]
         return Sidecar(

@@ -26,7 +26,8 @@ class TaskReader:
     Attributes
     ----------
     metric, filter, prompt : str or None
-        What was taken; None until a sample decides it.
+        What was taken; None until a sample decides it, and no metric of a task that lacks the
+        only one to take.
     found_metrics, found_filters : list of str
         What the file has.
     """
@@ -95,7 +96,7 @@ class TaskReader:
     def _cells(self, row: dict[str, Any]) -> dict[str, Any]:
         if self.metric is None:
             self.metric = self._main_metric(row)
-        if self.metric not in row:
+        if self.metric is not None and self.metric not in row:
             raise ValueError(f"found no {self.metric!r}, the metric of the samples before")
         doc_id = name_at(row, "doc_id")
         likelihood = chosen_log_likelihood(row) if self._is_of_choices() else None
@@ -105,15 +106,17 @@ class TaskReader:
             "dataset": self._dataset,
             "sample_id": None if doc_id is None else self._prefix + doc_id,
             "prompt": self._prompt_of(row),
-            "score": number_at(row, self.metric),
+            "score": None if self.metric is None else number_at(row, self.metric),
             "log_likelihood": likelihood,
         }
 
-    def _main_metric(self, row: dict[str, Any]) -> str:
+    def _main_metric(self, row: dict[str, Any]) -> str | None:
         self.found_metrics = self._metrics.ordered(row)
         wanted = self.choices.metric
         if wanted is not None and wanted in self._metrics.of_sample(row):
             return wanted
+        if wanted is not None and self.choices.only_metric:
+            return None
         if not self.found_metrics:
             raise ValueError(f"found the keys {list(row)}, expected a metric that is a number")
         return self.found_metrics[0]
