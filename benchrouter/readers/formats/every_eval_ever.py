@@ -16,6 +16,7 @@ from typing import Any
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.documents import (
     bare_name,
+    check_keys,
     document,
     files_below,
     head,
@@ -27,8 +28,9 @@ from benchrouter.readers.formats.values import name_at, number_at, text_at
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.table import UNIT_THRESHOLD
 
-SUFFIX = "_samples.jsonl"
-NAME = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}" + re.escape(SUFFIX))
+SAMPLES_SUFFIX = "_samples.jsonl"
+UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+NAME = re.compile(UUID + re.escape(SAMPLES_SUFFIX))
 START = re.compile(rb'\s*\{\s*"schema_version"\s*:')
 SCORE, IS_CORRECT = "score", "is_correct"
 PLAIN = (None, SCORE, IS_CORRECT)  # metrics that every line has
@@ -59,10 +61,10 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     Raises
     ------
     ValueError
-        If a file is cut off or empty, has nothing of the metric, or does not say which of several
-        results is a sample's main one.
+        If a file is cut off or empty, is of no such records, has nothing of the metric, or does
+        not say which of several results is a sample's main one.
     """
-    readers = [_FileReader(file, choices) for file in files_below(path) if _is_samples(file)]
+    readers = [_FileReader(file, choices) for file in _files(path)]
     readings = [reader.read() for reader in readers]
     if readers and choices.metric not in PLAIN and not any(r.has_metric for r in readers):
         found = dict.fromkeys(name for reader in readers for name in reader.metrics_found())
@@ -70,6 +72,33 @@ def read(path: Path, choices: Choices) -> list[Reading]:
             f"{path}: no evaluation has the metric {choices.metric!r}, found {', '.join(found)}"
         )
     return readings
+
+
+def _files(path: Path) -> list[Path]:
+    """Files to read; a file that is named itself is read whatever its name."""
+    files = [file for file in files_below(path) if _is_samples(file)]
+    if path.is_dir():
+        if not files:
+            raise ValueError(f"{path}: found no records, expected files UUID{SAMPLES_SUFFIX}")
+        return files
+    if not files:
+        why = why_not_aggregate(path)
+        if why is not None:
+            raise ValueError(f"{path}: {why}")
+        check_keys(path, ("model_id", "evaluation_name", "evaluation"))
+    return [path]
+
+
+def why_not_aggregate(path: Path) -> str | None:
+    """Say so of an aggregate, which has no samples; None of any other file."""
+    name = bare_name(path)
+    stem = name.removesuffix(".json")
+    if stem == name or not (re.fullmatch(UUID, stem) or START.match(head(path))):
+        return None
+    return (
+        "is an aggregate of every-eval-ever, without samples; expected "
+        f"{path.with_name(stem + SAMPLES_SUFFIX)}"
+    )
 
 
 def _is_samples(path: Path) -> bool:
@@ -235,8 +264,8 @@ class _FileReader:
 
 def _results(samples: Path) -> list[dict[str, Any]]:
     """``evaluation_results`` of the aggregate beside a file; none if it is not there."""
-    path = samples.with_name(bare_name(samples).removesuffix(SUFFIX) + ".json")
-    if not bare_name(samples).endswith(SUFFIX) or not path.is_file():
+    path = samples.with_name(bare_name(samples).removesuffix(SAMPLES_SUFFIX) + ".json")
+    if not bare_name(samples).endswith(SAMPLES_SUFFIX) or not path.is_file():
         return []
     results = document(path).get("evaluation_results")
     listed = results if isinstance(results, list) else []

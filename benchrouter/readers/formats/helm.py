@@ -52,8 +52,15 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
             yield last
         last = reading
     if last is None:
-        raise ValueError(f"{path}: {suite.nothing()}")
+        raise ValueError(f"{path}: {why_not_file(path) or suite.nothing()}")
     yield last._replace(notes=tuple(f"{path}: {note}" for note in suite.notes()))
+
+
+def why_not_file(path: Path) -> str | None:
+    """Say so of a file of a run, which is no run; None of any other path."""
+    if not path.is_file() or not is_run(path.parent):
+        return None
+    return f"is a file of a HELM run, expected the run's folder, {path.parent}"
 
 
 def _run_folders(path: Path, depth: int = DEPTH) -> Iterator[Path]:
