@@ -96,7 +96,10 @@ def put(folder, tasks, *, configs=None, date=NEW, shots=0, **content):
 
 
 def notes(path, **choices):
-    return [note for reading in lm_eval.read(path, Choices(**choices)) for note in reading.notes]
+    first, *others = lm_eval.read(path, Choices(**choices))
+    assert not any(reading.notes for reading in others)
+    assert all(note.startswith(f"{path}: ") for note in first.notes) == bool(others)
+    return [note.removeprefix(f"{path}: ") for note in first.notes]
 
 
 # --- Genuine files, read once more by code of their own
@@ -227,7 +230,6 @@ def test_golden_table(tmp_path):
     assert_array_equal(table.params_b, [NAN, 1.5])
     assert (table.metrics, table.thresholds.tolist()) == (("exact_match", "acc"), [0.5, 0.5])
     assert notes(tmp_path / "out") == [
-        "ask: metric exact_match, filter none",
         "ask: metric exact_match, filter none",
         "pick: metric acc, filter none; other metrics: acc_norm",
         "pick: log-likelihoods are of the whole most likely choice",
@@ -389,11 +391,25 @@ def test_groups_in_a_circle_do_not_hang(tmp_path):
 # --- Runs
 
 
+def test_what_holds_for_many_tasks_is_said_once(tmp_path):
+    tasks = {f"t{i}": [choice(0, 1, [-1.0, -2.0])] for i in range(4)}
+    for model in ("m", "n"):
+        run = put(tmp_path / model, tasks, configs=dict.fromkeys(tasks, CHOICE))
+    put(tmp_path / "n", {"ask": [question(0)]}, date=OLD)
+    (run / f"samples_t3_{NEW}.jsonl").unlink()
+    assert read(tmp_path).report().notes == (
+        f"{tmp_path}: metric acc, filter none; other metrics: acc_norm (4 tasks)",
+        f"{tmp_path}: log-likelihoods are of the whole most likely choice (4 tasks)",
+        f"{tmp_path}: ask: metric exact_match, filter none",
+        f"{tmp_path}: t3: n has results but no samples",
+    )
+
+
 def test_latest_of_runs_that_are_alike(tmp_path):
     for date, score in ((OLD, 0), (NEW, 1)):
         put(tmp_path / "m", {"ask": [question(0, score)]}, date=date)
     assert_array_equal(read(tmp_path).scores, [[1]])
-    assert f"ask: 2 runs of m, took the latest, samples_ask_{NEW}.jsonl" in notes(tmp_path)
+    assert f"ask: 2 runs of m, took the latest, {NEW}" in notes(tmp_path)
     assert_array_equal(read(tmp_path / "m" / f"samples_ask_{OLD}.jsonl").scores, [[0]])
     assert_array_equal(read(tmp_path / "m" / f"results_{OLD}.json").scores, [[0]])
 

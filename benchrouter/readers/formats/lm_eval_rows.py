@@ -69,7 +69,7 @@ class TaskReader:
             raise ValueError(
                 f"{samples.path}: found the filters {self.found_filters}, expected {self.filter!r}"
             )
-        return Reading(rows.source(), self._sidecar(), tuple(self._notes()))
+        return Reading(rows.source(), self._sidecar())
 
     @property
     def is_grouped(self) -> bool:
@@ -160,35 +160,36 @@ class TaskReader:
             thresholds={self._dataset: math.nan} if lower else {},
         )
 
-    def _notes(self) -> list[str]:
-        task = self.samples.task
+    def notes(self) -> list[str]:
+        """Say what was chosen, once the file is read."""
         if self.metric is None:
-            return []
+            lacks = self.choices.only_metric and bool(self.found_metrics)
+            return [f"has no metric {self.choices.metric!r}: no scores"] if lacks else []
         others = [m for m in self.found_metrics if m != self.metric]
         filters = [f for f in self._metrics.filters or self.found_filters if f != self.filter]
         notes = [
-            f"{task}: metric {self.metric}, filter {self.filter}"
+            f"metric {self.metric}, filter {self.filter}"
             + (f"; other metrics: {', '.join(others)}" if others else "")
             + (f"; other filters: {', '.join(filters)}" if filters else "")
         ]
         for what in ("metric", "filter"):
             wanted, taken = getattr(self.choices, what), getattr(self, what)
             if wanted not in (None, taken):
-                notes.append(f"{task}: has no {what} {wanted!r}, took {taken!r}")
+                notes.append(f"has no {what} {wanted!r}, took {taken!r}")
         if self.metric in self._metrics.lower_is_better:
-            notes.append(f"{task}: less of {self.metric} is better, so no score counts as correct")
+            notes.append(f"less of {self.metric} is better, so no score counts as correct")
         if self.prompt == "request" and self.choices.prompt is None:
             notes.append(
-                f"{task}: prompts are the requests, with their few-shot examples, since the "
+                "prompts are the requests, with their few-shot examples, since the "
                 "configuration has no simple doc_to_text"
             )
         if self.prompt == "field":
             notes.append(
-                f"{task}: prompts are a field of the documents, since the configuration "
+                "prompts are a field of the documents, since the configuration "
                 "has no simple doc_to_text"
             )
         if self.has_log_likelihood:
-            notes.append(f"{task}: log-likelihoods are of the whole most likely choice")
+            notes.append("log-likelihoods are of the whole most likely choice")
         return notes
 
 

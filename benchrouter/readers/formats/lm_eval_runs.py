@@ -8,7 +8,9 @@ from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.lm_eval_files import Samples
 
 
-def chosen_runs(samples: Sequence[Samples], choices: Choices) -> tuple[list[Samples], list[str]]:
+def chosen_runs(
+    samples: Sequence[Samples], choices: Choices
+) -> tuple[list[Samples], list[tuple[str, str]]]:
     """Choose one file of samples for each model and task.
 
     Parameters
@@ -22,8 +24,8 @@ def chosen_runs(samples: Sequence[Samples], choices: Choices) -> tuple[list[Samp
     -------
     samples : list of Samples
         In the order given.
-    notes : list of str
-        Runs that were left out.
+    notes : list of (str, str)
+        Runs that were left out: the task, and what to say of it.
 
     Raises
     ------
@@ -43,9 +45,7 @@ def chosen_runs(samples: Sequence[Samples], choices: Choices) -> tuple[list[Samp
             if other is not latest:
                 _check_alike(latest, other, choices)
         if len(alike) > 1:
-            notes.append(
-                f"{task}: {len(alike)} runs of {model}, took the latest, {latest.path.name}"
-            )
+            notes.append((task, f"{len(alike)} runs of {model}, took the latest, {latest.date}"))
     return taken, notes
 
 
