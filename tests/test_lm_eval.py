@@ -431,6 +431,7 @@ def test_runs_that_differ_are_not_chosen_between(tmp_path, changed, words):
     ) as e:
         read(tmp_path)
     assert words in str(e.value) and f"samples_ask_{OLD}.jsonl" in str(e.value)
+    assert "by examples (shots, --shots), or take the 'latest' (runs, --runs)" in str(e.value)
     assert_array_equal(read(tmp_path, runs="latest").scores, [[1]])
     if "shots" in changed:
         assert_array_equal(read(tmp_path, shots=5).scores, [[0]])
@@ -505,8 +506,17 @@ def test_prompts(tmp_path):
     assert any("a field of the documents" in note for note in notes(run, prompt="instance"))
     rows[0]["doc"] = {"id": 3}
     run = put(tmp_path / "m", {"ask": rows}, configs={"ask": code})
-    with pytest.raises(ValueError, match=r"doc has the fields \['id'\], expected one of question"):
+    with pytest.raises(
+        ValueError,
+        match=r"doc has the fields \['id'\], expected one of .*\(prompt, --prompt-from\)",
+    ):
         read(run, prompt="instance")
+    put(tmp_path / "n", {"ask": rows}, configs={"ask": code}, shots=2)
+    with pytest.raises(
+        ValueError,
+        match=r"few-shot examples of task 'ask' is .*\(prompt, --prompt-from\).*\(shots, --shots\)",
+    ):
+        read([tmp_path], prompt="request")
 
 
 @pytest.mark.parametrize(

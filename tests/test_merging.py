@@ -72,7 +72,8 @@ def test_equal_values_count_once(three):
 def test_values_that_differ_are_an_error_that_shows_both(three):
     words = (
         r"two.csv, row 2 \(line 3\): score of model 'a' for \(dataset 'd', sample_id '2'\) is 1, "
-        r"but 0 in .*one.csv, row 2 \(line 3\); expected one of them \(on_conflict 'first' or "
+        r"but 0 in .*one.csv, row 2 \(line 3\); expected one of them, or 'first' or "
+        r"'mean' to settle it \(on_conflict, --on-conflict\)"
     )
     with pytest.raises(ValueError, match=words):
         read(three)

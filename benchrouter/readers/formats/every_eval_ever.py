@@ -26,6 +26,7 @@ from benchrouter.readers.formats.documents import (
 from benchrouter.readers.formats.rows import Reading, Rows
 from benchrouter.readers.formats.values import name_at, number_at, text_at
 from benchrouter.readers.sidecar import Sidecar
+from benchrouter.readers.source import counted
 from benchrouter.table import UNIT_THRESHOLD
 
 SAMPLES_SUFFIX = "_samples.jsonl"
@@ -139,7 +140,7 @@ class _FileReader:
         if not rows.places:
             raise ValueError(
                 f"{self.path}: found lines of {', '.join(self.metrics_found())}, "
-                "expected metric= to name one of them"
+                "expected one of them to be named (metric, --metric)"
             )
         return Reading(rows.source(), self._sidecar(), tuple(self._notes()))
 
@@ -215,7 +216,8 @@ class _FileReader:
                 others = sorted(str(name) for name in self.left[dataset])
                 raise ValueError(
                     f"{self.path}: samples of {dataset!r} have several results in changing order, "
-                    f"first {result!r} for {sample_id!r}; expected metric= to name one of {others}"
+                    f"first {result!r} for {sample_id!r}; expected one of {others} to be named "
+                    "(metric, --metric)"
                 )
 
     def _of_dataset(self) -> dict[str, dict[str, Any]]:
@@ -250,11 +252,13 @@ class _FileReader:
             elif takes_score and self.n_unlike[dataset]:
                 notes.append(
                     f"{dataset}: is_correct is not score > {UNIT_THRESHOLD} in "
-                    f"{self.n_unlike[dataset]} lines; metric='is_correct' takes it"
+                    f"{counted(self.n_unlike[dataset], 'line')}; the metric 'is_correct' takes it "
+                    "(metric, --metric)"
                 )
             if self.n_failed[dataset]:
                 notes.append(
-                    f"{dataset}: {self.n_failed[dataset]} lines tell of an error, taken as scored"
+                    f"{dataset}: in {counted(self.n_failed[dataset], 'line')} an error is told of, "
+                    "taken as scored"
                 )
             if dataset in self.left:
                 others = ", ".join(sorted(map(str, self.left[dataset])))

@@ -66,8 +66,8 @@ def check_comparable(samples: Sequence[Samples]) -> None:
                 raise ValueError(
                     f"{one.path}: {what} of task {one.task!r} is {mine} for model {one.model!r}, "
                     f"but {theirs} for {other.model!r} in {other.path}: what was sent to them "
-                    "differs; prompt='instance' takes the documents' own text (or choose runs "
-                    "with shots)"
+                    "differs; 'instance' takes the documents' own text (prompt, --prompt-from), "
+                    "or choose runs by their examples (shots, --shots)"
                 )
 
 
@@ -96,7 +96,8 @@ def _check_alike(latest: Samples, other: Samples, choices: Choices) -> None:
         if value is not None and theirs[key] is not None and value != theirs[key]:
             raise ValueError(
                 f"{latest.path}: {what}, with {key} {value} here and {theirs[key]} in "
-                f"{other.path}; expected one: choose by shots=, or runs='latest'"
+                f"{other.path}; expected one: choose by examples (shots, --shots), or take the "
+                "'latest' (runs, --runs)"
             )
 
 
