@@ -144,7 +144,7 @@ def test_prompts_that_differ(tmp_path):
         read(files)
     found = read(files, on_conflict="first")
     assert (found.prompts, found.scores.tolist()) == (["x", "y"], [[1, 1], [0, 1]])
-    assert found.origin.notes[0].endswith("the first prompt is kept (and 1 more such rows)")
+    assert found.origin.notes[0].endswith("the first prompt is kept (and 1 more such row)")
     assert read(files, on_conflict="mean") == found
 
 
@@ -372,8 +372,8 @@ def test_a_sidecar_that_states_two_values_of_one_model(tmp_path):
         ("a = b\nb = a", "'[ab]' has other names, but is another name of '[ab]'"),
         ("a = a", "line 1: 'a' has other names, but is another name of 'a'"),
         ("a = c\n\nb = c", "line 3: 'c' is another name of 'b', but of 'a' in .*, line 1"),
-        ("a = b\nc", "line 2: found 'c', expected NAME = OTHER NAME"),
-        ("a=b", "line 1: found 'a=b', expected NAME = OTHER NAME"),
+        ("a = b\nc", "line 2: found 'c', expected NAME = OTHER NAME, with blanks around '='"),
+        ("a=b", "line 1: found 'a=b', expected NAME = OTHER NAME, with blanks around '='"),
         ("a = b,, c", "line 1: found 'a' beside a blank name"),
         ("a = ", "line 1: found 'a' beside a blank name"),
         ("= b", "line 1: found 'b' beside a blank name"),
