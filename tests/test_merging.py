@@ -239,7 +239,7 @@ def test_sample_ids_of_other_prompts_are_told_apart(tmp_path):
         ("1#2#2", "z"),
         ("1#4", "v"),
     ]
-    assert found.origin.notes[0].startswith("3 records have the sample_id of another prompt")
+    assert found.origin.notes[0].startswith("3 records had the sample_id of another prompt")
     found.write(tmp_path / "merged.parquet")
     assert read(tmp_path / "merged.parquet") == found
     # By sample_ids, these are contradictions.

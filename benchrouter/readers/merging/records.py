@@ -127,8 +127,8 @@ def names_of(rows: AllRows, records: Records, align: str) -> tuple[list[str], li
         names[i] = f"{names[i]}#{turn}"
         taken.add((codes[i], names[i]))
     return names, [
-        f"{len(again):,} records have the sample_id of another prompt of their dataset; they are "
-        f"told apart by a number after it, such as {names[again[0]]!r}"
+        f"{counted(len(again), 'record')} had the sample_id of another prompt of the dataset, and "
+        f"got a number after it, such as {names[again[0]]!r}"
     ]
 
 
