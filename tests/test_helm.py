@@ -143,6 +143,7 @@ def test_golden_table(tmp_path):
     assert table.prompts == ["Who?", "Why?", "text 0"]
     assert_array_equal(table.scores, [[0.5, 1], [NAN, 0.5], [0.75, NAN]])
     assert_array_equal(table.log_likelihood, [[-1.0, -3], [NAN, NAN], [-1, NAN]])
+    assert table.report().notes[0] == f"{tmp_path}: instances by split: test 3, valid 2"
     assert notes(suite) == [
         "instances by split: test 3, valid 2",
         "1 perturbed instance left out",
