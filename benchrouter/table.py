@@ -180,6 +180,7 @@ class BenchmarkTable:
         on_error: str = "raise",
         format: str = "auto",
         metric: str | None = None,
+        only_metric: bool = False,
         filter: str | None = None,
         prompt: str | None = None,
         split: str | None = None,
@@ -236,7 +237,10 @@ class BenchmarkTable:
             `benchrouter.readers.formats.FORMATS`.
         metric : str
             Score to take of a format that has several; of HELM, by default the main metric of the
-            run's groups.
+            run's groups. Where a dataset of lm-eval or every-eval-ever lacks it, the format's own
+            choice is taken.
+        only_metric : bool
+            Such a dataset has no scores then: for a table to write beside another (`write`).
         filter : str
             lm-eval: filter of the answers whose score to take; by default the first under which
             the results have the metric.
@@ -311,6 +315,7 @@ class BenchmarkTable:
                 format=format,
                 choices=Choices(
                     metric=metric,
+                    only_metric=only_metric,
                     filter=filter,
                     prompt=prompt,
                     split=split,

@@ -244,3 +244,15 @@ def test_evaluate_reads_a_folder(tmp_path, shared):
         "evaluate", folder, "--embeddings", tmp_path / "e.npy", "--protocols", "prompts", "--json"
     )
     assert result.exit_code == 0, result.stderr
+
+
+def test_a_further_metric_is_missing_where_a_task_lacks_it(tmp_path, shared):
+    target = tmp_path / "t.parquet"
+    words = (shared / "fixtures" / "lm_eval_dummy", "-o", target, "--also", "exact_match")
+    result = run("convert", *words)
+    assert result.exit_code == 0, result.stderr
+    table = BenchmarkTable.read(target)
+    further = BenchmarkTable.read(target, columns={"score": "exact_match"})
+    missing = np.isnan(further.scores).all(axis=1)
+    names = np.array(table.datasets)[table.dataset]
+    np.testing.assert_array_equal(missing, names != "demo_gsm")

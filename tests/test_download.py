@@ -42,6 +42,7 @@ from benchrouter.download.listing import Remote, list_helm, list_hub
 from benchrouter.download.sources import HELM, MIXINSTRUCT, ROUTERBENCH, SOURCES
 from benchrouter.download.web import LONGEST_WAIT, Refused, Web, _Redirects
 from benchrouter.locking import locked
+from benchrouter.readers.formats.routerbench import conversion
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -652,9 +653,13 @@ def test_routerbench_is_fetched_and_never_unpickled(server, tmp_path, monkeypatc
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     assert [Path(f["path"]).name for f in document["files"]] == list(ROUTERBENCH.fetched)
-    subprocess.run(document["next"][0].replace("python", sys.executable, 1), shell=True, check=True)
-    table = pandas.read_parquet(Path(document["files"][0]["path"]).with_suffix(".parquet"))
-    assert table["m"].tolist() == [1.0]
+    *conversions, fit = document["next"]
+    paths = [Path(f["path"]) for f in document["files"]]
+    assert conversions == [conversion(path) for path in paths]
+    subprocess.run(conversions[0].replace("python", sys.executable, 1), shell=True, check=True)
+    table = paths[0].with_suffix(".csv")
+    assert pandas.read_csv(table)["m"].tolist() == [1.0]
+    assert fit == f"benchrouter fit {table} --output router"
     text = call("routerbench", "--revision", "main", "--cache-dir", tmp_path).stdout
     assert "A pickle can run any code when it is read" in text
 

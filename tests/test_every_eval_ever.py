@@ -96,8 +96,21 @@ def test_golden_table(tmp_path):
     assert (table.metrics, table.thresholds.tolist()) == (("F1", "accuracy"), [0.5, 0.5])
     assert table.cost_usd is None and table.log_likelihood is None
     assert notes(data) == [
-        "f1qa: is_correct is not score > 0.5 in 1 lines; metric='is_correct' takes it"
+        "f1qa: is_correct is not score > 0.5 in 1 line; the metric 'is_correct' takes it "
+        "(metric, --metric)"
     ]
+
+
+def test_a_further_metric_is_missing_where_an_evaluation_lacks_it(tmp_path):
+    path = put(
+        tmp_path,
+        [line("a", 1.0), line("b", 0.25, name="f1qa")],
+        [result(metric_id="accuracy"), result("f1qa", metric_name="F1")],
+    )
+    assert_array_equal(read(path, metric="F1").scores[:, 0], [1, 0.25])
+    table = read(path, metric="F1", only_metric=True)
+    assert_array_equal(table.scores[:, 0], [NAN, 0.25])
+    assert (table.datasets, table.metrics) == (("f1qa", "gsm8k"), ("F1", ""))
 
 
 def test_is_correct(tmp_path):
@@ -178,14 +191,17 @@ def test_a_metric_where_an_evaluation_has_it(tmp_path):
 def test_nothing_but_results_that_nobody_asked_for(tmp_path):
     rows = [line("0", 0.25, evaluation_result_id="ppl")]
     path = put(tmp_path, rows, [result(lower=True, id="ppl"), result(id="acc")])
-    with pytest.raises(ValueError, match="found lines of ppl, acc, score, .* metric= to name one"):
+    words = r"found lines of ppl, acc, score, .* to be named \(metric, --metric\)"
+    with pytest.raises(ValueError, match=words):
         read(path)
     assert_array_equal(read(path, metric="ppl").scores, [[0.25]])
 
 
 def test_metrics_in_changing_order_are_not_mixed(tmp_path):
     path = put(tmp_path, several([("a", ["em", "f1"]), ("b", ["f1", "em"])]))
-    with pytest.raises(ValueError, match=r"several results in changing order, first 'em' for 'a'"):
+    with pytest.raises(
+        ValueError, match=r"changing order, first 'em' for 'a'.*\(metric, --metric\)"
+    ):
         read(path)
     assert_array_equal(read(path, metric="em").scores[:, 0], [1, 1])
 
@@ -204,7 +220,7 @@ def test_a_sample_twice_is_an_error(tmp_path):
 
 def test_lines_that_tell_of_an_error(tmp_path):
     assert notes(put(tmp_path, [line("a", 0, error="timeout"), line("b", 1)])) == [
-        "gsm8k: 1 lines tell of an error, taken as scored"
+        "gsm8k: in 1 line an error is told of, taken as scored"
     ]
 
 

@@ -12,6 +12,7 @@ import sys
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -95,7 +96,10 @@ def put(folder, tasks, *, configs=None, date=NEW, shots=0, **content):
 
 
 def notes(path, **choices):
-    return [note for reading in lm_eval.read(path, Choices(**choices)) for note in reading.notes]
+    first, *others = lm_eval.read(path, Choices(**choices))
+    assert not any(reading.notes for reading in others)
+    assert all(note.startswith(f"{path}: ") for note in first.notes) == bool(others)
+    return [note.removeprefix(f"{path}: ") for note in first.notes]
 
 
 # --- Genuine files, read once more by code of their own
@@ -227,7 +231,6 @@ def test_golden_table(tmp_path):
     assert (table.metrics, table.thresholds.tolist()) == (("exact_match", "acc"), [0.5, 0.5])
     assert notes(tmp_path / "out") == [
         "ask: metric exact_match, filter none",
-        "ask: metric exact_match, filter none",
         "pick: metric acc, filter none; other metrics: acc_norm",
         "pick: log-likelihoods are of the whole most likely choice",
     ]
@@ -268,6 +271,35 @@ def test_metric_asked_for_where_a_task_has_it(tmp_path):
         match=r"no task has the metric 'f1', found ask: exact_match; pick: acc, acc_norm",
     ):
         read(run, metric="f1")
+
+
+def test_a_further_metric_is_missing_where_a_task_lacks_it(tmp_path):
+    run = put(
+        tmp_path / "m",
+        {"ask": [question(0)], "pick": [choice(0, 1, [-1.0, -2.0])]},
+        configs={"pick": CHOICE},
+    )
+    for metric, column in (("acc_norm", [None, 0.0]), ("exact_match", [1.0, None])):
+        other = read(run, metric=metric, only_metric=True)
+        assert_array_equal(other.scores[:, 0], np.array(column, dtype=np.float32))
+        read(run).write(tmp_path / "t.parquet", metrics={metric: other})
+        written = pq.read_table(tmp_path / "t.parquet")
+        assert written.column(f"{metric}::m").to_pylist() == column
+        assert written.column("m").to_pylist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match="no task has the metric 'f1'"):
+        read(run, metric="f1", only_metric=True)
+
+
+@pytest.mark.parametrize("key", ["doc_id", "target", "doc", "resps", "note"])
+def test_only_metrics_can_be_asked_for(tmp_path, key):
+    rows = [question(0, note=1)]
+    run = put(tmp_path / "m", {"ask": rows})
+    with pytest.raises(ValueError, match=f"no task has the metric {key!r}, found ask: exact_match"):
+        read(run, metric=key)
+    del rows[0]["metrics"], rows[0]["note"]  # as older versions
+    run = put(tmp_path / "m", {"ask": rows})
+    with pytest.raises(ValueError, match=f"no task has the metric {key!r}, found ask: exact_match"):
+        read(run, metric=key)
 
 
 def test_metrics_that_are_no_number_or_of_which_less_is_better_come_last(tmp_path):
@@ -359,11 +391,25 @@ def test_groups_in_a_circle_do_not_hang(tmp_path):
 # --- Runs
 
 
+def test_what_holds_for_many_tasks_is_said_once(tmp_path):
+    tasks = {f"t{i}": [choice(0, 1, [-1.0, -2.0])] for i in range(4)}
+    for model in ("m", "n"):
+        run = put(tmp_path / model, tasks, configs=dict.fromkeys(tasks, CHOICE))
+    put(tmp_path / "n", {"ask": [question(0)]}, date=OLD)
+    (run / f"samples_t3_{NEW}.jsonl").unlink()
+    assert read(tmp_path).report().notes == (
+        f"{tmp_path}: metric acc, filter none; other metrics: acc_norm (4 tasks)",
+        f"{tmp_path}: log-likelihoods are of the whole most likely choice (4 tasks)",
+        f"{tmp_path}: ask: metric exact_match, filter none",
+        f"{tmp_path}: t3: n has results but no samples",
+    )
+
+
 def test_latest_of_runs_that_are_alike(tmp_path):
     for date, score in ((OLD, 0), (NEW, 1)):
         put(tmp_path / "m", {"ask": [question(0, score)]}, date=date)
     assert_array_equal(read(tmp_path).scores, [[1]])
-    assert f"ask: 2 runs of m, took the latest, samples_ask_{NEW}.jsonl" in notes(tmp_path)
+    assert f"ask: 2 runs of m, took the latest, {NEW}" in notes(tmp_path)
     assert_array_equal(read(tmp_path / "m" / f"samples_ask_{OLD}.jsonl").scores, [[0]])
     assert_array_equal(read(tmp_path / "m" / f"results_{OLD}.json").scores, [[0]])
 
@@ -385,6 +431,7 @@ def test_runs_that_differ_are_not_chosen_between(tmp_path, changed, words):
     ) as e:
         read(tmp_path)
     assert words in str(e.value) and f"samples_ask_{OLD}.jsonl" in str(e.value)
+    assert "by examples (shots, --shots), or take the 'latest' (runs, --runs)" in str(e.value)
     assert_array_equal(read(tmp_path, runs="latest").scores, [[1]])
     if "shots" in changed:
         assert_array_equal(read(tmp_path, shots=5).scores, [[0]])
@@ -459,8 +506,17 @@ def test_prompts(tmp_path):
     assert any("a field of the documents" in note for note in notes(run, prompt="instance"))
     rows[0]["doc"] = {"id": 3}
     run = put(tmp_path / "m", {"ask": rows}, configs={"ask": code})
-    with pytest.raises(ValueError, match=r"doc has the fields \['id'\], expected one of question"):
+    with pytest.raises(
+        ValueError,
+        match=r"doc has the fields \['id'\], expected one of .*\(prompt, --prompt-from\)",
+    ):
         read(run, prompt="instance")
+    put(tmp_path / "n", {"ask": rows}, configs={"ask": code}, shots=2)
+    with pytest.raises(
+        ValueError,
+        match=r"few-shot examples of task 'ask' is .*\(prompt, --prompt-from\).*\(shots, --shots\)",
+    ):
+        read([tmp_path], prompt="request")
 
 
 @pytest.mark.parametrize(

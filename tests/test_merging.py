@@ -72,7 +72,8 @@ def test_equal_values_count_once(three):
 def test_values_that_differ_are_an_error_that_shows_both(three):
     words = (
         r"two.csv, row 2 \(line 3\): score of model 'a' for \(dataset 'd', sample_id '2'\) is 1, "
-        r"but 0 in .*one.csv, row 2 \(line 3\); expected one of them \(on_conflict 'first' or "
+        r"but 0 in .*one.csv, row 2 \(line 3\); expected one of them, or 'first' or "
+        r"'mean' to settle it \(on_conflict, --on-conflict\)"
     )
     with pytest.raises(ValueError, match=words):
         read(three)
@@ -143,7 +144,7 @@ def test_prompts_that_differ(tmp_path):
         read(files)
     found = read(files, on_conflict="first")
     assert (found.prompts, found.scores.tolist()) == (["x", "y"], [[1, 1], [0, 1]])
-    assert found.origin.notes[0].endswith("the first prompt is kept (and 1 more such rows)")
+    assert found.origin.notes[0].endswith("the first prompt is kept (and 1 more such row)")
     assert read(files, on_conflict="mean") == found
 
 
@@ -238,7 +239,7 @@ def test_sample_ids_of_other_prompts_are_told_apart(tmp_path):
         ("1#2#2", "z"),
         ("1#4", "v"),
     ]
-    assert found.origin.notes[0].startswith("3 records have the sample_id of another prompt")
+    assert found.origin.notes[0].startswith("3 records had the sample_id of another prompt")
     found.write(tmp_path / "merged.parquet")
     assert read(tmp_path / "merged.parquet") == found
     # By sample_ids, these are contradictions.
@@ -371,8 +372,8 @@ def test_a_sidecar_that_states_two_values_of_one_model(tmp_path):
         ("a = b\nb = a", "'[ab]' has other names, but is another name of '[ab]'"),
         ("a = a", "line 1: 'a' has other names, but is another name of 'a'"),
         ("a = c\n\nb = c", "line 3: 'c' is another name of 'b', but of 'a' in .*, line 1"),
-        ("a = b\nc", "line 2: found 'c', expected NAME = OTHER NAME"),
-        ("a=b", "line 1: found 'a=b', expected NAME = OTHER NAME"),
+        ("a = b\nc", "line 2: found 'c', expected NAME = OTHER NAME, with blanks around '='"),
+        ("a=b", "line 1: found 'a=b', expected NAME = OTHER NAME, with blanks around '='"),
         ("a = b,, c", "line 1: found 'a' beside a blank name"),
         ("a = ", "line 1: found 'a' beside a blank name"),
         ("= b", "line 1: found 'b' beside a blank name"),

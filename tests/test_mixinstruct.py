@@ -88,6 +88,13 @@ def test_the_golden_table(tmp_path):
     assert np.isnan(found.thresholds).all()
 
 
+def test_the_note_names_the_file_once(tmp_path):
+    path = tmp_path / "test_data.jsonl"
+    put(path, GOLDEN)
+    taken = "took the metric 'bertscore'; there are also bartscore, bleurt, rougeL"
+    assert read(path).report().notes == (f"{path}: {taken}",)
+
+
 @pytest.mark.parametrize(
     ("metric", "scores"),
     [

@@ -259,7 +259,7 @@ BAD = [
         "t.csv",
         csv_of("d,1,x,0x1", "d,2,x,1_0", "d,3,x,1"),
         {},
-        r"row 1 .*'0x1'.* \(1 more such rows\)",
+        r"row 1 .*'0x1'.* \(1 more such row\)",
     ),
     (
         "t.csv",

@@ -243,6 +243,8 @@ class TwoReadings:
                 f"{path}/{i}, 1", model=f"m{i}", dataset="d", sample_id="1", prompt="p", score=1.0
             )
             notes = ("metric is acc",) if i < 2 else ("2 perturbed instances left out",)
+            if i == 2:
+                notes += (f"{path}: 1 split",)
             readings.append(Reading(rows.source(), formats.rows.Sidecar(), notes))
         return readings
 
@@ -254,12 +256,13 @@ def test_what_readers_say_is_told_once(tmp_path, monkeypatch):
     assert report.notes == (
         f"{path}/0 and 1 more: metric is acc",
         f"{path}/2: 2 perturbed instances left out",
+        f"{path}: 1 split",
         "aliases: no source has a model 'b' (another name of 'a')",
     )
     assert [source.notes for source in report.sources] == [
         ("metric is acc",),
         ("metric is acc",),
-        ("2 perturbed instances left out",),
+        ("2 perturbed instances left out", f"{path}: 1 split"),
     ]
 
 

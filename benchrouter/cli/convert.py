@@ -62,7 +62,9 @@ def convert(
         **reading,
     )
     metrics = {
-        name: _on_records_of(table, BenchmarkTable.read(sources, metric=name, **reading))
+        name: _on_records_of(
+            table, BenchmarkTable.read(sources, metric=name, only_metric=True, **reading)
+        )
         for name in options.listed(also) or ()
     }
     table.write(target, metrics=metrics)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -161,6 +160,8 @@ def _following(
     source: HelmRuns | HubDataset, listing: Listing, files: list[Fetched], folder: Path
 ) -> list[str]:
     """What to type next, a line each."""
+    from benchrouter.readers.formats.routerbench import conversion
+
     if source.name == "helm":
         project, _, version = listing.version.partition("/")
         suite = shlex.quote(str(folder / project / "benchmark_output" / "runs" / version))
@@ -174,11 +175,9 @@ def _following(
             f"benchrouter convert {shlex.quote(str(first))} --output mixinstruct.parquet",
             f"benchrouter fit {shlex.quote(str(first))} --output router",
         ]
-    table = first.with_suffix(".parquet")
-    read, written = json.dumps(str(first)), json.dumps(str(table))
-    code = f"import pandas; pandas.read_pickle({read}).to_parquet({written})"
+    table = first.with_suffix(".csv")
     return [
-        f"python -c {shlex.quote(code)}",
+        *(conversion(file.path) for file in files),
         f"benchrouter fit {shlex.quote(str(table))} --output router",
     ]
 

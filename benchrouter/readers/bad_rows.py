@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.readers.source import Source
+from benchrouter.readers.source import Source, counted
 
 
 class BadRows:
@@ -56,6 +56,6 @@ class BadRows:
     def _report(self, position: int, found: str, n_alike: int) -> None:
         message = f"{self.source.place_of_position(position)}: {found}"
         if self.on_error == "raise":
-            more = f" ({n_alike - 1} more such rows)" if n_alike > 1 else ""
+            more = f" ({counted(n_alike - 1, 'more such row')})" if n_alike > 1 else ""
             raise ValueError(message + more)
         self._found.append((position, message))

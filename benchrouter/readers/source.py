@@ -92,6 +92,11 @@ def _no_column(name: str) -> Any:
     raise KeyError(name)
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number of things in words."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def shown(value: object, limit: int = 80) -> str:
     """Return ``repr(value)``, cut to `limit` characters."""
     try:

@@ -14,7 +14,9 @@ from benchrouter.readers.formats import (
     routerbench,
 )
 from benchrouter.readers.formats.choices import Choices
+from benchrouter.readers.formats.documents import bare_name
 from benchrouter.readers.formats.rows import Reading
+from benchrouter.readers.formats.unknown import why_not_json
 
 TABLE = "table"  # our own: a wide or long file
 
@@ -77,13 +79,25 @@ def format_of(path: Path) -> str:
         If there is no such file or folder.
     IsADirectoryError
         If it is a folder of no known format.
+    ValueError
+        If it is a folder of several, or JSON of none.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
-    found = next((name for name, format in FORMATS.items() if format.recognises(path)), TABLE)
-    if found == TABLE and path.is_dir():
+    if not path.is_dir():
+        found = next((name for name, format in FORMATS.items() if format.recognises(path)), TABLE)
+        if found == TABLE and bare_name(path).lower().endswith(".json"):
+            raise ValueError(why_not_json(path))
+        return found
+    several = [name for name, format in FORMATS.items() if format.recognises(path)]
+    if len(several) > 1:
+        raise ValueError(
+            f"{path}: found results of several formats, {' and '.join(several)}; expected one: "
+            "name it (format, --format), or give the folders of each one by one"
+        )
+    if not several:
         raise IsADirectoryError(
             f"{path}: is a directory without results of a known format ({', '.join(FORMATS)}), "
             "expected one with such, or a file"
         )
-    return found
+    return several[0]

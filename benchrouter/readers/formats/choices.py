@@ -24,6 +24,9 @@ class Choices:
     ----------
     metric : str or None
         Name of the score to take; None = the format's own choice.
+    only_metric : bool
+        Where a dataset lacks `metric` its scores are missing, and not those that the format
+        chooses: for a metric to be written beside another.
     filter : str or None
         Name of the filter of the answers whose score to take; None = that of the main metric.
     prompt : str or None
@@ -53,6 +56,7 @@ class Choices:
     """
 
     metric: str | None = None
+    only_metric: bool = False
     filter: str | None = None
     prompt: str | None = None
     split: str | None = None

@@ -76,7 +76,7 @@ def field_of(doc: dict[str, Any]) -> str:
     if found is None:
         raise ValueError(
             f"doc has the fields {list(doc)}, expected one of {', '.join(FIELDS)}; "
-            "prompt='request' takes what was sent to the model"
+            "'request' takes what was sent to the model (prompt, --prompt-from)"
         )
     return str(found)
 

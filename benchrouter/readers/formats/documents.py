@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def head(path: Path) -> bytes:
         return b""
 
 
-def objects(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
+def objects(path: Path) -> Generator[tuple[str, dict[str, Any] | str], None, None]:
     """Read the objects of a file: a line each, or the items of one array.
 
     Parameters
@@ -87,6 +87,25 @@ def document(path: Path) -> dict[str, Any]:
     if isinstance(found, str):
         raise ValueError(f"{path}: {found}")
     return found
+
+
+def check_keys(path: Path, keys: Sequence[str]) -> None:
+    """Refuse a file whose first object lacks keys.
+
+    Raises
+    ------
+    ValueError
+        Names those that it has and those expected.
+    """
+    with closing(objects(path)) as found:
+        place, first = next(found)
+    if isinstance(first, str):
+        place, first = str(path), document(path)
+    if not set(keys) <= set(first):
+        raise ValueError(
+            f"{place}: found an object with the keys {shown(list(first))}, expected "
+            f"{', '.join(map(repr, keys))} among them"
+        )
 
 
 def member(values: dict[str, Any], key: str, place: object = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.documents import (
     bare_name,
+    check_keys,
     document,
     files_below,
     head,
@@ -25,10 +26,12 @@ from benchrouter.readers.formats.documents import (
 from benchrouter.readers.formats.rows import Reading, Rows
 from benchrouter.readers.formats.values import name_at, number_at, text_at
 from benchrouter.readers.sidecar import Sidecar
+from benchrouter.readers.source import counted
 from benchrouter.table import UNIT_THRESHOLD
 
-SUFFIX = "_samples.jsonl"
-NAME = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}" + re.escape(SUFFIX))
+SAMPLES_SUFFIX = "_samples.jsonl"
+UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+NAME = re.compile(UUID + re.escape(SAMPLES_SUFFIX))
 START = re.compile(rb'\s*\{\s*"schema_version"\s*:')
 SCORE, IS_CORRECT = "score", "is_correct"
 PLAIN = (None, SCORE, IS_CORRECT)  # metrics that every line has
@@ -59,10 +62,10 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     Raises
     ------
     ValueError
-        If a file is cut off or empty, has nothing of the metric, or does not say which of several
-        results is a sample's main one.
+        If a file is cut off or empty, is of no such records, has nothing of the metric, or does
+        not say which of several results is a sample's main one.
     """
-    readers = [_FileReader(file, choices) for file in files_below(path) if _is_samples(file)]
+    readers = [_FileReader(file, choices) for file in _files(path)]
     readings = [reader.read() for reader in readers]
     if readers and choices.metric not in PLAIN and not any(r.has_metric for r in readers):
         found = dict.fromkeys(name for reader in readers for name in reader.metrics_found())
@@ -70,6 +73,33 @@ def read(path: Path, choices: Choices) -> list[Reading]:
             f"{path}: no evaluation has the metric {choices.metric!r}, found {', '.join(found)}"
         )
     return readings
+
+
+def _files(path: Path) -> list[Path]:
+    """Files to read; a file that is named itself is read whatever its name."""
+    files = [file for file in files_below(path) if _is_samples(file)]
+    if path.is_dir():
+        if not files:
+            raise ValueError(f"{path}: found no records, expected files UUID{SAMPLES_SUFFIX}")
+        return files
+    if not files:
+        why = why_not_aggregate(path)
+        if why is not None:
+            raise ValueError(f"{path}: {why}")
+        check_keys(path, ("model_id", "evaluation_name", "evaluation"))
+    return [path]
+
+
+def why_not_aggregate(path: Path) -> str | None:
+    """Say so of an aggregate, which has no samples; None of any other file."""
+    name = bare_name(path)
+    stem = name.removesuffix(".json")
+    if stem == name or not (re.fullmatch(UUID, stem) or START.match(head(path))):
+        return None
+    return (
+        "is an aggregate of every-eval-ever, without samples; expected "
+        f"{path.with_name(stem + SAMPLES_SUFFIX)}"
+    )
 
 
 def _is_samples(path: Path) -> bool:
@@ -91,6 +121,7 @@ class _FileReader:
     n_unlike: Counter[str | None] = field(default_factory=Counter)
     n_failed: Counter[str | None] = field(default_factory=Counter)
     asked: dict[tuple[str | None, str | None], bool] = field(default_factory=dict)
+    lacking: set[str | None] = field(default_factory=set)  # evaluations without the metric
     has_metric: bool = False
 
     def read(self) -> Reading:
@@ -109,7 +140,7 @@ class _FileReader:
         if not rows.places:
             raise ValueError(
                 f"{self.path}: found lines of {', '.join(self.metrics_found())}, "
-                "expected metric= to name one of them"
+                "expected one of them to be named (metric, --metric)"
             )
         return Reading(rows.source(), self._sidecar(), tuple(self._notes()))
 
@@ -137,8 +168,15 @@ class _FileReader:
             "dataset": dataset,
             "sample_id": sample_id,
             "prompt": text_at(asked, "raw" if formatted is None else "formatted"),
-            "score": is_correct if self.choices.metric == IS_CORRECT else score,
+            "score": self._score(dataset, score, is_correct),
         }
+
+    def _score(
+        self, dataset: str | None, score: float | None, is_correct: float | None
+    ) -> float | None:
+        if self.choices.metric == IS_CORRECT:
+            return is_correct
+        return None if self.choices.only_metric and dataset in self.lacking else score
 
     def _is_asked_for(self, dataset: str | None, result: str | None) -> bool:
         """Whether a line's result is the one to take, or one of those to take the first of."""
@@ -150,6 +188,7 @@ class _FileReader:
                 return True
             if not of_dataset or any(metric in _names_of(one) for one in of_dataset):
                 return False
+            self.lacking.add(dataset)
         if not _less_is_better(config) or metric == IS_CORRECT:
             return True
         return all(_less_is_better(member(one, "metric_config")) for one in of_dataset)
@@ -177,7 +216,8 @@ class _FileReader:
                 others = sorted(str(name) for name in self.left[dataset])
                 raise ValueError(
                     f"{self.path}: samples of {dataset!r} have several results in changing order, "
-                    f"first {result!r} for {sample_id!r}; expected metric= to name one of {others}"
+                    f"first {result!r} for {sample_id!r}; expected one of {others} to be named "
+                    "(metric, --metric)"
                 )
 
     def _of_dataset(self) -> dict[str, dict[str, Any]]:
@@ -192,6 +232,8 @@ class _FileReader:
         configs = self._of_dataset()
         if self.choices.metric == IS_CORRECT:
             return Sidecar(str(self.path), metrics=dict.fromkeys(configs, IS_CORRECT))
+        if self.choices.only_metric:
+            configs = {name: c for name, c in configs.items() if name not in self.lacking}
         metrics = {name: next(iter(_metric_names(c)), "") for name, c in configs.items()}
         lower = [name for name, config in configs.items() if _less_is_better(config)]
         return Sidecar(
@@ -210,11 +252,13 @@ class _FileReader:
             elif takes_score and self.n_unlike[dataset]:
                 notes.append(
                     f"{dataset}: is_correct is not score > {UNIT_THRESHOLD} in "
-                    f"{self.n_unlike[dataset]} lines; metric='is_correct' takes it"
+                    f"{counted(self.n_unlike[dataset], 'line')}; the metric 'is_correct' takes it "
+                    "(metric, --metric)"
                 )
             if self.n_failed[dataset]:
                 notes.append(
-                    f"{dataset}: {self.n_failed[dataset]} lines tell of an error, taken as scored"
+                    f"{dataset}: in {counted(self.n_failed[dataset], 'line')} an error is told of, "
+                    "taken as scored"
                 )
             if dataset in self.left:
                 others = ", ".join(sorted(map(str, self.left[dataset])))
@@ -224,8 +268,8 @@ class _FileReader:
 
 def _results(samples: Path) -> list[dict[str, Any]]:
     """``evaluation_results`` of the aggregate beside a file; none if it is not there."""
-    path = samples.with_name(bare_name(samples).removesuffix(SUFFIX) + ".json")
-    if not bare_name(samples).endswith(SUFFIX) or not path.is_file():
+    path = samples.with_name(bare_name(samples).removesuffix(SAMPLES_SUFFIX) + ".json")
+    if not bare_name(samples).endswith(SAMPLES_SUFFIX) or not path.is_file():
         return []
     results = document(path).get("evaluation_results")
     listed = results if isinstance(results, list) else []

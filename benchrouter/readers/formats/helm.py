@@ -7,11 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchrouter.readers.formats.choices import Choices
-from benchrouter.readers.formats.helm_paper import MODELS, not_found, paper_dataset, paper_model
+from benchrouter.readers.formats.helm_paper import (
+    MODELS,
+    not_found,
+    paper_dataset,
+    paper_model,
+    whole,
+)
 from benchrouter.readers.formats.helm_run import Tally, read_run
 from benchrouter.readers.formats.helm_spec import SPEC, is_run, read_spec
 from benchrouter.readers.formats.rows import Reading, Rows
 from benchrouter.readers.sidecar import Sidecar
+from benchrouter.readers.source import counted
 
 # From a folder of benchmarks to a run: BENCHMARK/benchmark_output/runs/SUITE/RUN.
 DEPTH = 5
@@ -52,18 +59,38 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
             yield last
         last = reading
     if last is None:
-        raise ValueError(f"{path}: {suite.nothing()}")
+        raise ValueError(f"{path}: {why_not_file(path) or suite.nothing()}")
     yield last._replace(notes=tuple(f"{path}: {note}" for note in suite.notes()))
 
 
+def why_not_file(path: Path) -> str | None:
+    """Say so of a file of a run, which is no run; None of any other path."""
+    if not path.is_file() or not is_run(path.parent):
+        return None
+    return f"is a file of a HELM run, expected the run's folder, {path.parent}"
+
+
 def _run_folders(path: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """Folders with a run at or below a path, in the order of their names."""
+    """Folders with a run at or below a path, in the order of their names, each once.
+
+    HELM links ``runs/latest`` to its latest suite; links come last, since they are to what has
+    a name of its own.
+    """
+    seen: set[Path] = set()
+    for folder in _runs_below(path, depth):
+        real = folder.resolve()
+        if real not in seen:
+            seen.add(real)
+            yield folder
+
+
+def _runs_below(path: Path, depth: int) -> Iterator[Path]:
     if is_run(path):
         yield path
     elif depth and path.is_dir():
-        for below in sorted(path.iterdir()):
+        for below in sorted(path.iterdir(), key=lambda one: (one.is_symlink(), one)):
             if below.is_dir():
-                yield from _run_folders(below, depth - 1)
+                yield from _runs_below(below, depth - 1)
 
 
 class _Suite:
@@ -108,26 +135,31 @@ class _Suite:
         if not self.not_of_preset:
             return f"found no folder with {SPEC}, expected it or folders below it to have one"
         preset = self.choices.preset
-        return f"found no run of the preset {preset!r} among {_some(self.not_of_preset)}"
+        return (
+            f"found no run of the preset {preset!r} among {_some(self.not_of_preset)}, "
+            f"expected {whole()}"
+        )
 
     def notes(self) -> Iterator[str]:
         """What was chosen and left out."""
         tally = self.tally
         yield f"instances by split: {_counts(tally.splits)}"
         if tally.n_perturbed:
-            yield f"{tally.n_perturbed} perturbed instances left out"
+            yield f"{counted(tally.n_perturbed, 'perturbed instance')} left out"
         if tally.n_of_several_trials:
             trials = f"{self.choices.train_trials} of the train trials"
-            yield f"{trials} taken in {tally.n_of_several_trials} runs that have several"
+            yield f"{trials} taken of runs that have several: {tally.n_of_several_trials:,}"
         without = Counter({name: n for name, n in tally.n_without_value.items() if n})
         if without:
             yield f"instances without a value of their metric: {_counts(without)}"
         if tally.n_without_generation:
-            yield f"{tally.n_without_generation} runs score references: no log-likelihood"
+            yield (
+                f"no log-likelihood of runs that score references: {tally.n_without_generation:,}"
+            )
         if tally.n_zero_log_likelihood:
             yield (
-                f"{tally.n_zero_log_likelihood} runs state a log-likelihood of 0 for every answer: "
-                "their client did not record it"
+                "runs that state a log-likelihood of 0 for every answer, since their client did "
+                f"not record it: {tally.n_zero_log_likelihood:,}"
             )
         if self.without_split:
             yield self._no_split()
@@ -146,4 +178,4 @@ def _counts(counts: Counter[str]) -> str:
 
 def _some(names: list[str]) -> str:
     more = ", …" if len(names) > 3 else ""
-    return f"{len(names)} runs ({', '.join(map(repr, names[:3]))}{more})"
+    return f"{counted(len(names), 'run')} ({', '.join(map(repr, names[:3]))}{more})"

@@ -74,6 +74,14 @@ def paper_model(name: str) -> str | None:
     return model if model in MODELS else None
 
 
+def whole() -> str:
+    """Say some of what the preset is of."""
+    return (
+        f"one of the {len(DATASETS)} datasets ({', '.join(DATASETS[-3:])}, …) and of the "
+        f"{len(MODELS)} models ({', '.join(list(MODELS)[-3:])}, …)"
+    )
+
+
 def not_found(found: Collection[tuple[str, str]]) -> list[str]:
     """Say which of the paper's datasets and models were not found.
 

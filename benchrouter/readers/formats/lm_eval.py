@@ -9,7 +9,7 @@ first under which the results have that metric.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchrouter.readers.formats.choices import Choices
@@ -24,6 +24,8 @@ from benchrouter.readers.formats.lm_eval_files import (
 from benchrouter.readers.formats.lm_eval_rows import TaskReader
 from benchrouter.readers.formats.lm_eval_runs import check_comparable, chosen_runs
 from benchrouter.readers.formats.rows import Reading
+
+SHOWN = 3  # tasks that a note names
 
 
 def recognises(path: Path) -> bool:
@@ -58,11 +60,25 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     _check_asked(path, readers, choices)
     check_comparable([reader.samples for reader in readers if reader.prompt == "request"])
     if readings:
-        more = (*notes, *_not_logged(found, results))
+        said = [(reader.samples.task, note) for reader in readers for note in reader.notes()]
+        told = _by_tasks([*said, *notes, *_not_logged(found, results)])
         if choices.groups and not any(reader.is_grouped for reader in readers):
-            more += ("the results name no group of these tasks",)
-        readings[0] = readings[0]._replace(notes=readings[0].notes + more)
+            told.append("the results name no group of these tasks")
+        folder = path if path.is_dir() else path.parent
+        about = f"{folder}: " if len(readings) > 1 else ""
+        readings[0] = readings[0]._replace(notes=tuple(about + note for note in told))
     return readings
+
+
+def _by_tasks(said: Iterable[tuple[str, str]]) -> list[str]:
+    """Notes of tasks: one for all tasks that the same is said of."""
+    tasks: dict[str, dict[str, None]] = {}
+    for task, note in said:
+        tasks.setdefault(note, {})[task] = None
+    return [
+        f"{', '.join(names)}: {note}" if len(names) <= SHOWN else f"{note} ({len(names):,} tasks)"
+        for note, names in tasks.items()
+    ]
 
 
 def _check_logged(samples: Sequence[Samples], results: Sequence[Results]) -> None:
@@ -77,7 +93,7 @@ def _check_logged(samples: Sequence[Samples], results: Sequence[Results]) -> Non
             )
 
 
-def _not_logged(samples: Sequence[Samples], results: Sequence[Results]) -> list[str]:
+def _not_logged(samples: Sequence[Samples], results: Sequence[Results]) -> list[tuple[str, str]]:
     """Tasks that have results, but samples in no run."""
     logged = {(one.model, one.task) for one in samples}
     lacking = {
@@ -86,7 +102,7 @@ def _not_logged(samples: Sequence[Samples], results: Sequence[Results]) -> list[
         for task in one.tasks()
         if (one.model, task) not in logged
     }
-    return [f"{task}: {model} has results but no samples" for model, task in sorted(lacking)]
+    return [(task, f"{model} has results but no samples") for model, task in sorted(lacking)]
 
 
 def _check_asked(path: Path, readers: Sequence[TaskReader], choices: Choices) -> None:

@@ -8,7 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from benchrouter.readers.formats.documents import bare_name, document, files_below, head, member
+from benchrouter.readers.formats.documents import (
+    bare_name,
+    check_keys,
+    document,
+    files_below,
+    head,
+    member,
+)
 
 DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
 SAMPLES = re.compile(rf"samples_(?P<task>.+)_(?P<date>{DATE})\.jsonl?")
@@ -16,6 +23,7 @@ RESULTS = re.compile(rf".*?(?P<date>{DATE})\.json")
 # Before 0.4.3 names had neither date nor "samples_": <model arguments>_<task>.jsonl, results.json.
 SAMPLES_START = re.compile(rb'\s*\[?\s*\{\s*"doc_id"\s*:[^,]*,\s*"doc"\s*:')
 RESULTS_START = re.compile(rb'\s*\{\s*"results"\s*:')
+RESULTS_KEYS = ("configs", "config", "versions", "n-shot")
 # As the harness itself looks for the model's name; the order matters.
 MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path", "engine")
 
@@ -69,8 +77,25 @@ def is_samples(path: Path) -> bool:
 
 
 def is_results(path: Path) -> bool:
-    """Whether a file holds results, by its first bytes."""
-    return bare_name(path).endswith(".json") and bool(RESULTS_START.match(head(path)))
+    """Whether a file holds results: by its first bytes, and by its name or else all it holds.
+
+    Other programs begin their files so as well.
+    """
+    name = bare_name(path)
+    if not name.endswith(".json") or not RESULTS_START.match(head(path)):
+        return False
+    if name.startswith("results_") and RESULTS.fullmatch(name):
+        return True
+    try:
+        content = document(path)
+    except (OSError, ValueError):
+        return False
+    results = content["results"]
+    return (
+        isinstance(results, dict)
+        and all(isinstance(of_task, dict) for of_task in results.values())
+        and any(isinstance(content.get(key), dict) for key in RESULTS_KEYS)
+    )
 
 
 def find(path: Path) -> tuple[list[Samples], list[Results]]:
@@ -79,7 +104,8 @@ def find(path: Path) -> tuple[list[Samples], list[Results]]:
     Parameters
     ----------
     path : Path
-        A file of samples or of results, a run's folder, or a folder above several.
+        A file of samples or of results, a run's folder, or a folder above several. A file that
+        is not recognised is taken for samples.
 
     Returns
     -------
@@ -90,15 +116,24 @@ def find(path: Path) -> tuple[list[Samples], list[Results]]:
     Raises
     ------
     ValueError
-        If a results file is not one.
+        If a results file is not one, or there is no file of either kind.
     """
+    recognised = any(is_samples(file) or is_results(file) for file in files_below(path))
     if path.is_dir():
+        if not recognised:
+            raise ValueError(
+                f"{path}: found no samples, expected files samples_TASK_DATE.jsonl and "
+                "results_DATE.json as lm_eval --log_samples writes them"
+            )
         found = [
             _of_folder(folder, list(files)) for folder, files in groupby(files_below(path), _parent)
         ]
         return [s for samples, _ in found for s in samples], [r for _, rs in found for r in rs]
     beside = [file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path]
     samples, results = _of_folder(path.parent, [path, *beside])
+    if not recognised:
+        check_keys(path, ("doc_id", "doc"))
+        samples = [_samples(path, results)]
     if any(s.path == path for s in samples):
         samples = [s for s in samples if s.path == path]
         return samples, [r for r in results if r is samples[0].results]

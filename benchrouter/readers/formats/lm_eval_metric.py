@@ -34,15 +34,18 @@ class Metrics(NamedTuple):
     """(metric, filter) that the results have."""
     lower_is_better: set[str]
 
+    def of_sample(self, row: dict[str, Any]) -> list[str]:
+        """Metrics of a sample, those of the task's ``metric_list`` first."""
+        listed = row.get("metrics")
+        keys = listed if isinstance(listed, list) else [key for key in row if key not in KEYS]
+        return [name for name in _texts([*self.names, *keys]) if name in row]
+
     def ordered(self, row: dict[str, Any]) -> list[str]:
         """Metrics of a sample that are one number each, the task's main metric first.
 
         That is the first of its ``metric_list``; metrics of which less is better come last.
         """
-        listed = row.get("metrics")
-        keys = listed if isinstance(listed, list) else [key for key in row if key not in KEYS]
-        keys = [key for key in keys if isinstance(key, str)]
-        known = [name for name in dict.fromkeys([*self.names, *keys]) if _is_number(row, name)]
+        known = [name for name in self.of_sample(row) if _is_number(row, name)]
         return sorted(known, key=self.lower_is_better.__contains__)
 
     def main_filter(self, metric: str | None, filter: str | None) -> str | None:
@@ -93,9 +96,7 @@ def _texts(values: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(value for value in values if isinstance(value, str)))
 
 
-def _is_number(row: dict[str, Any], name: Any) -> bool:
-    if not isinstance(name, str) or name not in row:
-        return False
+def _is_number(row: dict[str, Any], name: str) -> bool:
     try:
         number(row[name])
     except ValueError:

@@ -26,7 +26,8 @@ class TaskReader:
     Attributes
     ----------
     metric, filter, prompt : str or None
-        What was taken; None until a sample decides it.
+        What was taken; None until a sample decides it, and no metric of a task that lacks the
+        only one to take.
     found_metrics, found_filters : list of str
         What the file has.
     """
@@ -68,7 +69,7 @@ class TaskReader:
             raise ValueError(
                 f"{samples.path}: found the filters {self.found_filters}, expected {self.filter!r}"
             )
-        return Reading(rows.source(), self._sidecar(), tuple(self._notes()))
+        return Reading(rows.source(), self._sidecar())
 
     @property
     def is_grouped(self) -> bool:
@@ -95,7 +96,7 @@ class TaskReader:
     def _cells(self, row: dict[str, Any]) -> dict[str, Any]:
         if self.metric is None:
             self.metric = self._main_metric(row)
-        if self.metric not in row:
+        if self.metric is not None and self.metric not in row:
             raise ValueError(f"found no {self.metric!r}, the metric of the samples before")
         doc_id = name_at(row, "doc_id")
         likelihood = chosen_log_likelihood(row) if self._is_of_choices() else None
@@ -105,15 +106,17 @@ class TaskReader:
             "dataset": self._dataset,
             "sample_id": None if doc_id is None else self._prefix + doc_id,
             "prompt": self._prompt_of(row),
-            "score": number_at(row, self.metric),
+            "score": None if self.metric is None else number_at(row, self.metric),
             "log_likelihood": likelihood,
         }
 
-    def _main_metric(self, row: dict[str, Any]) -> str:
+    def _main_metric(self, row: dict[str, Any]) -> str | None:
         self.found_metrics = self._metrics.ordered(row)
         wanted = self.choices.metric
-        if wanted is not None and wanted in row:
+        if wanted is not None and wanted in self._metrics.of_sample(row):
             return wanted
+        if wanted is not None and self.choices.only_metric:
+            return None
         if not self.found_metrics:
             raise ValueError(f"found the keys {list(row)}, expected a metric that is a number")
         return self.found_metrics[0]
@@ -157,35 +160,36 @@ class TaskReader:
             thresholds={self._dataset: math.nan} if lower else {},
         )
 
-    def _notes(self) -> list[str]:
-        task = self.samples.task
+    def notes(self) -> list[str]:
+        """Say what was chosen, once the file is read."""
         if self.metric is None:
-            return []
+            lacks = self.choices.only_metric and bool(self.found_metrics)
+            return [f"has no metric {self.choices.metric!r}: no scores"] if lacks else []
         others = [m for m in self.found_metrics if m != self.metric]
         filters = [f for f in self._metrics.filters or self.found_filters if f != self.filter]
         notes = [
-            f"{task}: metric {self.metric}, filter {self.filter}"
+            f"metric {self.metric}, filter {self.filter}"
             + (f"; other metrics: {', '.join(others)}" if others else "")
             + (f"; other filters: {', '.join(filters)}" if filters else "")
         ]
         for what in ("metric", "filter"):
             wanted, taken = getattr(self.choices, what), getattr(self, what)
             if wanted not in (None, taken):
-                notes.append(f"{task}: has no {what} {wanted!r}, took {taken!r}")
+                notes.append(f"has no {what} {wanted!r}, took {taken!r}")
         if self.metric in self._metrics.lower_is_better:
-            notes.append(f"{task}: less of {self.metric} is better, so no score counts as correct")
+            notes.append(f"less of {self.metric} is better, so no score counts as correct")
         if self.prompt == "request" and self.choices.prompt is None:
             notes.append(
-                f"{task}: prompts are the requests, with their few-shot examples, since the "
+                "prompts are the requests, with their few-shot examples, since the "
                 "configuration has no simple doc_to_text"
             )
         if self.prompt == "field":
             notes.append(
-                f"{task}: prompts are a field of the documents, since the configuration "
+                "prompts are a field of the documents, since the configuration "
                 "has no simple doc_to_text"
             )
         if self.has_log_likelihood:
-            notes.append(f"{task}: log-likelihoods are of the whole most likely choice")
+            notes.append("log-likelihoods are of the whole most likely choice")
         return notes
 
 

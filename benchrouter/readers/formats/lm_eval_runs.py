@@ -8,7 +8,9 @@ from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.lm_eval_files import Samples
 
 
-def chosen_runs(samples: Sequence[Samples], choices: Choices) -> tuple[list[Samples], list[str]]:
+def chosen_runs(
+    samples: Sequence[Samples], choices: Choices
+) -> tuple[list[Samples], list[tuple[str, str]]]:
     """Choose one file of samples for each model and task.
 
     Parameters
@@ -22,8 +24,8 @@ def chosen_runs(samples: Sequence[Samples], choices: Choices) -> tuple[list[Samp
     -------
     samples : list of Samples
         In the order given.
-    notes : list of str
-        Runs that were left out.
+    notes : list of (str, str)
+        Runs that were left out: the task, and what to say of it.
 
     Raises
     ------
@@ -43,9 +45,7 @@ def chosen_runs(samples: Sequence[Samples], choices: Choices) -> tuple[list[Samp
             if other is not latest:
                 _check_alike(latest, other, choices)
         if len(alike) > 1:
-            notes.append(
-                f"{task}: {len(alike)} runs of {model}, took the latest, {latest.path.name}"
-            )
+            notes.append((task, f"{len(alike)} runs of {model}, took the latest, {latest.date}"))
     return taken, notes
 
 
@@ -66,8 +66,8 @@ def check_comparable(samples: Sequence[Samples]) -> None:
                 raise ValueError(
                     f"{one.path}: {what} of task {one.task!r} is {mine} for model {one.model!r}, "
                     f"but {theirs} for {other.model!r} in {other.path}: what was sent to them "
-                    "differs; prompt='instance' takes the documents' own text (or choose runs "
-                    "with shots)"
+                    "differs; 'instance' takes the documents' own text (prompt, --prompt-from), "
+                    "or choose runs by their examples (shots, --shots)"
                 )
 
 
@@ -96,7 +96,8 @@ def _check_alike(latest: Samples, other: Samples, choices: Choices) -> None:
         if value is not None and theirs[key] is not None and value != theirs[key]:
             raise ValueError(
                 f"{latest.path}: {what}, with {key} {value} here and {theirs[key]} in "
-                f"{other.path}; expected one: choose by shots=, or runs='latest'"
+                f"{other.path}; expected one: choose by examples (shots, --shots), or take the "
+                "'latest' (runs, --runs)"
             )
 
 

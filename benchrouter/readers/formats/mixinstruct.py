@@ -106,7 +106,7 @@ def read(path: Path, choices: Choices) -> list[Reading]:
         metric=metric,
         thresholds=dict.fromkeys(rows.cells["dataset"], math.nan),
     )
-    notes = (f"{path}: took the metric {metric!r}; there are also {', '.join(others) or 'none'}",)
+    notes = (f"took the metric {metric!r}; there are also {', '.join(others) or 'none'}",)
     return [Reading(rows.source(), sidecar, notes)]
 
 

@@ -11,14 +11,15 @@ evaluated. Any other prompt is taken as it stands.
 The published pickles are not read, since unpickling a file runs what is in it. Who trusts the file
 converts it once::
 
-    import pandas
-    pandas.read_pickle("routerbench_0shot.pkl").to_csv("routerbench_0shot.csv", index=False)
+    python -c 'import pandas; pandas.read_pickle("X.pkl").to_csv("X.csv", index=False)'
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import re
+import shlex
 import warnings
 import zlib
 from collections.abc import Collection
@@ -85,10 +86,16 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     if path.suffix.lower() in PICKLES:
         raise ValueError(
             f"{path}: is a pickle, which is not read, since unpickling runs what is in it; if you "
-            f"trust it, convert it once:\n    import pandas\n    pandas.read_pickle({str(path)!r})"
-            f".to_csv({str(path.with_suffix('.csv'))!r}, index=False)"
+            f"trust it, convert it once: {conversion(path)}"
         )
     return [reading_of(open_source(path), read_sidecar(path))]
+
+
+def conversion(pickle: Path) -> str:
+    """Return the line of a shell that makes a CSV of a pickle, beside it."""
+    read, written = (json.dumps(str(path)) for path in (pickle, pickle.with_suffix(".csv")))
+    code = f"import pandas; pandas.read_pickle({read}).to_csv({written}, index=False)"
+    return f"python -c {shlex.quote(code)}"
 
 
 def has_columns(columns: Collection[str]) -> bool:

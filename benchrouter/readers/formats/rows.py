@@ -21,7 +21,10 @@ class Reading(NamedTuple):
     sidecar: Sidecar
     """Metrics and thresholds by dataset, parameters and prices by model."""
     notes: tuple[str, ...] = ()
-    """What the reader chose or left out, for the report: a line each."""
+    """What the reader chose or left out, for the report: a line each.
+
+    Of the source, which the report names; a line about a folder above it begins ``FOLDER:``.
+    """
     layout: str = "long"
     """ "wide" where the columns of the source are dataset, sample_id, prompt and models."""
 

@@ -157,6 +157,8 @@ def _lines(path: Path) -> list[tuple[str, str, str]]:
         # A blank on each side: names such as "pretrained=x" hold the sign.
         name, *others = BETWEEN.split(f" {said} ", maxsplit=1)
         if not others:
-            raise ValueError(f"{where}: found {shown(said)}, expected NAME = OTHER NAME")
+            raise ValueError(
+                f"{where}: found {shown(said)}, expected NAME = OTHER NAME, with blanks around '='"
+            )
         pairs += [(name.strip(), other.strip(), where) for other in others[0].split(",")]
     return pairs

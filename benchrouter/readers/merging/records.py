@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from benchrouter.readers.merging.rows import AllRows
 from benchrouter.readers.part import distinct, encode, join_codes, key_codes, strings
-from benchrouter.readers.source import shown
+from benchrouter.readers.source import counted, shown
 
 
 @dataclass
@@ -86,7 +86,7 @@ def compare_prompts(rows: AllRows, records: Records, on_conflict: str) -> list[s
             f"in {rows.place(earlier)}"
         )
         if on_conflict != "error":
-            more = f" (and {len(others) - 1:,} more such rows)" if len(others) > 1 else ""
+            more = f" (and {counted(len(others) - 1, 'more such row')})" if len(others) > 1 else ""
             return [f"{said}; the first prompt is kept{more}"]
         rows.leave_out(row, said, len(others))
     records.usable[others] = False
@@ -127,8 +127,8 @@ def names_of(rows: AllRows, records: Records, align: str) -> tuple[list[str], li
         names[i] = f"{names[i]}#{turn}"
         taken.add((codes[i], names[i]))
     return names, [
-        f"{len(again):,} records have the sample_id of another prompt of their dataset; they are "
-        f"told apart by a number after it, such as {names[again[0]]!r}"
+        f"{counted(len(again), 'record')} had the sample_id of another prompt of the dataset, and "
+        f"got a number after it, such as {names[again[0]]!r}"
     ]
 
 

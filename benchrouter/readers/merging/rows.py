@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.readers.part import Part, key_shown, strings
+from benchrouter.readers.source import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,7 +100,7 @@ class AllRows:
     def leave_out(self, row: int, message: str, n_alike: int) -> None:
         """Raise what is wrong with a row, or list it if its part leaves such rows out."""
         if self.parts[self.part_of(row)].on_error == "raise":
-            more = f" ({n_alike - 1} more such records)" if n_alike > 1 else ""
+            more = f" ({counted(n_alike - 1, 'more such record')})" if n_alike > 1 else ""
             raise ValueError(message + more)
         self.skipped.append(message)
 

@@ -170,7 +170,7 @@ class Values:
             f"{self.rows.place(row, column)}: {what} of model {part.models[column]!r}"
             f"{self._read_as(row, column)} for {self.rows.key(row)} is {shown[0]}, but {shown[1]} "
             f"in {self.rows.place(other_row, other_column)}{self._read_as(other_row, other_column)}"
-            "; expected one of them (on_conflict 'first' or 'mean' settles it)"
+            "; expected one of them, or 'first' or 'mean' to settle it (on_conflict, --on-conflict)"
         )
 
     def _read_as(self, row: int, column: int) -> str:

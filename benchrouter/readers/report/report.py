@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -177,12 +178,22 @@ def _totals(
 
 
 def _reader_notes(sources: Sequence[SourceRead]) -> list[str]:
-    """Notes of readers; what several sources were told alike stands once."""
+    """Notes of readers, after their sources; what several were told alike stands once."""
     names: dict[str, list[str]] = {}
     for source in sources:
         for note in source.notes:
             names.setdefault(note, []).append(source.name)
     return [
-        f"{sources_of[0]}{f' and {n - 1:,} more' if (n := len(sources_of)) > 1 else ''}: {note}"
+        note if _says_of_what(note, sources_of[0]) else f"{_first(sources_of)}: {note}"
         for note, sources_of in names.items()
     ]
+
+
+def _says_of_what(note: str, source: str) -> bool:
+    """Whether a note begins with the source, or a folder that it lies in."""
+    path = Path(source)
+    return any(note.startswith(f"{about}: ") for about in (path, *path.parents))
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"

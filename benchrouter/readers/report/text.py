@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from benchrouter.readers.source import counted
+
 if TYPE_CHECKING:
     from benchrouter.readers.report.report import Report
 
@@ -13,10 +15,10 @@ UNKNOWN = "–"
 
 def as_text(report: Report, limit: int) -> str:
     """Return what was read, then warnings, then notes; see `Report.text`."""
-    sources = f" from {_count(len(report.sources), 'source')}" if report.sources else ""
+    sources = f" from {counted(len(report.sources), 'source')}" if report.sources else ""
     lines = [
-        f"read {_count(report.n_records, 'record')} of {_count(len(report.datasets), 'dataset')} "
-        f"and {_count(len(report.models), 'model')}{sources}",
+        f"read {counted(report.n_records, 'record')} of {counted(len(report.datasets), 'dataset')} "
+        f"and {counted(len(report.models), 'model')}{sources}",
         "",
         *_columns(
             ("dataset", "metric", "records", "missing", "threshold", "duplicates", "conflicts"),
@@ -91,7 +93,3 @@ def _share(share: float) -> str:
     if 0 < share < 0.0005:
         return "< 0.1 %"
     return "> 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"

@@ -1,0 +1,32 @@
+"""What to say of JSON that no format recognises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchrouter.readers.formats import every_eval_ever, helm
+
+
+def why_not_json(path: Path) -> str:
+    """Say what a ``.json`` file is, and what was expected.
+
+    Parameters
+    ----------
+    path : Path
+        Of a file that is there.
+
+    Returns
+    -------
+    str
+        Begins with the path.
+    """
+    if path.stat().st_size == 0:
+        return f"{path} is empty: found 0 bytes"
+    why = helm.why_not_file(path) or every_eval_ever.why_not_aggregate(path)
+    if why is not None:
+        return f"{path}: {why}"
+    return (
+        f"{path}: found JSON of no known format; read from .json are mixinstruct (records with "
+        "'instruction' and 'candidates') and lm-eval (samples, which begin with 'doc_id' and "
+        "'doc', or results with their samples beside them); tables are .parquet, .csv or .jsonl"
+    )

@@ -1,0 +1,148 @@
+"""Which format a path is taken for, and what is said of one that is of none or of several."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from helm_runs import spec, write_simple
+
+from benchrouter.readers.formats import format_of
+from benchrouter.table import BenchmarkTable
+
+DATE = "2026-02-02T03-04-05.000006"
+UUID = "0f9c1b7e-3d52-4f6a-9a41-5a1f6f0f5e11"
+read = BenchmarkTable.read
+
+SAMPLE = {
+    "doc_id": 0,
+    "doc": {"question": "q?"},
+    "arguments": {"gen_args_0": {"arg_0": "q?"}},
+    "filter": "none",
+    "acc": 1,
+}
+RECORD = {
+    "schema_version": "0.2.2",
+    "model_id": "m",
+    "evaluation_name": "e",
+    "sample_id": "s",
+    "input": {"raw": "q?"},
+    "evaluation": {"score": 1.0},
+}
+
+
+def put_samples(folder, name=f"samples_t_{DATE}.jsonl", row=SAMPLE):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(row) + "\n")
+    return folder / name
+
+
+def put_records(folder, name=f"{UUID}_samples.jsonl"):
+    return put_samples(folder, name, RECORD)
+
+
+def test_a_folder_of_several_formats_is_an_error(tmp_path):
+    put_samples(tmp_path / "a")
+    put_records(tmp_path / "b")
+    words = "found results of several formats, lm-eval and every-eval-ever; expected one: name it"
+    with pytest.raises(ValueError, match=f"{tmp_path}: {words}"):
+        read(tmp_path)
+    assert read(tmp_path, format="lm-eval").datasets == ("t",)
+    assert read(tmp_path, format="every-eval-ever").datasets == ("e",)
+    write_simple(tmp_path / "c" / "run", spec("mmlu:subject=x,model=m"), [1])
+    with pytest.raises(ValueError, match="formats, helm and lm-eval and every-eval-ever; exp"):
+        read(tmp_path)
+
+
+def test_tables_beside_one_format_are_passed_over(tmp_path):
+    put_samples(tmp_path)
+    (tmp_path / "t.csv").write_text("sample_id,prompt,m\n1,p,1\n")
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    (tmp_path / "t.jsonl").write_text('{"sample_id": 1, "prompt": "p", "m": 1}\n')
+    assert format_of(tmp_path) == "lm-eval"
+    assert read(tmp_path).datasets == ("t",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"results": [1, 2]},
+        {"results": {"a": 1}, "config": {}},
+        {"results": {"a": {"score": 1}}},
+        {"results": {"a": {"score": 1}}, "versions": 3},
+    ],
+)
+def test_results_of_other_programs_are_not_those_of_lm_eval(tmp_path, content):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(IsADirectoryError, match="without results of a known format"):
+        format_of(tmp_path)
+    put_records(tmp_path)
+    assert format_of(tmp_path) == "every-eval-ever"
+    path.write_text(json.dumps({"results": {"a": {"score": 1}}, "versions": {"a": 1}}))
+    assert format_of(path) == "lm-eval"
+
+
+def test_a_named_format_reads_a_file_that_is_not_recognised(tmp_path):
+    path = put_samples(tmp_path / "m", "mine.jsonl", {"filter": "none", **SAMPLE})
+    moved = {key: SAMPLE[key] for key in reversed(SAMPLE)}
+    path.write_text(json.dumps(moved) + "\n")
+    assert format_of(path) == "table"
+    table = read(path, format="lm-eval")
+    assert (table.models, table.datasets, table.scores.tolist()) == (("m",), ("mine",), [[1]])
+    path.write_text(json.dumps({key: RECORD[key] for key in reversed(RECORD)}))
+    assert format_of(path) == "table"
+    table = read(path, format="every-eval-ever")
+    assert (table.models, table.datasets, table.scores.tolist()) == (("m",), ("e",), [[1]])
+
+
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [("lm-eval", "'doc_id', 'doc'"), ("every-eval-ever", "'model_id', 'evaluation_name', 'eval")],
+)
+def test_a_named_format_says_what_it_finds_instead(tmp_path, format, expected):
+    path = tmp_path / "x.json"
+    path.write_text('{"a": 1, "b": 2}')
+    with pytest.raises(ValueError, match=rf"keys \['a', 'b'\], expected {expected}"):
+        read(path, format=format)
+    path.write_text(json.dumps({"a": 1, "b": 2}, indent=1))
+    with pytest.raises(ValueError, match=rf"{path}: .*keys \['a', 'b'\], expected {expected}"):
+        read(path, format=format)
+    path.write_text("hello")
+    with pytest.raises(ValueError, match=f"{path}: .*'hello'.*expected a JSON object"):
+        read(path, format=format)
+    path.write_text("")
+    with pytest.raises(ValueError, match=f"{path} is empty"):
+        read(path, format=format)
+    with pytest.raises(ValueError, match=f"{tmp_path}: found no .*, expected files "):
+        read(tmp_path, format=format)
+
+
+def test_json_of_no_format(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text("")
+    with pytest.raises(ValueError, match=f"^{path} is empty: found 0 bytes$"):
+        read(path)
+    path.write_text('{"a": 1}')
+    words = "found JSON of no known format; read from .json are mixinstruct .* and lm-eval"
+    with pytest.raises(ValueError, match=f"^{path}: {words}"):
+        read(path)
+
+
+def test_a_file_of_a_helm_run(tmp_path):
+    write_simple(tmp_path / "run", spec("mmlu:subject=x,model=m"), [1])
+    path = tmp_path / "run" / "scenario_state.json"
+    words = f"is a file of a HELM run, expected the run's folder, {tmp_path / 'run'}"
+    with pytest.raises(ValueError, match=f"^{path}: {words}"):
+        read(path)
+    with pytest.raises(ValueError, match=f"^{path}: {words}"):
+        read(path, format="helm")
+
+
+def test_an_aggregate_of_every_eval_ever(tmp_path):
+    path = tmp_path / f"{UUID}.json"
+    path.write_text(json.dumps({"schema_version": "0.2.2", "evaluation_results": []}))
+    words = f"is an aggregate of every-eval-ever.* expected {tmp_path / UUID}_samples.jsonl"
+    for format in ("auto", "every-eval-ever"):
+        with pytest.raises(ValueError, match=f"^{path}: {words}"):
+            read(path, format=format)
