@@ -719,3 +719,15 @@ def test_an_actor_cannot_have_more_cpus_than_there_are(capsys):
     assert capsys.readouterr().err == ""
     route_ray._check_cpus("auto", 2, 64)
     assert "takes 64 CPUs, and waits" in capsys.readouterr().err
+
+
+def test_what_an_actor_raised_is_told():
+    class Failed(Exception):
+        cause = "UDF failed to process a data block.\nFailed to apply UDF"
+
+    text = (
+        "ray::MapWorker.submit() (pid=1)\n  File x\nValueError: embeddings, row 5: found NaN\n\n"
+        "The above exception was the direct cause of the following exception:\n\nmore"
+    )
+    assert route_ray._reason_of(Failed(text)) == "embeddings, row 5: found NaN"
+    assert route_ray._reason_of(Failed("killed")) == "UDF failed to process a data block."

@@ -255,11 +255,18 @@ def _cluster(address: str, device: str, threads: int, block_bytes: int) -> Itera
                 note_missing_kernels("the actors' GPUs")
             yield ray
         except ray.exceptions.RayTaskError as e:
-            raise ValueError(str(e.cause).partition("\nFailed to ")[0]) from None
+            raise ValueError(_reason_of(e)) from None
         except ray.exceptions.RayActorError as e:  # its text ends with what the actor raised
             raise ValueError(f"an actor could not start: {str(e).splitlines()[-1]}") from None
         finally:
             ray.shutdown()
+
+
+def _reason_of(error: Any) -> str:
+    """What a task or actor raised first; Ray tells it only in the text of its own error."""
+    raised, told, _ = str(error).partition("\nThe above exception was the direct cause")
+    last = raised.strip().splitlines()[-1] if told else ""
+    return last.removeprefix("ValueError: ") or str(error.cause).partition("\nFailed to ")[0]
 
 
 def _check_cpus(address: str, n_cpus: float, threads: int) -> None:
