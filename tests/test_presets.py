@@ -99,6 +99,12 @@ def test_a_column_that_is_not_there(tmp_path):
         read(path, preset="embedllm")
 
 
+def test_the_papers_preset_is_of_helm(tmp_path):
+    path = put(tmp_path / "t.csv", EMBEDLLM)
+    with pytest.raises(ValueError, match="preset 'helm-paper' is for run folders of HELM, found a"):
+        read(path, preset="helm-paper")
+
+
 def test_presets_are_of_tables(tmp_path):
     path = put(tmp_path / "t.csv", EMBEDLLM)
     with pytest.raises(

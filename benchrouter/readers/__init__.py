@@ -11,6 +11,7 @@ from benchrouter.readers.bad_rows import BadRows
 from benchrouter.readers.files import open_source
 from benchrouter.readers.formats import FORMATS, TABLE, check_name, format_of, routerbench
 from benchrouter.readers.formats.choices import Choices
+from benchrouter.readers.formats.helm_paper import PRESET as PAPER
 from benchrouter.readers.formats.rows import Reading
 from benchrouter.readers.in_memory import source_in_memory
 from benchrouter.readers.long import read_long
@@ -98,6 +99,8 @@ def read_in_memory(table: Any, options: ReadOptions) -> BenchmarkTable:
 
 def _parts(path: Path, options: ReadOptions) -> Iterator[Part]:
     format = _format(path, options)
+    if options.choices.preset == PAPER and format != "helm":
+        raise ValueError(f"{path}: preset {PAPER!r} is for run folders of HELM, found a {format}")
     if format == TABLE:
         source = open_source(path, lambda columns: _needed(columns, path, options))
         yield _part_of_table(source, read_sidecar(path), options)
