@@ -9,6 +9,7 @@
 #include <limits>
 #include <vector>
 
+#include "encoder_levels.hpp"
 #include "levels.hpp"
 #include "search_levels.hpp"
 #include "threads.hpp"
@@ -175,6 +176,18 @@ Room make_room_for(int64_t queries, int64_t steps, int64_t k, int64_t capacity) 
     return room;
 }
 
+// Rounds a row to whole numbers in [-127, 127], followed by zeros up to a whole step; returns the
+// scale, 0 if the row is not finite.
+float encode(const EncoderKernels& kernels, const float* row, int64_t dim, int8_t* codes) {
+    uint8_t* const bytes = reinterpret_cast<uint8_t*>(codes);
+    float scale;
+    kernels.quantize_rows({row, TokenType::float32, 1, dim, bytes, &scale});
+    for (int64_t d = 0; d < kStepValues * code_steps(dim); ++d) {
+        codes[d] = d < dim ? static_cast<int8_t>(bytes[d] - kCodeOfZero) : int8_t{0};
+    }
+    return scale == scale ? scale : 0.0f;
+}
+
 // How much codes lose of a row: |row - scale * codes|, |codes| * scale and |row|, rounded up.
 struct Loss {
     double error, norm, own_norm;
@@ -192,12 +205,12 @@ Loss loss_of(const float* row, int64_t dim, float scale, const int8_t* codes) {
     return {std::sqrt(off) * up, std::sqrt(coded) * up, std::sqrt(own) * up};
 }
 
-void begin_query(const Codes& codes, const SearchKernels& kernels, const float* query, int64_t at,
+void begin_query(const Codes& codes, const EncoderKernels& kernels, const float* query, int64_t at,
                  Room& room) {
     const int64_t steps = code_steps(codes.dim);
     int8_t* const own = room.codes.data() + at * kStepValues * steps;
     const auto i = static_cast<size_t>(at);
-    room.scales[i] = kernels.encode(query, codes.dim, steps, own);
+    room.scales[i] = encode(kernels, query, codes.dim, own);
     int32_t sum = 0;
     for (int64_t d = 0; d < kStepValues * steps; ++d) sum += own[d];
     room.offsets[i] = static_cast<int32_t>(kCodeOfZero) * sum;
@@ -286,7 +299,7 @@ Pieces cut(int64_t n_queries, int64_t groups, int64_t bytes, int64_t capacity, i
 
 CodeBounds encode_records(const float* records, int64_t n_records, int64_t dim, uint8_t* values,
                           float* scales, float* errors, Run run) {
-    const SearchKernels& kernels = search_kernels(run.simd);
+    const EncoderKernels& kernels = encoder_kernels(run.simd);
     const int64_t groups = code_groups(n_records), steps = code_steps(dim);
     const int threads = threads_for(n_records * dim < kInlineBytes ? 1 : run.threads, groups);
     std::vector<CodeBounds> bounds(static_cast<size_t>(threads), {0.0, 0.0});
@@ -301,7 +314,7 @@ CodeBounds encode_records(const float* records, int64_t n_records, int64_t dim, 
             float scale = 0.0f, error = -std::numeric_limits<float>::infinity();
             if (there) {
                 const float* const row = records + record * dim;
-                scale = kernels.encode(row, dim, steps, codes);
+                scale = encode(kernels, row, dim, codes);
                 const Loss loss = loss_of(row, dim, scale, codes);
                 error = static_cast<float>(loss.error * (1.0 + 1e-6));
                 if (error - error == 0.0f) {
@@ -335,6 +348,7 @@ CodeBounds encode_records(const float* records, int64_t n_records, int64_t dim, 
 Fault search(const Codes& codes, const float* records, const float* queries, int64_t n_queries,
              int64_t k, int64_t* ids, float* similarities, Run run) {
     const SearchKernels& kernels = search_kernels(run.simd);
+    const EncoderKernels& encoders = encoder_kernels(run.simd);
     const Kernels& exact = kernels_of(run.simd);
     const int64_t steps = code_steps(codes.dim), groups = code_groups(codes.records);
     const int64_t kept = std::min(k, codes.records);
@@ -352,7 +366,7 @@ Fault search(const Codes& codes, const float* records, const float* queries, int
         const int64_t begin = chunk / pieces.parts * pieces.queries, part = chunk % pieces.parts;
         const int64_t count = std::min(pieces.queries, n_queries - begin);
         for (int64_t i = 0; i < count; ++i) {
-            begin_query(codes, kernels, queries + (begin + i) * codes.dim, i, room);
+            begin_query(codes, encoders, queries + (begin + i) * codes.dim, i, room);
         }
         const Fault fault =
             compare_all(codes, records, groups * part / pieces.parts,

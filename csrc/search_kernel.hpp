@@ -118,34 +118,10 @@ void compare(const uint8_t* values, const float* scales, const float* errors, in
 
 #endif
 
-float encode(const float* row, int64_t dim, int64_t steps, int8_t* codes) {
-    // Bits of magnitudes are ordered as the magnitudes are, with what is not finite on top.
-    uint32_t most = 0;
-    for (int64_t i = 0; i < dim; ++i) {
-        uint32_t bits;
-        memcpy(&bits, row + i, sizeof bits);
-        bits &= 0x7FFFFFFF;
-        most = bits > most ? bits : most;
-    }
-    float largest;
-    memcpy(&largest, &most, sizeof largest);
-    memset(codes, 0, static_cast<size_t>(kStepValues * steps));
-    if (most >= 0x7F800000 || largest < 1e-35f) return 0.0f;
-    const float inverse = 127.0f / largest;
-    for (int64_t i = 0; i < dim; ++i) {
-        // Added to a number it leaves the nearest whole one in the low bits of the sum.
-        const float shifted = row[i] * inverse + 12582912.0f;
-        int32_t bits;
-        memcpy(&bits, &shifted, sizeof bits);
-        codes[i] = static_cast<int8_t>(bits);
-    }
-    return largest / 127.0f;
-}
-
 }  // namespace
 
 extern const SearchKernels search_kernels;
-const SearchKernels search_kernels = {compare, encode};
+const SearchKernels search_kernels = {compare};
 
 }  // namespace BR_LEVEL
 }  // namespace benchrouter

@@ -22,8 +22,6 @@ struct SearchKernels {
     // kGroupRecords for each query, `passing` a bit for each of them.
     void (*compare)(const uint8_t* values, const float* scales, const float* errors, int64_t steps,
                     const CodedQueries&, int count, float* similarities, uint64_t* passing);
-    // Rounds a row to whole numbers in [-127, 127], `steps` times 4 of them; returns the scale.
-    float (*encode)(const float* row, int64_t dim, int64_t steps, int8_t* codes);
 };
 
 namespace scalar {
