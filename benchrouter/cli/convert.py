@@ -81,17 +81,14 @@ def _on_records_of(table: BenchmarkTable, other: BenchmarkTable) -> BenchmarkTab
     """The scores of another table on the records and models of this one, where it has them."""
     import numpy as np
 
-    rows = {key: row for row, key in enumerate(_keys(other))}
+    from benchrouter.living import keys
+
+    rows = {key: row for row, key in enumerate(keys(other))}
     columns = {model: column for column, model in enumerate(other.models)}
     scores = np.full(table.scores.shape, np.nan, dtype=np.float32)
-    of = np.array([rows.get(key, -1) for key in _keys(table)], dtype=np.int64)
+    of = np.array([rows.get(key, -1) for key in keys(table)], dtype=np.int64)
     for column, model in enumerate(table.models):
         if model in columns:
             there = of >= 0
             scores[there, column] = other.scores[of[there], columns[model]]
     return replace(table, scores=scores, cost_usd=None, log_likelihood=None)
-
-
-def _keys(table: BenchmarkTable) -> list[tuple[str, str]]:
-    names = [table.datasets[code] for code in table.dataset]
-    return list(zip(names, table.sample_ids, strict=True))
