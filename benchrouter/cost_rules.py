@@ -30,6 +30,7 @@ from benchrouter.costs import (
 )
 from benchrouter.decisions import Explanation
 from benchrouter.holdout import sample_of
+from benchrouter.ranking import scores_and_margins
 from benchrouter.rules import BLOCK, Rule, Rules
 from benchrouter.voting import Chosen, unpack, votes
 
@@ -67,6 +68,7 @@ class _Weighed(NamedTuple):
     score: Array
     """What counts in place of it: where evidence is too thin, the standing."""
     cost_usd: Array
+    limit_usd: Array
     chance: Array | None
     model: NDArray[np.int32]
     over_limit: NDArray[np.bool_]
@@ -138,14 +140,7 @@ class CostRules:
             blocks = list(blocks)
             cost_weight = self._cost_weight(blocks, plan)
         parts = [self._decide(block, plan, cost_weight) for block in blocks]
-        if not parts:
-            none, flags = np.empty(0, np.float32), np.empty(0, np.bool_)
-            return Priced(Chosen(np.empty(0, np.int32), none, none, none, flags), none, flags)
-        return Priced(
-            Chosen(*map(np.concatenate, zip(*(part.chosen for part in parts), strict=True))),
-            np.concatenate([part.cost_usd for part in parts]),
-            np.concatenate([part.over_limit for part in parts]),
-        )
+        return _together(parts)
 
     def cost_weight(
         self, batches: Iterable[Batch], rule: Rule, k: int | None, policy: CostPolicy
@@ -177,6 +172,74 @@ class CostRules:
             for block in self._blocks(rows, prompts, tokens, plan)
         ]
         return self._cost_weight(blocks, plan)
+
+    def rank(
+        self,
+        rows: NDArray[np.float32],
+        prompts: Sequence[str] | None,
+        rule: Rule,
+        k: int | None,
+        policy: CostPolicy,
+        tokens: NDArray[np.integer] | None,
+        allowed: NDArray[np.bool_],
+    ) -> tuple[Priced, NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+        """Order models: each is the one to choose were those before it not allowed.
+
+        Parameters
+        ----------
+        rows, prompts, rule, k, policy, tokens
+            As in :meth:`decide`; a policy without a budget.
+        allowed : bool array, shape (n_models,)
+            Models that may be chosen, at least one.
+
+        Returns
+        -------
+        priced : Priced
+            Arrays of shape (n_prompts,).
+        scores, cost_usd : float32 arrays, shape (n_prompts, n_models)
+        order : int32 array, shape (n_prompts, n_allowed)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`decide` does, and if the policy has a budget.
+        """
+        if policy.budget_usd is not None:
+            raise ValueError("budget_usd is for all prompts together, and these come one by one")
+        plan = self._plan(rule, k, policy)
+        n_models, weight = len(self._fit.models), policy.cost_weight or 0.0
+        parts: list[Priced] = []
+        scores = np.empty((len(rows), n_models), np.float32)
+        cost_usd = np.empty_like(scores)
+        order = np.empty((len(rows), int(allowed.sum())), np.int32)
+        start = 0
+        for block in self._blocks(rows, prompts, tokens, plan):
+            weighed = self._choose(block, plan, weight, allowed)
+            parts.append(self._priced(block, weighed, allowed))
+            here = slice(start, start + len(block.voting))
+            scores[here], cost_usd[here] = weighed.predicted, weighed.cost_usd
+            order[here] = self._order(weighed, policy, weight, allowed)
+            start = here.stop
+        return _together(parts), scores, cost_usd, order
+
+    def _order(
+        self, weighed: _Weighed, policy: CostPolicy, cost_weight: float, allowed: NDArray[np.bool_]
+    ) -> NDArray[np.int32]:
+        """Models by repeated choice, shape (n_prompts, n_allowed)."""
+        here = np.arange(len(weighed.model))
+        left = np.tile(allowed, (len(here), 1))
+        chosen = [weighed.model]
+        for _ in range(int(allowed.sum()) - 1):
+            left[here, chosen[-1]] = False
+            cheapest = np.where(left, weighed.cost_usd, np.inf).min(axis=1)
+            limit = np.maximum(weighed.limit_usd, cheapest)
+            chosen.append(
+                choose(
+                    *(weighed.score, weighed.cost_usd, limit, self._fit.preferred, policy),
+                    *(cost_weight, weighed.chance, left),
+                )
+            )
+        return np.stack(chosen, axis=1)
 
     def explain(
         self,
@@ -226,7 +289,8 @@ class CostRules:
                 raise
             nothing = np.isnan(self._fit.cost_usd).all() and np.isnan(self._fit.prices).all()
             return plain if nothing else replace(plain, no_cost=str(e))
-        weighed = self._choose(block, plan, asked.cost_weight or 0.0)
+        everyone = np.ones(len(self._fit.models), np.bool_)
+        weighed = self._choose(block, plan, asked.cost_weight or 0.0, everyone)
         if policy is None:
             return replace(plain, cost_usd=weighed.cost_usd[0])
         decided = self._decide(block, plan, policy.cost_weight or 0.0)
@@ -277,36 +341,42 @@ class CostRules:
             yield _Block(voting, plain, None if tokens is None else tokens[block])
 
     def _decide(self, block: _Block, plan: _Plan, cost_weight: float) -> Priced:
-        weighed = self._choose(block, plan, cost_weight)
-        predicted, model = weighed.predicted, weighed.model
-        here = np.arange(len(model))
-        score = predicted[here, model]
-        predicted[here, model] = -np.inf
-        margin = score - predicted.max(axis=1) if predicted.shape[1] > 1 else np.zeros_like(score)
-        plain = block.plain
+        everyone = np.ones(len(self._fit.models), np.bool_)
+        return self._priced(block, self._choose(block, plan, cost_weight, everyone), everyone)
+
+    def _priced(self, block: _Block, weighed: _Weighed, allowed: NDArray[np.bool_]) -> Priced:
+        model, plain = weighed.model, block.plain
+        score, margin = scores_and_margins(weighed.predicted, model, allowed)
         return Priced(
             Chosen(model, score, margin, plain.distance, plain.fallback),
-            weighed.cost_usd[here, model].astype(np.float32),
+            weighed.cost_usd[np.arange(len(model)), model].astype(np.float32),
             weighed.over_limit,
         )
 
-    def _choose(self, block: _Block, plan: _Plan, cost_weight: float) -> _Weighed:
+    def _choose(
+        self, block: _Block, plan: _Plan, cost_weight: float, allowed: NDArray[np.bool_]
+    ) -> _Weighed:
         """Predicted scores, expected costs, the models chosen, and where none is within the limit.
 
         Where evidence is too thin, scores are standings, none counted above that of the fallback
         model and none dearer allowed: it is answered unless money has a price, and then only a
-        cheaper model can take its place.
+        cheaper model can take its place. Where it is not allowed, the one of the best standing
+        takes its part.
         """
-        policy, fallback, at = plan.policy, self._fit.fallback, block.plain.fallback
+        policy, at = plan.policy, block.plain.fallback
         found, _ = self._rules.scores_of_models(block.voting, plan.rule, block.plain.distance)
         predicted = found.astype(np.float32)  # as the fused decisions round them
         cost = self._cost_of(block, plan).astype(np.float64)
-        cheapest = cost.min(axis=1)
+        cheapest = np.where(allowed, cost, np.inf).min(axis=1)
         cap = math.inf if policy.max_cost_usd is None else _as_float32(policy.max_cost_usd)
         limit = np.maximum(cap, cheapest)
         score = predicted.astype(np.float64)
         if at.any():
             standing = self._rules.prior(plan.rule).astype(np.float64)
+            fallback = self._fit.fallback
+            if not allowed[fallback]:
+                among = np.where(allowed, standing, -np.inf)
+                fallback = scores.best_model(among, self._fit.preferred)
             own = standing[fallback]
             standing = np.minimum(standing, np.nextafter(own, -np.inf))  # a hair below its own
             standing[fallback] = own
@@ -316,8 +386,8 @@ class CostRules:
         if policy.min_success is not None:
             chance = self._calibration(plan.rule, plan.k)(score)
         preference = self._fit.preferred
-        model = choose(score, cost, limit, preference, policy, cost_weight, chance)
-        return _Weighed(predicted, score, cost, chance, model, cheapest > cap)
+        model = choose(score, cost, limit, preference, policy, cost_weight, chance, allowed)
+        return _Weighed(predicted, score, cost, limit, chance, model, cheapest > cap)
 
     def _cost_of(self, block: _Block, plan: _Plan) -> NDArray[np.float32]:
         """Expected cost of every model on every prompt, shape (n_prompts, n_models)."""
@@ -331,10 +401,12 @@ class CostRules:
         return np.broadcast_to(fit.cost_usd.astype(np.float32), shape)
 
     def _cost_weight(self, blocks: Sequence[_Block], plan: _Plan) -> float:
+        everyone = np.ones(len(self._fit.models), np.bool_)
+
         def total_usd(cost_weight: float) -> float:
             total = 0.0
             for block in blocks:
-                weighed = self._choose(block, plan, cost_weight)
+                weighed = self._choose(block, plan, cost_weight, everyone)
                 here = np.arange(len(weighed.model))
                 total += float(weighed.cost_usd[here, weighed.model].sum())
             return total
@@ -413,6 +485,17 @@ def neighbours_cost_usd(
     found = votes(voting, record_cost_usd, prior=known, prior_weight=1.0, threads=threads).votes
     found[:, np.isnan(mean)] = np.nan
     return found
+
+
+def _together(parts: Sequence[Priced]) -> Priced:
+    if not parts:
+        none, flags = np.empty(0, np.float32), np.empty(0, np.bool_)
+        return Priced(Chosen(np.empty(0, np.int32), none, none, none, flags), none, flags)
+    return Priced(
+        Chosen(*map(np.concatenate, zip(*(part.chosen for part in parts), strict=True))),
+        np.concatenate([part.cost_usd for part in parts]),
+        np.concatenate([part.over_limit for part in parts]),
+    )
 
 
 def _as_float32(value: float) -> float:

@@ -257,6 +257,7 @@ def choose(
     policy: CostPolicy,
     cost_weight: float = 0.0,
     chance: Array | None = None,
+    among: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int32]:
     """Choose a model for every prompt under a policy.
 
@@ -274,6 +275,8 @@ def choose(
         λ, where neither of them is given.
     chance : float64 array, shape (n_prompts, n_models), optional
         Calibrated chance of success, for `min_success`.
+    among : bool array, shape (n_models,) or (n_prompts, n_models), optional
+        Models that may be chosen, by default all.
 
     Returns
     -------
@@ -284,6 +287,8 @@ def choose(
     cost = cost_usd[:, order]
     score = np.where(np.isnan(score), -np.inf, score)[:, order]
     allowed = cost <= limit_usd[:, None]
+    if among is not None:
+        allowed &= among[..., order]
     if policy.within is not None:
         best = np.where(allowed, score, -np.inf).max(axis=1, keepdims=True)
         picked = _first(allowed & (score >= best - policy.within), -cost, score)

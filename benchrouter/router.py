@@ -24,6 +24,7 @@ from benchrouter.groups import Groups
 from benchrouter.holdout import DRAWS, LABEL_SHARES
 from benchrouter.index import Index
 from benchrouter.living import kept, table_of, with_model, with_records
+from benchrouter.ranking import Ranking, allowed_of, rank
 from benchrouter.rules import Rule, Rules
 from benchrouter.task import Score, check_choice, choose_for_task
 
@@ -364,6 +365,58 @@ class Router:
         if policy is None and self._device != "cpu":
             return self._decide_there(self._embed_there(prompts, embeddings), rule, k)
         return self._decide(prompts, self._embed(prompts, embeddings), rule, k, policy, tokens)
+
+    def rank(
+        self,
+        prompts: Sequence[str] | None = None,
+        *,
+        embeddings: NDArray[np.float32] | None = None,
+        rule: Rule = "mean",
+        k: int | None = None,
+        policy: CostPolicy | None = None,
+        tokens: NDArray[np.integer] | None = None,
+        models: Iterable[str] | None = None,
+    ) -> Ranking:
+        """Decide as :meth:`route` does, and order all models by what would be chosen next.
+
+        Memory grows with prompts × models; on a GPU only the encoder runs there.
+
+        Parameters
+        ----------
+        prompts, embeddings, rule, k, policy, tokens
+            As in :meth:`route`; a policy without a budget.
+        models : iterable of str, optional
+            Models that may be chosen, by default all. Where the fallback model is to be answered
+            and is none of them, the one of the best standing is.
+
+        Returns
+        -------
+        Ranking
+            Its decisions are those of :meth:`route` where all models may be chosen.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the argument, what was found and what was expected.
+
+        Examples
+        --------
+        >>> found = router.rank(["What is 7 times 8?"])  # doctest: +SKIP
+        >>> [router.models[m] for m in found.order[0]]  # doctest: +SKIP
+        ['maths-13b', 'general-70b', 'general-7b']
+        """
+        rows = self._embed(prompts, embeddings)
+        state = self._state
+        names = state.rules.fit.models
+        allowed = allowed_of(names, models)
+        if policy is None:
+            chosen, scores, order = rank(state.rules, rows, rule, k, allowed)
+            return Ranking(Decisions(names, *chosen), scores, order)
+        priced, scores, cost_usd, order = state.cost_rules.rank(
+            rows, prompts, rule, k, policy, tokens, allowed
+        )
+        decisions = Decisions(names, *priced.chosen, priced.cost_usd, priced.over_limit)
+        return Ranking(decisions, scores, order, cost_usd)
 
     def _decide_there(self, rows: Tensor, rule: Rule, k: int | None) -> Decisions:
         there = self._rules_there()

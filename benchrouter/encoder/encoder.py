@@ -276,6 +276,8 @@ class Encoder:
         missing = [i for i in range(len(texts)) if not stored or keys[i] not in stored]
         tokens, truncated = self._tokenizer([texts[i] for i in missing])
         times = np.bincount(inverse, minlength=len(texts))[missing]
+        cut = np.zeros(len(texts), dtype=np.bool_)
+        cut[missing] = truncated
         return _Window(
             inverse=inverse,
             rows=rows,
@@ -284,6 +286,7 @@ class Encoder:
             tokens=tokens,
             n_encoded=int(times.sum()),
             n_truncated=int(times[truncated].sum()),
+            truncated=cut[inverse],
         )
 
     def _embed(self, tokens: list[NDArray[np.int32]]) -> Tensor:
@@ -327,6 +330,8 @@ class _Window:
         Texts that it does not have; their keys and tokens follow.
     n_encoded, n_truncated : int
         Prompts whose texts are missing, and those of them that are too long.
+    truncated : bool array, shape (n_prompts,)
+        Which those are.
     """
 
     inverse: NDArray[np.int64]
@@ -336,6 +341,7 @@ class _Window:
     tokens: list[NDArray[np.int32]]
     n_encoded: int
     n_truncated: int
+    truncated: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -347,6 +353,17 @@ class Tokenised:
     def __len__(self) -> int:
         """Count the prompts."""
         return sum(len(window.inverse) for window in self.windows)
+
+    @property
+    def truncated(self) -> NDArray[np.bool_]:
+        """Which prompts lost their end; bool, shape (n_prompts,)."""
+        flags = [window.truncated for window in self.windows]
+        return np.concatenate([np.empty(0, np.bool_), *flags])
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that the network sees, each distinct prompt counted once."""
+        return sum(len(tokens) for window in self.windows for tokens in window.tokens)
 
 
 def _refuse_single(prompts: Iterable[str]) -> None:

@@ -1,0 +1,145 @@
+"""All models in the order in which they would be chosen: what to try when the first cannot answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.decisions import Decisions
+from benchrouter.rules import Rule, Rules
+from benchrouter.voting import Chosen
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Decisions on prompts, and what would be chosen if the model chosen could not answer.
+
+    Attributes
+    ----------
+    decisions : Decisions
+        Arrays of shape (n_prompts,).
+    scores : float32 array, shape (n_prompts, n_models)
+        Predicted score of every model under the rule; NaN = nothing is known of it.
+    order : int32 array, shape (n_prompts, n_allowed)
+        Positions of the models allowed, best first; the first column is `decisions.model`.
+    cost_usd : float32 array, shape (n_prompts, n_models), or None
+        Expected cost of every model; None without a policy.
+    """
+
+    decisions: Decisions
+    scores: NDArray[np.float32]
+    order: NDArray[np.int32]
+    cost_usd: NDArray[np.float32] | None = None
+
+
+def allowed_of(models: Sequence[str], allowed: Iterable[str] | None) -> NDArray[np.bool_]:
+    """Which models may be chosen.
+
+    Parameters
+    ----------
+    models : sequence of str
+        The candidates.
+    allowed : iterable of str, optional
+        Names; by default all of them.
+
+    Returns
+    -------
+    bool array, shape (n_models,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is a single str, names no model, or one that is none of the candidates.
+    """
+    if allowed is None:
+        return np.ones(len(models), np.bool_)
+    if isinstance(allowed, str):
+        raise TypeError(f"models must be a list of names, got a single string, {allowed!r}")
+    names = list(allowed)
+    unknown = [name for name in names if name not in models]
+    if unknown or not names:
+        found = ", ".join(map(repr, unknown)) if unknown else "none"
+        raise ValueError(f"models: found {found}, expected some of {list(models)}")
+    return np.isin(models, names)
+
+
+def rank(
+    rules: Rules,
+    rows: NDArray[np.float32],
+    rule: Rule,
+    k: int | None,
+    allowed: NDArray[np.bool_],
+) -> tuple[Chosen, NDArray[np.float32], NDArray[np.int32]]:
+    """Order models by predicted score, where cost does not count.
+
+    Parameters
+    ----------
+    rules : Rules
+    rows : float32 array, shape (n_prompts, dim)
+        Unit rows.
+    rule : "mean", "raw" or "s3"
+    k : int, optional
+        Neighbours that vote, instead of the fit's.
+    allowed : bool array, shape (n_models,)
+        Models that may be chosen, at least one.
+
+    Returns
+    -------
+    chosen : Chosen
+        Arrays of shape (n_prompts,); those of :meth:`Rules.decide` where all models are allowed.
+    scores : float32 array, shape (n_prompts, n_models)
+    order : int32 array, shape (n_prompts, n_allowed)
+        By score, on a fallback by standing; ties as in decisions.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :meth:`Rules.check` does.
+    """
+    k = rules.check(rule, k)
+    fit = rules.fit
+    neighbours = rules.index.search(rows, max(k, fit.settings.kappa))
+    chosen = rules.decide_on(neighbours, rule, k)
+    voting = np.ascontiguousarray(neighbours.ids[:, :k])
+    found, _ = rules.scores_of_models(voting, rule, chosen.distance)
+    predicted = found.astype(np.float32)  # as the fused decisions round them
+    counted = np.where(np.isnan(predicted), -np.inf, predicted)
+    counted[chosen.fallback] = rules.prior(rule)
+    here = np.arange(len(rows))
+    counted[here, chosen.model] = np.inf  # the decision itself, a fallback model included
+    ranked = np.lexsort((np.broadcast_to(fit.preferred, counted.shape), -counted), axis=1)
+    order = ranked[allowed[ranked]].reshape(len(rows), int(allowed.sum())).astype(np.int32)
+    if not allowed.all():
+        model = order[:, 0]
+        score, margin = scores_and_margins(predicted, model, allowed)
+        chosen = Chosen(model, score, margin, chosen.distance, chosen.fallback)
+    return chosen, predicted, order
+
+
+def scores_and_margins(
+    predicted: NDArray[np.float32], model: NDArray[np.int32], allowed: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Score of the chosen models, and how far above the best of the others it lies.
+
+    Parameters
+    ----------
+    predicted : float32 array, shape (n_prompts, n_models)
+    model : int32 array, shape (n_prompts,)
+    allowed : bool array, shape (n_models,)
+        The others.
+
+    Returns
+    -------
+    score, margin : float32 arrays, shape (n_prompts,)
+        The margin of an only model is 0.
+    """
+    here = np.arange(len(model))
+    score = predicted[here, model]
+    if allowed.sum() == 1:
+        return score, np.zeros_like(score)
+    others = np.where(allowed, predicted, np.float32(-np.inf))
+    others[here, model] = -np.inf
+    return score, score - others.max(axis=1)
