@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from benchrouter.encoder.layout import EncoderFiles
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 # A slice's Encoding objects hold some 100 bytes a token: only the token numbers outlive it.
 _SLICE_CHARACTERS = 1_000_000
+# Of a long text first the beginning is tried: so many characters for every token that is kept.
+_CHARACTERS_TRIED = 16
 
 
 class TextTokenizer:
@@ -53,6 +55,7 @@ class TextTokenizer:
         self.max_tokens = max_tokens
         self._tokenizer = tokenizer
         self._pad_token_id = files.pad_token_id
+        self._tried = _CHARACTERS_TRIED * max_tokens if _ends_words_at_blanks(tokenizer) else None
 
     def digest(self) -> str:
         """Return the SHA-256 of the tokenizer as it is set up, truncation included."""
@@ -76,17 +79,30 @@ class TextTokenizer:
         rows: list[NDArray[np.int32]] = []
         truncated = np.zeros(len(texts), dtype=np.bool_)
         start = held = 0
-        for stop, text in enumerate(texts, start=1):
+        heads = [self._head(text) for text in texts]
+        for stop, text in enumerate(heads, start=1):
             held += len(text)
             if held >= _SLICE_CHARACTERS or stop == len(texts):
-                for encoding in self._tokenizer.encode_batch_fast(texts[start:stop]):
-                    ids = encoding.ids
-                    if len(ids) == self.max_tokens:
-                        truncated[len(rows)] = bool(encoding.overflowing)
+                slice_ = heads[start:stop]
+                for encoding in self._tokenizer.encode_batch_fast(slice_):
+                    at = len(rows)
+                    if len(heads[at]) < len(texts[at]) and not self._is_cut(encoding):
+                        encoding = self._tokenizer.encode_batch_fast([texts[at]])[0]
+                    truncated[at] = self._is_cut(encoding)
                     # A tokenizer without special tokens leaves nothing of an empty text.
-                    rows.append(np.array(ids or [self._pad_token_id], dtype=np.int32))
+                    rows.append(np.array(encoding.ids or [self._pad_token_id], dtype=np.int32))
                 start, held = stop, 0
         return rows, truncated
+
+    def _is_cut(self, encoding: Encoding) -> bool:
+        return len(encoding.ids) == self.max_tokens and bool(encoding.overflowing)
+
+    def _head(self, text: str) -> str:
+        """Whole words that are likely to fill the window; where they do, no more of it counts."""
+        if self._tried is None or len(text) <= self._tried:
+            return text
+        end = max(text.rfind(" ", 0, self._tried), text.rfind("\n", 0, self._tried))
+        return text[:end] if end > 0 else text
 
 
 def without_surrogates(text: str) -> str:
@@ -122,6 +138,15 @@ def _load(files: EncoderFiles) -> Tokenizer:
             f"{files.folder}: found no tokenizer.json and no vocabulary that transformers can "
             f"convert ({error}), expected tokenizer.json"
         ) from error
+
+
+def _ends_words_at_blanks(tokenizer: Tokenizer) -> bool:
+    """Whether what follows a blank never changes the tokens before it, as BERT splits words."""
+    from tokenizers import models, pre_tokenizers
+
+    return isinstance(tokenizer.model, models.WordPiece) and isinstance(
+        tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer
+    )
 
 
 def _lower_case_first(tokenizer: Tokenizer) -> None:
