@@ -1,4 +1,4 @@
-"""All models in the order in which they would be chosen: what to try when the first cannot answer."""
+"""All models in the order in which they would be chosen: whom to ask when the first is down."""
 
 from __future__ import annotations
 

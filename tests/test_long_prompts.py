@@ -10,7 +10,7 @@ from tiny_encoder import prompts_of, write_bert
 
 from benchrouter.encoder import Encoder
 
-PIECES = [
+PIECES = [*"abcdefgh  \n\t.,é中İß😀-'", "\u0301", " " * 30, "x" * 90, "word ", "y" * 200, "\u2028"]
     *"abcdefgh  \n\t.,é中İß😀-'",
     "́",
     " " * 30,
