@@ -309,6 +309,16 @@ class CostRules:
             over_limit=over_limit,
         )
 
+    def check(self, rule: Rule, k: int | None, policy: CostPolicy) -> None:
+        """Refuse a policy that the benchmark does not offer.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`decide` does.
+        """
+        self._plan(rule, k, policy)
+
     def _plan(self, rule: Rule, k: int | None, policy: CostPolicy) -> _Plan:
         k = self._rules.check(rule, k)
         fit = self._fit

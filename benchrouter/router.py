@@ -199,6 +199,21 @@ class Router:
         return self.models[self._fit.best_on_average]
 
     @property
+    def revision(self) -> int:
+        """How often this object has been updated: 0 when it was made, one more at every update."""
+        return self._state.revision
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """Of the encoder of the benchmark; None where embeddings were given without one."""
+        return self._fit.fingerprint
+
+    @property
+    def fallback(self) -> str:
+        """The model answered where evidence is too thin."""
+        return self.models[self._fit.fallback]
+
+    @property
     def encoder(self) -> Encoder:
         """The encoder, loaded at first need and checked against the router's fingerprint."""
         with self._lock:
@@ -365,6 +380,26 @@ class Router:
         if policy is None and self._device != "cpu":
             return self._decide_there(self._embed_there(prompts, embeddings), rule, k)
         return self._decide(prompts, self._embed(prompts, embeddings), rule, k, policy, tokens)
+
+    def check_rule(
+        self, rule: Rule = "mean", k: int | None = None, policy: CostPolicy | None = None
+    ) -> None:
+        """Refuse what this router's benchmark does not offer, without routing anything.
+
+        Parameters
+        ----------
+        rule, k, policy
+            As in :meth:`route`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`route` would.
+        """
+        state = self._state
+        state.rules.check(rule, k)
+        if policy is not None:
+            state.cost_rules.check(rule, k, policy)
 
     def rank(
         self,
@@ -732,7 +767,7 @@ class Router:
                 if compact
                 else replace(fitted, approximation=old.approximation)
             )
-        self._state = _state_of(fitted, threads)
+        self._state = _state_of(fitted, threads, self._state.revision + 1)
 
     def save(self, directory: str | Path) -> None:
         """Write the router to a directory, atomically.
@@ -892,13 +927,14 @@ class _State:
 
     rules: Rules
     cost_rules: CostRules
+    revision: int
 
 
-def _state_of(fitted: Fit, threads: int) -> _State:
+def _state_of(fitted: Fit, threads: int, revision: int = 0) -> _State:
     approximate = None if fitted.approximation is None else fitted.approximation.index
     index = Index(fitted.embeddings, threads=threads, verify=False, approximate=approximate)
     rules = Rules(fitted, index)
-    return _State(rules, CostRules(rules))
+    return _State(rules, CostRules(rules), revision)
 
 
 def _load_encoder(encoder: Encoder | str, device: str, cache_dir: str | Path | None) -> Encoder:

@@ -11,15 +11,6 @@ from tiny_encoder import prompts_of, write_bert
 from benchrouter.encoder import Encoder
 
 PIECES = [*"abcdefgh  \n\t.,é中İß😀-'", "\u0301", " " * 30, "x" * 90, "word ", "y" * 200, "\u2028"]
-    *"abcdefgh  \n\t.,é中İß😀-'",
-    "́",
-    " " * 30,
-    "x" * 90,
-    "word ",
-    "y" * 200,
-    "\u2028",
-    "\x85",
-]
 
 
 @pytest.fixture(scope="module")

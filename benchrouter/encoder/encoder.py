@@ -202,13 +202,15 @@ class Encoder:
         _refuse_single(prompts)
         return Tokenised([self._prepare(texts, None) for texts in windows(prompts, WINDOW)])
 
-    def encode_tensor(self, prompts: Iterable[str] | Tokenised) -> Tensor:
+    def encode_tensor(self, prompts: Iterable[str] | Tokenised, *, warn: bool = True) -> Tensor:
         """Embed prompts and leave the embeddings where they were made; the cache is not asked.
 
         Parameters
         ----------
         prompts : iterable of str, or Tokenised
             As in `encode`, or what `tokenise` made of them.
+        warn : bool
+            Whether to warn of prompts that lost their end; `Tokenised.truncated` tells which did.
 
         Returns
         -------
@@ -227,7 +229,7 @@ class Encoder:
             found = self._ahead(windows(prompts, WINDOW), None)
         torch = import_torch()
         pieces = [torch.empty((0, self.dim), device=self.device)]
-        for window in self._prepared(found):
+        for window in self._prepared(found) if warn else found:
             with stage("encode", self.device):
                 order = torch.from_numpy(window.inverse).to(self.device)
                 pieces.append(self._embed(window.tokens)[order])

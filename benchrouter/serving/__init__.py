@@ -1,0 +1,27 @@
+"""Routing inside a serving stack: an engine for event loops and threads.
+
+Needs torch and transformers for its encoder, and nothing of a web framework; the HTTP service is
+:mod:`benchrouter.serving.service`.
+"""
+
+from benchrouter.serving.answer import CAUSES, Cause, Routed
+from benchrouter.serving.decision_log import DecisionLog
+from benchrouter.serving.engine import Engine
+from benchrouter.serving.messages import BadPrompt, text_of
+from benchrouter.serving.observer import Observer
+from benchrouter.serving.policy import RoutePolicy
+from benchrouter.serving.shelf import RouterInfo, UnknownRouter
+
+__all__ = [
+    "CAUSES",
+    "BadPrompt",
+    "Cause",
+    "DecisionLog",
+    "Engine",
+    "Observer",
+    "RoutePolicy",
+    "Routed",
+    "RouterInfo",
+    "UnknownRouter",
+    "text_of",
+]

@@ -1,0 +1,67 @@
+"""Decisions made before, the least recently used forgotten first."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import replace
+from hashlib import blake2b
+
+from benchrouter.serving.answer import Routed
+
+Key = tuple[Hashable, ...]
+
+
+class DecisionCache:
+    """Decisions by what they depend on; safe to share between threads.
+
+    Parameters
+    ----------
+    most : int
+        Decisions kept; 0 = none.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[Key, Routed] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Count the decisions."""
+        return len(self._kept)
+
+    def get(self, key: Key) -> Routed | None:
+        """Find a decision, which says that it was kept; None if it was not."""
+        if not self._most:
+            return None
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+        return found
+
+    def put(self, key: Key, routed: Routed) -> None:
+        """Keep a decision."""
+        if not self._most:
+            return
+        kept = replace(routed, cached=True)
+        with self._lock:
+            self._kept[key] = kept
+            self._kept.move_to_end(key)
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+
+
+def key_of(router: str, version: str, policy: Hashable, text: str) -> Key:
+    """What a decision depends on; of the text only a hash is kept.
+
+    Parameters
+    ----------
+    router, version : str
+    policy : hashable
+        `RoutePolicy.key`.
+    text : str
+    """
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return router, version, policy, digest

@@ -1,0 +1,94 @@
+"""Chat messages to the text that is embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+Message: TypeAlias = Mapping[str, Any]
+Prompt: TypeAlias = str | Sequence[Message]
+
+TEXT_PARTS = ("text", "input_text", "output_text")
+
+
+class BadPrompt(ValueError):
+    """A prompt without text, or of no shape that is known; the message says what was found."""
+
+
+def text_of(prompt: Prompt) -> str:
+    """Reduce a prompt to the text that is embedded.
+
+    A string is taken as it is. Of chat messages, in the shapes of OpenAI's API, what is asked now
+    counts: the messages of the user after the last answer that has text. System and developer
+    messages, tool calls, tool results and unfinished answers are passed over, so that all the
+    requests of one turn with tools are routed alike. Where the user's last messages have no text
+    (an image alone), the user's earlier ones count, the nearest first; where the user has none at
+    all, the text of all messages. Of a content that is a list the text parts count, joined by line
+    feeds; images, audio and files do not.
+
+    Parameters
+    ----------
+    prompt : str or sequence of dict
+        Messages have a "role", and a "content" that is a str, a list of parts or None.
+
+    Returns
+    -------
+    str
+        With something other than blanks in it.
+
+    Raises
+    ------
+    BadPrompt
+        Naming what was found and what was expected.
+    """
+    text = prompt if isinstance(prompt, str) else _of_messages(prompt)
+    if not text.strip():
+        raise BadPrompt("found a prompt without text")
+    return text
+
+
+def _of_messages(messages: Any) -> str:
+    if not isinstance(messages, Sequence) or isinstance(messages, (bytes, bytearray)):
+        raise BadPrompt(
+            f"found a prompt of type {type(messages).__name__}, expected a str or chat messages"
+        )
+    said = [(_role(message, i), _content(message, i)) for i, message in enumerate(messages)]
+    turn: list[str] = []
+    for role, text in reversed(said):
+        if role == "assistant" and text and turn:
+            break
+        if role == "user" and text:
+            turn.append(text)
+    return "\n".join(reversed(turn)) or "\n".join(text for _, text in said if text)
+
+
+def _role(message: Any, i: int) -> str:
+    role = message.get("role") if isinstance(message, Mapping) else None
+    if not isinstance(role, str):
+        raise BadPrompt(f"messages[{i}]: found {_shortly(message)}, expected a dict with a role")
+    return role
+
+
+def _content(message: Message, i: int) -> str:
+    content = message.get("content")
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content if content.strip() else ""
+    if not isinstance(content, Sequence):
+        raise BadPrompt(
+            f"messages[{i}].content: found {_shortly(content)}, expected a str or a list of parts"
+        )
+    parts = [part if isinstance(part, str) else _text_of_part(part) for part in content]
+    return "\n".join(part for part in parts if part.strip())
+
+
+def _text_of_part(part: Any) -> str:
+    if not isinstance(part, Mapping) or part.get("type") not in TEXT_PARTS:
+        return ""
+    text = part.get("text")
+    return text if isinstance(text, str) else ""
+
+
+def _shortly(value: object) -> str:
+    return f"{type(value).__name__} {str(value)[:40]!r}"

@@ -1,0 +1,172 @@
+"""Prompts that wait for a device: first in, first out, taken in batches of tokens."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import NamedTuple
+
+from benchrouter.serving.pace import Pace
+from benchrouter.serving.request import Request
+
+
+class Job(NamedTuple):
+    """One prompt of a request."""
+
+    request: Request
+    place: int
+    n_tokens: int
+    """Estimated, at least 1."""
+    was_put_back: bool = False
+    """Whether the device of another worker failed on it."""
+
+
+class Taken(NamedTuple):
+    """What a worker took."""
+
+    batch: list[Job]
+    late: list[Job]
+    """Jobs that would not be done by their deadline."""
+
+
+class Queue:
+    """Jobs of all requests; safe to share between threads.
+
+    Parameters
+    ----------
+    most : int
+        Prompts in it. Requests that find no room wait outside, in their order; one of more prompts
+        than that comes in when it is empty.
+    pace : Pace
+    """
+
+    def __init__(self, most: int, pace: Pace) -> None:
+        self.most = most
+        self._pace = pace
+        self._jobs: deque[Job] = deque()
+        self._n_tokens = 0
+        self._outside: deque[list[Job]] = deque()
+        self._batches_at_work = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def __len__(self) -> int:
+        """Count the prompts in it and outside."""
+        with self._changed:
+            return len(self._jobs) + sum(map(len, self._outside))
+
+    def put(self, jobs: list[Job]) -> bool:
+        """Add the jobs of one request.
+
+        Returns
+        -------
+        bool
+            Whether it is open: otherwise nothing was added.
+        """
+        with self._changed:
+            if self._closed:
+                return False
+            self._pace.arrived(time.monotonic(), len(jobs))
+            self._outside.append(jobs)
+            self._let_in()
+            self._changed.notify_all()
+            return True
+
+    def take(self) -> Taken | None:
+        """Wait for jobs and take a batch; None once it is closed and empty."""
+        with self._changed:
+            while True:
+                while not self._jobs and not self._closed:
+                    self._changed.wait()
+                if not self._jobs:
+                    return None
+                self._wait_for_more()
+                taken = self._pop()
+                self._let_in()
+                if taken.batch or taken.late:
+                    self._batches_at_work += 1
+                    return taken
+
+    def done(self, taken: Taken, seconds: float | None) -> None:
+        """Say that a batch has been worked off in so many seconds; None = it failed."""
+        with self._changed:
+            if taken.batch and seconds is not None:
+                self._pace.worked(sum(job.n_tokens for job in taken.batch), seconds)
+            self._batches_at_work -= 1
+            self._changed.notify_all()
+
+    def put_back(self, jobs: list[Job]) -> None:
+        """Put jobs that were taken before all others, for another worker."""
+        with self._changed:
+            self._jobs.extendleft(job._replace(was_put_back=True) for job in reversed(jobs))
+            self._n_tokens += sum(job.n_tokens for job in jobs)
+            self._changed.notify_all()
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing waits and nothing is at work.
+
+        Returns
+        -------
+        bool
+            Whether that came about in time.
+        """
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not self._jobs and not self._outside and not self._batches_at_work,
+                timeout_s,
+            )
+
+    def close(self) -> list[Job]:
+        """Let nothing in any more, and wake up those who take.
+
+        Returns
+        -------
+        list of Job
+            Those that were left, for somebody to answer.
+        """
+        with self._changed:
+            self._closed = True
+            left = [*self._jobs, *(job for jobs in self._outside for job in jobs)]
+            self._jobs.clear()
+            self._outside.clear()
+            self._n_tokens = 0
+            self._changed.notify_all()
+            return left
+
+    def _let_in(self) -> None:
+        while self._outside:
+            jobs = self._outside[0]
+            if self._jobs and len(self._jobs) + len(jobs) > self.most:
+                return
+            self._outside.popleft()
+            jobs[0].request.was_let_in = True
+            self._jobs.extend(jobs)
+            self._n_tokens += sum(job.n_tokens for job in jobs)
+
+    def _wait_for_more(self) -> None:
+        until = time.monotonic() + self._pace.wait_s()
+        most = self._pace.batch_tokens()
+        while not self._closed and self._n_tokens < most:
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._changed.wait(left)
+
+    def _pop(self) -> Taken:
+        batch: list[Job] = []
+        late: list[Job] = []
+        now, most, n_tokens = time.monotonic(), self._pace.batch_tokens(), 0
+        while self._jobs and (not batch or n_tokens + self._jobs[0].n_tokens <= most):
+            job = self._jobs.popleft()
+            self._n_tokens -= job.n_tokens
+            if job.request.is_over:
+                continue
+            if now + self._pace.expected_s(n_tokens + job.n_tokens) > job.request.deadline:
+                late.append(job)
+                continue
+            batch.append(job)
+            n_tokens += job.n_tokens
+        if late and not batch:
+            self._pace.was_too_slow()
+        return Taken(batch, late)

@@ -1,0 +1,246 @@
+"""A thread for every device: jobs to embeddings to decisions."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.decisions import plain
+from benchrouter.encoder import Encoder
+from benchrouter.ranking import Ranking
+from benchrouter.serving.answer import CAUSES, Cause, Routed
+from benchrouter.serving.encoders import Encoders
+from benchrouter.serving.observer import log
+from benchrouter.serving.queue import Job, Queue
+from benchrouter.serving.shelf import RouterInfo, Shelf, Shelved
+
+LONGEST = 200_000  # characters of a prompt that are looked at
+RETRY_S = 1.0  # after which a device that failed is tried again
+Item = TypeVar("Item")
+
+
+class Worker(threading.Thread):
+    """Works off the queue on one device, until it is closed.
+
+    Parameters
+    ----------
+    device : str
+    queue : Queue
+    shelf : Shelf
+    encoders : Encoders
+    answer : callable
+        Takes a job, its answer, and whether to keep that for equal requests.
+    give_up : callable
+        Takes a job, a cause and more words; answers by the fallback.
+    tell_batch : callable
+        Takes the number of prompts and of tokens, and the seconds.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        queue: Queue,
+        shelf: Shelf,
+        encoders: Encoders,
+        answer: Callable[[Job, Routed], None],
+        give_up: Callable[[Job, Cause, str], None],
+        tell_batch: Callable[[str, int, int, float], None],
+    ) -> None:
+        super().__init__(name=f"benchrouter-{device}", daemon=True)
+        self.device = device
+        self.others: list[Worker] = []
+        self.failure: str | None = None
+        self._failed_at = 0.0
+        self._queue = queue
+        self._shelf = shelf
+        self._encoders = encoders
+        self._answer = answer
+        self._give_up = give_up
+        self._tell_batch = tell_batch
+
+    def run(self) -> None:
+        """Take batches until there are none."""
+        while True:
+            self._stand_back()
+            taken = self._queue.take()
+            if taken is None:
+                return
+            start, seconds = time.monotonic(), None
+            try:
+                for job in taken.late:
+                    self._give_up(job, "deadline", "")
+                self._work_off(taken.batch)
+                if self.failure is None:
+                    seconds = time.monotonic() - start
+            except Exception as e:  # nothing may end this thread
+                log.exception("a batch failed on %s", self.device)
+                for job in taken.batch:
+                    self._give_up(job, "error", str(e))
+            finally:
+                self._queue.done(taken, seconds)
+
+    def _stand_back(self) -> None:
+        """Leave the work to others for a while where this device failed and theirs have not."""
+        while self.failure is not None and any(other.failure is None for other in self.others):
+            left = self._failed_at + RETRY_S - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, 0.05))
+
+    def _work_off(self, jobs: list[Job]) -> None:
+        """Answer all jobs."""
+        start, n_tokens = time.monotonic(), 0
+        shelved = {name: self._shelf.get(name) for name in {job.request.router for job in jobs}}
+        embedded = [job for job in jobs if job.request.rows is not None]
+        for own in _grouped(embedded, lambda job: job.request.router):
+            rows = np.stack([job.request.row(job.place) for job in own])
+            self._decide(own, shelved, rows, [False] * len(own))
+        jobs = [job for job in jobs if job.request.rows is None]
+        for own in _grouped(jobs, lambda job: id(self._encoder(shelved[job.request.router]))):
+            try:
+                rows, truncated, n = self._embed(own, shelved[own[0].request.router])
+            except Exception as e:  # of any kind: torch, CUDA, tokenizers
+                self._device_failed(own, e)
+                continue
+            n_tokens += n
+            self._decide(own, shelved, rows, truncated)
+        if n_tokens:
+            self._tell_batch(self.device, len(jobs), n_tokens, time.monotonic() - start)
+
+    def _encoder(self, shelved: Shelved) -> Encoder:
+        return self._encoders.of(shelved.router, self.device)
+
+    def _embed(
+        self, jobs: list[Job], shelved: Shelved
+    ) -> tuple[NDArray[np.float32], list[bool], int]:
+        """Rows of the jobs' texts, which of them were too long, and the tokens."""
+        if self.failure is not None and time.monotonic() < self._failed_at + RETRY_S:
+            raise _StillBroken(self.failure)
+        encoder = self._encoder(shelved)
+        texts = [job.request.texts[job.place] or "" for job in jobs]
+        tokenised = encoder.tokenise(texts)
+        rows = encoder.encode_tensor(tokenised, warn=False).cpu().numpy()
+        if self.failure is not None:
+            log.warning("%s works again", self.device)
+            self.failure = None
+        cut = [len(text) >= LONGEST for text in texts]
+        return rows, (tokenised.truncated | np.array(cut)).tolist(), tokenised.n_tokens
+
+    def _device_failed(self, jobs: list[Job], error: Exception) -> None:
+        if not isinstance(error, _StillBroken):
+            if self.failure is None:
+                log.error("%s failed: %s", self.device, error)
+            self.failure, self._failed_at = str(error) or type(error).__name__, time.monotonic()
+        if any(other.failure is None for other in self.others):
+            self._queue.put_back([job for job in jobs if not job.was_put_back])
+            jobs = [job for job in jobs if job.was_put_back]
+        for job in jobs:
+            self._give_up(job, "encoder", str(error))
+
+    def _decide(
+        self,
+        jobs: list[Job],
+        shelved: dict[str, Shelved],
+        rows: NDArray[np.float32],
+        truncated: Sequence[bool],
+    ) -> None:
+        """Rank the models of jobs whose embeddings are known, those of like requests together."""
+        places = range(len(jobs))
+        for own in _grouped(places, lambda i: (jobs[i].request.router, jobs[i].request.policy.key)):
+            found = shelved[jobs[own[0]].request.router]
+            policy = jobs[own[0]].request.policy
+            allowed = None
+            if policy.models is not None:
+                allowed = [name for name in policy.models if name in found.info.models]
+                if not allowed:
+                    for i in own:
+                        self._give_up(jobs[i], "no_model", f"{list(policy.models)}")
+                    continue
+            texts = [jobs[i].request.texts[jobs[i].place] for i in own]
+            try:
+                ranking = found.router.rank(
+                    None if None in texts else [text for text in texts if text is not None],
+                    embeddings=rows[own],
+                    rule=policy.rule,
+                    k=policy.k,
+                    policy=policy.cost_policy,
+                    models=allowed,
+                )
+            except Exception as e:
+                log.exception("router %r failed", found.info.name)
+                for i in own:
+                    self._give_up(jobs[i], "error", str(e))
+                continue
+            for at, i in enumerate(own):
+                self._answer(jobs[i], routed_of(ranking, at, found.info, policy.rule, truncated[i]))
+
+
+class _StillBroken(RuntimeError):
+    """The device failed a moment ago and was not tried."""
+
+
+def routed_of(
+    ranking: Ranking, i: int, info: RouterInfo, rule: str, truncated: bool = False
+) -> Routed:
+    """One decision of a ranking, as it is answered.
+
+    Parameters
+    ----------
+    ranking : Ranking
+    i : int
+        Position of the prompt.
+    info : RouterInfo
+    rule : str
+    truncated : bool
+
+    Returns
+    -------
+    Routed
+    """
+    decisions = ranking.decisions
+    order = ranking.order[i].tolist()
+    names = tuple(decisions.models[m] for m in order)
+    distance = float(decisions.distance[i])
+    fallback = bool(decisions.fallback[i])
+    limit = info.description["distance_limit"]
+    cause: Cause | None = None
+    reason = f"{names[0]} has the largest score under the rule {rule!r}"
+    over_limit = None if decisions.over_limit is None else bool(decisions.over_limit[i])
+    if fallback:
+        cause = "far" if limit is not None and distance > limit else "no_votes"
+        reason = CAUSES[cause]
+        if cause == "far":
+            reason += f": its distance is {distance:.3f}, theirs at most {limit:.3f}"
+    elif over_limit:
+        reason = f"no model is expected to cost as little as asked: {names[0]} is the cheapest"
+    elif decisions.cost_usd is not None:
+        reason = f"{names[0]} is the choice of the cost policy under the rule {rule!r}"
+    return Routed(
+        model=names[0],
+        ranking=names,
+        scores=tuple(plain(score) for score in ranking.scores[i][order].tolist()),
+        fallback=fallback,
+        cause=cause,
+        reason=reason,
+        score=plain(float(decisions.score[i])),
+        margin=plain(float(decisions.margin[i])),
+        distance=plain(distance),
+        cost_usd=None if decisions.cost_usd is None else plain(float(decisions.cost_usd[i])),
+        over_limit=over_limit,
+        truncated=truncated,
+        cached=False,
+        router=info.name,
+        version=info.version,
+    )
+
+
+def _grouped(items: Sequence[Item], key: Callable[[Item], Hashable]) -> list[list[Item]]:
+    groups: dict[Hashable, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
