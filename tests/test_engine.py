@@ -443,9 +443,10 @@ def test_draining_answers_what_was_asked_before(router, encoder, slow):
     engine = made(router, encoder=encoder)
     slow.stop()
     with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(engine.route_blocking, f"w{i}") for i in range(6)]
+        asked = [pool.submit(engine.route_blocking, "w0")]
         wait_until(slow.started.is_set)
-        wait_until(lambda: engine.queued >= 5)
+        asked += [pool.submit(engine.route_blocking, f"w{i}") for i in range(1, 6)]
+        wait_until(lambda: engine.queued == 5)
         assert not engine.drain(timeout_s=0.05)
         assert engine.route_blocking("w9").cause == "closed"
         slow.go.set()
@@ -546,6 +547,7 @@ def test_a_replaced_directory_is_read_again(router, other, encoder, prompts, sav
         found = engine.route_blocking(prompts)
         assert [r.model for r in found] == other.route(prompts).names()
         assert {r.version for r in found} == {engine.routers["default"].version}
+        wait_until(lambda: recorder.reloads)
     assert [(name, error) for name, _, error in recorder.reloads] == [("default", None)]
 
 
