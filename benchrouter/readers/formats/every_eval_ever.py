@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchrouter.batch.line_file import COMPRESSIONS
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.documents import (
     bare_name,
@@ -268,8 +269,10 @@ class _FileReader:
 
 def _results(samples: Path) -> list[dict[str, Any]]:
     """``evaluation_results`` of the aggregate beside a file; none if it is not there."""
-    path = samples.with_name(bare_name(samples).removesuffix(SAMPLES_SUFFIX) + ".json")
-    if not bare_name(samples).endswith(SAMPLES_SUFFIX) or not path.is_file():
+    stem = bare_name(samples).removesuffix(SAMPLES_SUFFIX)
+    beside = [samples.with_name(f"{stem}.json{end}") for end in ("", *COMPRESSIONS)]
+    path = next((path for path in beside if path.is_file()), None)
+    if not bare_name(samples).endswith(SAMPLES_SUFFIX) or path is None:
         return []
     results = document(path).get("evaluation_results")
     listed = results if isinstance(results, list) else []

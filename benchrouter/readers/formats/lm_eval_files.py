@@ -89,7 +89,7 @@ def is_results(path: Path) -> bool:
     try:
         content = document(path)
     except (OSError, ValueError):
-        return False
+        return name == "results.json"  # an error, rather than samples without their results
     results = content["results"]
     return (
         isinstance(results, dict)
