@@ -8,12 +8,14 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
+PIP_INSTALL := python -m pip --disable-pip-version-check install --constraint constraints.txt
+INSTALL := $(BIN)/$(PIP_INSTALL)
 # build-system.requires of pyproject.toml: in .venv rather than in a new environment for every
 # build, so that a changed csrc/ builds at once and offline. tests/test_packaging.py compares.
 BUILD_REQUIRES := "setuptools>=77" wheel "pybind11>=2.13" "cmake>=3.22" ninja
 INPUTS := pyproject.toml setup.py CMakeLists.txt $(sort $(wildcard csrc/*))
 NATIVE := $(wildcard csrc/* tests/cuda_on_host/*)
+HARNESSES := $(VENV)/harnesses/lm-eval/.installed $(VENV)/harnesses/helm/.installed
 BENCHMARKS := $(filter-out benchmarks/report.py benchmarks/inputs.py benchmarks/fuzz_inputs.py benchmarks/fuzz_formats.py,$(sort $(wildcard benchmarks/*.py)))
 
 # cmake, ninja and clang-format of .venv before any of the machine's.
@@ -42,7 +44,7 @@ endef
 help:
 	@echo "make demo       install, build, and run the main job on a synthetic benchmark"
 	@echo "make test       install, build, and run the test suite (minutes)"
-	@echo "make test-slow  the tests that take longer"
+	@echo "make test-slow  the tests that take longer; installs lm-eval and crfm-helm for some of them"
 	@echo "make asan       the tests of the native code under ASan and UBSan"
 	@echo "make lint       ruff, mypy, clang-format; changes nothing"
 	@echo "make format     ruff and clang-format; changes files"
@@ -58,7 +60,7 @@ demo: $(VENV)/.installed-demo
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(VENV)/.installed-dev
+test-slow: $(VENV)/.installed-dev $(HARNESSES)
 	$(BIN)/python -m pytest -m slow
 
 asan: $(VENV)/.installed-dev
@@ -119,6 +121,20 @@ $(VENV)/.created-$(EXTRA):
 	@echo "== making $(VENV) with $$($(PYTHON) --version)"
 	$(PYTHON) -m venv $(if $(wildcard $(VENV)/.created-*),--clear )$(VENV)
 	@touch $@
+
+# Other people's harnesses want other versions than .venv has: each gets an environment of its own,
+# which sees the packages of .venv behind those that it has itself. Where one cannot be installed,
+# the tests that run it are skipped.
+$(VENV)/harnesses/lm-eval/.installed: PACKAGE := lm-eval
+$(VENV)/harnesses/helm/.installed: PACKAGE := crfm-helm
+$(HARNESSES): $(VENV)/.installed-dev
+	@echo "== installing $(PACKAGE) into $(@D), for the tests that run it"
+	$(BIN)/python -m venv --without-pip $(@D)
+	@packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	$(BIN)/python -c "$$packages" > "$$($(@D)/bin/python -c "$$packages")/venv.pth"
+	@$(@D)/bin/$(PIP_INSTALL) --retries 1 $(PACKAGE) && touch $@ \
+	    || { rm -rf $(@D); echo "warning: no $(PACKAGE) for this Python or without a network;" \
+	        "the tests that run it are skipped" >&2; }
 
 clean:
 	rm -rf build dist *.egg-info benchrouter/_core*.so $(VENV)/.built

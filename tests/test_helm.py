@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
-import os
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from harnesses import run_harness
 from helm_runs import entry, request, spec, write_run, write_simple
 from numpy.testing import assert_array_equal
 
@@ -41,18 +38,21 @@ def check_against_files(table, folders, metric_of, *, prompt="instance"):
         stats = json.loads((folder / "per_instance_stats.json").read_text())
         for state in json.loads((folder / "scenario_state.json").read_text())["request_states"]:
             instance, completions = state["instance"], state["result"]["completions"]
+            if "perturbation" in instance:
+                continue
             means = [
                 s["mean"]
                 for e in stats
-                if e["instance_id"] == instance["id"]
+                if e["instance_id"] == instance["id"] and "perturbation" not in e
                 for s in e["stats"]
                 if s["name"]["name"] == metric_of(dataset) and s["count"]
             ]
             key = dataset, instance["id"], run["adapter_spec"]["model"]
             texts = {"instance": instance["input"]["text"], "request": state["request"]["prompt"]}
-            score, total = sum(means) / len(means), completions[0]["logprob"]
-            value = texts[prompt], score, total / len(completions[0]["tokens"])
-            assert expected.setdefault(key, value)[1:] == value[1:]  # trials are alike here
+            value = texts[prompt], sum(means) / len(means), []
+            likelihoods = expected.setdefault(key, value)[2]  # one of every train trial
+            likelihoods.append(completions[0]["logprob"] / len(completions[0]["tokens"]))
+    assert table.cost_usd is None
     found = {}
     for record, model in np.argwhere(~np.isnan(table.scores)).tolist():
         dataset = table.datasets[table.dataset[record]]
@@ -63,7 +63,8 @@ def check_against_files(table, folders, metric_of, *, prompt="instance"):
             table.log_likelihood[record, model],
         )
     assert found.keys() == expected.keys()
-    for key, (text, score, log_likelihood) in expected.items():
+    for key, (text, score, likelihoods) in expected.items():
+        log_likelihood = sum(likelihoods) / len(likelihoods)
         assert found[key] == (text, np.float32(score), np.float32(log_likelihood)), key
 
 
@@ -575,18 +576,80 @@ def test_changed_bytes_give_a_table_or_an_error_with_the_file(tmp_path):
     assert 100 < n_errors < 300
 
 
+# A model beside HELM's own "simple/model1", which says one word at a log-probability of 0.
+DICE = """
+from zlib import crc32
+
+from helm.clients.client import Client
+from helm.common.request import GeneratedOutput, RequestResult, Token
+
+
+class DiceClient(Client):
+    def make_request(self, request):
+        dice = crc32(request.prompt.encode())
+        text = ("A", "B", "Even", "Odd")[dice % 4]
+        tokens = [Token(letter, -(dice % 7 + i) / 8) for i, letter in enumerate(text)]
+        completion = GeneratedOutput(text, sum(token.logprob for token in tokens), tokens)
+        return RequestResult(True, [], [completion], False, request_time=0.0)
+"""
+DEPLOYMENT = """
+model_deployments:
+  - name: org/dice
+    tokenizer_name: simple/tokenizer1
+    max_sequence_length: 2048
+    client_spec: {class_name: dice.DiceClient}
+"""
+
+
+@pytest.mark.slow
 def test_fresh_output_of_crfm_helm(tmp_path):
-    if importlib.util.find_spec("helm") is None or not importlib.util.find_spec("helm.benchmark"):
-        pytest.skip("crfm-helm is not installed")
-    entries = ["simple_mcqa:model=simple/model1", "simple_classification:model=simple/model1"]
-    command = [sys.executable, "-m", "helm.benchmark.run", "--run-entries", *entries]
-    command += ["--suite", "fresh", "--max-eval-instances", "6", "--num-train-trials", "1"]
-    environ = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    subprocess.run(command, cwd=tmp_path, env=environ, check=True, capture_output=True)
+    (tmp_path / "dice.py").write_text(DICE)
+    (tmp_path / "prod_env").mkdir()
+    (tmp_path / "prod_env" / "model_deployments.yaml").write_text(DEPLOYMENT)
+    runs = [
+        "simple_mcqa:model=simple/model1",
+        "simple_mcqa:model=org/dice,data_augmentation=lower",
+        "simple_classification:model=simple/model1",
+        "simple_classification:model=org/dice",
+    ]
+    run_harness(
+        "helm", "helm.benchmark.run", "--run-entries", *runs, "--suite", "fresh",
+        "--max-eval-instances", "12", "--num-train-trials", "2", folder=tmp_path,
+    )  # fmt: skip
     suite = tmp_path / "benchmark_output" / "runs" / "fresh"
     for metric in ("exact_match", "num_prompt_tokens"):
         table = read(tmp_path, metric=metric)
-        assert (table.datasets, table.n_records) == (("simple_classification", "simple_mcqa"), 12)
+        assert (table.datasets, table.n_records) == (("simple_classification", "simple_mcqa"), 24)
+        assert sorted(table.models) == ["org/dice", "simple/model1"]
+        assert np.isfinite(table.scores).all()
         check_against_files(
             table, sorted(suite.glob("simple*")), lambda dataset, metric=metric: metric
         )
+    assert {0, 0.5} <= set(read(tmp_path, metric="exact_match").scores.flat)
+    found = notes(tmp_path, metric="exact_match")
+    assert "12 perturbed instances left out" in found
+    assert "mean of the train trials taken of runs that have several: 4" in found
+
+
+AFR = "mmlu_clinical_afr"
+
+
+@pytest.mark.slow
+def test_main_metrics_are_those_of_crfm_helm(tmp_path):
+    """As the schemas that it installs name them for the tables of its site."""
+    code = """
+import json, pathlib, helm.benchmark, yaml
+for path in pathlib.Path(helm.benchmark.__file__).parent.glob("static/schema_*.yaml"):
+    for group in yaml.safe_load(path.read_text())["run_groups"]:
+        environment = group.get("environment") or {}
+        if "main_name" in environment:
+            print(json.dumps([group["name"], environment["main_name"]]))
+"""
+    (tmp_path / "schemas.py").write_text(code)
+    found = run_harness("helm", "schemas", folder=tmp_path)
+    named = {tuple(json.loads(line)) for line in found.splitlines()}
+    assert len(named) > len(MAIN_METRIC)
+    # The one scenario whose groups all have a name of their own.
+    subjects = {(group, metric) for group, metric in named if group.startswith(AFR + "_")}
+    assert {metric for _, metric in subjects} == {MAIN_METRIC[AFR]}
+    assert {pair for pair in MAIN_METRIC.items() if pair not in named} == {(AFR, MAIN_METRIC[AFR])}

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
-import os
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from harnesses import run_harness
 from numpy.testing import assert_array_equal
 
 from benchrouter.readers.formats import format_of, lm_eval
@@ -125,6 +122,7 @@ def cells(path, model, metric, filter, request=lambda row: row["arguments"]["gen
 
 def check_every_value(table, expected):
     """Compare all cells; the table has nothing else."""
+    assert table.cost_usd is None
     n_found = 0
     for i, sample_id in enumerate(table.sample_ids):
         task = table.datasets[table.dataset[i]]
@@ -795,9 +793,10 @@ doc_to_choice: "{{choices}}"
 doc_to_target: answer
 metric_list: [{metric: acc}, {metric: acc_norm}]
 """,
+    # The dummy model says "lol".
     "tiny_sum": """output_type: generate_until
 doc_to_text: "Q: {{question}}\\nA:"
-doc_to_target: "{{choices[0]}}"
+doc_to_target: "{{reply}}"
 generation_kwargs: {until: ["Q:"]}
 metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
 filter_list:
@@ -818,35 +817,14 @@ TASKS["tiny_pick_b"] = TASKS["tiny_pick_a"]
 GROUP = "group: tiny_group\ntask: [tiny_pick_a, tiny_pick_b]\n"
 
 
-def harness():
-    """How to start lm_eval: the executable named by LM_EVAL, else this Python's module."""
-    named = os.environ.get("LM_EVAL")
-    if named:
-        return [named]
-    if importlib.util.find_spec("lm_eval") is None:
-        pytest.skip("lm_eval is not installed, and LM_EVAL names no executable of it")
-    return [sys.executable, "-m", "lm_eval"]
-
-
-def run_harness(folder, model, shots):
-    command = [
-        *harness(), "--model", "dummy", "--model_args", f"pretrained={model}",
-        "--tasks", "tiny_group,tiny_sum,tiny_likely", "--include_path", str(folder),
-        "--num_fewshot", str(shots), "--log_samples", "--output_path", str(folder / "out"),
-    ]  # fmt: skip
-    offline = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
-    env = {**os.environ, **offline, "HF_HOME": str(folder / "hf")}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
+@pytest.mark.slow
 def test_fresh_output_of_the_harness(tmp_path):
-    harness()
     docs = [
         {
             "question": f"What is {i} plus {i}?\u2028Say\u0085it.",
             "choices": [str(2 * i), str(2 * i + 1), "none of these"],
             "answer": i % 3,
+            "reply": "lol" if i % 2 else "#### lol",
         }
         for i in range(6)
     ]
@@ -857,8 +835,12 @@ def test_fresh_output_of_the_harness(tmp_path):
             f"dataset_kwargs: {{data_files: {{test: {tmp_path / 'docs.jsonl'}}}}}\n{body}"
         )
     (tmp_path / "tiny_group.yaml").write_text(GROUP)
-    for model, shots in (("org/none", 0), ("org/two", 2)):
-        run_harness(tmp_path, model, shots)
+    for model, shots in (("org/none", "0"), ("org/two", "2")):
+        run_harness(
+            "lm-eval", "lm_eval", "--model", "dummy", "--model_args", f"pretrained={model}",
+            "--tasks", "tiny_group,tiny_sum,tiny_likely", "--include_path", ".",
+            "--num_fewshot", shots, "--log_samples", "--output_path", "out", folder=tmp_path,
+        )  # fmt: skip
     out = tmp_path / "out"
     assert format_of(out) == "lm-eval"
 
@@ -869,31 +851,35 @@ def test_fresh_output_of_the_harness(tmp_path):
         "tiny_sum": lambda doc: f"Q: {doc['question']}\nA:",
         "tiny_likely": lambda doc: doc["question"],
     }
-    expected = {}
-    for path in out.glob("*/samples_*"):
-        task = next(task for task in TASKS if path.name.startswith(f"samples_{task}_"))
-        metric, filter = ("exact_match", "strict") if task == "tiny_sum" else ("acc", "none")
-        for row in records_of(path):
-            if row["filter"] == filter:
-                likelihood = (
-                    max(float(response[0][0]) for response in row["resps"])
-                    if "pick" in task
-                    else NAN
-                )
+    for filter_of_sum in ("strict", "loose"):
+        expected = {}
+        for path in out.glob("*/samples_*"):
+            task = next(task for task in TASKS if path.name.startswith(f"samples_{task}_"))
+            is_sum = task == "tiny_sum"
+            metric, filter = ("exact_match", filter_of_sum) if is_sum else ("acc", "none")
+            for row in records_of(path):
+                if row["filter"] != filter:
+                    continue
+                likelihood = NAN
+                if "pick" in task:
+                    likelihood = max(float(response[0][0]) for response in row["resps"])
                 key = path.parent.name.replace("__", "/"), task, str(row["doc_id"])
                 expected[key] = row[metric], texts[task](docs[row["doc_id"]]), likelihood
-    table = read(out)
-    assert table.models == ("org/none", "org/two") and len(expected) == 2 * 4 * 6
-    check_every_value(table, expected)
+        table = read(out, filter=filter_of_sum)
+        assert table.models == ("org/none", "org/two") and len(expected) == 2 * 4 * 6
+        check_every_value(table, expected)
 
-    # The means are those that the harness reports.
-    for j, model in enumerate(table.models):
-        (path,) = out.glob(f"{model.replace('/', '__')}/results_*")
-        reported = json.loads(path.read_bytes())["results"]
-        for i, task in enumerate(table.datasets):
-            key = "exact_match,strict" if task == "tiny_sum" else "acc,none"
-            mean = table.scores[table.dataset == i, j].mean()
-            assert mean == pytest.approx(reported[task][key])
+        # The means are those that the harness reports.
+        for j, model in enumerate(table.models):
+            (path,) = out.glob(f"{model.replace('/', '__')}/results_*")
+            reported = json.loads(path.read_bytes())["results"]
+            for i, task in enumerate(table.datasets):
+                key = f"exact_match,{filter_of_sum}" if task == "tiny_sum" else "acc,none"
+                mean = table.scores[table.dataset == i, j].mean()
+                assert mean == pytest.approx(reported[task][key])
+    of_sum = table.scores[table.dataset == table.datasets.index("tiny_sum")]
+    assert of_sum.mean() == 0.5  # "lol" to every second question
+    assert read(out) == read(out, filter="strict") != table
 
     grouped = read(out, groups=True)
     assert grouped.datasets == ("tiny_group", "tiny_likely", "tiny_sum")

@@ -153,6 +153,15 @@ def test_every_requirement_is_constrained():
     assert named - set(constraints()) == {"tomli"}
 
 
+def test_harnesses_are_pinned():
+    packages = re.findall(
+        r"^.+/\.installed: PACKAGE := (.+)$", (ROOT / "Makefile").read_text(), re.M
+    )
+    assert len(packages) == 2
+    for package in packages:
+        assert str(constraints()[package].specifier).startswith("==")
+
+
 def test_installed_packages_meet_requirements_and_constraints():
     project = pyproject()["project"]
     wanted = [project["dependencies"], *project["optional-dependencies"].values()]
@@ -194,6 +203,7 @@ def test_sdist_builds_a_wheel_that_runs(tmp_path):
         archive.extractall(tmp_path / "unpacked")
     native = {f"csrc/{path.name}" for path in (ROOT / "csrc").iterdir()}
     pages = [*(ROOT / "docs").rglob("*.*"), *(ROOT / "benchmarks" / "results").glob("*.json")]
+    pages += (ROOT / "tests" / "golden").rglob("*.*")
     assert {path.relative_to(ROOT).as_posix() for path in pages} <= names
     assert native | {"CMakeLists.txt", "setup.py", "LICENSE", "tests/conftest.py"} <= names
 
