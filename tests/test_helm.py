@@ -68,6 +68,20 @@ def check_against_files(table, folders, metric_of, *, prompt="instance"):
         assert found[key] == (text, np.float32(score), np.float32(log_likelihood)), key
 
 
+def check_means(folders, metric):
+    """Compare the mean score of every run and split with the one that HELM reports."""
+    n_checked = 0
+    for folder in folders:
+        for stat in json.loads((folder / "stats.json").read_text()):
+            name = stat["name"]
+            if name["name"] != metric or "perturbation" in name or not stat["count"]:
+                continue
+            table = read(folder, metric=metric, split=name["split"])
+            assert table.scores.mean() == pytest.approx(stat["mean"])
+            n_checked += 1
+    return n_checked
+
+
 @pytest.mark.parametrize("prompt", ["instance", "request"])
 def test_genuine_runs_value_by_value(shared, prompt):
     suite = shared / "fixtures" / "helm"
@@ -89,6 +103,12 @@ def test_genuine_runs_by_split_and_metric(shared):
     assert table.datasets == ("mmlu:subject=philosophy,method=multiple_choice_joint",)
     assert (table.n_records, table.metrics) == (9, ("quasi_prefix_exact_match",))
     assert len(table.skipped) == 1 and "narrative_qa" in table.skipped[0]
+
+
+def test_genuine_runs_have_the_means_that_helm_reports(shared):
+    runs = sorted((shared / "fixtures" / "helm").iterdir())
+    assert check_means(runs, "exact_match") == 5
+    assert check_means(runs[2:], "f1_score") == 2
 
 
 TYPOS = {"name": "typos", "prob": 0.1, "robustness": True, "computed_on": "perturbed"}
@@ -622,9 +642,9 @@ def test_fresh_output_of_crfm_helm(tmp_path):
         assert (table.datasets, table.n_records) == (("simple_classification", "simple_mcqa"), 24)
         assert sorted(table.models) == ["org/dice", "simple/model1"]
         assert np.isfinite(table.scores).all()
-        check_against_files(
-            table, sorted(suite.glob("simple*")), lambda dataset, metric=metric: metric
-        )
+        folders = sorted(suite.glob("simple*"))
+        check_against_files(table, folders, lambda dataset, metric=metric: metric)
+        assert check_means(folders, metric) == 4
     assert {0, 0.5} <= set(read(tmp_path, metric="exact_match").scores.flat)
     found = notes(tmp_path, metric="exact_match")
     assert "12 perturbed instances left out" in found

@@ -163,7 +163,7 @@ def test_a_genuine_run_without_examples_is_what_the_other_has_as_instances(share
         task = path.name[: -len(f"_{NEW}.jsonl")]
         for row in records_of(path):
             requests[task, row["doc_id"]] = row["arguments"]["gen_args_0"]["arg_0"]
-    expected = {}
+    expected, expected_of_two = {}, {}
     for run, model in (("run_a", "dummy-a"), ("run_b", "local/dummy-b")):
         for path in folder.glob(f"{run}/*/samples_*"):
             task = path.name[: -len(f"_{NEW}.jsonl")]
@@ -174,12 +174,15 @@ def test_a_genuine_run_without_examples_is_what_the_other_has_as_instances(share
             gsm = "gsm" in path.name
             metric, filter = ("exact_match", "strict-match") if gsm else ("acc", "none")
             expected |= cells(path, model, metric, filter, request)
+            if run == "run_b":
+                expected_of_two |= cells(path, model, metric, filter)
     table = read(folder)
     assert table.models == ("dummy-a", "local/dummy-b") and table.n_records == 70
     check_every_value(table, expected)
     with pytest.raises(ValueError, match=r"few-shot examples of task 'demo_gsm' is 2 .* but 0"):
         read(folder, prompt="request")
     two = read(folder, prompt="request", shots=2)
+    check_every_value(two, expected_of_two)
     assert two.models == ("local/dummy-b",)
     assert all(text.count("\nAnswer:") == 3 for text in two.prompts)
 
