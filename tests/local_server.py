@@ -6,6 +6,11 @@ import base64
 import gzip
 import hashlib
 import json
+import re
+import socket
+import ssl
+import struct
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,6 +38,7 @@ class Server:
     # what to do with the next requests of a path, in place of serving it well
     script: dict[str, list[Callable[[Handler, Seen], None]]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
+    connections: int = 0
     url: str = ""
 
     def requests_of(self, end: str) -> list[Seen]:
@@ -54,12 +60,15 @@ class Server:
         for revision in revisions:
             self.files[f"/api/datasets/{repository}/revision/{revision}"] = text
 
-    def add_object(self, name: str, content: bytes, *, gzipped: bool = False, md5: bool = True):
-        """An object of the bucket of HELM."""
+    def add_object(
+        self, name: str, content: bytes, *, gzipped: bool = False, checksum: str | None = "md5Hash"
+    ):
+        """An object of the bucket of HELM; those that several uploads make up have `crc32c`."""
         stored = gzip.compress(content) if gzipped else content
         item = {"name": name, "size": str(len(stored))}
-        if md5:
-            item["md5Hash"] = base64.b64encode(hashlib.md5(stored).digest()).decode()
+        if checksum:
+            digest = crc32c(stored) if checksum == "crc32c" else hashlib.md5(stored).digest()
+            item[checksum] = base64.b64encode(digest).decode()
         if gzipped:
             item["contentEncoding"] = "gzip"
         self.objects[name] = item
@@ -68,7 +77,12 @@ class Server:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # as servers do; else a kept connection waits 40 ms
     served: Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.served.connections += 1
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
@@ -84,6 +98,11 @@ class Handler(BaseHTTPRequestHandler):
                 serve(self, seen)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+
+    def do_CONNECT(self) -> None:  # asked of a proxy
+        seen = Seen(self.path, dict(self.headers))
+        self.served.seen.append(seen)
+        self.served.script[self.path].pop(0)(self, seen)
 
     def begin(self, seen: Seen, status: int, headers: dict[str, object]) -> None:
         seen.status = status
@@ -105,7 +124,9 @@ class Handler(BaseHTTPRequestHandler):
             rest = {name[len(prefix) :].partition("/")[0] for name in names}
             page["prefixes"] = [f"{prefix}{name}/" for name in sorted(rest)]
         elif names:
-            page["items"] = [self.served.objects[n] for n in names[first : first + PAGE]]
+            wanted = re.search(r"items\((.*?)\)", query["fields"])[1].split(",")
+            items = [self.served.objects[n] for n in names[first : first + PAGE]]
+            page["items"] = [{k: v for k, v in item.items() if k in wanted} for item in items]
             if first + PAGE < len(names):
                 page["nextPageToken"] = str(first + PAGE)
         text = json.dumps(page).encode()
@@ -114,6 +135,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         pass
+
+
+def crc32c(content: bytes) -> bytes:
+    """CRC-32C bit by bit, after RFC 3720, appendix B.4."""
+    remainder = 0xFFFFFFFF
+    for byte in content:
+        remainder ^= byte
+        for _ in range(8):
+            remainder = remainder >> 1 ^ (0x82F63B78 if remainder & 1 else 0)
+    return (remainder ^ 0xFFFFFFFF).to_bytes(4, "big")
 
 
 def etag_of(content: bytes) -> str:
@@ -185,16 +216,61 @@ def stall_after(n: int, until: threading.Event) -> Callable[[Handler, Seen], Non
     return act
 
 
+def chunked(pieces: list[bytes], *, then: Callable[[Handler], None]) -> Callable:
+    """Serve pieces without saying how long they are together; `then` ends it, well or badly."""
+
+    def act(handler: Handler, seen: Seen) -> None:
+        etag = etag_of(handler.served.files[seen.path])
+        handler.begin(seen, 200, {"ETag": etag, "Transfer-Encoding": "chunked"})
+        for piece in pieces:
+            handler.wfile.write(b"%x\r\n" % len(piece))
+            handler.body(seen, piece)
+            handler.wfile.write(b"\r\n")
+        then(handler)
+
+    return act
+
+
+def last_chunk(handler: Handler) -> None:
+    handler.wfile.write(b"0\r\n\r\n")
+
+
+def reset_in_a_chunk(handler: Handler) -> None:
+    """Begin a chunk, and reset the connection."""
+    handler.wfile.write(b"ffff\r\nbegun")
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+    handler.close_connection = True
+
+
+def page(handler: Handler, seen: Seen) -> None:
+    """A web page in place of what was asked for, as of a network that wants a login."""
+    handler.begin(seen, 200, {"Content-Type": "text/html; charset=utf-8", "Connection": "close"})
+    handler.body(seen, b"<html>log in</html>")
+
+
 def redirect(status: int, location: str) -> Callable[[Handler, Seen], None]:
     return answer(status, Location=location)
 
 
-def started(server: Server) -> ThreadingHTTPServer:
-    """Serve it in a thread until `shutdown`."""
-    running = ThreadingHTTPServer(
-        ("127.0.0.1", 0), type("Bound", (Handler,), {"served": server}), bind_and_activate=True
-    )
-    running.daemon_threads = True
-    server.url = f"http://127.0.0.1:{running.server_port}"
+class Running(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # of a client that went away
+            super().handle_error(request, client_address)
+
+
+def started(
+    server: Server, *, protocol: str = "HTTP/1.1", certificate: str | None = None
+) -> Running:
+    """Serve it in a thread until `shutdown`; over TLS with a file of a certificate and its key."""
+    handler = type("Bound", (Handler,), {"served": server, "protocol_version": protocol})
+    running = Running(("127.0.0.1", 0), handler)
+    if certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+        running.socket = context.wrap_socket(running.socket, server_side=True)
+    server.url = f"http{'s' if certificate else ''}://127.0.0.1:{running.server_port}"
     threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
     return running

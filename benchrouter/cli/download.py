@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,10 +57,7 @@ def download(
 
     Sizes and checksums are verified. HTTPS_PROXY, HF_ENDPOINT and HF_TOKEN are respected.
     """
-    from benchrouter.download.folder import download as fetch_all
-    from benchrouter.download.listing import hub_tokens, list_helm, list_hub
     from benchrouter.download.sources import SOURCES, HelmRuns
-    from benchrouter.download.web import Web
 
     options.one_of(name, NAMES, "SOURCE")
     source = SOURCES[name]
@@ -73,28 +71,37 @@ def download(
                 "--dry-run lists it",
                 param_hint="--only",
             )
-        web = Web(tell=output.say, hint=f"--suite takes another one; see {source.page}")
-        listing = list_helm(source, _patterns(source, only), suite or source.suite, web)
+        other = "--suite"
     else:
         options.refuse_given(context, ["suite"], f"says nothing of {name}, which has a --revision")
-        web = Web(
-            tell=output.say,
-            hint=f"--revision takes another one; see {source.page}",
-            tokens=hub_tokens(),
+        other = "--revision"
+    try:
+        from benchrouter.download.folder import download as fetch_all
+        from benchrouter.download.listing import hub_tokens, list_helm, list_hub
+        from benchrouter.download.web import Web
+    except ImportError as e:
+        raise ImportError(
+            f"download needs httpx and google-crc32c, found {e}; "
+            "pip install 'benchrouter[download]'"
+        ) from e
+    hint = f"{other} takes another one; see {source.page}"
+    with closing(Web(tell=output.say, hint=hint, tokens=hub_tokens())) as web:
+        if isinstance(source, HelmRuns):
+            listing = list_helm(source, _patterns(source, only), suite or source.suite, web)
+        else:
+            listing = list_hub(source, only or [], revision, web)
+        for note in listing.notes:
+            output.say(f"note: {note}")
+        folder = _folder(cache_dir) / name
+        if dry_run:
+            _list(source, listing, folder, as_json)
+            return
+        files = fetch_all(
+            listing.remotes,
+            folder,
+            web=web,
+            progress=lambda total, before: output.Progress(f"fetch {name}", "bytes", total, before),
         )
-        listing = list_hub(source, only or [], revision, web)
-    for note in listing.notes:
-        output.say(f"note: {note}")
-    folder = _folder(cache_dir) / name
-    if dry_run:
-        _list(source, listing, folder, as_json)
-        return
-    files = fetch_all(
-        listing.remotes,
-        folder,
-        web=web,
-        progress=lambda total, before: output.Progress(f"fetch {name}", "bytes", total, before),
-    )
     following = _following(source, listing, files, folder)
     if as_json:
         output.emit(

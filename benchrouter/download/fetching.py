@@ -1,4 +1,8 @@
-"""One file: received in a hidden one, gone on with after a break, checked, and only then named."""
+"""One file: received in a hidden one, gone on with after a break, checked, and only then named.
+
+huggingface_hub does not fetch the Hub's: it holds a file against its size, not against the SHA-256
+that the Hub states, and HELM's, which lie elsewhere, need all of this anyway.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,19 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.client import HTTPResponse
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import google_crc32c
+import httpx
+
 from benchrouter.download.listing import Remote
-from benchrouter.download.web import CHUNK, Dropped, OutOfRange, Web
+from benchrouter.download.web import Web
 from benchrouter.naming import naming
 from benchrouter.replacing import put_file
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CHUNK = 1 << 20
 
 Advance = Callable[[int], None]
 
@@ -159,18 +166,22 @@ def checksum_of(path: Path, like: str | None) -> str | None:
     ----------
     path : Path
     like : str or None
-        ``sha256:…``, ``md5:…`` or ``git-sha1:…`` (of git's blob, which begins with its length).
+        ``sha256:…``, ``md5:…``, ``crc32c:…`` or ``git-sha1:…`` (of git's blob, which begins with
+        its length).
     """
     if like is None:
         return None
     algorithm = like.partition(":")[0]
-    state = hashlib.new(algorithm.removeprefix("git-"), usedforsecurity=False)
+    if algorithm == "crc32c":
+        state = google_crc32c.Checksum()
+    else:
+        state = hashlib.new(algorithm.removeprefix("git-"), usedforsecurity=False)
     if algorithm == "git-sha1":
         state.update(f"blob {path.stat().st_size}\0".encode())
     with open(path, "rb") as file:
         while block := file.read(CHUNK):
             state.update(block)
-    return f"{algorithm}:{state.hexdigest()}"
+    return f"{algorithm}:{state.digest().hex()}"
 
 
 @contextmanager
@@ -208,7 +219,7 @@ def _receive_all(remote: Remote, partial: Partial, web: Web, advance: Advance) -
         before = partial.size
         try:
             _receive(remote, partial, web, advance)
-        except Dropped as e:
+        except httpx.HTTPError as e:
             failures = 1 if partial.size > before else failures + 1
             web.pause(remote.url, e, failures)
 
@@ -222,33 +233,31 @@ def _receive(remote: Remote, partial: Partial, web: Web, advance: Advance) -> No
         headers["Range"] = f"bytes={have}-"
         if partial.validator:
             headers["If-Range"] = partial.validator
-    try:
-        response = web.open(remote.url, headers)
-    except OutOfRange:
-        partial.discard()
-        advance(-have)
-        raise Dropped(f"the server has no more than {have:,} bytes") from None
-    with response:
-        start, total = _range(response) if response.status == 206 else (0, _length(response))
+    with web.stream(remote.url, headers) as response:
+        start, total = _extent(response)
         if total is not None and total != remote.size:
             raise ValueError(
                 f"{remote.url}: found {total:,} bytes, expected {remote.size:,} as listed; if it "
                 "has changed just now, run the command again"
             )
         validator = _validator(response)
-        if response.status == 206:
-            other = validator and partial.validator and validator != partial.validator
-            if start != have or other:
-                partial.discard()
-                advance(-have)
-                raise Dropped("the server went on with another file")
+        other = bool(validator and partial.validator and validator != partial.validator)
+        if response.status_code != 200 and (start != have or other):
+            partial.discard()
+            advance(-have)
+            raise httpx.RemoteProtocolError(
+                f"the server does not go on with the file after {have:,} bytes"
+            )
+        if have and response.status_code == 206:
             partial.joined = True
         else:
             partial.begin(validator)
             advance(-have)
             have = 0
-        with open(partial.path, "ab", buffering=0) as file:
-            while block := web.read(response):
+        cut_short = suppress(httpx.RemoteProtocolError)  # seen by the bytes that lack
+        with open(partial.path, "ab", buffering=0) as file, cut_short:
+            for block in response.iter_raw():
+                web.check()  # what was read before the stop is not written after it
                 have += len(block)
                 if have > remote.size:
                     raise ValueError(
@@ -259,23 +268,21 @@ def _receive(remote: Remote, partial: Partial, web: Web, advance: Advance) -> No
                     rest = rest[file.write(rest) :]
                 advance(len(block))
     if have < remote.size:
-        raise Dropped(f"the connection ended after {have:,} of {remote.size:,} bytes")
+        raise httpx.ReadError(f"the connection ended after {have:,} of {remote.size:,} bytes")
 
 
-def _validator(response: HTTPResponse) -> str | None:
+def _validator(response: httpx.Response) -> str | None:
     etag = response.headers.get("ETag")
     if etag and not etag.startswith("W/"):
-        return etag
+        return str(etag)
     return response.headers.get("Last-Modified")
 
 
-def _length(response: HTTPResponse) -> int | None:
-    text = response.headers.get("Content-Length", "")
-    return int(text) if text.isdecimal() else None
-
-
-def _range(response: HTTPResponse) -> tuple[int | None, int | None]:
-    """First byte and total length that a part says to be of."""
+def _extent(response: httpx.Response) -> tuple[int | None, int | None]:
+    """First byte and length of the file, as far as the answer says them."""
+    if response.status_code == 200:
+        length = response.headers.get("Content-Length")
+        return 0, int(length) if length else None
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     if not found:
         return None, None

@@ -31,8 +31,8 @@ class Remote:
     size : int
         Bytes that are sent.
     checksum : str or None
-        ``sha256:…``, ``md5:…`` or ``git-sha1:…`` of the bytes that are sent, in hexadecimal; None
-        where the server states none.
+        ``sha256:…``, ``md5:…``, ``crc32c:…`` or ``git-sha1:…`` of the bytes that are sent, in
+        hexadecimal; None where the server states none.
     gzipped : bool
         Whether what is sent is the gzipped file.
     """
@@ -55,7 +55,7 @@ class Listing:
 
 def hub_tokens() -> dict[str, str]:
     """HF_TOKEN, for the host of HF_ENDPOINT only."""
-    token = os.environ.get("HF_TOKEN")
+    token = os.environ.get("HF_TOKEN", "").strip()
     return {urlsplit(_hub()).netloc: token} if token else {}
 
 
@@ -203,7 +203,7 @@ def _hub_file(source: HubDataset, commit: str, file: dict[str, Any]) -> Remote:
 
 
 def _objects(bucket: str, prefix: str, web: Web) -> Iterator[dict[str, Any]]:
-    fields = "nextPageToken,items(name,size,md5Hash,contentEncoding)"
+    fields = "nextPageToken,items(name,size,md5Hash,crc32c,contentEncoding)"
     for page in _pages(bucket, {"prefix": prefix, "fields": fields}, web):
         yield from page.get("items", [])
 
@@ -224,12 +224,14 @@ def _pages(bucket: str, query: dict[str, str], web: Web) -> Iterator[dict[str, A
 
 def _object(bucket: str, item: dict[str, Any]) -> Remote:
     name = item["name"]
-    md5 = item.get("md5Hash")  # objects put together from several uploads have none
+    # objects put together from several uploads have no MD5
+    sums = {"md5": item.get("md5Hash"), "crc32c": item.get("crc32c")}
+    stated = (f"{kind}:{base64.b64decode(text).hex()}" for kind, text in sums.items() if text)
     return Remote(
         path=_checked(name),
         url=f"{_storage()}/{bucket}/{quote(name)}",
         size=int(item["size"]),
-        checksum=f"md5:{base64.b64decode(md5).hex()}" if md5 else None,
+        checksum=next(stated, None),
         gzipped=item.get("contentEncoding") == "gzip",
     )
 

@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPResponse
 from typing import Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+import httpx
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 LONGEST_BACKOFF = 60.0  # seconds
 LONGEST_WAIT = 900.0  # seconds that a server may ask for
-CHUNK = 1 << 20
-
-
-class Dropped(Exception):
-    """A request that failed but may succeed when it is made again, after `wait` seconds if known.
-
-    Attributes
-    ----------
-    wait : float or None
-    """
-
-    def __init__(self, message: str, wait: float | None = None) -> None:
-        super().__init__(message)
-        self.wait = wait
-
-
-class OutOfRange(Exception):
-    """The server has no bytes where the range begins."""
+WITHHELD = (
+    ": the server does not give it to you; if it asks for an account or for consent, set HF_TOKEN, "
+    "and see whether a proxy answers in its place"
+)
+GONE = ": nothing is there; it was moved, or the name is wrong"
+ANOTHER = "found a web page, expected a file; see whether a proxy answers in the server's place"
+ADVICE = {401: WITHHELD, 403: WITHHELD, 404: GONE, 410: GONE}
 
 
 class Refused(OSError):
@@ -49,7 +39,7 @@ class Stopped(Exception):
 
 @dataclass
 class Web:
-    """How servers are spoken to. Proxies are those of the environment, as urllib reads it.
+    """How servers are spoken to. Proxies and certificates are those of the environment.
 
     Attributes
     ----------
@@ -67,6 +57,11 @@ class Web:
         Ends waiting and reading, in all threads.
     sleep, now : callable
         The clock, for tests.
+
+    Raises
+    ------
+    ValueError
+        If the environment names no proxy, or no certificates, where it should.
     """
 
     hint: str = ""
@@ -79,61 +74,50 @@ class Web:
     now: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
-        self._opener = build_opener(_Redirects)
         self._hint = f" ({self.hint})" if self.hint else ""
+        try:
+            trusted = httpx.create_ssl_context()  # certifi's certificates, or SSL_CERT_FILE's
+            trusted.load_default_certs()  # and the system's, where a company puts its own
+            self._client = httpx.Client(
+                verify=trusted,
+                follow_redirects=True,
+                headers={"User-Agent": "benchrouter"},
+                event_hooks={"response": [_stay_on_https]},
+            )
+        except (OSError, ValueError, httpx.InvalidURL) as e:
+            raise ValueError(
+                "a variable of the environment is not as expected, of SSL_CERT_FILE, HTTPS_PROXY, "
+                f"HTTP_PROXY, ALL_PROXY and NO_PROXY: {e}"
+            ) from e
 
-    def open(self, url: str, headers: Mapping[str, str]) -> HTTPResponse:
-        """Begin one request.
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    @contextmanager
+    def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """Make one request; within, its answer can be read, of status 200, 206 or 416.
 
         Raises
         ------
-        Dropped
-            If it may be made again.
-        OutOfRange
-            If the range asked for lies behind the end.
+        httpx.HTTPError
+            If it failed, also within; `pause` tells whether it may be made again.
         Refused
-            If it need not be made again.
+            If another answers in the server's place.
         """
         self.check()
-        request = Request(url, headers={"User-Agent": "benchrouter", **headers})
         token = self.tokens.get(urlsplit(url).netloc)
         if token:
-            request.add_unredirected_header("Authorization", f"Bearer {token}")
+            headers = {**headers, "Authorization": f"Bearer {token}"}
         try:
-            return self._opener.open(request, timeout=self.timeout)
-        except HTTPError as e:
-            e.close()
-            raise self._refusal(url, e) from None
-        except Refused:
-            raise
-        except (OSError, HTTPException) as e:
-            reason = e.reason if isinstance(e, URLError) else e
-            if isinstance(reason, ssl.SSLCertVerificationError):
-                raise Refused(
-                    f"{url}: its certificate is not trusted ({reason.verify_message}); where a "
-                    "proxy has certificates of its own, SSL_CERT_FILE must name them"
-                ) from e
-            if isinstance(reason, socket.gaierror) and reason.errno == socket.EAI_NONAME:
-                raise Refused(
-                    f"{url}: no such host is known here; behind a proxy, set HTTPS_PROXY"
-                    f"{self._hint}"
-                ) from e
-            raise Dropped(_in_words(reason)) from e
-
-    def read(self, response: HTTPResponse) -> bytes:
-        """Next bytes of an answer, none at its end.
-
-        Raises
-        ------
-        Dropped
-            If the connection breaks or stalls.
-        """
-        try:
-            block = response.read1(CHUNK)
-        except (OSError, HTTPException) as e:
-            raise Dropped(_in_words(e)) from e
-        self.check()  # what was read before the stop is not written after it
-        return block
+            with self._client.stream("GET", url, headers=headers, timeout=self.timeout) as response:
+                if response.status_code != 416:
+                    response.raise_for_status()
+                    if response.headers.get("Content-Type", "").startswith("text/html"):
+                        raise Refused(f"{url}: {ANOTHER}{self._hint}")
+                yield response
+        except httpx.InvalidURL as e:
+            raise Refused(f"{url}: {e}") from e
 
     def json(self, url: str) -> Any:
         """Fetch a JSON document.
@@ -148,12 +132,10 @@ class Web:
         failures = 0
         while True:
             try:
-                with self.open(url, {"Accept": "application/json"}) as response:
-                    text = b"".join(iter(lambda: self.read(response), b""))
-                    if response.length:  # bytes that were promised and did not come
-                        raise Dropped(f"the connection ended {response.length:,} bytes early")
+                with self.stream(url, {"Accept": "application/json"}) as response:
+                    text = response.read()
                 break
-            except Dropped as e:
+            except httpx.HTTPError as e:
                 failures += 1
                 self.pause(url, e, failures)
         try:
@@ -161,13 +143,13 @@ class Web:
         except ValueError as e:
             raise ValueError(f"{url}: expected JSON, found {text[:60]!r}: {e}") from e
 
-    def pause(self, url: str, error: Dropped, failures: int) -> None:
+    def pause(self, url: str, error: httpx.HTTPError, failures: int) -> None:
         """Wait before the next attempt.
 
         Parameters
         ----------
         url : str
-        error : Dropped
+        error : httpx.HTTPError
             Why the last attempt failed.
         failures : int
             In a row, at least 1.
@@ -175,21 +157,27 @@ class Web:
         Raises
         ------
         Refused
-            If it is one failure too many, or the server asks for too long a wait.
+            If another attempt is of no use, it is one failure too many, or the server asks for too
+            long a wait.
         """
+        what, mendable = _verdict(error)
+        if not mendable:
+            raise Refused(f"{url}: {what}{self._hint}")
         if failures >= self.attempts:
             raise Refused(
-                f"{url}: given up after {failures} failures in a row, the last one: {error}; run "
+                f"{url}: given up after {failures} failures in a row, the last one: {what}; run "
                 "the command again to go on with what has been fetched"
             )
-        wait = min(2.0 ** (failures - 1), LONGEST_BACKOFF) if error.wait is None else error.wait
+        wait = min(2.0 ** (failures - 1), LONGEST_BACKOFF)
+        if isinstance(error, httpx.HTTPStatusError):
+            wait = _seconds_asked_for(error.response, self.now(), wait)
         if wait > LONGEST_WAIT:
             raise Refused(
-                f"{url}: {error}, and the server asks to wait {wait:,.0f} s; run the command again "
+                f"{url}: {what}, and the server asks to wait {wait:,.0f} s; run the command again "
                 "then to go on with what has been fetched"
             )
         if wait >= 1:
-            self.tell(f"note: {url}: {error}; next attempt in {wait:.0f} s")
+            self.tell(f"note: {url}: {what}; next attempt in {wait:.0f} s")
         (self.sleep or self.stop.wait)(wait)
 
     def check(self) -> None:
@@ -197,58 +185,42 @@ class Web:
         if self.stop.is_set():
             raise Stopped
 
-    def _refusal(self, url: str, e: HTTPError) -> Exception:
-        what = f"{e.code} {e.reason}"
-        if e.code in RETRIED:
-            return Dropped(what, _seconds(e.headers.get("Retry-After"), self.now()))
-        if e.code == 416:
-            return OutOfRange()
-        if e.code in (401, 403):
-            return Refused(
-                f"{url}: {what}: the server does not give it to you; if it asks for an account or "
-                f"for consent, set HF_TOKEN, and see whether a proxy answers in its place"
-                f"{self._hint}"
-            )
-        if e.code in (404, 410):
-            return Refused(
-                f"{url}: {what}: nothing is there; it was moved, or the name is wrong{self._hint}"
-            )
-        return Refused(f"{url}: {what}{self._hint}")
+
+def _verdict(error: httpx.HTTPError) -> tuple[str, bool]:
+    """What failed, and whether another attempt may mend it; if not, also what may."""
+    if isinstance(error, httpx.TimeoutException):
+        return "no byte came in time", True
+    if isinstance(error, httpx.HTTPStatusError):
+        code = error.response.status_code
+        return f"{code} {error.response.reason_phrase}{ADVICE.get(code, '')}", code in RETRIED
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return (
+                f"its certificate is not trusted ({cause.verify_message}); where a proxy has "
+                "certificates of its own, SSL_CERT_FILE must name them"
+            ), False
+        if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+            return "no such host is known here, or no such proxy; HTTPS_PROXY names one", False
+        cause = cause.__cause__ or cause.__context__
+    by_proxy = isinstance(error, httpx.ProxyError) and str(error).startswith("4")  # 403, 407 …
+    final = by_proxy or isinstance(error, (httpx.UnsupportedProtocol, httpx.TooManyRedirects))
+    return str(error) or type(error).__name__, not final
 
 
-class _Redirects(HTTPRedirectHandler):
-    """Redirects that keep a token on its host and never leave HTTPS."""
-
-    def redirect_request(
-        self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> Request | None:
-        # Python 3.10 does not know 308, which for GET is 307
-        new = super().redirect_request(req, fp, 307 if code == 308 else code, msg, headers, newurl)
-        if new is None:
-            return None
-        if req.type == "https" and new.type != "https":
-            raise Refused(f"{req.full_url}: redirects to {newurl}, expected an https address")
-        token = req.unredirected_hdrs.get("Authorization")
-        if token and new.host == req.host:
-            new.add_unredirected_header("Authorization", token)
-        return new
-
-    http_error_308 = HTTPRedirectHandler.http_error_302
-
-
-def _seconds(text: str | None, now: float) -> float | None:
-    """Retry-After, which is a number of seconds or a date; None if it is neither."""
-    if text is None:
-        return None
-    if text.strip().isdecimal():
+def _seconds_asked_for(response: httpx.Response, now: float, otherwise: float) -> float:
+    """Seconds to wait, by Retry-After (a number or a date) or the Hub's RateLimit."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isdecimal():
         return float(text)
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - now)
     except (ValueError, TypeError):
-        return None
+        window = re.search(r"\br=0\s*;\s*t=(\d+)", response.headers.get("RateLimit", ""))
+        return float(window[1]) if window else otherwise
 
 
-def _in_words(error: object) -> str:
-    if isinstance(error, TimeoutError):
-        return "no byte came in time"
-    return str(error) or type(error).__name__
+def _stay_on_https(response: httpx.Response) -> None:
+    to = response.headers.get("Location", "") if response.has_redirect_location else ""
+    if response.url.scheme == "https" and urlsplit(to).scheme not in ("", "https"):
+        raise Refused(f"{response.url}: redirects to {to}, expected an https address")
