@@ -216,6 +216,7 @@ def test_sdist_builds_a_wheel_that_runs(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         inside = archive.namelist()
     assert {"benchrouter/py.typed", "benchrouter/_core.pyi"} <= set(inside)
+    assert "benchrouter/serving/service/page.html" in inside
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "benchrouter").rglob("*.py")}
     assert sources <= set(inside)
     assert sum(name.startswith("benchrouter/_core.") and name.endswith(".so") for name in inside)
