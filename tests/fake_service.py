@@ -92,15 +92,30 @@ class FakeService:
         router = self.routers[body["router"]]
         policy = dict(body.get("policy", {}))
         rule = policy.pop("rule", "mean")
-        policy.pop("models", None)  # only asked for here; the engine's own tests see to it
+        models = policy.pop("models", None)
+        policy = CostPolicy(**policy) if policy else None
         described = router.describe()
+        embedding = self.encode([body["prompt"]])
         found = router.explain(
             body["prompt"],
-            embedding=self.encode([body["prompt"]])[0],
+            embedding=embedding[0],
             rule=rule,
-            policy=CostPolicy(**policy) if policy else None,
+            policy=policy,
         ).to_dict()
+        ranking = router.rank(
+            [body["prompt"]], embeddings=embedding, rule=rule, policy=policy, models=models
+        )
+        decided = ranking.decisions
         return found | {
+            "decision": {
+                "model": decided.names()[0],
+                "fallback": bool(decided.fallback[0]),
+                "cause": "far" if decided.fallback[0] else None,
+                "reason": found["reason"],
+                "score": float(decided.score[0]),
+                "margin": float(decided.margin[0]),
+                "over_limit": None if decided.over_limit is None else bool(decided.over_limit[0]),
+            },
             "router": body["router"],
             "version": self.versions[body["router"]],
             "truncated": len(body["prompt"]) > 4000,
@@ -114,9 +129,9 @@ class FakeService:
         rows = [[row.get(model) for model in router.models] for row in body.get("labels", [])]
         labels = np.array(rows, dtype=np.float32) if rows else None
         embeddings = self.encode(body["prompts"])
-        return router.choose(
-            body["prompts"], labels, embeddings=embeddings, score=body["score"]
-        ).to_dict()
+        found = router.choose(body["prompts"], labels, embeddings=embeddings, score=body["score"])
+        named = {"router": body["router"], "version": self.versions[body["router"]]}
+        return found.to_dict() | named
 
 
 class _Handler(BaseHTTPRequestHandler):

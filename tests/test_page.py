@@ -23,11 +23,12 @@ from fake_service import FakeService, embed
 
 from benchrouter import Router
 from benchrouter.demo import Demo, make_demo
-from benchrouter.serving.service.page import PAGE, page
+from benchrouter.serving.service.page import page
 
 INERT = "<img src=x onerror=window.pwned=1>"
 PROMPT = "What is 17 times 24 plus 3? Answer with a number."
 FAR = "Ĝŭ ĵĥ ŝĉ 漢字 仮名 жизнь"
+TEXT = page()[0].decode()
 VOID = {"meta", "link", "input", "br", "img"}
 
 
@@ -68,17 +69,16 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="module")
 def elements() -> Elements:
-    return Elements(PAGE.read_text("utf-8"))
+    return Elements(TEXT)
 
 
 def only_text_between(tag: str) -> str:
-    (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", PAGE.read_text("utf-8"), re.DOTALL)
+    (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", TEXT, re.DOTALL)
     return text
 
 
 def test_policy_allows_the_pages_own_script_and_style_and_nothing_else():
-    content, headers = page()
-    assert content == PAGE.read_bytes()
+    _, headers = page()
     policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
     for tag in ("script", "style"):
         digest = hashlib.sha256(only_text_between(tag).encode()).digest()
@@ -93,16 +93,15 @@ def test_policy_allows_the_pages_own_script_and_style_and_nothing_else():
 
 
 def test_page_is_whole_in_itself(elements):
-    text = PAGE.read_text("utf-8")
-    urls = set(re.findall(r"[a-z]+://[^\s'\"<>)]+", text))
+    urls = set(re.findall(r"[a-z]+://[^\s'\"<>)]+", TEXT))
     assert urls == {"http://www.w3.org/2000/svg"}  # a name space, within the icon
-    assert not re.search(r"@import|url\(|integrity=|\r", text)
+    assert not re.search(r"@import|url\(|integrity=|\r", TEXT)
     for _, attributes, _ in elements.found:
         assert "src" not in attributes
         assert "style" not in attributes  # the policy would not let it count
         assert not [name for name in attributes if name.startswith("on")]
     links = [attributes["href"] for attributes, _ in elements.of("a", "link")]
-    assert all(link.startswith("data:") or link == "docs" for link in links)
+    assert all(link.startswith("data:") or link == "openapi.json" for link in links)
     assert len(page()[0]) < 100_000
 
 
@@ -142,7 +141,7 @@ def test_every_control_has_a_label(elements):
     ((root, _),) = elements.of("html")
     assert root["lang"] == "en"
     assert {attributes.get("name") for attributes, _ in elements.of("meta")} >= {"viewport"}
-    assert "maximum-scale" not in PAGE.read_text("utf-8")
+    assert "maximum-scale" not in TEXT
 
 
 def luminance(colour: tuple[float, ...]) -> float:
@@ -339,6 +338,12 @@ class Browser:
     def load(self, path: Path) -> None:
         if not self.one("#task-panel").is_displayed():
             self.one("#task-tab").click()
+        self.run(
+            "for (const id of ['dropped', 'task-answer']) "
+            "document.getElementById(id).replaceChildren()"
+        )
+        if not self.one("#file").is_displayed():
+            self.run("unload()")
         self.one("#file").send_keys(str(path))
         self.wait(lambda: self.text("#dropped, #task-answer .error"))
 
@@ -450,6 +455,12 @@ def test_options_are_sent_and_their_costs_shown(opened, service, router):
     }
     rows = opened.cells("prompt", "Predicted scores")
     assert rows[0][0] == "small-3b, chosen"  # the cheapest
+    for cheap in ("small-3b", "language-12b"):
+        opened.one(f"#allowed input[value={cheap}]").click()
+    opened.ask(PROMPT)
+    assert opened.words(".chosen h2") == ["Chosenmaths-13b"]
+    rows = opened.cells("prompt", "Predicted scores")
+    assert "maths-13b, chosen" in [row[0] for row in rows]
     assert "code-15b not allowed" in [row[0] for row in rows]
     n = len(service.requests)
     opened.fill("#cost-weight", "much")
@@ -548,27 +559,28 @@ def test_another_score_and_a_task_far_away(opened, service, router):
     assert s3 == fixed(found.s3.max())
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("a.txt", 'one\r\n\r\ntwo, "2"\n'),
-        ("a.jsonl", '{"prompt": "one", "id": 7}\n\n{"prompt": "two, \\"2\\""}'),
-        ("a.JSONL", '\ufeff{"prompt": "one"}\n"two, \\"2\\""\n'),
-        ("a.csv", 'id,prompt\r\n7,one\r\n8,"two, ""2"""\r\n'),
-        ("a.csv", 'prompt,id\n"one",\n"two, ""2""",'),
-    ],
-)
-def test_files_of_prompts(opened, service, tmp_path, name, text):
-    (tmp_path / name).write_bytes(text.encode())
-    opened.load(tmp_path / name)
-    assert opened.text("#dropped").startswith(f"{name}: 2 prompts\none")
-    assert not opened.one("#prompts").is_displayed()
-    opened.choose()
-    assert service.requests[-1][1]["prompts"] == ["one", 'two, "2"']
-    assert "labels" not in service.requests[-1][1]
-    opened.one("#dropped button").click()
-    assert opened.focused() == "prompts"
-    assert "choose a file first" in opened.choose(what="error")
+FILES = [
+    ("a.txt", 'one\r\n\r\ntwo, "2"\n'),
+    ("a.jsonl", '{"prompt": "one", "id": 7}\n\n{"prompt": "two, \\"2\\""}'),
+    ("a.JSONL", '\ufeff{"prompt": "one"}\n"two, \\"2\\""\n'),
+    ("a.csv", 'id,prompt\r\n7,one\r\n8,"two, ""2"""\r\n'),
+    ("a.csv", 'prompt,id\n"one",\n"two, ""2""",'),
+]
+
+
+def test_files_of_prompts(opened, service, tmp_path):
+    for name, text in FILES:
+        (tmp_path / name).write_bytes(text.encode())
+        opened.load(tmp_path / name)
+        assert opened.text("#dropped").startswith(f"{name}: 2 prompts\none")
+        assert not opened.one("#prompts").is_displayed()
+        assert opened.focused() == "primary"
+        opened.choose()
+        assert service.requests[-1][1]["prompts"] == ["one", 'two, "2"'], text
+        assert "labels" not in service.requests[-1][1]
+        opened.one("#dropped button").click()
+        assert opened.focused() == "prompts"
+        assert "choose a file first" in opened.choose(what="error")
 
 
 def test_columns_named_as_models_are_labels(opened, service, router, demo, tmp_path):
@@ -596,29 +608,29 @@ def test_columns_named_as_models_are_labels(opened, service, router, demo, tmp_p
     assert service.requests[-1][1]["labels"] == [{"code-15b": 1}]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.parquet", b"PAR1", "Found “a.parquet”, expected a .txt, .jsonl or .csv file."),
-        ("a.txt", b"caf\xe9", "“a.txt” is not UTF-8 text."),
-        ("a.jsonl", b'{"prompt": "x"}\n{"prompt"', "Line 2 is not JSON."),
-        ("a.jsonl", b'{"prompt": "x"}\n[1]', "Line 2 has no text as “prompt”."),
-        ("a.jsonl", b"null", "Line 1 has no text as “prompt”."),
-        ("a.jsonl", b'{"text": "x"}', "Line 1 has no text as “prompt”."),
-        ("a.csv", b"text,id\nx,1", "Found the columns “text”, “id”, expected one named “prompt”."),
-        ("a.csv", b"", "Found the columns nothing, expected one named “prompt”."),
-        ("a.csv", b"prompt,id\nx,1\ny", "Row 2 has 1 cell, the header has 2."),
-        ("a.csv", b'prompt\nx\n"y', "Row 2 has a quote that is not closed"),
-        ("a.csv", b'prompt\nx\n"y"z\n', "Row 2 has a quote that is not closed, or text behind"),
-        ("a.csv", b"prompt,code-15b\nx,0.5", "Row 1 has “0.5” for code-15b, expected 1, 0 or"),
-    ],
-)
-def test_bad_files_are_refused_in_words(opened, service, tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    opened.load(tmp_path / name)
-    assert message in opened.text("#task-answer .error")
-    assert message in opened.words("#status")[0]
-    assert opened.one("#prompts").is_displayed()
+BAD_FILES = [
+    ("a.parquet", b"PAR1", "Found “a.parquet”, expected a .txt, .jsonl or .csv file."),
+    ("a.txt", b"caf\xe9", "“a.txt” is not UTF-8 text."),
+    ("a.jsonl", b'{"prompt": "x"}\n{"prompt"', "Line 2 is not JSON."),
+    ("a.jsonl", b'{"prompt": "x"}\n[1]', "Line 2 has no text as “prompt”."),
+    ("a.jsonl", b"null", "Line 1 has no text as “prompt”."),
+    ("a.jsonl", b'{"text": "x"}', "Line 1 has no text as “prompt”."),
+    ("a.csv", b"text,id\nx,1", "Found the columns “text”, “id”, expected one named “prompt”."),
+    ("a.csv", b"", "Found the columns nothing, expected one named “prompt”."),
+    ("a.csv", b"prompt,id\nx,1\ny", "Row 2 has 1 cell, the header has 2."),
+    ("a.csv", b'prompt\nx\n"y', "Row 2 has a quote that is not closed"),
+    ("a.csv", b'prompt\nx\n"y"z\n', "Row 2 has a quote that is not closed, or text behind"),
+    ("a.csv", b"prompt,code-15b\nx,0.5", "Row 1 has “0.5” for code-15b, expected 1, 0 or"),
+]
+
+
+def test_bad_files_are_refused_in_words(opened, service, tmp_path):
+    for name, content, message in BAD_FILES:
+        (tmp_path / name).write_bytes(content)
+        opened.load(tmp_path / name)
+        assert message in opened.text("#task-answer .error")
+        assert message in opened.words("#status")[0]
+        assert opened.one("#prompts").is_displayed()
     assert service.requests == []
     assert opened.complaints() == []
 
@@ -734,30 +746,30 @@ def test_a_key_is_asked_for_kept_and_forgotten(browser, service):
     assert browser.complaints() == []
 
 
-@pytest.mark.parametrize(
-    ("refusal", "message", "again"),
-    [
-        ((429, {"Retry-After": "1"}, {}), "The service is busy. Try again in 1 second.", True),
-        ((429, {}, {}), "The service is busy. Try again shortly.", True),
-        ((413, {}, {"error": {"message": "too long"}}), "too much at once. Too long.", False),
-        ((422, {}, {"error": {"message": "no thresholds"}}), "No thresholds.", False),
-        ((503, {}, {"error": {"message": "draining"}}), "not ready yet. Draining.", True),
-        ((500, {}, b"<b>oops</b>"), "The service failed. It answered with status 500.", True),
-        ((200, {}, b"<b>oops</b>"), "What was answered is not JSON.", True),
-        ((422, {}, {"error": {"message": INERT}}), INERT, False),
-    ],
-)
-def test_errors_are_told_in_words(opened, service, refusal, message, again):
-    service.refusal = refusal
-    assert message in opened.ask(PROMPT, "error")
-    assert message in opened.words("#status")[0]
-    assert message in opened.choose("one", "error")
-    buttons = opened.all("#task-answer .error button")
-    assert len(buttons) == int(again)
-    service.refusal = None
-    for button in buttons:
-        button.click()
-        opened.answered("task")
+REFUSALS = [
+    ((429, {"Retry-After": "1"}, {}), "The service is busy. Try again in 1 second.", True),
+    ((429, {}, {}), "The service is busy. Try again shortly.", True),
+    ((413, {}, {"error": {"message": "too long"}}), "too much at once. Too long.", False),
+    ((422, {}, {"error": {"message": "no thresholds"}}), "No thresholds.", False),
+    ((503, {}, {"error": {"message": "draining"}}), "not ready yet. Draining.", True),
+    ((500, {}, b"<b>oops</b>"), "The service failed. It answered with status 500.", True),
+    ((200, {}, b"<b>oops</b>"), "What was answered is not JSON.", True),
+    ((422, {}, {"error": {"message": INERT}}), INERT, False),
+]
+
+
+def test_errors_are_told_in_words(opened, service):
+    for refusal, message, again in REFUSALS:
+        service.refusal = refusal
+        assert message in opened.ask(PROMPT, "error")
+        assert message in opened.words("#status")[0]
+        assert len(opened.all("#prompt-answer .error button")) == int(again)
+        service.refusal = None
+        for button in opened.all("#prompt-answer .error button"):
+            button.click()
+            opened.answered("prompt")
+    service.refusal = (503, {}, {})
+    assert "not ready" in opened.choose("one", "error")
     assert opened.complaints() == []
 
 
@@ -828,8 +840,17 @@ def test_policy_is_in_force(opened):
 
 NAMED = {
     "button", "checkbox", "combobox", "link", "listbox", "option", "tab", "tablist", "tabpanel",
-    "textbox", "heading", "table", "list", "DisclosureTriangle",
+    "textbox", "heading", "table", "DisclosureTriangle",
 }  # fmt: skip
+
+
+TABLES = """
+    return [...document.querySelectorAll("table")].map((t) => ({
+      caption: t.caption?.textContent ?? "",
+      heads: [...t.tHead.rows[0].cells].map((c) => [c.localName, c.scope, c.textContent]),
+      rows: [...t.tBodies[0].rows].map((r) => [...r.cells].map((c) => [c.localName, c.scope])),
+    }))
+"""
 
 
 def nodes(browser: Browser) -> list[dict[str, Any]]:
@@ -878,12 +899,11 @@ def states(opened, service, demo, tmp_path) -> Callable[[], Iterator[str]]:
     return walk
 
 
-def test_every_control_has_a_name_in_the_accessibility_tree(opened, states):
-    seen = set()
+def test_everything_is_told_to_who_does_not_see(opened, states):
+    seen, n_tables = set(), 0
     for state in states():
         found = nodes(opened)
-        nameless = [n for n in found if n["role"] in NAMED - {"list", "table"} and not n["name"]]
-        assert nameless == [], state
+        assert [n for n in found if n["role"] in NAMED and not n["name"]] == [], state
         seen |= {n["role"] for n in found}
         (title,) = [n for n in found if n["role"] == "RootWebArea"]
         assert title["name"] == "benchrouter"
@@ -891,30 +911,17 @@ def test_every_control_has_a_name_in_the_accessibility_tree(opened, states):
         levels = [n["level"] for n in found if n["role"] == "heading"]
         assert levels[0] == 1 and levels.count(1) == 1, state
         assert all(b - a <= 1 for a, b in pairwise(levels)), (state, levels)
-        assert all(n["name"] for n in found if n["role"] == "table"), state
-    assert seen >= {"tab", "tabpanel", "textbox", "checkbox", "combobox", "table", "rowheader"}
-    described = {n["name"]: n["description"] for n in nodes(opened) if n["role"] == "textbox"}
-    assert described["API key"].startswith("Kept in this tab")
-
-
-def test_tables_have_captions_and_scopes(opened, states):
-    n_tables = 0
-    for state in states():
-        tables = opened.run("""
-            return [...document.querySelectorAll("table")].map((t) => ({
-              caption: t.caption?.textContent ?? "",
-              heads: [...t.tHead.rows[0].cells].map((c) => [c.localName, c.scope, c.textContent]),
-              rows: [...t.tBodies[0].rows]
-                .map((r) => [...r.cells].map((c) => [c.localName, c.scope])),
-            }))
-        """)
+        tables = opened.run(TABLES)
         for table in tables:
             assert table["caption"], state
             assert all(h[:2] == ["th", "col"] and h[2] for h in table["heads"]), state
             for row in table["rows"]:
                 assert row[0] == ["th", "row"] and len(row) == len(table["heads"]), state
         n_tables += len(tables)
+    assert seen >= {"tab", "tabpanel", "textbox", "checkbox", "combobox", "table", "rowheader"}
     assert n_tables >= 8
+    described = {n["name"]: n["description"] for n in nodes(opened) if n["role"] == "textbox"}
+    assert described["API key"].startswith("Kept in this tab")
 
 
 FROM_THE_TOP = "const h1 = document.querySelector('h1'); h1.tabIndex = -1; h1.focus()"
@@ -1006,31 +1013,31 @@ COLOURS = """
 """
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_has_enough_contrast(opened, states, scheme):
+OUTSIDE = """
+    return [...document.querySelectorAll("main *")]
+      .filter((e) => e.checkVisibility() && !e.closest(".unseen"))
+      .filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
+      .map((e) => e.outerHTML.slice(0, 80))
+"""
+
+
+def test_all_text_can_be_read_in_both_themes_at_every_width(opened, states):
     n_texts = 0
     for state in states():
-        opened.theme(scheme, motion="reduce")
-        for what, colour, behind in opened.run(COLOURS):
-            assert colour[3] == behind[3] == 1, what
-            assert contrast(tuple(colour), tuple(behind)) >= 4.5, (state, what)
-            n_texts += 1
-    assert n_texts > 300
-    dark = luminance(tuple(opened.run(COLOURS)[0][2])) < 0.1
-    assert dark == (scheme == "dark")
-
-
-@pytest.mark.parametrize("width", [320, 360, 768, 1280, 2560])
-def test_no_width_needs_scrolling_sideways(opened, states, width):
-    opened.width(width)
-    for state in states():
-        assert opened.run("return document.documentElement.scrollWidth") <= width, state
-        out = opened.run(
-            "return [...document.querySelectorAll('main *')].filter((e) => e.checkVisibility() && "
-            "!e.closest('.unseen') && e.getBoundingClientRect().right > innerWidth + 1)"
-            ".map((e) => e.outerHTML.slice(0, 80))"
-        )
-        assert out == [], state
+        for scheme in ("light", "dark"):
+            opened.theme(scheme, motion="reduce")
+            colours = opened.run(COLOURS)
+            for what, colour, behind in colours:
+                assert colour[3] == behind[3] == 1, what
+                assert contrast(tuple(colour), tuple(behind)) >= 4.5, (state, scheme, what)
+            assert (luminance(tuple(colours[0][2])) < 0.1) == (scheme == "dark")
+            n_texts += len(colours)
+        for width in (320, 360, 768, 1280, 2560):
+            opened.width(width)
+            assert opened.run("return document.documentElement.scrollWidth") <= width, state
+            assert opened.run(OUTSIDE) == [], (state, width)
+        opened.width(1280)
+    assert n_texts > 600
 
 
 def test_long_names_many_models_and_graded_scores_fit(browser, demo):

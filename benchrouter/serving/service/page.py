@@ -6,9 +6,28 @@ import base64
 import hashlib
 import re
 from functools import cache
-from pathlib import Path
+from importlib import resources
+from typing import TYPE_CHECKING
 
-PAGE = Path(__file__).with_name("page.html")
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.responses import Response
+
+
+def serve_page(app: FastAPI) -> None:
+    """Serve the page at ``/``.
+
+    Parameters
+    ----------
+    app : FastAPI
+    """
+    from starlette.responses import Response
+
+    content, headers = page()
+
+    @app.get("/", include_in_schema=False)
+    async def answer() -> Response:
+        return Response(content, headers=headers)
 
 
 @cache
@@ -22,11 +41,11 @@ def page() -> tuple[bytes, dict[str, str]]:
     headers : dict of str to str
         Of the response, ``Content-Type`` included.
     """
-    content = PAGE.read_bytes()
+    content = resources.files("benchrouter.serving.service").joinpath("page.html").read_bytes()
     policy = {
         "default-src": "'none'",
-        "script-src": _hashes(content, b"script"),
-        "style-src": _hashes(content, b"style"),
+        "script-src": _hash(content, b"script"),
+        "style-src": _hash(content, b"style"),
         "connect-src": "'self'",
         "img-src": "data:",
         "base-uri": "'none'",
@@ -46,8 +65,7 @@ def page() -> tuple[bytes, dict[str, str]]:
     }
 
 
-def _hashes(content: bytes, tag: bytes) -> str:
-    """Sources of a policy: the SHA-256 of what stands between the tags, byte by byte."""
-    inside = re.findall(rb"<%b>(.*?)</%b>" % (tag, tag), content, re.DOTALL)
-    digests = (base64.b64encode(hashlib.sha256(text).digest()).decode() for text in inside)
-    return " ".join(f"'sha256-{digest}'" for digest in digests)
+def _hash(content: bytes, tag: bytes) -> str:
+    """SHA-256 of what stands between the tags, byte by byte, as a source of the policy."""
+    (inside,) = re.findall(rb"<%b>(.*?)</%b>" % (tag, tag), content, re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(inside).digest()).decode()}'"
