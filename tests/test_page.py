@@ -8,6 +8,8 @@ import hashlib
 import json
 import re
 import shutil
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -1093,3 +1095,49 @@ def test_an_answer_below_the_fold_is_scrolled_to(browser, service):
     top = browser.run("return document.querySelector('.chosen').getBoundingClientRect().top")
     assert 0 <= top < 450
     assert browser.focused() == "prompt"
+
+
+# --- In front of the real service ----------------------------------------------------------------
+
+
+@pytest.fixture
+def real_service(tmp_path) -> Iterator[str]:
+    uvicorn = pytest.importorskip("uvicorn")
+    app = pytest.importorskip("benchrouter.serving.service.app")
+    from served import write_router
+
+    from benchrouter.serving import Engine
+    from benchrouter.serving.service.settings import Settings
+
+    with Engine(write_router(tmp_path)) as engine, socket.create_server(("127.0.0.1", 0)) as bound:
+        served = app.make_app(engine, Settings(keys=("a-key",), log_requests=False))
+        server = uvicorn.Server(uvicorn.Config(served, log_level="error"))
+        thread = threading.Thread(target=server.run, args=([bound],))
+        thread.start()
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join()
+
+
+def test_the_real_service_answers_the_page(browser, real_service):
+    browser.open(real_service)
+    browser.wait(lambda: browser.one("#key-form").is_displayed())
+    browser.fill("#key", "a-key")
+    browser.press("ENTER")
+    browser.wait(lambda: browser.text("#about").startswith("3 models"))
+    answer = browser.ask("w1 w2 w3 w4")
+    assert re.search(r"version [0-9a-f]{12} · rule mean", answer)
+    assert "limit 0." in answer
+    (chosen,) = browser.words(".chosen h2")
+    scores = browser.cells("prompt", "Predicted scores")
+    assert re.fullmatch(r"\$0\.0\d+", scores[0][2])
+    browser.one("#prompt-form summary").click()
+    model = re.sub("^(Chosen|Fallback(, as evidence is too thin)?)", "", chosen)
+    browser.one(f"#allowed input[value='{model}']").click()
+    browser.ask("w1 w2 w3 w4")
+    assert model not in browser.words(".chosen h2")[0]
+    assert f"{model} not allowed" in [row[0] for row in browser.cells("prompt", "Predicted")]
+    assert "80 % interval" in browser.choose("w1 w2 w3\nw4 w5 w6\nw7")
+    assert len(browser.cells("task", "Models")) == 3
+    assert "at most" in browser.choose("w1 " * 6 * 2**20, "error")  # over the service's limit
+    assert browser.complaints() == []

@@ -32,7 +32,7 @@ def serve_page(app: FastAPI) -> None:
 
 @cache
 def page() -> tuple[bytes, dict[str, str]]:
-    """Read the page, and allow its one script and one style by their hashes.
+    """Read the page.
 
     Returns
     -------
@@ -42,22 +42,9 @@ def page() -> tuple[bytes, dict[str, str]]:
         Of the response, ``Content-Type`` included.
     """
     content = resources.files("benchrouter.serving.service").joinpath("page.html").read_bytes()
-    policy = {
-        "default-src": "'none'",
-        "script-src": _hash(content, b"script"),
-        "style-src": _hash(content, b"style"),
-        "connect-src": "'self'",
-        "img-src": "data:",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        "frame-ancestors": "'none'",
-        # Text of a benchmark or a model's name can then never become markup, whatever the script.
-        "require-trusted-types-for": "'script'",
-        "trusted-types": "'none'",
-    }
     return content, {
         "Content-Type": "text/html; charset=utf-8",
-        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+        "Content-Security-Policy": policy_of(content.decode()),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cross-Origin-Opener-Policy": "same-origin",
@@ -65,7 +52,36 @@ def page() -> tuple[bytes, dict[str, str]]:
     }
 
 
-def _hash(content: bytes, tag: bytes) -> str:
-    """SHA-256 of what stands between the tags, byte by byte, as a source of the policy."""
-    (inside,) = re.findall(rb"<%b>(.*?)</%b>" % (tag, tag), content, re.DOTALL)
-    return f"'sha256-{base64.b64encode(hashlib.sha256(inside).digest()).decode()}'"
+def policy_of(page: str) -> str:
+    """Content-Security-Policy of a page: its own scripts and styles by their hashes, no others.
+
+    Parameters
+    ----------
+    page : str
+
+    Returns
+    -------
+    str
+    """
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {_hashes(page, 'script')}",
+            f"style-src {_hashes(page, 'style')}",
+            "connect-src 'self'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            # Whatever the script does, no text of a benchmark becomes markup.
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        ]
+    )
+
+
+def _hashes(page: str, tag: str) -> str:
+    """SHA-256 of what stands in each element, as sources of a policy; 'none' for no element."""
+    inside = re.findall(rf"<{tag}[^>]*>(.*?)</{tag}>", page, re.DOTALL)
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inside)
+    return " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
