@@ -7,11 +7,9 @@ import hashlib
 import re
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-    from starlette.responses import Response
+from fastapi import FastAPI
+from starlette.responses import Response
 
 
 def serve_page(app: FastAPI) -> None:
@@ -21,8 +19,6 @@ def serve_page(app: FastAPI) -> None:
     ----------
     app : FastAPI
     """
-    from starlette.responses import Response
-
     content, headers = page()
 
     @app.get("/", include_in_schema=False)
