@@ -252,7 +252,7 @@ class Browser:
         size = {"width": pixels, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
-    def theme(self, scheme: str, motion: str = "no-preference") -> None:
+    def theme(self, scheme: str, motion: str = "reduce") -> None:
         features = [
             {"name": "prefers-color-scheme", "value": scheme},
             {"name": "prefers-reduced-motion", "value": motion},
@@ -1030,7 +1030,7 @@ def test_all_text_can_be_read_in_both_themes_at_every_width(opened, states):
     n_texts = 0
     for state in states():
         for scheme in ("light", "dark"):
-            opened.theme(scheme, motion="reduce")
+            opened.theme(scheme)
             colours = opened.run(COLOURS)
             for what, colour, behind in colours:
                 assert colour[3] == behind[3] == 1, what
@@ -1082,6 +1082,7 @@ def test_long_names_many_models_and_graded_scores_fit(browser, demo):
 
 
 def test_nothing_moves_where_the_reader_wants_no_motion(opened):
+    opened.theme("light", motion="no-preference")
     opened.ask(PROMPT)
     moves = (
         "return [...document.querySelectorAll('*')].map((e) => getComputedStyle(e)).filter((s) => "
@@ -1113,7 +1114,7 @@ def real_service(tmp_path) -> Iterator[str]:
     from benchrouter.serving import Engine
 
     with Engine(write_router(tmp_path)) as engine, socket.create_server(("127.0.0.1", 0)) as bound:
-        served = app.make_app(engine, Settings(keys=("a-key",), log_requests=False))
+        served = app.make_app(engine, Settings(("a-key",), max_body_bytes=9000))
         server = uvicorn.Server(uvicorn.Config(served, log_level="error"))
         thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
@@ -1142,5 +1143,5 @@ def test_the_real_service_answers_the_page(browser, real_service):
     assert f"{model} not allowed" in [row[0] for row in browser.cells("prompt", "Predicted")]
     assert "80 % interval" in browser.choose("w1 w2 w3\nw4 w5 w6\nw7")
     assert len(browser.cells("task", "Models")) == 3
-    assert "at most" in browser.choose("w1 " * 6 * 2**20, "error")  # over the service's limit
+    assert "That is too much at once." in browser.choose("w1 " * 3000, "error")
     assert browser.complaints() == []
