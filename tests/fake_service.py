@@ -42,6 +42,8 @@ class FakeService:
         Status, headers and content that every POST is answered with, where set.
     delay_s : float
         Waited before a POST is answered.
+    closed : bool
+        Whether nothing is answered any more.
     """
 
     def __init__(self, routers: dict[str, Router], encode: Callable[[list[str]], Any] = embed):
@@ -51,6 +53,7 @@ class FakeService:
         self.key: str | None = None
         self.refusal: tuple[int, dict[str, str], Any] | None = None
         self.delay_s = 0.0
+        self.closed = False
         self.versions = dict.fromkeys(routers, "0123456789ab")
         handler = type("Handler", (_Handler,), {"service": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -59,7 +62,8 @@ class FakeService:
         threading.Thread(**serving, daemon=True).start()
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving, also on connections that the browser opened ahead."""
+        self.closed = True
         self._server.shutdown()
         self._server.server_close()
 
@@ -148,6 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         service = self.service
+        if service.closed:
+            return
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         service.requests.append((self.path, body))
         time.sleep(service.delay_s)
