@@ -21,6 +21,7 @@ from benchrouter.cli import (
     inspect,
     output,
     route,
+    serve,
     update,
 )
 
@@ -62,6 +63,7 @@ for name, command, lacks in (
     ("fit", fit.fit, None),
     ("choose", choose.choose, elsewhere.OF_CHOOSE),
     ("route", route.route, None),
+    ("serve", serve.serve, None),
     ("explain", explain.explain, elsewhere.OF_EXPLAIN),
     ("inspect", inspect.inspect, None),
     ("update", update.update, None),

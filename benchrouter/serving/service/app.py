@@ -66,7 +66,7 @@ def make_app(
     ):
         app.add_api_route(path, tell, methods=["GET"], **operation(path))
     serve_page(app)
-    app.openapi = lambda: document(app, settings)  # type: ignore[method-assign]
+    app.openapi = lambda: document(app, settings)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_bad_query)
     app.add_exception_handler(Exception, _on_failure)

@@ -60,16 +60,16 @@ class Endpoints:
         name = self._router_of(asked.router)
         self._refuse_if_full(n)
         note = self._note(request, asked, router=name)
-        options: dict[str, Any] = {"router": name, **_policy_of(asked)}
+        options: dict[str, Any] = {"router": name, "policy": _policy_of(asked)}
         if asked.deadline_ms is not None:
             options["deadline_s"] = asked.deadline_ms / 1000
         if asked.prompts is None:
-            routed = await _offered(self._engine.route(_prompt_of(asked), **options))
-            note.update(model=routed.model, cause=routed.cause)
-            return _json({"decision": routed.to_dict()})
-        decisions = await _offered(self._engine.route(asked.prompts, **options))
-        note.update(n_prompts=n, fallbacks=sum(routed.fallback for routed in decisions))
-        return _json({"decisions": [routed.to_dict() for routed in decisions]})
+            one = await _offered(self._engine.route(_prompt_of(asked), **options))
+            note.update(model=one.model, cause=one.cause)
+            return _json({"decision": one.to_dict()})
+        many = await _offered(self._engine.route(asked.prompts, **options))
+        note.update(n_prompts=n, fallbacks=sum(routed.fallback for routed in many))
+        return _json({"decisions": [routed.to_dict() for routed in many]})
 
     async def choose(self, request: Request) -> Response:
         """Choose one model for all prompts of a task."""
@@ -89,9 +89,9 @@ class Endpoints:
         self._refuse_if_full(1)
         note = self._note(request, asked, router=name)
         prompt, policy = _prompt_of(asked), _policy_of(asked)
-        explaining = self._engine.explain(prompt, router=name, **policy)
+        explaining = self._engine.explain(prompt, router=name, policy=policy)
         found = await _offered(_unless_gone(request, self._explaining.start(explaining)))
-        routed = await _offered(self._engine.route(prompt, router=name, **policy))
+        routed = await _offered(self._engine.route(prompt, router=name, policy=policy))
         note["model"] = routed.model
         inside = self._engine.routers[name].description
         return _json(
@@ -139,9 +139,7 @@ class Endpoints:
         if name is None and len(routers) == 1:
             return next(iter(routers))
         if name is None:
-            raise Refused(
-                422, "router_needed", f"found no router, expected one of {list(routers)}"
-            )
+            raise Refused(422, "router_needed", f"found no router, expected one of {list(routers)}")
         raise Refused(
             404, "router_not_found", f"found router {name[:100]!r}, expected one of {list(routers)}"
         )
@@ -152,7 +150,7 @@ class Endpoints:
             raise Refused(
                 429,
                 "overloaded",
-                f"{waiting:,} prompts wait, and at most {self._most_waiting:,} may: come back later",
+                f"{waiting:,} prompts wait, at most {self._most_waiting:,} may: come back later",
             )
 
     def _note(self, request: Request, asked: Any, **fields: Any) -> dict[str, Any]:
@@ -175,12 +173,12 @@ def _prompt_of(asked: schemas.RouteRequest | schemas.ExplainRequest) -> Prompt:
     return prompt
 
 
-def _policy_of(asked: schemas.RouteRequest | schemas.ExplainRequest) -> dict[str, RoutePolicy]:
-    """Policy as an argument, where there is one; contradictions are refused."""
+def _policy_of(asked: schemas.RouteRequest | schemas.ExplainRequest) -> RoutePolicy | None:
+    """Policy of a request, None where it brings none; contradictions are refused."""
     if asked.policy is None:
-        return {}
+        return None
     try:
-        return {"policy": RoutePolicy.of(asked.policy.model_dump(exclude_unset=True))}
+        return RoutePolicy.of(asked.policy.model_dump(exclude_unset=True))
     except (TypeError, ValueError) as e:
         raise Refused(422, "invalid_policy", f"policy: {e}") from None
 

@@ -54,9 +54,7 @@ def error(refused: Refused, headers: Mapping[str, str] | None = None) -> Respons
         said["Retry-After"] = str(RETRY_AFTER_S)
     if refused.status == 401:
         said["WWW-Authenticate"] = "Bearer"
-    return Response(
-        body_of(refused), refused.status, headers=said, media_type="application/json"
-    )
+    return Response(body_of(refused), refused.status, headers=said, media_type="application/json")
 
 
 def body_of(refused: Refused) -> bytes:

@@ -199,13 +199,11 @@ ERRORS: dict[int, dict[str, Any]] = {
         "unsupported_media_type",
         "found Content-Type 'text/plain', expected application/json",
     ),
-    422: _error(
-        _INVALID, "too_many_prompts", "found 1,200 prompts, expected at most 1,000"
-    ),
+    422: _error(_INVALID, "too_many_prompts", "found 1,200 prompts, expected at most 1,000"),
     429: _error(
         "rate_limit_error",
         "overloaded",
-        "4,096 prompts wait, and at most 4,096 may: come back later",
+        "4,096 prompts wait, at most 4,096 may: come back later",
     ),
     503: _error("server_error", "not_ready", "the engine takes no work"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -136,10 +137,8 @@ class _Exchange:
             while self._unread:
                 await self.receive()
 
-        try:
+        with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(read(), LINGER_S)
-        except asyncio.TimeoutError:
-            pass
 
     async def fail(self, refused: Refused) -> None:
         """Answer with a refusal, if no answer has begun."""

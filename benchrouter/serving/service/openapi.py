@@ -109,9 +109,7 @@ def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
     """
     if app.openapi_schema is not None:
         return app.openapi_schema
-    found = get_openapi(
-        title=app.title, version=app.version, description=ABOUT, routes=app.routes
-    )
+    found = get_openapi(title=app.title, version=app.version, description=ABOUT, routes=app.routes)
     models = [
         (model, mode)
         for used, mode in ((REQUESTS.values(), "validation"), (_answers(), "serialization"))

@@ -102,6 +102,8 @@ def serve(app: ASGIApp, bound: socket.socket, when_ready: Callable[[], None]) ->
 
 
 class _Server(uvicorn.Server):
+    should_exit: bool
+
     def __init__(
         self, config: uvicorn.Config, waiting: Waiting, when_ready: Callable[[], None]
     ) -> None:

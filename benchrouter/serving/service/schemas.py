@@ -121,13 +121,9 @@ class ExplainRequest(_OneOf):
 class ChooseRequest(Request):
     """Prompts of a task, and what is known of the first of them."""
 
-    prompts: Annotated[
-        list[str], Field(min_length=1, max_length=MAX_TASK_PROMPTS, fail_fast=True)
-    ]
+    prompts: Annotated[list[str], Field(min_length=1, max_length=MAX_TASK_PROMPTS, fail_fast=True)]
     labels: (
-        Annotated[
-            list[dict[str, float | None]], Field(max_length=MAX_TASK_PROMPTS, fail_fast=True)
-        ]
+        Annotated[list[dict[str, float | None]], Field(max_length=MAX_TASK_PROMPTS, fail_fast=True)]
         | None
     ) = Field(None, description="Of each of the first prompts the models' scores; null = not run.")
     router: str | None = ROUTER

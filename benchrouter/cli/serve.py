@@ -1,0 +1,187 @@
+"""``benchrouter serve``: routers behind HTTP."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchrouter.cli import options, output
+
+if TYPE_CHECKING:
+    from benchrouter.serving import Observer
+
+DEFAULT = "default"  # name of the router that has none
+
+
+def serve(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help=f"Directory of the router named {DEFAULT}."),
+    ] = None,
+    router: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=DIR", help="A further router. Repeat it for several."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine a key is needed.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = any that is free.")] = 8000,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keys, one a line, of which requests bring one (Authorization: Bearer KEY). "
+            "BENCHROUTER_API_KEY holds one, too.",
+        ),
+    ] = None,
+    no_api_key: Annotated[
+        bool,
+        typer.Option(
+            "--no-api-key",
+            help="Let everyone in who reaches --host: something before this service asks for keys.",
+        ),
+    ] = False,
+    deadline_ms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MS",
+            help="A prompt not routed by then gets the fallback model; 0 = wait for ever.",
+        ),
+    ] = 500,
+    max_batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of a batch; by default by the device.")
+    ] = None,
+    max_wait_ms: Annotated[
+        float, typer.Option(min=0, help="Longest wait of a prompt for others to join its batch.")
+    ] = 2,
+    cache_size: Annotated[
+        int, typer.Option(min=0, help="Decisions kept for equal requests; 0 = none.")
+    ] = 10_000,
+    max_body_bytes: Annotated[
+        int, typer.Option(min=1024, help="Longest request; a longer one is refused with 413.")
+    ] = 16 * 2**20,
+    max_prompts: Annotated[
+        int, typer.Option(min=1, help="Most prompts of a request; more are refused with 422.")
+    ] = 1000,
+    max_pending: Annotated[
+        int, typer.Option(min=1, help="Prompts that may wait; more are refused with 429.")
+    ] = 4096,
+    reload_every: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="How often to look whether a router was replaced; 0 = never.",
+        ),
+    ] = 2,
+    encoder: options.EncoderName = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where the encoder runs: cpu (if not given), cuda, cuda:1 … Repeat it for several."
+        ),
+    ] = None,
+    dtype: options.Dtype = "auto",
+    threads: options.Threads = 0,
+    decision_log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write every decision as a line of JSON; rotates at 100 MB."
+        ),
+    ] = None,
+    log_prompts: Annotated[
+        bool, typer.Option("--log-prompts", help="Prompts too, in the log and --decision-log.")
+    ] = False,
+    log_requests: Annotated[
+        bool, typer.Option("--log-requests/--no-log-requests", help="Log every request on stderr.")
+    ] = True,
+) -> None:
+    """Serve one or more routers over HTTP, until SIGTERM.
+
+    The address is printed in one line as soon as prompts are taken; the log goes to stderr, a line
+    of JSON each. On SIGTERM what was asked is answered, and the exit code is 0. GET /docs describes
+    the requests. A router that is replaced on disk is read again, and no request is lost.
+    """
+    options.check_dtype(dtype)
+    with output.encoder_needed():
+        from benchrouter.encoder import EncoderNotFound
+        from benchrouter.encoder.devices import check_device
+        from benchrouter.serving import DecisionLog, Engine
+        from benchrouter.serving.service import Metrics, Settings, make_app, run
+        from benchrouter.serving.service.logs import log_to_stderr
+
+        devices = [check_device(name) for name in device or ["cpu"]]
+    routers = _routers(directory, router)
+    keys = _keys(api_key_file)
+    if keys and no_api_key:
+        raise typer.BadParameter("found a key, expected none beside it", param_hint="--no-api-key")
+    with ExitStack() as opened:
+        bound = opened.enter_context(run.bind(host, port))
+        if not (keys or no_api_key or run.is_loopback(bound)):
+            raise typer.BadParameter(
+                f"found {host}, which others can reach, and no key: give --api-key-file, or "
+                "--no-api-key where something before this service asks for keys",
+                param_hint="--host",
+            )
+        log_to_stderr()
+        metrics = Metrics()
+        observers: list[Observer] = [metrics]
+        if decision_log is not None:
+            decisions = DecisionLog(decision_log, with_prompts=log_prompts)
+            opened.callback(decisions.close)
+            observers.append(decisions)
+        try:
+            engine = Engine(
+                routers,
+                encoder=encoder,
+                devices=devices,
+                dtype=dtype,
+                max_batch_tokens=max_batch_tokens,
+                max_wait_s=max_wait_ms / 1000,
+                max_queue=max_pending,
+                deadline_s=deadline_ms / 1000 if deadline_ms else None,
+                cache_size=cache_size,
+                reload_every_s=reload_every or None,
+                observers=observers,
+                threads=threads,
+            )
+        except EncoderNotFound as e:
+            raise output.EncoderUnavailable(str(e)) from e
+        opened.enter_context(engine)
+        settings = Settings(
+            keys=keys,
+            max_body_bytes=max_body_bytes,
+            max_prompts=max_prompts,
+            log_requests=log_requests,
+            log_prompts=log_prompts,
+        )
+        app = make_app(engine, settings, metrics=metrics)
+        run.serve(app, bound, lambda: print(f"listening on {run.url_of(bound)}", flush=True))
+
+
+def _routers(directory: Path | None, named: list[str] | None) -> dict[str, Path]:
+    """Directories of routers by name."""
+    found = {} if directory is None else {DEFAULT: directory}
+    for text in named or []:
+        name, _, path = text.partition("=")
+        if not name or not path or name in found:
+            raise typer.BadParameter(
+                f"found {text!r}, expected NAME=DIR, each name once", param_hint="--router"
+            )
+        found[name] = Path(path)
+    if not found:
+        raise typer.BadParameter("found no router, expected DIR or --router NAME=DIR")
+    return found
+
+
+def _keys(file: Path | None) -> tuple[str, ...]:
+    """Keys of the environment and of a file."""
+    from benchrouter.serving.service.keys import ENVIRONMENT, checked, read_keys
+
+    of_environment = os.environ.get(ENVIRONMENT)
+    keys = () if not of_environment else (checked(of_environment, ENVIRONMENT),)
+    return keys if file is None else (*keys, *read_keys(file))

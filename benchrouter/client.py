@@ -1,0 +1,514 @@
+"""A client of the HTTP service, for programs that route without torch or a benchmark of their own.
+
+Takes the extra `client` (httpx), and nothing else of this package.
+
+    ServiceError               the service did not answer, or not with what was asked
+    ├── Unreachable            no connection, no answer in time
+    └── Refused                an answer of another status than 200
+        └── Overloaded         429 or 503: it was asked to come back later, too often
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import httpx
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Decision",
+    "Overloaded",
+    "Refused",
+    "ServiceError",
+    "Unreachable",
+]
+
+TIMEOUT_S = 10.0
+TASK_TIMEOUT_S = 300.0  # of choose, which encodes up to 5,000 prompts
+RETRIES = 2
+FIRST_WAIT_S = 0.1
+BUSY = (429, 503)
+# The service keeps idle connections for 75 s.
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=60.0)
+
+Prompt = str | Sequence[Mapping[str, Any]]
+
+
+class ServiceError(Exception):
+    """The service did not answer, or not with what was asked."""
+
+
+class Unreachable(ServiceError):
+    """No connection to the service, or no answer in time."""
+
+
+class Refused(ServiceError):
+    """The service refused a request.
+
+    Attributes
+    ----------
+    status : int
+        Of HTTP.
+    code : str
+        Such as "invalid_request" or "router_not_found"; empty where something else answered.
+    message : str
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(f"{status} {code}: {message}" if code else f"{status}: {message}")
+        self.status, self.code, self.message = status, code, message
+
+
+class Overloaded(Refused):
+    """The service was busy, or on its way down, at every attempt."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The model for one prompt; the fields are those of `benchrouter.serving.Routed`.
+
+    Attributes
+    ----------
+    model : str
+    ranking : tuple of str
+        All models allowed, best first; the first is `model`.
+    scores : tuple of (float or None)
+        Predicted scores in that order.
+    fallback : bool
+        Whether something other than evidence chose.
+    cause : str or None
+        What.
+    reason : str
+    score, margin, distance, cost_usd : float or None
+    over_limit : bool or None
+    truncated, cached : bool
+    router, version : str
+    """
+
+    model: str
+    ranking: tuple[str, ...]
+    scores: tuple[float | None, ...]
+    fallback: bool
+    cause: str | None
+    reason: str
+    score: float | None
+    margin: float | None
+    distance: float | None
+    cost_usd: float | None
+    over_limit: bool | None
+    truncated: bool
+    cached: bool
+    router: str
+    version: str
+
+
+class Client:
+    """Asks a service; safe to use from many threads.
+
+    Parameters
+    ----------
+    base_url : str
+        Such as "http://127.0.0.1:8000".
+    api_key : str, optional
+        By default that of the environment, BENCHROUTER_API_KEY.
+    timeout_s : float
+        For a call, its retries included.
+    retries : int
+        After a lost connection, and where the service asks to come back later (429, 503).
+    http : httpx.Client, optional
+        Used instead of one that is made here: certificates, proxies.
+
+    Raises
+    ------
+    ServiceError
+        By all methods; see the module.
+
+    Examples
+    --------
+    >>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
+    ...     client.route("What is 17 times 24?").model
+    'maths-13b'
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        retries: int = RETRIES,
+        http: httpx.Client | None = None,
+    ) -> None:
+        self._calls = _Calls(base_url, api_key, timeout_s, retries)
+        self._http = http or httpx.Client(limits=LIMITS)
+
+    def route(
+        self,
+        prompt: Prompt,
+        *,
+        router: str | None = None,
+        policy: Mapping[str, Any] | None = None,
+        deadline_ms: float | None = None,
+    ) -> Decision:
+        """Choose a model for a prompt.
+
+        Parameters
+        ----------
+        prompt : str, or chat messages
+            Messages are dicts in OpenAI's shapes.
+        router : str, optional
+            Name; needed where the service has several.
+        policy : mapping, optional
+            Fields of `benchrouter.serving.RoutePolicy`, such as {"cost_weight": 20.0}.
+        deadline_ms : float, optional
+            Past it the service answers the fallback model.
+
+        Returns
+        -------
+        Decision
+        """
+        body = _body(_prompt(prompt), router=router, policy=policy, deadline_ms=deadline_ms)
+        return _decision(self._ask("POST", "/v1/route", body)["decision"])
+
+    def route_many(
+        self,
+        prompts: Sequence[str],
+        *,
+        router: str | None = None,
+        policy: Mapping[str, Any] | None = None,
+        deadline_ms: float | None = None,
+    ) -> list[Decision]:
+        """Choose a model for each of several prompts.
+
+        Parameters
+        ----------
+        prompts : sequence of str
+        router, policy, deadline_ms
+            As in :meth:`route`.
+
+        Returns
+        -------
+        list of Decision
+        """
+        body = _body(_prompts(prompts), router=router, policy=policy, deadline_ms=deadline_ms)
+        return [_decision(each) for each in self._ask("POST", "/v1/route", body)["decisions"]]
+
+    def choose(
+        self,
+        prompts: Sequence[str],
+        labels: Sequence[Mapping[str, float | None]] | None = None,
+        *,
+        router: str | None = None,
+        score: str = "auto",
+        timeout_s: float = TASK_TIMEOUT_S,
+    ) -> dict[str, Any]:
+        """Choose one model for a task.
+
+        Parameters
+        ----------
+        prompts : sequence of str
+        labels : sequence of dict, optional
+            Of each of the first prompts the models' scores; None or NaN = not run.
+        router : str, optional
+        score : str
+            "auto", "s1", "s2" or "s3".
+        timeout_s : float
+            Instead of the client's: the prompts have to be encoded.
+
+        Returns
+        -------
+        dict
+            As `TaskDecision.to_dict`, and "router" and "version".
+        """
+        body = _body(_prompts(prompts), labels=_labels(labels), router=router, score=score)
+        return self._ask("POST", "/v1/choose", body, timeout_s)
+
+    def explain(
+        self,
+        prompt: Prompt,
+        *,
+        router: str | None = None,
+        policy: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Tell why a prompt goes where it goes.
+
+        Parameters
+        ----------
+        prompt, router, policy
+            As in :meth:`route`.
+
+        Returns
+        -------
+        dict
+            As `Explanation.to_dict`, and more: the service's document at /docs shows it.
+        """
+        body = _body(_prompt(prompt), router=router, policy=policy)
+        return self._ask("POST", "/v1/explain", body)
+
+    def models(self, router: str | None = None) -> dict[str, Any]:
+        """List the models, and the routers that know them.
+
+        Parameters
+        ----------
+        router : str, optional
+            Of this one only.
+
+        Returns
+        -------
+        dict
+        """
+        return self._ask("GET", "/v1/models", _body({}, router=router))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        """Return the client."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _ask(
+        self, method: str, path: str, content: dict[str, Any], timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        call = self._calls.begin(method, path, content, timeout_s)
+        while True:
+            try:
+                found = call.take(self._http.request(**call.options()))
+            except httpx.TransportError as e:
+                call.lost(e)
+            else:
+                if found is not None:
+                    return found
+            time.sleep(call.wait_s)
+
+
+class AsyncClient:
+    """The same for event loops: what :class:`Client` returns is awaited here.
+
+    Parameters
+    ----------
+    base_url, api_key, timeout_s, retries
+        As of :class:`Client`.
+    http : httpx.AsyncClient, optional
+
+    Examples
+    --------
+    >>> async with AsyncClient("http://127.0.0.1:8000") as client:  # doctest: +SKIP
+    ...     (await client.route("What is 17 times 24?")).model
+    'maths-13b'
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        retries: int = RETRIES,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        self._calls = _Calls(base_url, api_key, timeout_s, retries)
+        self._http = http or httpx.AsyncClient(limits=LIMITS)
+
+    async def route(
+        self,
+        prompt: Prompt,
+        *,
+        router: str | None = None,
+        policy: Mapping[str, Any] | None = None,
+        deadline_ms: float | None = None,
+    ) -> Decision:
+        """As :meth:`Client.route`."""
+        body = _body(_prompt(prompt), router=router, policy=policy, deadline_ms=deadline_ms)
+        return _decision((await self._ask("POST", "/v1/route", body))["decision"])
+
+    async def route_many(
+        self,
+        prompts: Sequence[str],
+        *,
+        router: str | None = None,
+        policy: Mapping[str, Any] | None = None,
+        deadline_ms: float | None = None,
+    ) -> list[Decision]:
+        """As :meth:`Client.route_many`."""
+        body = _body(_prompts(prompts), router=router, policy=policy, deadline_ms=deadline_ms)
+        return [_decision(d) for d in (await self._ask("POST", "/v1/route", body))["decisions"]]
+
+    async def choose(
+        self,
+        prompts: Sequence[str],
+        labels: Sequence[Mapping[str, float | None]] | None = None,
+        *,
+        router: str | None = None,
+        score: str = "auto",
+        timeout_s: float = TASK_TIMEOUT_S,
+    ) -> dict[str, Any]:
+        """As :meth:`Client.choose`."""
+        body = _body(_prompts(prompts), labels=_labels(labels), router=router, score=score)
+        return await self._ask("POST", "/v1/choose", body, timeout_s)
+
+    async def explain(
+        self,
+        prompt: Prompt,
+        *,
+        router: str | None = None,
+        policy: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """As :meth:`Client.explain`."""
+        body = _body(_prompt(prompt), router=router, policy=policy)
+        return await self._ask("POST", "/v1/explain", body)
+
+    async def models(self, router: str | None = None) -> dict[str, Any]:
+        """As :meth:`Client.models`."""
+        return await self._ask("GET", "/v1/models", _body({}, router=router))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        """Return the client."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it."""
+        await self.aclose()
+
+    async def _ask(
+        self, method: str, path: str, content: dict[str, Any], timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        call = self._calls.begin(method, path, content, timeout_s)
+        while True:
+            try:
+                found = call.take(await self._http.request(**call.options()))
+            except httpx.TransportError as e:
+                call.lost(e)
+            else:
+                if found is not None:
+                    return found
+            await asyncio.sleep(call.wait_s)
+
+
+class _Calls:
+    """What all calls of a client have in common."""
+
+    def __init__(self, base_url: str, api_key: str | None, timeout_s: float, retries: int) -> None:
+        if not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url: found {base_url!r}, expected http://… or https://…")
+        if not timeout_s > 0:
+            raise ValueError(f"timeout_s must be above 0, got {timeout_s}")
+        if retries < 0:
+            raise ValueError(f"retries must be at least 0, got {retries}")
+        key = api_key or os.environ.get("BENCHROUTER_API_KEY")
+        self.base_url = base_url.rstrip("/")
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.timeout_s = timeout_s
+        self.retries = retries
+
+    def begin(
+        self, method: str, path: str, content: dict[str, Any], timeout_s: float | None
+    ) -> _Call:
+        """Begin a call."""
+        return _Call(self, method, path, content, timeout_s or self.timeout_s)
+
+
+class _Call:
+    """One call: its attempts, and what follows from how each ended."""
+
+    def __init__(
+        self, calls: _Calls, method: str, path: str, content: dict[str, Any], timeout_s: float
+    ) -> None:
+        self._request = {"method": method, "url": calls.base_url + path, "headers": calls.headers}
+        self._request["params" if method == "GET" else "json"] = content
+        self._where = f"{method} {calls.base_url}{path}"
+        self._left = calls.retries
+        self._ends = time.monotonic() + timeout_s
+        self._backoff_s = FIRST_WAIT_S
+        self.wait_s = 0.0
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of httpx for the next attempt."""
+        return {**self._request, "timeout": max(0.001, self._ends - time.monotonic())}
+
+    def take(self, response: httpx.Response) -> dict[str, Any] | None:
+        """Content of an answer; None if the call is to be tried again after `wait_s`."""
+        if response.status_code == 200:
+            try:
+                found: dict[str, Any] = response.json()
+            except ValueError as e:
+                raise ServiceError(f"{self._where}: found no JSON in the answer ({e})") from e
+            return found
+        if response.status_code in BUSY and self._again(response.headers.get("Retry-After")):
+            return None
+        raise _refusal(response)
+
+    def lost(self, e: httpx.TransportError) -> None:
+        """Take note of a connection that failed; raises if that was the last attempt."""
+        if not self._again(None):
+            raise Unreachable(f"{self._where}: {e or type(e).__name__}") from e
+
+    def _again(self, retry_after: str | None) -> bool:
+        """Whether there is an attempt left, and time for it."""
+        told = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+        # not all at once, who were refused at once
+        self.wait_s = max(told, self._backoff_s) * random.uniform(1.0, 1.25)
+        self._backoff_s *= 2
+        self._left -= 1
+        return self._left >= 0 and time.monotonic() + self.wait_s < self._ends
+
+
+def _refusal(response: httpx.Response) -> Refused:
+    try:
+        error = response.json()["error"]
+        code, message = str(error["code"]), str(error["message"])
+    except (ValueError, KeyError, TypeError):
+        code, message = "", response.text[:200] or response.reason_phrase
+    kind = Overloaded if response.status_code in BUSY else Refused
+    return kind(response.status_code, code, message)
+
+
+def _prompt(prompt: Prompt) -> dict[str, Any]:
+    if isinstance(prompt, str):
+        return {"prompt": prompt}
+    return {"messages": [dict(message) for message in prompt]}
+
+
+def _prompts(prompts: Sequence[str]) -> dict[str, Any]:
+    if isinstance(prompts, str):
+        raise TypeError("prompts must be a list of strings, got a single string")
+    return {"prompts": list(prompts)}
+
+
+def _labels(
+    labels: Sequence[Mapping[str, float | None]] | None,
+) -> list[dict[str, float | None]] | None:
+    if labels is None:
+        return None
+    return [
+        {name: None if score is None or score != score else score for name, score in row.items()}
+        for row in labels
+    ]
+
+
+def _body(given: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Fields that are given."""
+    return {**given, **{name: value for name, value in more.items() if value is not None}}
+
+
+def _decision(found: dict[str, Any]) -> Decision:
+    """Of the service's JSON; what a newer service adds is passed over."""
+    values = {field.name: found[field.name] for field in fields(Decision)}
+    return Decision(
+        **{**values, "ranking": tuple(found["ranking"]), "scores": tuple(found["scores"])}
+    )
