@@ -49,6 +49,7 @@ def make_app(
         title="benchrouter",
         version=__version__,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
     )
     posted = {
@@ -67,6 +68,7 @@ def make_app(
         app.add_api_route(path, tell, methods=["GET"], **operation(path))
     serve_page(app)
     app.openapi = lambda: document(app, settings)
+    app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_bad_query)
     app.add_exception_handler(Exception, _on_failure)
@@ -77,6 +79,11 @@ def make_app(
         metrics=metrics,
         log_requests=settings.log_requests,
     )
+
+
+async def _on_refused(request: Request, refused: Exception) -> Response:
+    assert isinstance(refused, Refused)
+    return error(refused)
 
 
 async def _on_http_exception(request: Request, e: Exception) -> Response:
