@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -12,7 +21,9 @@ from tables import make_table
 from tiny_encoder import prompts_of, write_bert
 
 from benchrouter import Router
+from benchrouter.serving.service import run
 
+ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("general-70b", "maths-13b", "small-3b")
 N_RECORDS = 120
 
@@ -49,3 +60,76 @@ def ask(app, method: str, path: str, content=None, **options) -> httpx.Response:
         options["content"] = content if isinstance(content, bytes) else json.dumps(content)
         options["headers"] = {"Content-Type": "application/json", **options.get("headers", {})}
     return asyncio.run(send())
+
+
+class Service:
+    """`benchrouter serve` as a process of its own."""
+
+    def __init__(self, folder: Path, *arguments: object, port: int = 0, **environment: str) -> None:
+        command = [sys.executable, "-m", "benchrouter", "serve", "--port", str(port)]
+        self.log = folder / f"stderr-{time.monotonic_ns()}"
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [*command, *map(str, arguments)],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        line = self.process.stdout.readline()
+        assert line.startswith("listening on http://"), self.log.read_text()
+        self.url = line.split()[-1]
+        self.port = int(self.url.rpartition(":")[2])
+
+    def lines(self) -> list[dict]:
+        """What it has logged."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def end(self, signal_number: int = signal.SIGTERM) -> int:
+        """Send a signal; the exit code."""
+        self.process.send_signal(signal_number)
+        try:
+            code = self.process.wait(40)
+        finally:
+            self.process.kill()
+        assert self.process.stdout.read() == ""
+        return code
+
+
+@contextmanager
+def running(app, waiting) -> Iterator[int]:
+    """Serve an application from a thread; the port."""
+    bound = run.bind("127.0.0.1", 0)
+    ready = threading.Event()
+    server = run.Server(app, waiting, ready.set)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    port = bound.getsockname()[1]
+    thread.start()
+    try:
+        assert ready.wait(20)
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def answer_of(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of the next answer on a connection."""
+    file = connection.makefile("rb")
+    status = int(file.readline().split()[1])
+    headers = {}
+    while (line := file.readline()) not in (b"\r\n", b""):
+        name, _, value = line.decode().partition(":")
+        headers[name.lower()] = value.strip()
+    return status, headers, file.read(int(headers["content-length"]))
+
+
+def post(path: str, body: bytes, *headers: str) -> bytes:
+    """A request as it goes over the wire."""
+    head = [f"POST {path} HTTP/1.1", "Host: here", "Content-Type: application/json", *headers]
+    return "\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body

@@ -46,7 +46,7 @@ class Waiting:
     async def watch(self) -> None:
         """End those that keep a request unfinished, or an answer unread, for too long."""
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(min(1.0, self.patience_s / 4))
             self.end_late()
 
     def end_late(self) -> None:
@@ -65,8 +65,8 @@ class Connection(HttpToolsProtocol):
 
     @property
     def is_between_requests(self) -> bool:
-        """Whether nothing of the next request has come; uvicorn has a timer for that."""
-        return self.timeout_keep_alive_task is not None
+        """Whether its answers were read and no request has begun; uvicorn has a timer for that."""
+        return self.timeout_keep_alive_task is not None and not self.flow.write_paused
 
     @property
     def _awaits_request(self) -> bool:
@@ -100,10 +100,10 @@ class Connection(HttpToolsProtocol):
             self.waiting.add(self)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
+        """Wait for the next request, or until the answer was read."""
         super().on_response_complete()
         self.waiting.remove(self)
-        if self._awaits_request and not self.transport.is_closing():
+        if self._awaits_request:
             self.waiting.add(self)
 
     def pause_writing(self) -> None:

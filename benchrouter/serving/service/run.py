@@ -85,44 +85,55 @@ def serve(app: ASGIApp, bound: socket.socket, when_ready: Callable[[], None]) ->
         Called when requests are taken.
     """
     waiting = Waiting(min(MAX_CONNECTIONS, _raise_file_limit() - FILES_BESIDE))
-    config = uvicorn.Config(
-        app,
-        http=connections_of(waiting),
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=DRAIN_S,
-    )
-    _Server(config, waiting, when_ready).run(sockets=[bound])
+    Server(app, waiting, when_ready).run(sockets=[bound])
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
+    """uvicorn's server, with our limits, and our way to end.
+
+    Parameters
+    ----------
+    app : ASGI application
+    waiting : Waiting
+        Limits of connections.
+    when_ready : callable
+    """
+
     should_exit: bool
 
-    def __init__(
-        self, config: uvicorn.Config, waiting: Waiting, when_ready: Callable[[], None]
-    ) -> None:
-        super().__init__(config)
+    def __init__(self, app: ASGIApp, waiting: Waiting, when_ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=connections_of(waiting),
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                proxy_headers=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=DRAIN_S,
+            )
+        )
         self._waiting = waiting
         self._when_ready = when_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
         await super().startup(sockets)
         self._watching = asyncio.create_task(self._waiting.watch())
         self._when_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._waiting.patience_s = LAST_WORDS_S
+        """Listen no more, and let what was asked be answered."""
+        self._waiting.patience_s = min(self._waiting.patience_s, LAST_WORDS_S)
         await super().shutdown(sockets)
         self._watching.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # Not uvicorn's, which raises the signal again once it is done.
+        """End at a signal, with exit code 0; uvicorn would raise the signal again when done."""
         if self.should_exit:
             os._exit(128 + sig)
         self.should_exit = True

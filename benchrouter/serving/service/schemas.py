@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from typing_extensions import Required, Self, TypedDict  # pydantic takes these before Python 3.12
 
 from benchrouter.serving.answer import Cause
@@ -37,11 +37,18 @@ Messages = Annotated[list[Message], Field(min_length=1, fail_fast=True)]
 ROUTER = Field(None, description="Name of a router; needed where there are several.")
 
 
+def _whole(number: Any) -> Any:
+    """Take 5.0 for 5, as JSON does."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 class Policy(Request):
     """How a model is chosen; at most one of cost_weight, within and min_success."""
 
     rule: Literal["mean", "raw", "s3"] = "mean"
-    k: int | None = Field(None, ge=1, le=1000, description="Neighbours that vote.")
+    k: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole)] | None = Field(
+        None, description="Neighbours that vote."
+    )
     models: Annotated[list[str], Field(min_length=1, fail_fast=True)] | None = Field(
         None, description="Only these models; names that the router lacks are passed over."
     )
@@ -101,7 +108,7 @@ class RouteRequest(_OneOf):
     policy: Policy | None = None
     deadline_ms: float | None = Field(
         None,
-        gt=0,
+        ge=1,
         le=MAX_DEADLINE_MS,
         description="Past it the fallback model is answered, with the cause deadline.",
     )

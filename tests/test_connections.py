@@ -1,0 +1,286 @@
+"""Connections to the service that misbehave: slow, idle, endless, no HTTP at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+for package in ("fastapi", "httptools", "httpx", "prometheus_client", "uvicorn"):
+    pytest.importorskip(package, reason=f"{package} is not installed (pip install '.[dev]')")
+
+from served import answer_of, post, running  # noqa: E402
+from starlette.requests import Request  # noqa: E402
+from starlette.responses import Response  # noqa: E402
+
+from benchrouter.serving.service import connections, errors, front, keys, metrics  # noqa: E402
+from benchrouter.serving.service.bodies import Bodies  # noqa: E402
+from benchrouter.serving.service.connections import Waiting  # noqa: E402
+from benchrouter.serving.service.schemas import RouteRequest  # noqa: E402
+
+HEAD = b"POST /v1/route HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+REQUEST = post("/v1/route", b'{"prompt": "w1"}')
+
+
+@pytest.fixture
+def app():
+    """A service that answers with the length of the prompt; with a large answer to 'large'."""
+    bodies = Bodies(1_000_000)
+
+    async def route(request: Request) -> Response:
+        asked = await bodies.parse(request, RouteRequest)
+        if asked.prompt == "slow":
+            await asyncio.sleep(1.0)
+        size = 20_000_000 if asked.prompt == "large" else len(asked.prompt)
+        return Response(b"x" * size)
+
+    async def nothing(scope, receive, send):
+        await errors.error(errors.of_status(404))(scope, receive, send)
+
+    return front.Front(
+        nothing,
+        direct={("POST", "/v1/route"): route},
+        keys=keys.Keys([]),
+        metrics=metrics.Metrics(),
+        log_requests=False,
+    )
+
+
+def connect(port):
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+def is_closed(connection, seconds=5.0):
+    """Whether the other end closes the connection in time, without another word."""
+    connection.settimeout(seconds)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+
+
+def waiting(most=1000, patience_s=30.0):
+    made = Waiting(most)
+    made.patience_s = patience_s
+    return made
+
+
+def test_requests_in_a_row_and_at_once(app):
+    with running(app, waiting()) as port, connect(port) as connection:
+        for _ in range(3):
+            connection.sendall(REQUEST)
+            assert answer_of(connection)[::2] == (200, b"xx")
+        connection.sendall(REQUEST * 2 + post("/v1/route", b'{"prompt": "w"}'))
+        file = connection.makefile("rb")
+        text = b""
+        while text.count(b"HTTP/1.1 200 OK") < 3 or not text.endswith(b"\r\n\r\nx"):
+            text += file.read1(4096)
+        connection.sendall(REQUEST)
+        assert answer_of(connection)[0] == 200
+
+
+def test_a_request_in_drops_is_answered(app):
+    with running(app, waiting()) as port, connect(port) as connection:
+        for at in range(0, len(REQUEST), 7):
+            connection.sendall(REQUEST[at : at + 7])
+            time.sleep(0.001)
+        assert answer_of(connection)[::2] == (200, b"xx")
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [HEAD, b"\r\n\r\n", b"G", HEAD + b"Content-Length: 50\r\n\r\n{"],
+    ids=["headers", "empty lines", "a letter", "body"],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_who_does_not_finish_a_request_is_told_in_time(app, begun, first):
+    with running(app, waiting(patience_s=0.2)) as port, connect(port) as connection:
+        if not first:
+            connection.sendall(REQUEST)
+            assert answer_of(connection)[0] == 200
+        connection.sendall(begun)
+        status, headers, body = answer_of(connection)
+        assert status == 408 and headers["connection"] == "close"
+        assert json.loads(body)["error"]["code"] == "request_timeout"
+        assert is_closed(connection)
+
+
+def test_who_says_nothing_is_left_without_a_word(app):
+    with running(app, waiting(patience_s=0.2)) as port, connect(port) as connection:
+        assert is_closed(connection)
+
+
+def test_drops_do_not_buy_time(app):
+    with running(app, waiting(patience_s=0.5)) as port, connect(port) as connection:
+        started = time.monotonic()
+        connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
+        with pytest.raises((ConnectionError, TimeoutError)):
+            while time.monotonic() < started + 10:
+                connection.sendall(b" ")
+                time.sleep(0.05)
+        assert time.monotonic() < started + 5
+
+
+def test_work_is_given_its_time(app):
+    with running(app, waiting(patience_s=0.2)) as port, connect(port) as connection:
+        connection.sendall(post("/v1/route", b'{"prompt": "slow"}'))
+        assert answer_of(connection)[0] == 200
+        time.sleep(1.5)  # between requests there is more patience
+        connection.sendall(REQUEST)
+        assert answer_of(connection)[0] == 200
+
+
+@pytest.mark.parametrize("headers", [[], ["Connection: close"]])
+def test_who_does_not_read_is_given_up(app, headers):
+    with running(app, waiting(patience_s=0.2)) as port, connect(port) as connection:
+        connection.sendall(post("/v1/route", b'{"prompt": "large"}', *headers))
+        time.sleep(2.5)
+        connection.settimeout(5)
+        received = 0
+        with pytest.raises(ConnectionError):
+            while (part := connection.recv(1 << 20)) != b"":
+                received += len(part)
+            raise ConnectionError
+        assert received < 20_000_000
+
+
+def test_idle_connections_make_room_for_others(app):
+    with running(app, waiting(most=50)) as port:
+        idle = [connect(port) for _ in range(150)]
+        with connect(port) as connection:
+            connection.sendall(REQUEST)
+            assert answer_of(connection)[0] == 200
+            open_still = [not is_closed(each, 0.01) for each in idle]
+            assert not any(open_still[:90]) and all(open_still[-20:])
+            connection.sendall(REQUEST)
+            assert answer_of(connection)[0] == 200
+        for each in idle:
+            each.close()
+
+
+def test_those_at_work_are_not_ended_to_make_room(app):
+    with running(app, waiting(most=30)) as port:
+        busy = [connect(port) for _ in range(30)]
+        for each in busy:
+            each.sendall(post("/v1/route", b'{"prompt": "slow"}'))
+        time.sleep(0.3)
+        idle = [connect(port) for _ in range(30)]
+        assert [answer_of(each)[0] for each in busy] == [200] * 30
+        for each in busy + idle:
+            each.close()
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [HEAD + b"X: " + b"x" * 300_000, HEAD + b"X: y\r\n" * 100_000, b"GET /" + b"x" * 300_000],
+    ids=["one", "many", "path"],
+)
+def test_endless_headers_are_refused(app, begun):
+    with running(app, waiting()) as port, connect(port) as connection:
+        with suppress(ConnectionError):
+            connection.sendall(begun)
+        status, headers, body = answer_of(connection)
+        assert (status, headers["connection"]) == (431, "close")
+        assert json.loads(body)["error"]["code"] == "headers_too_large"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"hello\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /\xff\x00 HTTP/1.1\r\n\r\n",
+        HEAD + b"Content-Length: -1\r\n\r\n",
+        HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    ],
+    ids=["tls", "text", "version", "path", "negative", "two lengths", "smuggled", "chunk"],
+)
+def test_what_is_no_http_is_refused(app, text):
+    with running(app, waiting()) as port:
+        with connect(port) as connection:
+            connection.sendall(text)
+            status, _, body = answer_of(connection)
+            assert status == 400 and json.loads(body)["error"]["code"] == "bad_request"
+            assert is_closed(connection)
+        with connect(port) as connection:
+            connection.sendall(REQUEST)
+            assert answer_of(connection)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/../v1/route", "/./v1/route", "//here/v1/route", "*", "route"]
+)
+def test_paths_are_taken_as_they_come(app, path):
+    with running(app, waiting()) as port, connect(port) as connection:
+        connection.sendall(post(path, b"{}"))
+        assert answer_of(connection)[0] in (400, 404)
+
+
+def chunked(total, size=65_536):
+    yield HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+    for _ in range(total // size):
+        yield b"%x\r\n" % size + b" " * size + b"\r\n"
+
+
+def whole(total, size=65_536):
+    yield HEAD + b"Content-Length: %d\r\n\r\n" % total
+    for _ in range(total // size):
+        yield b" " * size
+
+
+@pytest.mark.parametrize("parts", [chunked, whole])
+def test_a_body_that_is_too_long_is_refused_before_it_is_read(app, parts):
+    with running(app, waiting()) as port, connect(port) as connection:
+        sent = []
+
+        def send():
+            try:
+                for part in parts(500_000_000):
+                    connection.sendall(part)
+                    sent.append(len(part))
+            except OSError:
+                pass
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        status, headers, body = answer_of(connection)
+        assert (status, headers["connection"]) == (413, "close")
+        assert json.loads(body)["error"]["code"] == "body_too_large"
+        connection.close()
+        sender.join(20)
+        assert sum(sent) < 400_000_000
+
+
+def test_a_client_that_asks_first_sends_nothing_in_vain(app):
+    with running(app, waiting()) as port, connect(port) as connection:
+        connection.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: 50000000\r\n\r\n")
+        assert answer_of(connection)[0] == 413
+
+
+def test_an_end_does_not_wait_for_those_that_do_not_finish(app):
+    with running(app, waiting()) as port:
+        begun = [connect(port) for _ in range(3)]
+        begun[1].sendall(HEAD)
+        begun[2].sendall(HEAD + b"Content-Length: 50\r\n\r\n{")
+        busy = connect(port)
+        busy.sendall(post("/v1/route", b'{"prompt": "slow"}'))
+        time.sleep(0.2)
+        started = time.monotonic()
+        answers = []
+        reading = threading.Thread(target=lambda: answers.append(answer_of(busy)[:2]))
+        reading.start()
+    assert time.monotonic() - started < connections.REQUEST_S / 2
+    reading.join(5)
+    assert answers[0][0] == 200 and answers[0][1]["connection"] == "close"
+    for each in [*begun, busy]:
+        each.close()
