@@ -175,7 +175,7 @@ class Client:
         Decision
         """
         body = _body(_prompt(prompt), router=router, policy=policy, deadline_ms=deadline_ms)
-        return _decision(self._ask("POST", "/v1/route", body)["decision"])
+        return _decision(self._ask("POST", "/v1/route", body))
 
     def route_many(
         self,
@@ -198,7 +198,7 @@ class Client:
         list of Decision
         """
         body = _body(_prompts(prompts), router=router, policy=policy, deadline_ms=deadline_ms)
-        return [_decision(each) for each in self._ask("POST", "/v1/route", body)["decisions"]]
+        return _decisions(self._ask("POST", "/v1/route", body))
 
     def choose(
         self,
@@ -331,7 +331,7 @@ class AsyncClient:
     ) -> Decision:
         """As :meth:`Client.route`."""
         body = _body(_prompt(prompt), router=router, policy=policy, deadline_ms=deadline_ms)
-        return _decision((await self._ask("POST", "/v1/route", body))["decision"])
+        return _decision(await self._ask("POST", "/v1/route", body))
 
     async def route_many(
         self,
@@ -343,7 +343,7 @@ class AsyncClient:
     ) -> list[Decision]:
         """As :meth:`Client.route_many`."""
         body = _body(_prompts(prompts), router=router, policy=policy, deadline_ms=deadline_ms)
-        return [_decision(d) for d in (await self._ask("POST", "/v1/route", body))["decisions"]]
+        return _decisions(await self._ask("POST", "/v1/route", body))
 
     async def choose(
         self,
@@ -456,7 +456,9 @@ class _Call:
     def lost(self, e: httpx.TransportError) -> None:
         """Take note of a connection that failed; raises if that was the last attempt."""
         if not self._again(None):
-            raise Unreachable(f"{self._where}: {e or type(e).__name__}") from e
+            late = isinstance(e, httpx.TimeoutException)
+            why = "no answer in time" if late else str(e) or type(e).__name__
+            raise Unreachable(f"{self._where}: {why}") from e
 
     def _again(self, retry_after: str | None) -> bool:
         """Whether there is an attempt left, and time for it."""
@@ -506,9 +508,18 @@ def _body(given: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {**given, **{name: value for name, value in more.items() if value is not None}}
 
 
-def _decision(found: dict[str, Any]) -> Decision:
-    """Of the service's JSON; what a newer service adds is passed over."""
-    values = {field.name: found[field.name] for field in fields(Decision)}
-    return Decision(
-        **{**values, "ranking": tuple(found["ranking"]), "scores": tuple(found["scores"])}
-    )
+def _decision(answer: dict[str, Any]) -> Decision:
+    (decision,) = _decisions({"decisions": [answer.get("decision")]})
+    return decision
+
+
+def _decisions(answer: dict[str, Any]) -> list[Decision]:
+    """Take the decisions of an answer; what a newer service adds to them is passed over."""
+    try:
+        found = [{f.name: each[f.name] for f in fields(Decision)} for each in answer["decisions"]]
+        return [
+            Decision(**{**each, "ranking": tuple(each["ranking"]), "scores": tuple(each["scores"])})
+            for each in found
+        ]
+    except (KeyError, TypeError) as e:
+        raise ServiceError(f"found no decision in the answer (at {e}): another version?") from e

