@@ -74,14 +74,14 @@ class Policy(Request):
 class _OneOf(Request):
     """Exactly one of some fields is given."""
 
-    _kinds: ClassVar[dict[str, str]]
+    kinds: ClassVar[dict[str, str]]
 
     @model_validator(mode="after")
     def _check_one(self) -> Self:
-        given = [name for name in self._kinds if getattr(self, name) is not None]
+        given = [name for name in self.kinds if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"found {' and '.join(given) or 'none'} of {', '.join(self._kinds)}, expected one"
+                f"found {' and '.join(given) or 'none'} of {', '.join(self.kinds)}, expected one"
             )
         return self
 
@@ -91,7 +91,7 @@ class _OneOf(Request):
         schema: dict[str, Any] = handler(core)
         handler.resolve_ref_schema(schema)["oneOf"] = [
             {"required": [name], "properties": {name: {"type": kind}}}
-            for name, kind in cls._kinds.items()
+            for name, kind in cls.kinds.items()
         ]
         return schema
 
@@ -99,7 +99,7 @@ class _OneOf(Request):
 class RouteRequest(_OneOf):
     """One of prompt, prompts and messages, and how to route it."""
 
-    _kinds = {"prompt": "string", "prompts": "array", "messages": "array"}
+    kinds = {"prompt": "string", "prompts": "array", "messages": "array"}
 
     prompt: str | None = None
     prompts: Prompts | None = None
@@ -117,7 +117,7 @@ class RouteRequest(_OneOf):
 class ExplainRequest(_OneOf):
     """One of prompt and messages, and how to route it."""
 
-    _kinds = {"prompt": "string", "messages": "array"}
+    kinds = {"prompt": "string", "messages": "array"}
 
     prompt: str | None = None
     messages: Messages | None = None
