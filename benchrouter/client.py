@@ -190,8 +190,10 @@ class Client:
         Parameters
         ----------
         prompts : sequence of str
-        router, policy, deadline_ms
+        router, policy
             As in :meth:`route`.
+        deadline_ms : float, optional
+            Of all of them together; many prompts need more than the service's 500 ms.
 
         Returns
         -------

@@ -336,10 +336,13 @@ def test_other_paths_are_not_found(app, path):
 def test_other_methods_are_refused(app):
     for method, path in (
         *(("GET", "/v1/route"), ("DELETE", "/v1/route"), ("PUT", "/v1/choose")),
-        *(("POST", "/v1/models"), ("POST", "/metrics"), ("HEAD", "/v1/explain")),
+        *(("PUT", "/v1/models"), ("POST", "/metrics"), ("HEAD", "/v1/explain")),
     ):
         found = ask(app, method, path)
         assert found.status_code == 405 and found.headers["allow"] in ("GET", "POST")
+    for path in ("/healthz", "/readyz"):
+        found = ask(app, "HEAD", path)
+        assert found.status_code == 200 and found.content == b""
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "json", ""])
@@ -643,6 +646,15 @@ def test_prompts_are_logged_where_that_is_asked_for(engine):
 def test_no_line_where_none_is_wanted(engine):
     app = make_app(engine, Settings(log_requests=False))
     assert lines_of(app, ("POST", "/v1/route", {"prompt": "w1"})) == []
+
+
+def test_probes_are_logged_where_something_is_wrong(engine):
+    probes = [("GET", "/healthz", None), ("GET", "/readyz", None)]
+    assert lines_of(make_app(engine), *probes) == []
+    (record,) = lines_of(make_app(Pretended(engine, ready=False)), *probes)
+    assert record.fields["path"] == "/readyz" and record.fields["status"] == 503
+    (record,) = lines_of(make_app(engine), ("GET", "/" + "a" * 5000, None))
+    assert len(record.fields["path"]) == 200
 
 
 def test_a_failure_is_told_without_its_words(engine, caplog):

@@ -152,6 +152,9 @@ def serve(
         except EncoderNotFound as e:
             raise output.EncoderUnavailable(str(e)) from e
         opened.enter_context(engine)
+        for info in engine.routers.values():
+            n = len(info.models)
+            run.log.info("router %r: version %s, %d models", info.name, info.version, n)
         settings = Settings(
             keys=keys,
             max_body_bytes=max_body_bytes,

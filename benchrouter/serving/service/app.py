@@ -66,6 +66,7 @@ def make_app(
         ("/metrics", serve.metrics),
     ):
         app.add_api_route(path, tell, methods=["GET"], **operation(path))
+        app.add_api_route(path, tell, methods=["HEAD"], include_in_schema=False)
     serve_page(app)
     app.openapi = lambda: document(app, settings)
     app.add_exception_handler(Refused, _on_refused)

@@ -19,6 +19,8 @@ from benchrouter.serving.service.metrics import Metrics
 
 OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/docs"})  # without a key
 KEYED = frozenset({"/v1/route", "/v1/choose", "/v1/explain", "/v1/models", "/metrics"})
+PROBES = frozenset({"/healthz", "/readyz"})  # not logged while all is well
+SHOWN_PATH = 200  # characters in the log
 NOTE = "benchrouter.note"  # of the scope: what an endpoint has to say to the log
 LINGER_S = 1.0
 CLIENT_GONE = 499  # in log and metrics only: nobody was there to be answered
@@ -89,10 +91,10 @@ class Front:
             seconds = time.perf_counter() - started
             known = path in OPEN or path in KEYED
             self._metrics.requested(path if known else "other", exchange.status, seconds)
-            if self._log_requests:
+            if self._log_requests and not (path in PROBES and exchange.status == 200):
                 fields = {
                     "method": scope["method"],
-                    "path": path,
+                    "path": path[:SHOWN_PATH],
                     "status": exchange.status,
                     "duration_ms": round(1000 * seconds, 3),
                     "client": scope["client"][0] if scope.get("client") else None,

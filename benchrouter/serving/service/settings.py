@@ -30,8 +30,6 @@ class Settings:
         Whether every request is logged.
     log_prompts : bool
         Whether the log holds prompts.
-    docs : bool
-        Whether /docs is served. That page loads its scripts from a CDN.
     """
 
     keys: tuple[str, ...] = ()
@@ -41,4 +39,3 @@ class Settings:
     max_tasks: int = 2
     log_requests: bool = True
     log_prompts: bool = False
-    docs: bool = True
