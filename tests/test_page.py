@@ -1108,10 +1108,10 @@ def test_an_answer_below_the_fold_is_scrolled_to(browser, service):
 def real_service(tmp_path) -> Iterator[str]:
     uvicorn = pytest.importorskip("uvicorn")
     app = pytest.importorskip("benchrouter.serving.service.app")
-    from benchrouter.serving.service.settings import Settings
     from served import write_router
 
     from benchrouter.serving import Engine
+    from benchrouter.serving.service.settings import Settings
 
     with Engine(write_router(tmp_path)) as engine, socket.create_server(("127.0.0.1", 0)) as bound:
         served = app.make_app(engine, Settings(("a-key",), max_body_bytes=9000))

@@ -6,6 +6,7 @@ import doctest
 import json
 import logging
 import re
+import select
 import shutil
 import signal
 import socket
@@ -177,13 +178,19 @@ def test_thousands_of_idle_and_slow_connections_stop_nobody(folder):
 TASK = {"prompts": prompts_of([20] * 5000, seed=4)}
 
 
-def busy_connection(service):
-    """A connection whose request is being worked on."""
-    connection = service.connect()
-    connection.settimeout(60)
-    connection.sendall(post("/v1/choose", json.dumps(TASK).encode()))
-    time.sleep(0.3)
-    return connection
+def wait_until(true, seconds=20.0):
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.01)
+
+
+def is_listening(service):
+    try:
+        service.connect().close()
+    except OSError:
+        return False
+    return True
 
 
 def test_two_services_on_one_directory_that_is_replaced_and_their_ends(folder, tmp_path):
@@ -223,11 +230,13 @@ def test_two_services_on_one_directory_that_is_replaced_and_their_ends(folder, t
     first, second = services
 
     # SIGTERM: what was asked is answered, nothing new is taken, and all is well
-    with busy_connection(first) as busy:
+    with first.connect() as busy:
+        busy.settimeout(60)
+        busy.sendall(post("/v1/choose", json.dumps(TASK).encode()))
+        time.sleep(0.1)
+        assert not select.select([busy], [], [], 0)[0]  # it is being worked on
         first.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        with pytest.raises(OSError):
-            first.connect()
+        wait_until(lambda: not is_listening(first))
         status, _, body = answer_of(busy)
         assert status == 200 and json.loads(body)["n_prompts"] == 5000
         assert busy.recv(1) == b""
@@ -238,10 +247,12 @@ def test_two_services_on_one_directory_that_is_replaced_and_their_ends(folder, t
     successor = Service(tmp_path, directory, port=second.port)
     assert route(successor.url, {"prompt": "w1"}).status_code == 200
 
-    # a second signal does not wait
-    with busy_connection(successor):
+    # a second signal does not wait for a client that is in the middle of its request
+    with successor.connect() as slow:
+        slow.sendall(post("/v1/route", b"{}")[:-1])
+        time.sleep(0.1)
         successor.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        wait_until(lambda: not is_listening(successor))
         started = time.monotonic()
         assert successor.end(signal.SIGTERM) == 128 + signal.SIGTERM
         assert time.monotonic() - started < 2

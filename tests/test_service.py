@@ -518,7 +518,7 @@ def test_who_goes_away_is_not_waited_for(engine, caplog):
 
 # --- keys ----------------------------------------------------------------------------------------
 
-PUBLIC = ["/healthz", "/readyz", "/openapi.json", "/docs"]
+PUBLIC = ["/", "/healthz", "/readyz", "/openapi.json", "/docs"]
 PRIVATE = ["/v1/route", "/v1/choose", "/v1/explain", "/v1/models", "/metrics", "/v1/x", "/x"]
 
 
@@ -801,6 +801,12 @@ def test_causes_and_policies_are_those_of_the_engine():
     document = TypeAdapter(schemas.Decision).json_schema()
     assert set(document["properties"]["cause"]["anyOf"][0]["enum"]) == set(CAUSES)
     assert set(schemas.Policy.model_fields) == set(RoutePolicy.__dataclass_fields__)
+
+
+def test_the_page_is_served_under_its_policy(app):
+    found = ask(app, "GET", "/")
+    assert found.headers["content-type"] == "text/html; charset=utf-8"
+    assert found.headers["content-security-policy"] == page.policy_of(found.text)
 
 
 def test_a_page_may_run_its_own_scripts_and_no_others():
