@@ -26,7 +26,7 @@ NAN = float("nan")
             '{"model_price_usd_per_million_tokens": {"a": [0.15, 0.6], "b, large": [3, 15]}, '
             '"metrics": {"d": "exact match"}}',
         ),
-        ("p.csv", f'note,{HEADER}\nx,a,0.15,0.6\n,"b, large",3,1.5e1\n,c,,\n,d,1, \n'),
+        ("p.csv", f'note,{HEADER}\nx,a,0.15,0.6\n,"b, large",3,1.5e1\n,c,,NaN\n,d,1, \n,e,NA,2\n'),
     ],
 )
 def test_prices_are_read_and_unknown_ones_left_out(tmp_path, name, text):
@@ -48,6 +48,7 @@ def test_prices_are_read_and_unknown_ones_left_out(tmp_path, name, text):
         ("p.csv", f"{HEADER}\na,1,2\na,1,2\n", r"row 2 \(line 3\): found model 'a' a second time"),
         ("p.csv", f"{HEADER}\n,1,2\n", r"row 1 \(line 2\): found no model, expected one row"),
         ("p.csv", f"{HEADER}\na,1,$2\n", r"output_usd_per_million_tokens: found '\$2', expected"),
+        ("p.csv", f"{HEADER}\na,1_0,2\n", "input_usd_per_million_tokens: found '1_0', expected US"),
         ("p.csv", f"{HEADER}\na,inf,2\n", "input_usd_per_million_tokens: found 'inf', expected US"),
         ("p.csv", f"{HEADER}\na,1\n", "row 1 .*: found 2 fields, expected 3"),
     ],

@@ -523,6 +523,7 @@ def test_bad_sidecar_is_named(tmp_path, changes, words):
             "t.json, line 1, column 2: found .*; the file is the sidecar of .*t.csv",
         ),
         ("[1]", "found \\[1\\], expected a JSON object"),
+        ('{"metrics": {"t": "a", "t": "b"}}', "t.json: found the key 't' twice in one object"),
     ],
 )
 def test_broken_sidecar_is_named(tmp_path, content, words):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from pathlib import Path
 
 from benchrouter.readers.cells import number
@@ -77,9 +76,10 @@ def _read_csv(path: Path) -> dict[str, tuple[float, float]]:
 
 def _price(text: str, where: str) -> float:
     """Return the number of a cell; NaN for an empty one."""
-    price: float | None = -1
-    with suppress(ValueError):
+    try:
         price = number(text)
+    except ValueError:
+        price = -math.inf
     if price is not None and price < 0:
         raise ValueError(f"{where}: found {shown(text)}, expected US$ of at least 0")
     return math.nan if price is None else price
