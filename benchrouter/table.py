@@ -296,8 +296,8 @@ class BenchmarkTable:
         ValueError
             Names file, row (data rows from 1; for CSV and JSONL also the line) and found value.
         """
-        from benchrouter.readers import ReadOptions, read_files
-        from benchrouter.readers.formats.choices import Choices
+        from benchrouter.readers import read_files
+        from benchrouter.readers.options import ReadOptions
 
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
@@ -313,19 +313,17 @@ class BenchmarkTable:
                 thresholds=thresholds,
                 on_error=on_error,
                 format=format,
-                choices=Choices(
-                    metric=metric,
-                    only_metric=only_metric,
-                    filter=filter,
-                    prompt=prompt,
-                    split=split,
-                    train_trials=train_trials,
-                    perturbations=perturbations,
-                    shots=shots,
-                    runs=runs,
-                    groups=groups,
-                    preset=preset,
-                ),
+                metric=metric,
+                only_metric=only_metric,
+                filter=filter,
+                prompt=prompt,
+                split=split,
+                train_trials=train_trials,
+                perturbations=perturbations,
+                shots=shots,
+                runs=runs,
+                groups=groups,
+                preset=preset,
                 align=align,
                 aliases=aliases,
                 on_conflict=on_conflict,
@@ -384,8 +382,8 @@ complete, thresholds, on_error, preset
         ValueError
             Names row and found value.
         """
-        from benchrouter.readers import ReadOptions, read_in_memory
-        from benchrouter.readers.formats.choices import Choices
+        from benchrouter.readers import read_in_memory
+        from benchrouter.readers.options import ReadOptions
 
         models = _names("models", models)
         read = read_in_memory(
@@ -398,7 +396,7 @@ complete, thresholds, on_error, preset
                 models=models,
                 thresholds=thresholds,
                 on_error=on_error,
-                choices=Choices(preset=preset),
+                preset=preset,
             ),
         )
         return read.select(

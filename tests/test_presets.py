@@ -101,20 +101,20 @@ def test_a_column_that_is_not_there(tmp_path):
 
 def test_the_papers_preset_is_of_helm(tmp_path):
     path = put(tmp_path / "t.csv", EMBEDLLM)
-    with pytest.raises(ValueError, match="preset 'helm-paper' is for run folders of HELM, found a"):
+    match = r"preset 'helm-paper' \(--preset\) is an option of helm, found only table"
+    with pytest.raises(ValueError, match=match):
         read(path, preset="helm-paper")
 
 
 def test_presets_are_of_tables(tmp_path):
     path = put(tmp_path / "t.csv", EMBEDLLM)
-    with pytest.raises(
-        ValueError, match="preset is 'nobody', expected .* 'embedllm' or 'routellm'"
-    ):
+    with pytest.raises(ValueError, match="preset is 'nobody', expected .* embedllm, routellm"):
         read(path, preset="nobody")
-    with pytest.raises(ValueError, match="preset 'embedllm' is for tables, but format is 'mixin"):
+    match = r"preset 'embedllm' \(--preset\) is an option of table, found only mixinstruct"
+    with pytest.raises(ValueError, match=match):
         read(path, preset="embedllm", format="mixinstruct")
     assert read(path, preset="embedllm", format="table") == read(path, preset="embedllm")
-    with pytest.raises(IsADirectoryError, match="is a directory, expected a file"):
+    with pytest.raises(IsADirectoryError, match="is a directory without results of a known"):
         read(tmp_path, preset="embedllm")
 
 

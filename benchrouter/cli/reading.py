@@ -131,23 +131,10 @@ def reads_results(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _checked(reading: dict[str, Any]) -> dict[str, Any]:
-    from benchrouter.readers import ALIGN, ON_CONFLICT, ON_ERROR
-    from benchrouter.readers.formats import names
-    from benchrouter.readers.formats.choices import ALLOWED
-    from benchrouter.readers.names import LAYOUTS
+    from benchrouter.readers.options import ALLOWED, flag
 
-    prompt = reading.pop("prompt_from")
-    reading = {**reading, "prompt": prompt}
-    known = {
-        **{name: [value for value in values if value] for name, values in ALLOWED.items()},
-        "format": names(),
-        "layout": LAYOUTS,
-        "align": ALIGN,
-        "on_conflict": ON_CONFLICT,
-        "on_error": ON_ERROR,
-    }
-    for name, values in known.items():
-        option = "prompt-from" if name == "prompt" else name.replace("_", "-")
+    reading["prompt"] = reading.pop("prompt_from")
+    for name, values in ALLOWED.items():
         if reading[name] is not None:
-            options.one_of(reading[name], values, f"--{option}")
+            options.one_of(reading[name], [one for one in values if one], flag(name))
     return {**reading, "columns": options.pairs(reading["columns"], "OURS=THEIRS") or None}

@@ -49,18 +49,6 @@ def names() -> list[str]:
     return ["auto", TABLE, *FORMATS]
 
 
-def check_name(name: str) -> None:
-    """Refuse a format that there is not.
-
-    Raises
-    ------
-    ValueError
-        Names those that there are.
-    """
-    if name not in names():
-        raise ValueError(f"format is {name!r}, expected one of {', '.join(names())}")
-
-
 def format_of(path: Path) -> str:
     """Recognise a file or folder.
 

@@ -63,17 +63,10 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     Raises
     ------
     ValueError
-        If a file is cut off or empty, is of no such records, has nothing of the metric, or does
-        not say which of several results is a sample's main one.
+        If a file is cut off or empty, is of no such records, has only results that nobody asked
+        for, or does not say which of several results is a sample's main one.
     """
-    readers = [_FileReader(file, choices) for file in _files(path)]
-    readings = [reader.read() for reader in readers]
-    if readers and choices.metric not in PLAIN and not any(r.has_metric for r in readers):
-        found = dict.fromkeys(name for reader in readers for name in reader.metrics_found())
-        raise ValueError(
-            f"{path}: no evaluation has the metric {choices.metric!r}, found {', '.join(found)}"
-        )
-    return readings
+    return [_FileReader(file, choices).read() for file in _files(path)]
 
 
 def _files(path: Path) -> list[Path]:
@@ -138,12 +131,14 @@ class _FileReader:
             except ValueError as error:
                 rows.refuse(place, str(error))
         self._check_order()
-        if not rows.places:
+        lacks = self.choices.metric not in PLAIN and not self.has_metric
+        if not rows.places and not self.choices.only_metric:
             raise ValueError(
                 f"{self.path}: found lines of {', '.join(self.metrics_found())}, "
                 "expected one of them to be named (metric, --metric)"
             )
-        return Reading(rows.source(), self._sidecar(), tuple(self._notes()))
+        found = tuple(self.metrics_found()) if lacks else None
+        return Reading(rows.source(), self._sidecar(), tuple(self._notes()), lacks=found)
 
     def _cells(self, line: dict[str, Any]) -> dict[str, Any] | None:
         """Cells of a line; None if it is of a result that is not taken."""

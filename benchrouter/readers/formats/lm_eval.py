@@ -50,14 +50,14 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     Raises
     ------
     ValueError
-        If there are results but no samples, runs that differ, or no task has what was asked for.
+        If there are results but no samples, runs that differ, or no task has the filter.
     """
     found, results = find(path)
     _check_logged(found, results)
     samples, notes = chosen_runs(found, choices)
     readers = [TaskReader(one, choices) for one in samples]
     readings = [reader.read() for reader in readers]
-    _check_asked(path, readers, choices)
+    _check_filter(path, readers, choices.filter)
     check_comparable([reader.samples for reader in readers if reader.prompt == "request"])
     if readings:
         said = [(reader.samples.task, note) for reader in readers for note in reader.notes()]
@@ -105,12 +105,9 @@ def _not_logged(samples: Sequence[Samples], results: Sequence[Results]) -> list[
     return [(task, f"{model} has results but no samples") for model, task in sorted(lacking)]
 
 
-def _check_asked(path: Path, readers: Sequence[TaskReader], choices: Choices) -> None:
-    """Refuse a metric or filter that no task has."""
-    for what in ("metric", "filter"):
-        wanted = getattr(choices, what)
-        if wanted is None or any(getattr(reader, what) == wanted for reader in readers):
-            continue
-        found = {reader.samples.task: getattr(reader, f"found_{what}s") for reader in readers}
+def _check_filter(path: Path, readers: Sequence[TaskReader], wanted: str | None) -> None:
+    """Refuse a filter that no task has."""
+    if wanted is not None and all(reader.filter != wanted for reader in readers):
+        found = {reader.samples.task: reader.found_filters for reader in readers}
         shown = "; ".join(f"{task}: {', '.join(names)}" for task, names in found.items())
-        raise ValueError(f"{path}: no task has the {what} {wanted!r}, found {shown}")
+        raise ValueError(f"{path}: no task has the filter {wanted!r}, found {shown}")

@@ -69,7 +69,10 @@ class TaskReader:
             raise ValueError(
                 f"{samples.path}: found the filters {self.found_filters}, expected {self.filter!r}"
             )
-        return Reading(rows.source(), self._sidecar())
+        wanted = self.choices.metric
+        lacks = wanted not in (None, self.metric) and bool(self.found_metrics)
+        found = tuple(self.found_metrics) if lacks else None
+        return Reading(rows.source(), self._sidecar(), lacks=found)
 
     @property
     def is_grouped(self) -> bool:

@@ -65,7 +65,8 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     Raises
     ------
     ValueError
-        If no candidate has that metric, or the file cannot be read on.
+        If no candidate has that metric, unless it is the only one to take, or the file cannot be
+        read on.
     """
     metric = choices.metric or DEFAULT_METRIC
     rows = Rows(str(path))
@@ -95,11 +96,14 @@ def read(path: Path, choices: Choices) -> list[Reading]:
             )
     if not rows.places:
         return []
-    if metrics and metric not in metrics:
+    lacks = bool(metrics) and metric not in metrics
+    if lacks and not choices.only_metric:
         raise ValueError(
             f"{path}: found no score {metric!r}; the candidates have "
             f"{', '.join(map(repr, metrics))}"
         )
+    if lacks:
+        return [Reading(rows.source(), Sidecar(str(path)), lacks=tuple(metrics))]
     others = [name for name in metrics if name != metric]
     sidecar = Sidecar(
         path=str(path),

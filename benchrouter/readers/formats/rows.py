@@ -27,6 +27,8 @@ class Reading(NamedTuple):
     """
     layout: str = "long"
     """ "wide" where the columns of the source are dataset, sample_id, prompt and models."""
+    lacks: tuple[str, ...] | None = None
+    """Metrics that are there, where the one that was asked for is not."""
 
 
 @dataclass
