@@ -161,7 +161,7 @@ def test_a_line_for_each_metric_of_a_sample(tmp_path):
         assert table.metrics == ("F1",)
     with pytest.raises(
         ValueError,
-        match=r"found no metric 'bleu' \(metric, --metric\), but exact-match, em, F1, f1, score, is_c",
+        match=r"found no metric 'bleu', but exact-match, em, F1, f1, score, is_correct",
     ):
         read(path, metric="bleu")
 

@@ -269,7 +269,7 @@ def test_metric_asked_for_where_a_task_has_it(tmp_path):
     assert "ask: has no metric 'acc_norm', took 'exact_match'" in notes(run, metric="acc_norm")
     with pytest.raises(
         ValueError,
-        match=r"and 1 more: found no metric 'f1' \(metric, --metric\), but exact_match, acc, acc_n",
+        match=r"and 1 more: found no metric 'f1', but exact_match, acc, acc_norm",
     ):
         read(run, metric="f1")
 
@@ -295,11 +295,11 @@ def test_a_further_metric_is_missing_where_a_task_lacks_it(tmp_path):
 def test_only_metrics_can_be_asked_for(tmp_path, key):
     rows = [question(0, note=1)]
     run = put(tmp_path / "m", {"ask": rows})
-    with pytest.raises(ValueError, match=rf"found no metric {key!r} \(.*\), but exact_match$"):
+    with pytest.raises(ValueError, match=rf"found no metric {key!r}, but exact_match$"):
         read(run, metric=key)
     del rows[0]["metrics"], rows[0]["note"]  # as older versions
     run = put(tmp_path / "m", {"ask": rows})
-    with pytest.raises(ValueError, match=rf"found no metric {key!r} \(.*\), but exact_match$"):
+    with pytest.raises(ValueError, match=rf"found no metric {key!r}, but exact_match$"):
         read(run, metric=key)
 
 

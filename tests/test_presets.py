@@ -101,7 +101,7 @@ def test_a_column_that_is_not_there(tmp_path):
 
 def test_the_papers_preset_is_of_helm(tmp_path):
     path = put(tmp_path / "t.csv", EMBEDLLM)
-    match = r"preset 'helm-paper' \(--preset\) is an option of helm, found only table"
+    match = r"preset 'helm-paper' \(--preset\) is an option of helm; found only table"
     with pytest.raises(ValueError, match=match):
         read(path, preset="helm-paper")
 
@@ -110,7 +110,7 @@ def test_presets_are_of_tables(tmp_path):
     path = put(tmp_path / "t.csv", EMBEDLLM)
     with pytest.raises(ValueError, match="preset is 'nobody', expected .* embedllm, routellm"):
         read(path, preset="nobody")
-    match = r"preset 'embedllm' \(--preset\) is an option of table, found only mixinstruct"
+    match = r"preset 'embedllm' \(--preset\) is an option of table; found only mixinstruct"
     with pytest.raises(ValueError, match=match):
         read(path, preset="embedllm", format="mixinstruct")
     assert read(path, preset="embedllm", format="table") == read(path, preset="embedllm")

@@ -148,8 +148,7 @@ def _check_metric(parts: Sequence[Part], metric: str | None) -> None:
     found = dict.fromkeys(name for part in parts for name in part.lacks or ())
     more = f" and {len(parts) - 1:,} more" if len(parts) > 1 else ""
     raise ValueError(
-        f"{parts[0].name}{more}: found no metric {metric!r} (metric, --metric), but "
-        f"{', '.join(found) or 'none'}"
+        f"{parts[0].name}{more}: found no metric {metric!r}, but {', '.join(found) or 'none'}"
     )
 
 

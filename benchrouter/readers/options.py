@@ -78,7 +78,9 @@ class ReadOptions(Choices):
 
 def flag(name: str) -> str:
     """Return what the command line calls a keyword."""
-    return "--prompt-from" if name == "prompt" else "--" + name.replace("_", "-")
+    return {"prompt": "--prompt-from", "metric": "--metric, --also"}.get(
+        name, "--" + name.replace("_", "-")
+    )
 
 
 def check_fit(options: ReadOptions, formats: Collection[str]) -> None:
@@ -93,15 +95,22 @@ def check_fit(options: ReadOptions, formats: Collection[str]) -> None:
     Raises
     ------
     ValueError
-        Names the option, its formats and those found.
+        Names the option, its formats and those found. So of two that name the score of a table.
     """
+    _check_score(options, formats)
     for name, of in _given(options).items():
         if set(of).isdisjoint(formats):
             what = f"preset {options.preset!r}" if name == "preset" else name
             found = " and ".join(dict.fromkeys(formats))
             raise ValueError(
-                f"{what} ({flag(name)}) is an option of {' and '.join(of)}, found only {found}"
+                f"{what} ({flag(name)}) is an option of {', '.join(of)}; found only {found}"
             )
+
+
+def _check_score(options: ReadOptions, formats: Collection[str]) -> None:
+    column, metric = (options.columns or {}).get("score"), options.metric
+    if set(formats) == {TABLE} and None not in (column, metric) and column != metric:
+        raise ValueError(f"columns maps 'score' to {column!r}, but metric is {metric!r}")
 
 
 def _given(options: ReadOptions) -> dict[str, Sequence[str]]:
