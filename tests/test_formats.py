@@ -7,7 +7,7 @@ import json
 import pytest
 from helm_runs import spec, write_simple
 
-from benchrouter.readers.formats import format_of
+from benchrouter.readers.formats import format_of, lm_eval_files
 from benchrouter.table import BenchmarkTable
 
 DATE = "2026-02-02T03-04-05.000006"
@@ -146,3 +146,56 @@ def test_an_aggregate_of_every_eval_ever(tmp_path):
     for format in ("auto", "every-eval-ever"):
         with pytest.raises(ValueError, match=f"^{path}: {words}"):
             read(path, format=format)
+
+
+def put_run(folder):
+    write_simple(folder / "run", spec("mmlu:subject=x,model=m"), [1])
+
+
+@pytest.mark.parametrize(
+    ("put", "format"),
+    [(put_samples, "lm-eval"), (put_records, "every-eval-ever"), (put_run, "helm")],
+)
+def test_links_are_followed_and_end(tmp_path, put, format):
+    real, given = tmp_path / "elsewhere", tmp_path / "given"
+    put(real / "deep" / "model")
+    given.mkdir()
+    (given / "link").symlink_to(real, target_is_directory=True)
+    (given / "again").symlink_to(real / "deep", target_is_directory=True)
+    (given / "nowhere").symlink_to(tmp_path / "none")
+    (given / "itself").symlink_to(given / "itself")
+    (real / "deep" / "up").symlink_to(given, target_is_directory=True)
+    assert format_of(given) == format
+    table = read(given)
+    assert (table.n_records, len(table.report().sources)) == (1, 1)
+    assert table.report().sources[0].name.startswith(f"{given}/again/model")
+
+
+def test_what_has_a_name_of_its_own_comes_before_links(tmp_path):
+    (tmp_path / "z").mkdir()
+    file = put_samples(tmp_path / "z" / "model")
+    (tmp_path / "a").symlink_to(tmp_path / "z", target_is_directory=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / file.name).symlink_to(file)
+    (tmp_path / "b" / file.name.replace("_t_", "_u_")).symlink_to(file)
+    (source,) = read(tmp_path).report().sources
+    assert source.name == str(file)
+
+
+def test_a_linked_file_is_read_by_its_name_here(tmp_path):
+    file = put_samples(tmp_path / "elsewhere")
+    (tmp_path / "model").mkdir()
+    for name in (file.name, file.name.replace("_t_", "_u_")):
+        (tmp_path / "model" / name).symlink_to(file)
+    assert read(tmp_path / "model").datasets == ("t",)
+
+
+def test_the_head_of_a_file_is_read_once(tmp_path, monkeypatch):
+    for n in range(3):
+        folder = tmp_path / f"run{n}"
+        write_simple(folder, spec(f"mmlu:subject=x,model=m{n}", f"m{n}"), [1])
+    seen = []
+    head = lm_eval_files.head
+    monkeypatch.setattr(lm_eval_files, "head", lambda path: seen.append(path) or head(path))
+    assert format_of(tmp_path) == "helm"
+    assert sorted(seen) == sorted(tmp_path.rglob("*.json"))

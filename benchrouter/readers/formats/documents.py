@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -14,16 +13,6 @@ from benchrouter.readers.jsonl import object_of
 from benchrouter.readers.source import shown
 
 HEAD_BYTES = 200
-
-
-def files_below(path: Path) -> Iterator[Path]:
-    """Files of a folder and of the folders in it, in the order of their names; a file itself."""
-    if not path.is_dir():
-        yield path
-        return
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
 def bare_name(path: Path) -> str:

@@ -19,11 +19,11 @@ from benchrouter.readers.formats.documents import (
     bare_name,
     check_keys,
     document,
-    files_below,
     head,
     member,
     objects,
 )
+from benchrouter.readers.formats.folders import files_below
 from benchrouter.readers.formats.rows import Reading, Rows
 from benchrouter.readers.formats.values import name_at, number_at, text_at
 from benchrouter.readers.sidecar import Sidecar

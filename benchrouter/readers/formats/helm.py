@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchrouter.readers.formats.choices import Choices
+from benchrouter.readers.formats.folders import folders_below
 from benchrouter.readers.formats.helm_paper import (
     MODELS,
     not_found,
@@ -15,18 +16,15 @@ from benchrouter.readers.formats.helm_paper import (
     whole,
 )
 from benchrouter.readers.formats.helm_run import STATS, Tally, found_metrics, read_run
-from benchrouter.readers.formats.helm_spec import SPEC, Spec, is_run, read_spec, run_file
+from benchrouter.readers.formats.helm_spec import SPEC, Spec, has_spec, is_run, read_spec, run_file
 from benchrouter.readers.formats.rows import Reading, Rows
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import counted
 
-# From a folder of benchmarks to a run: BENCHMARK/benchmark_output/runs/SUITE/RUN.
-DEPTH = 5
-
 
 def recognises(path: Path) -> bool:
     """Tell whether a folder is a run, or runs lie below it."""
-    return path.is_dir() and next(_run_folders(path), None) is not None
+    return bool(_run_folders(path))
 
 
 def read(path: Path, choices: Choices) -> Iterator[Reading]:
@@ -75,27 +73,13 @@ def why_not_file(path: Path) -> str | None:
     return f"is a file of a HELM run, expected the run's folder, {path.parent}"
 
 
-def _run_folders(path: Path, depth: int = DEPTH) -> Iterator[Path]:
+def _run_folders(path: Path) -> list[Path]:
     """Folders with a run at or below a path, in the order of their names, each once.
 
-    HELM links ``runs/latest`` to its latest suite; links come last, since they are to what has
-    a name of its own.
+    HELM links ``runs/latest`` to its latest suite.
     """
-    seen: set[Path] = set()
-    for folder in _runs_below(path, depth):
-        real = folder.resolve()
-        if real not in seen:
-            seen.add(real)
-            yield folder
-
-
-def _runs_below(path: Path, depth: int) -> Iterator[Path]:
-    if is_run(path):
-        yield path
-    elif depth and path.is_dir():
-        for below in sorted(path.iterdir(), key=lambda one: (one.is_symlink(), one)):
-            if below.is_dir():
-                yield from _runs_below(below, depth - 1)
+    folders = folders_below(path) if path.is_dir() else []
+    return [folder for folder, names in folders if has_spec(names)]
 
 
 class _Suite:

@@ -13,13 +13,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchrouter.readers.formats.choices import Choices
-from benchrouter.readers.formats.documents import files_below
+from benchrouter.readers.formats.folders import files_below
 from benchrouter.readers.formats.lm_eval_files import (
     Results,
     Samples,
     find,
-    is_results,
-    is_samples,
+    kind_of,
 )
 from benchrouter.readers.formats.lm_eval_rows import TaskReader
 from benchrouter.readers.formats.lm_eval_runs import check_comparable, chosen_runs
@@ -30,7 +29,7 @@ SHOWN = 3  # tasks that a note names
 
 def recognises(path: Path) -> bool:
     """Whether a file, or one in a folder, is of samples or results of the harness."""
-    return any(is_samples(file) or is_results(file) for file in files_below(path))
+    return any(kind_of(file) for file in files_below(path))
 
 
 def read(path: Path, choices: Choices) -> list[Reading]:

@@ -205,16 +205,11 @@ def _dataset(samples: Samples, groups: bool) -> tuple[str, str]:
 def _outermost_group(samples: Samples) -> str | None:
     if samples.results is None:
         return None
-    subtasks = member(samples.results.content, "group_subtasks", samples.results.path)
-    parents: dict[Any, str] = {}
-    for group, tasks in subtasks.items():
-        for task in tasks if isinstance(tasks, list) else ():
-            if isinstance(task, str):
-                parents.setdefault(task, group)
+    group_of = samples.results.group_of
     found, path = samples.task, set[str]()
-    while found in parents and found not in path:
+    while found in group_of and found not in path:
         path.add(found)
-        found = parents[found]
+        found = group_of[found]
     return found if path else None
 
 
