@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 
+from benchrouter.readers.files import open_source
 from benchrouter.readers.presets import PRESETS
 from benchrouter.table import BenchmarkTable
 
@@ -150,3 +153,27 @@ def test_the_real_mmlu_of_routellm(shared, tmp_path):
     assert found.prompts == whole.prompts
     assert_array_equal(found.scores, whole.scores)
     assert found.n_records == 100 and np.isfinite(found.scores).all()
+
+
+def test_of_long_jsonl_only_the_columns_of_the_preset_are_kept(tmp_path, monkeypatch):
+    rows = [
+        {"prompt_id": n, "category_id": 1, "category": "mmlu", "prompt": f"q{n}", "label": n % 2}
+        for n in range(3)
+    ]
+    lines = [{**row, "model_name": model, "answer": "x"} for row in rows for model in "ab"]
+    path = put(tmp_path / "t.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    sources = []
+
+    def opened(*args):
+        sources.append(open_source(*args))
+        return sources[-1]
+
+    monkeypatch.setattr("benchrouter.readers.open_source", opened)
+    table = read(path, preset="embedllm")
+    assert_array_equal(table.scores, [[0, 0], [1, 1], [0, 0]])
+    (source,) = sources
+    for column, kept in (("label", True), ("prompt", True), ("category_id", False)):
+        assert (source.load(column).null_count == 0) == kept
+    assert len(source.load_coded("prompt").chunk(0).dictionary) == 3
+    # What the caller names is kept as well, and so is everything of a wide table.
+    assert read(path, preset="embedllm", columns={"dataset": "category_id"}).datasets == ("1",)

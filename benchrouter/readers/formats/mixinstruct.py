@@ -108,7 +108,7 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     sidecar = Sidecar(
         path=str(path),
         metric=metric,
-        thresholds=dict.fromkeys(rows.cells["dataset"], math.nan),
+        thresholds=dict.fromkeys(rows.datasets, math.nan),
     )
     notes = (f"took the metric {metric!r}; there are also {', '.join(others) or 'none'}",)
     return [Reading(rows.source(), sidecar, notes)]
