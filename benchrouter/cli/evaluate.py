@@ -169,6 +169,7 @@ def evaluate(
         f"{counted(table.n_models, 'model')}"
     )
     output.say_skipped(table.skipped)
+    output.say_warnings(table)
     if models is None:
         for doubt in odd_models(table, tables, unnamed_columns(tables, reading)):
             output.say(doubt)
