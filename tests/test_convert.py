@@ -204,6 +204,24 @@ def test_nothing_is_written_over(tmp_path):
     assert run("convert", table, "-o", tmp_path / "t.parquet").exit_code == 0  # once more
 
 
+def test_a_file_in_a_source_is_not_written_over(tmp_path):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    name = "samples_t_2026-02-02T03-04-05.000006.jsonl"
+    sample = {"doc_id": 0, "doc": {"question": "q?"}, "filter": "none", "acc": 1}
+    asked = {"arguments": {"gen_args_0": {"arg_0": "q?"}}}
+    source = put(folder / name, json.dumps({**sample, **asked}))
+    before = source.read_text()
+    result = run("convert", tmp_path, "-o", source)
+    assert result.exit_code == 1 and result.stderr == (
+        f"error: {source}: is in a source, and would be written over\n"
+    )
+    assert source.read_text() == before and [*folder.iterdir()] == [source]
+    for _ in range(2):  # a table of ours may be written again
+        result = run("convert", tmp_path, "-o", folder / "t.parquet")
+        assert result.exit_code == 0, result.stderr
+
+
 def test_metrics_of_a_table(tmp_path):
     csv = "dataset,sample_id,prompt,a,b,f1::a,f1::b\nd,1,one,1,0,0.5,0.25\nd,2,two,0,1,,0.75\n"
     source, target = put(tmp_path / "s.csv", csv), tmp_path / "t.parquet"

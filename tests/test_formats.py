@@ -129,6 +129,26 @@ def test_json_of_no_format(tmp_path):
         read(path)
 
 
+def test_the_sidecar_of_a_table(tmp_path):
+    (tmp_path / "t.csv").write_text("sample_id,prompt,m\n1,p,1\n")
+    (tmp_path / "t.json").write_text('{"model_columns": ["m"]}')
+    words = f"is the sidecar of a table, expected the table, {tmp_path / 't.csv'}"
+    with pytest.raises(ValueError, match=f"^{tmp_path / 't.json'}: {words}"):
+        read(tmp_path / "t.json")
+
+
+def test_folders_of_formats_that_are_of_files(tmp_path):
+    words = r"known format \(helm, lm-eval, every-eval-ever\), expected one with such, or a file"
+    with pytest.raises(IsADirectoryError, match=f"{words}$"):
+        read(tmp_path)
+    (tmp_path / "t.csv").write_text("sample_id,prompt,m\n1,p,1\n")
+    with pytest.raises(IsADirectoryError, match=f"{words} such as {tmp_path / 't.csv'}$"):
+        read(tmp_path)
+    for format in ("table", "mixinstruct", "routerbench"):
+        with pytest.raises(IsADirectoryError, match=f"^{tmp_path}: is a directory, expected a f"):
+            read(tmp_path, format=format)
+
+
 def test_a_file_of_a_helm_run(tmp_path):
     write_simple(tmp_path / "run", spec("mmlu:subject=x,model=m"), [1])
     path = tmp_path / "run" / "scenario_state.json"
@@ -199,3 +219,48 @@ def test_the_head_of_a_file_is_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr(lm_eval_files, "head", lambda path: seen.append(path) or head(path))
     assert format_of(tmp_path) == "helm"
     assert sorted(seen) == sorted(tmp_path.rglob("*.json"))
+
+
+OTHER_UUID = UUID.replace("0f", "1f")
+BROKEN = {
+    "lm-eval": (
+        put_samples,
+        [f"samples_u_{DATE}.jsonl", f"samples_u_{DATE}.jsonl"],
+        ["", '{"doc_id": 0'],
+    ),
+    "every-eval-ever": (put_records, [f"{OTHER_UUID}_samples.jsonl"] * 2, ["", "{"]),
+}
+
+
+@pytest.mark.parametrize("format", BROKEN)
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_broken_file_of_a_folder_is_named_or_left_out(tmp_path, format, number):
+    put, names, texts = BROKEN[format]
+    put(tmp_path)
+    broken = tmp_path / names[number]
+    broken.write_text(texts[number])
+    with pytest.raises(ValueError, match=f"^{broken}") as caught:
+        read(tmp_path)
+    table = read(tmp_path, on_error="skip")
+    assert table.n_records == 1
+    assert table.skipped == (str(caught.value),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"results": {"t": ', "{", '{"results": {}, "config": 1}', '{"results": {}, "a": 1, "a": 1}'],
+)
+def test_samples_whose_results_are_broken_are_left_out(tmp_path, text):
+    put_samples(tmp_path / "good", f"samples_t_{DATE}.jsonl")
+    put_samples(tmp_path / "bad", f"samples_u_{DATE}.jsonl")
+    broken = tmp_path / "bad" / f"results_{DATE}.json"
+    broken.write_text(text)
+    with pytest.raises(
+        ValueError, match=f"^{broken}: .*; so its samples cannot be read$"
+    ) as caught:
+        read(tmp_path)
+    table = read(tmp_path, on_error="skip")
+    assert (table.datasets, table.models) == (("t",), ("good",))
+    assert table.skipped == (str(caught.value),)
+    with pytest.raises(ValueError, match=f"^{broken}: .*; so its samples cannot be read$"):
+        read(tmp_path / "bad" / f"samples_u_{DATE}.jsonl")

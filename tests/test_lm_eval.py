@@ -93,10 +93,10 @@ def put(folder, tasks, *, configs=None, date=NEW, shots=0, **content):
 
 
 def notes(path, **choices):
-    first, *others = lm_eval.read(path, Choices(**choices))
+    *others, last = lm_eval.read(path, Choices(**choices))
     assert not any(reading.notes for reading in others)
-    assert all(note.startswith(f"{path}: ") for note in first.notes) == bool(others)
-    return [note.removeprefix(f"{path}: ") for note in first.notes]
+    assert all(note.startswith(f"{path}: ") for note in last.notes) == bool(others)
+    return [note.removeprefix(f"{path}: ") for note in last.notes]
 
 
 # --- Genuine files, read once more by code of their own

@@ -61,7 +61,7 @@ def check_target(path: Path, sources: Sequence[Path] = ()) -> str:
     path : Path
         Of the table.
     sources : sequence of Path
-        Files that are being read.
+        Files and folders that are being read.
 
     Returns
     -------
@@ -72,7 +72,8 @@ def check_target(path: Path, sources: Sequence[Path] = ()) -> str:
     ------
     ValueError
         If the suffix is none of `SUFFIXES`, the table or its sidecar would be written over a
-        source, or the sidecar over another JSON file or over the sidecar of another table.
+        source or over a file in one that is no table of ours, or the sidecar over another JSON
+        file or over the sidecar of another table.
     FileNotFoundError, IsADirectoryError
         If its folder is not there, or it is a folder itself.
     """
@@ -90,6 +91,8 @@ def check_target(path: Path, sources: Sequence[Path] = ()) -> str:
         for written in (path, sidecar):
             if written.resolve() == source.resolve():
                 raise ValueError(f"{written}: is a source, and would be written over")
+        if path.exists() and not sidecar.exists() and source.resolve() in path.resolve().parents:
+            raise ValueError(f"{path}: is in a source, and would be written over")
     others = [path.with_name(path.name[: -len(suffix)] + end) for end in READ_SUFFIXES]
     other = next((o for o in others if o != path and o.is_file()), None)
     if sidecar.exists() and other is not None and not path.exists():

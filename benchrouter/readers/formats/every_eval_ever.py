@@ -24,7 +24,7 @@ from benchrouter.readers.formats.documents import (
     objects,
 )
 from benchrouter.readers.formats.folders import files_below
-from benchrouter.readers.formats.rows import Reading, Rows
+from benchrouter.readers.formats.rows import Reading, Rows, refused
 from benchrouter.readers.formats.values import name_at, number_at, text_at
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import counted
@@ -58,15 +58,23 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     Returns
     -------
     list of Reading
-        One for each file.
+        One for each file. One that cannot be read has no rows, and its source says why: a file
+        that is cut off or empty, has only results that nobody asked for, or does not say which of
+        several results is a sample's main one.
 
     Raises
     ------
     ValueError
-        If a file is cut off or empty, is of no such records, has only results that nobody asked
-        for, or does not say which of several results is a sample's main one.
+        If there is no file of such records.
     """
-    return [_FileReader(file, choices).read() for file in _files(path)]
+    return [_reading(file, choices) for file in _files(path)]
+
+
+def _reading(file: Path, choices: Choices) -> Reading:
+    try:
+        return _FileReader(file, choices).read()
+    except ValueError as error:
+        return refused(str(file), str(error))
 
 
 def _files(path: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from benchrouter.readers.formats.helm_paper import (
 )
 from benchrouter.readers.formats.helm_run import STATS, Tally, found_metrics, read_run
 from benchrouter.readers.formats.helm_spec import SPEC, Spec, has_spec, is_run, read_spec, run_file
-from benchrouter.readers.formats.rows import Reading, Rows
+from benchrouter.readers.formats.rows import Reading, refused
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import counted
 
@@ -106,7 +106,7 @@ class _Suite:
                     return None
             rows, metric, found = read_run(spec, self.choices, self.tally)
         except ValueError as error:
-            return _refused(folder, str(error).removeprefix(f"{folder}/"))
+            return refused(str(folder), f"{folder}: {str(error).removeprefix(f'{folder}/')}")
         if metric is None:
             self.lacking.append((spec, found))
             if not self.choices.only_metric:
@@ -130,7 +130,7 @@ class _Suite:
             why = f"{path.name}: {found_metrics(found)}; expected {self.choices.metric!r}"
             if n == 0 and len(self.lacking) > 1:
                 why += f"; it is missing in {self._lacking()}"
-            yield _refused(spec.folder, why)
+            yield refused(str(spec.folder), f"{spec.folder}: {why}")
 
     def _lacking(self) -> str:
         return _some([spec.name for spec, _ in self.lacking], limit=10)
@@ -188,9 +188,3 @@ def _counts(counts: Counter[str]) -> str:
 def _some(names: list[str], limit: int = 3) -> str:
     more = ", …" if len(names) > limit else ""
     return f"{counted(len(names), 'run')} ({', '.join(map(repr, names[:limit]))}{more})"
-
-
-def _refused(folder: Path, why: str) -> Reading:
-    rows = Rows(str(folder))
-    rows.refuse(str(folder), why)
-    return Reading(rows.source(), Sidecar())

@@ -25,6 +25,10 @@ RESULTS = re.compile(rf".*?(?P<date>{DATE})\.json")
 # Before 0.4.3 names had neither date nor "samples_": <model arguments>_<task>.jsonl, results.json.
 SAMPLES_START = re.compile(rb'\s*\[?\s*\{\s*"doc_id"\s*:[^,]*,\s*"doc"\s*:')
 RESULTS_START = re.compile(rb'\s*\{\s*"results"\s*:')
+TABLES = (
+    *("results", "config", "configs", "versions", "n-shot", "n-samples"),
+    *("higher_is_better", "group_subtasks"),
+)
 RESULTS_KEYS = ("configs", "config", "versions", "n-shot")
 # As the harness itself looks for the model's name; the order matters.
 MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path", "engine")
@@ -112,7 +116,7 @@ def _holds_results(path: Path) -> bool:
     )
 
 
-def find(path: Path) -> tuple[list[Samples], list[Results]]:
+def find(path: Path) -> tuple[list[Samples], list[Results], dict[Path, str]]:
     """Find the samples and results of a folder; of a file, what belongs to it.
 
     Parameters
@@ -126,15 +130,17 @@ def find(path: Path) -> tuple[list[Samples], list[Results]]:
     samples : list of Samples
     results : list of Results
         In the order of the folders and of the names.
+    broken : dict of Path to str
+        Results that cannot be read, and why; their samples are left out.
 
     Raises
     ------
     ValueError
-        If a results file is not one, or there is no file of either kind.
+        If there is no file of either kind.
     """
     if path.is_dir():
-        kinds = {file: kind for file in files_below(path) if (kind := kind_of(file))}
-        if not kinds:
+        kinds = {file: kind_of(file) for file in files_below(path)}
+        if not any(kinds.values()):
             raise ValueError(
                 f"{path}: found no samples, expected files samples_TASK_DATE.jsonl and "
                 "results_DATE.json as lm_eval --log_samples writes them"
@@ -143,33 +149,57 @@ def find(path: Path) -> tuple[list[Samples], list[Results]]:
             _of_folder({file: kinds[file] for file in files})
             for _, files in groupby(kinds, lambda file: file.parent)
         ]
-        return [s for samples, _ in found for s in samples], [r for _, rs in found for r in rs]
+        return (
+            [one for samples, _, _ in found for one in samples],
+            [one for _, results, _ in found for one in results],
+            {file: why for _, _, broken in found for file, why in broken.items()},
+        )
     beside = [file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path]
     kinds = {file: kind_of(file) for file in [path, *beside]}
     if not kinds[path]:
         check_keys(path, ("doc_id", "doc"))
         kinds[path] = "samples"
-    samples, results = _of_folder(kinds)
-    if any(s.path == path for s in samples):
-        samples = [s for s in samples if s.path == path]
-        return samples, [r for r in results if r is samples[0].results]
-    return (
-        [s for s in samples if s.results is not None and s.results.path == path],
-        [r for r in results if r.path == path],
-    )
+    samples, results, broken = _of_folder(kinds)
+    if kinds[path] == "samples":
+        samples = [one for one in samples if one.path == path]
+        results = [one for one in results if samples and one is samples[0].results]
+    else:
+        samples = [one for one in samples if one.results and one.results.path == path]
+        results = [one for one in results if one.path == path]
+    return samples, results, broken if not samples else {}
 
 
-def _of_folder(kinds: Mapping[Path, str]) -> tuple[list[Samples], list[Results]]:
+def _of_folder(
+    kinds: Mapping[Path, str],
+) -> tuple[list[Samples], list[Results], dict[Path, str]]:
     """Read the results of a folder, and find those of each file of samples."""
-    results = [
-        Results(file, _date(file, RESULTS), document(file))
-        for file, kind in kinds.items()
-        if kind == "results"
-    ]
+    dates = {file: _date(file, SAMPLES) for file, kind in kinds.items() if kind == "samples"}
+    of_samples = set(dates.values()) - {""}
+    results, broken = [], {}
+    for file, kind in kinds.items():
+        # By the date of samples they are known even if they do not begin as results do.
+        named = not kind and file.name.startswith("results_") and _date(file, RESULTS) in of_samples
+        if kind == "results" or named:
+            try:
+                results.append(_results(file))
+            except ValueError as error:
+                broken[file] = f"{error}; so its samples cannot be read"
+    without = {_date(file, RESULTS) for file in broken}
     dated = {one.date: one for one in reversed(results)}
     only = results[0] if len(results) == 1 else None
-    samples = [_samples(file, dated, only) for file, kind in kinds.items() if kind == "samples"]
-    return samples, results
+    samples = [
+        _samples(file, date, dated.get(date) if date or only is None else only)
+        for file, date in dates.items()
+        if date not in without
+    ]
+    return samples, results, broken
+
+
+def _results(path: Path) -> Results:
+    content = document(path)
+    for table in TABLES:
+        member(content, table, path)
+    return Results(path, _date(path, RESULTS), content)
 
 
 def _date(path: Path, pattern: re.Pattern[str]) -> str:
@@ -177,10 +207,7 @@ def _date(path: Path, pattern: re.Pattern[str]) -> str:
     return found["date"] if found else ""
 
 
-def _samples(path: Path, dated: Mapping[str, Results], only: Results | None) -> Samples:
-    """Find the results of samples by their date; without one they are of the `only` results."""
-    date = _date(path, SAMPLES)
-    results = dated.get(date) if date or only is None else only
+def _samples(path: Path, date: str, results: Results | None) -> Samples:
     model = results.model if results else _model_of_folder(path)
     return Samples(path, _task(path, results), date, model, results)
 

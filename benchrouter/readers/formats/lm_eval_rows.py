@@ -40,6 +40,7 @@ class TaskReader:
     found_metrics: list[str] = field(default_factory=list)
     found_filters: list[str] = field(default_factory=list)
     has_log_likelihood: bool = False
+    is_read: bool = False
 
     def read(self) -> Reading:
         """Read the file.
@@ -69,6 +70,7 @@ class TaskReader:
             raise ValueError(
                 f"{samples.path}: found the filters {self.found_filters}, expected {self.filter!r}"
             )
+        self.is_read = True
         wanted = self.choices.metric
         lacks = wanted not in (None, self.metric) and bool(self.found_metrics)
         found = tuple(self.found_metrics) if lacks else None

@@ -68,6 +68,8 @@ def read(path: Path, choices: Choices) -> list[Reading]:
         If no candidate has that metric, unless it is the only one to take, or the file cannot be
         read on.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a directory, expected a file")
     metric = choices.metric or DEFAULT_METRIC
     rows = Rows(str(path))
     metrics: dict[str, None] = {}

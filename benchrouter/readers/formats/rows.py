@@ -36,6 +36,22 @@ class Reading(NamedTuple):
     """Metrics that are there, where the one that was asked for is not."""
 
 
+def refused(name: str, why: str) -> Reading:
+    """Return what is read of a source that cannot be read.
+
+    Parameters
+    ----------
+    name : str
+        Of the source.
+    why : str
+        Place, and after a colon what was found and what was expected.
+    """
+    rows = Rows(name)
+    place, _, found = why.partition(": ")
+    rows.refuse(place, found)
+    return Reading(rows.source(), Sidecar())
+
+
 class _Texts:
     """A column of texts, of which each is held once."""
 
