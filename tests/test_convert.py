@@ -143,6 +143,14 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_reading(tmp_path
     assert "s.csv" not in result.stderr.replace(str(tmp_path), "")
 
 
+def test_a_folder_that_cannot_be_written_to_is_refused_before_reading(tmp_path, monkeypatch):
+    source = put(tmp_path / "s.csv", "this,is\nno,table\n")
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may always
+    result = run("convert", source, "-o", tmp_path / "t.parquet")
+    assert result.exit_code == 1
+    assert f"t.parquet: the directory {str(tmp_path)!r} cannot be written to" in result.stderr
+
+
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     import pyarrow.parquet as pq
 

@@ -203,8 +203,8 @@ def test_helm_runs_without_the_metric_are_all_named(tmp_path):
         run_spec = spec(f"mmlu:subject=x,model={model}", model)
         write_simple(tmp_path / model, run_spec, [1, 0], metric)
     words = (
-        "b: per_instance_stats.json: found the metrics exact_match; expected 'f1'; it is missing "
-        r"in 2 runs \('mmlu:subject=x,model=b', 'mmlu:subject=x,model=c'\)$"
+        r"b: of 2 runs \('mmlu:subject=x,model=b', 'mmlu:subject=x,model=c'\) without 'f1' the "
+        "first: per_instance_stats.json: found the metrics exact_match; expected 'f1'$"
     )
     with pytest.raises(ValueError, match=words):
         read(tmp_path, metric="f1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,8 +75,8 @@ def check_target(path: Path, sources: Sequence[Path] = ()) -> str:
         If the suffix is none of `SUFFIXES`, the table or its sidecar would be written over a
         source or over a file in one that is no table of ours, or the sidecar over another JSON
         file or over the sidecar of another table.
-    FileNotFoundError, IsADirectoryError
-        If its folder is not there, or it is a folder itself.
+    FileNotFoundError, IsADirectoryError, PermissionError
+        If its folder is not there or cannot be written to, or it is a folder itself.
     """
     name = path.name.lower()
     known = sorted(READ_SUFFIXES, key=len, reverse=True)
@@ -86,6 +87,8 @@ def check_target(path: Path, sources: Sequence[Path] = ()) -> str:
         raise IsADirectoryError(f"{path}: is a directory, expected a file")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no directory {str(path.parent)!r}")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path}: the directory {str(path.parent)!r} cannot be written to")
     sidecar = sidecar_path(path)
     for source in sources:
         for written in (path, sidecar):

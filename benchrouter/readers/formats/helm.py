@@ -129,7 +129,7 @@ class _Suite:
             path = run_file(spec.folder, STATS)
             why = f"{path.name}: {found_metrics(found)}; expected {self.choices.metric!r}"
             if n == 0 and len(self.lacking) > 1:
-                why += f"; it is missing in {self._lacking()}"
+                why = f"of {self._lacking()} without {self.choices.metric!r} the first: {why}"
             yield refused(str(spec.folder), f"{spec.folder}: {why}")
 
     def _lacking(self) -> str:
