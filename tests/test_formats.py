@@ -255,9 +255,7 @@ def test_samples_whose_results_are_broken_are_left_out(tmp_path, text):
     put_samples(tmp_path / "bad", f"samples_u_{DATE}.jsonl")
     broken = tmp_path / "bad" / f"results_{DATE}.json"
     broken.write_text(text)
-    with pytest.raises(
-        ValueError, match=f"^{broken}.*; so its samples cannot be read$"
-    ) as caught:
+    with pytest.raises(ValueError, match=f"^{broken}.*; so its samples cannot be read$") as caught:
         read(tmp_path)
     table = read(tmp_path, on_error="skip")
     assert (table.datasets, table.models) == (("t",), ("good",))

@@ -107,7 +107,8 @@ def _holds_results(path: Path) -> bool:
     try:
         content = document(path)
     except (OSError, ValueError):
-        return name == "results.json"  # an error, rather than samples without their results
+        # An error, rather than samples without their results.
+        return bare_name(path) == "results.json"
     results = content["results"]
     return (
         isinstance(results, dict)
