@@ -15,17 +15,10 @@ from typing import Any
 
 from benchrouter.batch.line_file import COMPRESSIONS
 from benchrouter.readers.formats.choices import Choices
-from benchrouter.readers.formats.documents import (
-    bare_name,
-    check_keys,
-    document,
-    files_below,
-    head,
-    member,
-    objects,
-)
+from benchrouter.readers.formats.fields import member, name_at, number_at, text_at
+from benchrouter.readers.formats.paths import bare_name, files_below, head
 from benchrouter.readers.formats.rows import Reading, Rows
-from benchrouter.readers.formats.values import name_at, number_at, text_at
+from benchrouter.readers.json_objects import check_keys, document, objects
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import counted
 from benchrouter.table import UNIT_THRESHOLD
@@ -128,10 +121,8 @@ class _FileReader:
     def read(self) -> Reading:
         rows = Rows(str(self.path))
         self.results = _results(self.path)
-        for place, line in objects(self.path):
+        for place, line in rows.accepted(objects(self.path)):
             try:
-                if isinstance(line, str):
-                    raise ValueError(line)
                 cells = self._cells(line)
                 if cells is not None:
                     rows.add(place, **cells)

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchrouter.readers.formats.choices import Choices
-from benchrouter.readers.formats.documents import files_below
 from benchrouter.readers.formats.lm_eval_files import (
     Results,
     Samples,
@@ -23,6 +22,7 @@ from benchrouter.readers.formats.lm_eval_files import (
 )
 from benchrouter.readers.formats.lm_eval_rows import TaskReader
 from benchrouter.readers.formats.lm_eval_runs import check_comparable, chosen_runs
+from benchrouter.readers.formats.paths import files_below
 from benchrouter.readers.formats.rows import Reading
 
 SHOWN = 3  # tasks that a note names

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchrouter.readers.json_objects import Found
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import Source
 
@@ -87,6 +89,14 @@ class Rows:
         """
         self.refused.append((len(self.places), found))
         self.places.append(place)
+
+    def accepted(self, found: Iterable[tuple[str, Found]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Pass on objects, each with its place; refuse what was found instead of one."""
+        for place, value in found:
+            if isinstance(value, str):
+                self.refuse(place, value)
+            else:
+                yield place, value
 
     def source(self) -> Source:
         """Return the rows as a source; a column of numbers without any is left out."""
