@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -47,8 +48,7 @@ class Decoder:
             text = line.decode()
             value: dict[str, Any] = self._decoder.decode(text)
         except UnicodeDecodeError as error:
-            column = len(line[: error.start].decode()) + 1
-            return f"{_not_utf8(error)} at column {column}"
+            return f"{_not_utf8(error)} at column {len(line[: error.start].decode()) + 1}"
         except (ValueError, RecursionError) as error:
             why, at = _why(error, 0)
             start = max(0, min(at - SHOWN_CHARACTERS // 2, len(text) - SHOWN_CHARACTERS))
@@ -79,8 +79,8 @@ class Decoder:
         found = dict(pairs)
         if len(found) < len(pairs):
             # Only noted, so that what follows can be read.
-            keys = [key for key, _ in pairs]
-            self._twice.append(next(key for key in keys if keys.count(key) > 1))
+            ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+            self._twice.append(key)
         return found
 
 
@@ -233,7 +233,9 @@ def _array_of_key(text: _Text, key: str) -> Iterator[Any]:
             text.take(",")
     text.take("}")
     if key not in found:
-        raise ValueError(f"{text.path}: found the keys {sorted(found)}, expected {key!r} too")
+        raise ValueError(
+            f"{text.path}: found the keys {shown(sorted(found))}, expected {key!r} too"
+        )
 
 
 class _Text:
@@ -375,5 +377,5 @@ def _half_pair(value: Any) -> str:
     except UnicodeEncodeError as error:
         return f"found {error.object[error.start]!r}, half of a surrogate pair, expected text"
     except RecursionError:
-        return "found values nested too deeply"
+        return "found values nested too deeply, expected fewer levels"
     return ""
