@@ -109,11 +109,14 @@ def test_a_named_format_says_what_it_finds_instead(tmp_path, format, expected):
     with pytest.raises(ValueError, match=rf"{path}: .*keys \['a', 'b'\], expected {expected}"):
         read(path, format=format)
     path.write_text("hello")
-    with pytest.raises(ValueError, match=f"{path}: .*'hello'.*expected a JSON object"):
+    with pytest.raises(
+        ValueError, match=f"{path}, line 1, column 1: found 'hello', expected a JSON object"
+    ):
         read(path, format=format)
-    path.write_text("")
-    with pytest.raises(ValueError, match=f"{path} is empty"):
-        read(path, format=format)
+    for nothing in ("", "\n", "[]"):
+        path.write_text(nothing)
+        with pytest.raises(ValueError, match=f"{path} is empty: found no JSON object"):
+            read(path, format=format)
     with pytest.raises(ValueError, match=f"{tmp_path}: found no .*, expected files "):
         read(tmp_path, format=format)
 

@@ -37,8 +37,9 @@ def test_prices_are_read_and_unknown_ones_left_out(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("p.json", "{", "p.json, the prices, is not JSON"),
-        ("p.json", "[]", r"p.json, the prices: found \[\], expected a JSON object"),
+        ("p.json", "{", "p.json, line 1, column 2: found the file's end, expected a JSON object"),
+        ("p.json", "[]", r"p.json: found \[\], expected a JSON object"),
+        ("p.json", '{"a": [1, 2], "a": [3, 4]}', "p.json: found the key 'a' twice in one object"),
         ("p.json", '{"a": 3}', r"of 'a' is 3, expected \[US\$ in, US\$ out\]"),
         ("p.json", '{"a": [1, -2]}', "expected prices >= 0 or null"),
         ("p.json", '{"a": null}', "p.json: found no price, expected one of a model at least"),

@@ -15,7 +15,7 @@ from benchrouter.readers.formats import (
     routerbench,
 )
 from benchrouter.readers.formats.choices import Choices
-from benchrouter.readers.formats.documents import bare_name
+from benchrouter.readers.formats.paths import bare_name
 from benchrouter.readers.formats.rows import Reading
 from benchrouter.readers.formats.unknown import why_not_json
 

@@ -15,17 +15,11 @@ from typing import Any
 
 from benchrouter.batch.line_file import COMPRESSIONS
 from benchrouter.readers.formats.choices import Choices
-from benchrouter.readers.formats.documents import (
-    bare_name,
-    check_keys,
-    document,
-    head,
-    member,
-    objects,
-)
+from benchrouter.readers.formats.fields import member, name_at, number_at, text_at
 from benchrouter.readers.formats.folders import files_below
+from benchrouter.readers.formats.paths import bare_name, head
 from benchrouter.readers.formats.rows import Reading, Rows, refused
-from benchrouter.readers.formats.values import name_at, number_at, text_at
+from benchrouter.readers.json_objects import check_keys, document, objects
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import counted
 from benchrouter.table import UNIT_THRESHOLD
@@ -129,10 +123,8 @@ class _FileReader:
     def read(self) -> Reading:
         rows = Rows(str(self.path))
         self.results = _results(self.path)
-        for place, line in objects(self.path):
+        for place, line in rows.accepted(objects(self.path)):
             try:
-                if isinstance(line, str):
-                    raise ValueError(line)
                 cells = self._cells(line)
                 if cells is not None:
                     rows.add(place, **cells)

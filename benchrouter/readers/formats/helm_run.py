@@ -11,17 +11,16 @@ from typing import Any, NamedTuple
 
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.fields import (
-    BadField,
     field_of,
     name_of,
-    number_of,
+    number_at,
     object_of,
     text_of,
 )
 from benchrouter.readers.formats.helm_metrics import main_metrics
 from benchrouter.readers.formats.helm_spec import Spec, run_file
 from benchrouter.readers.formats.rows import Rows
-from benchrouter.readers.json_items import items
+from benchrouter.readers.json_objects import items
 from benchrouter.readers.source import shown
 
 STATE = "scenario_state.json"
@@ -127,11 +126,11 @@ class _Run:
         given = self.choices.metric
         wanted = (given,) if given is not None else main_metrics(groups, self.spec.method)
         names: set[str] = set()
-        for number, entry in enumerate(items(self.stats_path), start=1):
+        for place, entry in self.rows.accepted(items(self.stats_path)):
             try:
-                self._add_stats(object_of(entry), wanted, names)
-            except BadField as error:
-                self.rows.refuse(f"{self.stats_path}, entry {number}", str(error))
+                self._add_stats(entry, wanted, names)
+            except ValueError as error:
+                self.rows.refuse(place, str(error))
         self.found = tuple(sorted(names))
         metric = next((name for name in wanted if name in names), None)
         if metric is None and given is None:
@@ -154,18 +153,20 @@ class _Run:
                     before = values.setdefault(name, value)
                     if value != before:
                         found = f"{name} of instance {key.sample_id!r}"
-                        raise BadField(f"{found} is {value}, but {before} before")
-        except BadField:
+                        raise ValueError(f"{found} is {value}, but {before} before")
+        except ValueError:
             self.left_out.add(key)
             raise
 
     def read_requests(self) -> None:
         """Gather the prompts and log-likelihoods of the wanted instances."""
-        for number, state in enumerate(items(self.requests_path, "request_states"), start=1):
+        # An answer may end within a character; of what is taken, `text_of` makes sure.
+        states = items(self.requests_path, "request_states", half_pairs=True)
+        for place, state in self.rows.accepted(states):
             try:
-                self._add_request(object_of(state))
-            except BadField as error:
-                self.rows.refuse(f"{self.requests_path}, request_states, item {number}", str(error))
+                self._add_request(state)
+            except ValueError as error:
+                self.rows.refuse(place, str(error))
 
     def _add_request(self, state: dict[str, Any]) -> None:
         instance = field_of(state, "instance", dict)
@@ -179,7 +180,7 @@ class _Run:
             return
         try:
             self._add_to_record(key, split, state, instance)
-        except BadField:
+        except ValueError:
             self.left_out.add(key)
             self.records.pop(key, None)
             raise
@@ -198,7 +199,7 @@ class _Run:
             record = self.records[key] = _Record(trial, prompt, split)
         elif not of_request and prompt != record.prompt:
             found = f"the text of instance {key.sample_id!r} is {shown(prompt)}"
-            raise BadField(f"{found}, but {shown(record.prompt)} before")
+            raise ValueError(f"{found}, but {shown(record.prompt)} before")
         elif trial < record.trial:
             record.trial, record.prompt = trial, prompt
         request = field_of(state, "request", dict)
@@ -277,7 +278,11 @@ def _trial(holder: dict[str, Any]) -> int:
 
 def _mean(stat: dict[str, Any]) -> float | None:
     """Return the mean of a statistic; None if nothing was counted."""
-    return None if field_of(stat, "count", int) == 0 else number_of(stat, "mean")
+    if field_of(stat, "count", int) == 0:
+        return None
+    if "mean" not in stat:
+        raise ValueError("mean is missing, expected a finite number or nothing")
+    return number_at(stat, "mean")
 
 
 def _instance_text(instance: dict[str, Any]) -> str:
@@ -294,7 +299,7 @@ def _request_prompt(state: dict[str, Any], instance: dict[str, Any]) -> str:
     references = field_of(instance, "references", list)
     number = field_of(state, "reference_index", int)
     if not 0 <= number < len(references):
-        raise BadField(f"reference_index is {number}; there are {len(references)} references")
+        raise ValueError(f"reference_index is {number}; there are {len(references)} references")
     output = object_of(references[number]).get("output")
     reference = output.get("text") if isinstance(output, dict) else output
     return prompt.removesuffix(reference).rstrip() if isinstance(reference, str) else prompt
@@ -318,5 +323,5 @@ def _log_likelihood(state: dict[str, Any]) -> float | None:
         return None
     first = object_of(completions[0])
     tokens = field_of(first, "tokens", list) if first.get("tokens") else []
-    total = number_of(first, "logprob") if "logprob" in first else None
+    total = number_at(first, "logprob")
     return total / len(tokens) if tokens and total is not None else None

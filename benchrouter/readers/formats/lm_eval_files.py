@@ -10,14 +10,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from benchrouter.readers.formats.documents import (
-    bare_name,
-    check_keys,
-    document,
-    head,
-    member,
-)
+from benchrouter.readers.formats.fields import member
 from benchrouter.readers.formats.folders import files_below
+from benchrouter.readers.formats.paths import bare_name, head
+from benchrouter.readers.json_objects import check_keys, document
 
 DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
 SAMPLES = re.compile(rf"samples_(?P<task>.+)_(?P<date>{DATE})\.jsonl?")

@@ -9,12 +9,12 @@ from typing import Any
 
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.doc_text import field_of, text_of
-from benchrouter.readers.formats.documents import member, objects
+from benchrouter.readers.formats.fields import member, name_at, number_at
 from benchrouter.readers.formats.lm_eval_files import Samples
 from benchrouter.readers.formats.lm_eval_metric import metrics_of
 from benchrouter.readers.formats.lm_eval_request import chosen_log_likelihood, request_text
 from benchrouter.readers.formats.rows import Reading, Rows
-from benchrouter.readers.formats.values import name_at, number_at
+from benchrouter.readers.json_objects import objects
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import shown
 
@@ -57,10 +57,7 @@ class TaskReader:
         self._dataset, self._prefix = _dataset(samples, self.choices.groups)
         self._times_seen: Counter[Any] = Counter()
         rows = Rows(str(samples.path))
-        for place, row in objects(samples.path):
-            if isinstance(row, str):
-                rows.refuse(place, row)
-                continue
+        for place, row in rows.accepted(objects(samples.path)):
             try:
                 if self._is_wanted(row):
                     rows.add(place, **self._cells(row))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Collection
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from benchrouter.readers.json_objects import Found
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import Source
 
@@ -161,6 +162,14 @@ class Rows:
         """
         self._refused.append((len(self.places), found))
         self.places.append(place)
+
+    def accepted(self, found: Iterable[tuple[str, Found]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Pass on objects, each with its place; refuse what was found instead of one."""
+        for place, value in found:
+            if isinstance(value, str):
+                self.refuse(place, value)
+            else:
+                yield place, value
 
     def source(self) -> Source:
         """Return the rows as a source; a column of numbers without any is left out."""
