@@ -197,7 +197,7 @@ def test_options(tmp_path):
         ({"prompt": "text"}, "prompt is 'text', expected 'request' or 'instance'"),
         ({"train_trials": "last"}, "train_trials is 'last', expected 'mean' or 'first'"),
         ({"perturbations": "some"}, "perturbations is 'some', expected 'original' or 'all'"),
-        ({"preset": "helm"}, "preset is 'helm', expected 'helm-paper'"),
+        ({"preset": "helm"}, "preset is 'helm', expected one of helm-paper, embedllm"),
         ({"split": "train"}, r"no instance of split 'train' in 3 runs \('mmlu:subject=law,"),
     ],
 )

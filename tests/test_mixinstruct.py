@@ -12,6 +12,8 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 
+from benchrouter.readers.formats import mixinstruct
+from benchrouter.readers.formats.choices import Choices
 from benchrouter.table import BenchmarkTable
 
 NAN = float("nan")
@@ -315,3 +317,16 @@ def test_two_files_are_merged(tmp_path):
     found = read(paths)
     assert found.models == ("vicuna-13b-1.1", "flan-t5-xxl", "moss")
     assert_array_equal(found.scores[0], [0.75, 0.5, 0.125])
+
+
+def test_a_prompt_is_held_once_whatever_the_number_of_candidates(tmp_path):
+    models = [f"model {m}" for m in range(11)]
+    candidates = [candidate(model, bertscore=0.5) for model in models]
+    records = [record(id=f"u/{n}", input=f"text {n}", candidates=candidates) for n in range(3)]
+    path = put(tmp_path / "m.jsonl", records)
+    (reading,) = mixinstruct.read(path, Choices())
+    assert reading.source.n_rows == 33
+    for column, n in (("prompt", 3), ("sample_id", 3), ("model", 11), ("dataset", 1)):
+        (chunk,) = reading.source.load_coded(column).chunks
+        assert len(chunk.dictionary) == n
+    assert read(path).scores.shape == (3, 11)

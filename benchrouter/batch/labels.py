@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from benchrouter.batch.csv_records import CsvError, DecodedLines, csv_reader
 from benchrouter.batch.line_file import LineFile
+from benchrouter.readers.json_objects import Decoder
 
 OTHER_COLUMNS = ("id", "sample_id", "dataset")  # beside the prompt; may stand there, are not read
 

@@ -65,7 +65,19 @@ class _Record:
 _Values = dict[tuple[_Key, int], dict[str, float | None]]
 
 
-def read_run(spec: Spec, choices: Choices, tally: Tally) -> tuple[Rows, str]:
+class RunRead(NamedTuple):
+    """What a run says."""
+
+    rows: Rows
+    """None if it has no instance of the split that was asked for, or lacks the metric, unless
+    only that is to be taken: then all without a score."""
+    metric: str | None
+    """Name of the score; None if the run lacks the one that was asked for."""
+    found: tuple[str, ...]
+    """All metrics of the run, sorted."""
+
+
+def read_run(spec: Spec, choices: Choices, tally: Tally) -> RunRead:
     """Read a run.
 
     Parameters
@@ -77,10 +89,7 @@ def read_run(spec: Spec, choices: Choices, tally: Tally) -> tuple[Rows, str]:
 
     Returns
     -------
-    rows : Rows
-        Without any if the run has no instance of the split that was asked for.
-    metric : str
-        Name of their score.
+    RunRead
 
     Raises
     ------
@@ -89,9 +98,10 @@ def read_run(spec: Spec, choices: Choices, tally: Tally) -> tuple[Rows, str]:
     """
     run = _Run(spec, choices, tally)
     metric = run.read_stats()
-    run.read_requests()
-    run.add_rows(metric)
-    return run.rows, metric
+    if metric is not None or choices.only_metric:
+        run.read_requests()
+        run.add_rows(metric)
+    return RunRead(run.rows, metric, run.found)
 
 
 class _Run:
@@ -108,8 +118,9 @@ class _Run:
         self.records: dict[_Key, _Record] = {}
         self.left_out: set[_Key] = set()
         self.generates = False
+        self.found: tuple[str, ...] = ()
 
-    def read_stats(self) -> str:
+    def read_stats(self) -> str | None:
         """Gather the values of the wanted metrics; return the name of the one to take."""
         groups = (*self.spec.groups, self.spec.scenario)
         given = self.choices.metric
@@ -120,13 +131,13 @@ class _Run:
                 self._add_stats(entry, wanted, names)
             except ValueError as error:
                 self.rows.refuse(place, str(error))
+        self.found = tuple(sorted(names))
         metric = next((name for name in wanted if name in names), None)
-        if metric is None:
+        if metric is None and given is None:
             expected = " or ".join(map(repr, wanted)) or (
                 f"one to be named (metric, --metric): none is known for the groups {groups}"
             )
-            found = ", ".join(sorted(names)) or "none"
-            raise ValueError(f"{self.stats_path}: found the metrics {found}; expected {expected}")
+            raise ValueError(f"{self.stats_path}: {found_metrics(self.found)}; expected {expected}")
         return metric
 
     def _add_stats(self, entry: dict[str, Any], wanted: Sequence[str], names: set[str]) -> None:
@@ -199,11 +210,11 @@ class _Run:
             if log_likelihood is not None:
                 record.log_likelihoods.setdefault(trial, []).append(log_likelihood)
 
-    def add_rows(self, metric: str) -> None:
+    def add_rows(self, metric: str | None) -> None:
         """Add the row of each record."""
         for (key, trial), values in self.values.items():
             if key in self.records:
-                value = values.get(metric)
+                value = None if metric is None else values.get(metric)
                 if value is not None:
                     self.records[key].scores[trial] = value
             elif key not in self.left_out and not self._passes_over(key):
@@ -220,7 +231,7 @@ class _Run:
         self.tally.n_zero_log_likelihood += bool(found) and not any(found)
         self.tally.n_without_generation += bool(records) and not self.generates
 
-    def _add_row(self, key: _Key, record: _Record, metric: str) -> None:
+    def _add_row(self, key: _Key, record: _Record, metric: str | None) -> None:
         score = self._of_trials(record.scores, record.trial)
         means = {trial: mean(values) for trial, values in record.log_likelihoods.items()}
         self.rows.add(
@@ -233,12 +244,18 @@ class _Run:
             log_likelihood=self._of_trials(means, record.trial),
         )
         self.tally.splits[record.split] += 1
-        self.tally.n_without_value[metric] += score is None
+        if metric is not None:
+            self.tally.n_without_value[metric] += score is None
 
     def _of_trials(self, values: dict[int, float], first: int) -> float | None:
         if self.choices.train_trials == "first":
             return values.get(first)
         return mean(values.values()) if values else None
+
+
+def found_metrics(names: Sequence[str]) -> str:
+    """Say which metrics a run has."""
+    return f"found the metrics {', '.join(names) or 'none'}"
 
 
 def _key(holder: dict[str, Any], id_field: str) -> _Key:

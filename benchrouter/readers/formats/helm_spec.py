@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +42,11 @@ class Spec(NamedTuple):
 def is_run(folder: Path) -> bool:
     """Tell whether a folder holds a run."""
     return _find(folder, SPEC) is not None
+
+
+def has_spec(names: Collection[str]) -> bool:
+    """Tell whether files of these names are of a run."""
+    return any(SPEC + suffix in names for suffix in SUFFIXES)
 
 
 def run_file(folder: Path, name: str) -> Path:

@@ -40,6 +40,7 @@ class TaskReader:
     found_metrics: list[str] = field(default_factory=list)
     found_filters: list[str] = field(default_factory=list)
     has_log_likelihood: bool = False
+    is_read: bool = False
 
     def read(self) -> Reading:
         """Read the file.
@@ -66,7 +67,11 @@ class TaskReader:
             raise ValueError(
                 f"{samples.path}: found the filters {self.found_filters}, expected {self.filter!r}"
             )
-        return Reading(rows.source(), self._sidecar())
+        self.is_read = True
+        wanted = self.choices.metric
+        lacks = wanted not in (None, self.metric) and bool(self.found_metrics)
+        found = tuple(self.found_metrics) if lacks else None
+        return Reading(rows.source(), self._sidecar(), lacks=found)
 
     @property
     def is_grouped(self) -> bool:
@@ -199,16 +204,11 @@ def _dataset(samples: Samples, groups: bool) -> tuple[str, str]:
 def _outermost_group(samples: Samples) -> str | None:
     if samples.results is None:
         return None
-    subtasks = member(samples.results.content, "group_subtasks", samples.results.path)
-    parents: dict[Any, str] = {}
-    for group, tasks in subtasks.items():
-        for task in tasks if isinstance(tasks, list) else ():
-            if isinstance(task, str):
-                parents.setdefault(task, group)
+    group_of = samples.results.group_of
     found, path = samples.task, set[str]()
-    while found in parents and found not in path:
+    while found in group_of and found not in path:
         path.add(found)
-        found = parents[found]
+        found = group_of[found]
     return found if path else None
 
 

@@ -61,8 +61,11 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     Raises
     ------
     ValueError
-        If no candidate has that metric, or the file is empty or cannot be read on.
+        If no candidate has that metric, unless it is the only one to take, or the file is empty or
+        cannot be read on.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a directory, expected a file")
     metric = choices.metric or DEFAULT_METRIC
     rows = Rows(str(path))
     metrics: dict[str, None] = {}
@@ -88,16 +91,19 @@ def read(path: Path, choices: Choices) -> list[Reading]:
                 prompt=prompt,
                 score=score,
             )
-    if metrics and metric not in metrics:
+    lacks = bool(metrics) and metric not in metrics
+    if lacks and not choices.only_metric:
         raise ValueError(
             f"{path}: found no score {metric!r}; the candidates have "
             f"{', '.join(map(repr, metrics))}"
         )
+    if lacks:
+        return [Reading(rows.source(), Sidecar(str(path)), lacks=tuple(metrics))]
     others = [name for name in metrics if name != metric]
     sidecar = Sidecar(
         path=str(path),
         metric=metric,
-        thresholds=dict.fromkeys(rows.cells["dataset"], math.nan),
+        thresholds=dict.fromkeys(rows.datasets, math.nan),
     )
     notes = (f"took the metric {metric!r}; there are also {', '.join(others) or 'none'}",)
     return [Reading(rows.source(), sidecar, notes)]
