@@ -112,7 +112,6 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _read_jsonl(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    from benchrouter.readers.json_objects import Decoder
 
     rows: list[dict[str, Any]] = []
     decoder = Decoder()
