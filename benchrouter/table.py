@@ -238,9 +238,11 @@ class BenchmarkTable:
         metric : str
             Score to take of a format that has several; of HELM, by default the main metric of the
             run's groups. Where a dataset of lm-eval or every-eval-ever lacks it, the format's own
-            choice is taken.
+            choice is taken; of other formats that is an error. Of tables, short for
+            ``columns={"score": …}``, which wins where both are given.
         only_metric : bool
-            Such a dataset has no scores then: for a table to write beside another (`write`).
+            Scores are missing where a source lacks `metric`, whatever its format: for a table to
+            write beside another (`write`).
         filter : str
             lm-eval: filter of the answers whose score to take; by default the first under which
             the results have the metric.
@@ -294,10 +296,11 @@ class BenchmarkTable:
         FileNotFoundError
             If a file is not there.
         ValueError
-            Names file, row (data rows from 1; for CSV and JSONL also the line) and found value.
+            Names file, row (data rows from 1; for CSV and JSONL also the line) and found value. So
+            an option that the format of no source looks at, and a metric that no source has.
         """
-        from benchrouter.readers import ReadOptions, read_files
-        from benchrouter.readers.formats.choices import Choices
+        from benchrouter.readers import read_files
+        from benchrouter.readers.options import ReadOptions
 
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
@@ -313,19 +316,17 @@ class BenchmarkTable:
                 thresholds=thresholds,
                 on_error=on_error,
                 format=format,
-                choices=Choices(
-                    metric=metric,
-                    only_metric=only_metric,
-                    filter=filter,
-                    prompt=prompt,
-                    split=split,
-                    train_trials=train_trials,
-                    perturbations=perturbations,
-                    shots=shots,
-                    runs=runs,
-                    groups=groups,
-                    preset=preset,
-                ),
+                metric=metric,
+                only_metric=only_metric,
+                filter=filter,
+                prompt=prompt,
+                split=split,
+                train_trials=train_trials,
+                perturbations=perturbations,
+                shots=shots,
+                runs=runs,
+                groups=groups,
+                preset=preset,
                 align=align,
                 aliases=aliases,
                 on_conflict=on_conflict,
@@ -384,8 +385,8 @@ complete, thresholds, on_error, preset
         ValueError
             Names row and found value.
         """
-        from benchrouter.readers import ReadOptions, read_in_memory
-        from benchrouter.readers.formats.choices import Choices
+        from benchrouter.readers import read_in_memory
+        from benchrouter.readers.options import ReadOptions
 
         models = _names("models", models)
         read = read_in_memory(
@@ -398,7 +399,7 @@ complete, thresholds, on_error, preset
                 models=models,
                 thresholds=thresholds,
                 on_error=on_error,
-                choices=Choices(preset=preset),
+                preset=preset,
             ),
         )
         return read.select(

@@ -143,6 +143,14 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_reading(tmp_path
     assert "s.csv" not in result.stderr.replace(str(tmp_path), "")
 
 
+def test_a_folder_that_cannot_be_written_to_is_refused_before_reading(tmp_path, monkeypatch):
+    source = put(tmp_path / "s.csv", "this,is\nno,table\n")
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may always
+    result = run("convert", source, "-o", tmp_path / "t.parquet")
+    assert result.exit_code == 1
+    assert f"t.parquet: the directory {str(tmp_path)!r} cannot be written to" in result.stderr
+
+
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     import pyarrow.parquet as pq
 
@@ -202,6 +210,24 @@ def test_nothing_is_written_over(tmp_path):
     result = run("convert", table, "-o", tmp_path / "t.csv")
     assert result.exit_code == 1 and "t.json: is the sidecar of" in result.stderr
     assert run("convert", table, "-o", tmp_path / "t.parquet").exit_code == 0  # once more
+
+
+def test_a_file_in_a_source_is_not_written_over(tmp_path):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    name = "samples_t_2026-02-02T03-04-05.000006.jsonl"
+    sample = {"doc_id": 0, "doc": {"question": "q?"}, "filter": "none", "acc": 1}
+    asked = {"arguments": {"gen_args_0": {"arg_0": "q?"}}}
+    source = put(folder / name, json.dumps({**sample, **asked}))
+    before = source.read_text()
+    result = run("convert", tmp_path, "-o", source)
+    assert result.exit_code == 1 and result.stderr == (
+        f"error: {source}: is in a source, and would be written over\n"
+    )
+    assert source.read_text() == before and [*folder.iterdir()] == [source]
+    for _ in range(2):  # a table of ours may be written again
+        result = run("convert", tmp_path, "-o", folder / "t.parquet")
+        assert result.exit_code == 0, result.stderr
 
 
 def test_metrics_of_a_table(tmp_path):

@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
+from typer.testing import CliRunner
 
+from benchrouter.cli import app
 from benchrouter.readers.formats import every_eval_ever, format_of
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.table import BenchmarkTable
@@ -161,7 +163,7 @@ def test_a_line_for_each_metric_of_a_sample(tmp_path):
         assert table.metrics == ("F1",)
     with pytest.raises(
         ValueError,
-        match=r"no evaluation has the metric 'bleu', found exact-match, em, F1, f1, score",
+        match=r"found no metric 'bleu', but exact-match, em, F1, f1, score, is_correct",
     ):
         read(path, metric="bleu")
 
@@ -276,8 +278,8 @@ def test_nan_six_ways(tmp_path):
         ({"sample_id": 1.5}, "sample_id is 1.5, expected text or a whole number"),
         ({"model_id": ["m"]}, "model_id is ['m'], expected text"),
         ({"evaluation_name": " "}, "dataset is ' ', expected text that is not blank"),
-        ({"evaluation": {"score": "high"}}, "score is 'high', expected a number or nothing"),
-        ({"evaluation": {"is_correct": "yes"}}, "is_correct is 'yes', expected a number"),
+        ({"evaluation": {"score": "high"}}, "score is 'high', expected a finite number or nothing"),
+        ({"evaluation": {"is_correct": "yes"}}, "is_correct is 'yes', expected a finite number"),
     ],
 )
 def test_bad_lines(tmp_path, change, words):
@@ -296,11 +298,18 @@ def test_duplicate_keys(tmp_path):
         read(path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"evaluation_results": [{"a": 1, "a": 2}]}'])
-def test_broken_aggregate(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", ", line 1, column 2: found the file's end, expected a JSON object"),
+        ("[]", r": found \[\], expected a JSON object"),
+        ('{"evaluation_results": [{"a": 1, "a": 2}]}', ": found the key 'a' twice in one object"),
+    ],
+)
+def test_broken_aggregate(tmp_path, content, words):
     path = put(tmp_path, [line("a", 1)])
     (tmp_path / f"{ID}.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"{ID}.json: found .* expected (a JSON object|it once)"):
+    with pytest.raises(ValueError, match=rf"{ID}.json{words}"):
         read(path)
 
 
@@ -349,3 +358,16 @@ def test_mutated_files_give_a_table_or_an_error_with_their_name(tmp_path):
             assert str(tmp_path) in str(error)
         files[at].write_bytes(whole[at])
     assert 0 < n_tables < 400
+
+
+@pytest.mark.parametrize("command", ["convert", "evaluate", "fit"])
+def test_every_command_warns_of_metrics_that_differ(tmp_path, command):
+    names = {ID: ("accuracy", "org/a"), ID2: ("f1", "org/b")}
+    for uuid, (metric, model) in names.items():
+        rows = [line(str(n), n % 2, model=model) for n in range(4)]
+        put(tmp_path, rows, [result(metric_id=metric)], uuid)
+    words = [command, tmp_path, "-o", tmp_path / "t.csv", "--encoder", "./none"]
+    words = words[: 4 if command == "convert" else None]
+    said = CliRunner().invoke(app, [str(word) for word in words]).stderr
+    assert "warning: dataset 'gsm8k': its metric is 'accuracy' in" in said
+    assert f"but 'f1' in {tmp_path / ID2}_samples.jsonl; their scores stand side by side" in said

@@ -7,7 +7,7 @@ import json
 import pytest
 from helm_runs import spec, write_simple
 
-from benchrouter.readers.formats import format_of
+from benchrouter.readers.formats import format_of, lm_eval_files
 from benchrouter.table import BenchmarkTable
 
 DATE = "2026-02-02T03-04-05.000006"
@@ -109,11 +109,14 @@ def test_a_named_format_says_what_it_finds_instead(tmp_path, format, expected):
     with pytest.raises(ValueError, match=rf"{path}: .*keys \['a', 'b'\], expected {expected}"):
         read(path, format=format)
     path.write_text("hello")
-    with pytest.raises(ValueError, match=f"{path}: .*'hello'.*expected a JSON object"):
+    with pytest.raises(
+        ValueError, match=f"{path}, line 1, column 1: found 'hello', expected a JSON object"
+    ):
         read(path, format=format)
-    path.write_text("")
-    with pytest.raises(ValueError, match=f"{path} is empty"):
-        read(path, format=format)
+    for nothing in ("", "\n", "[]"):
+        path.write_text(nothing)
+        with pytest.raises(ValueError, match=f"{path} is empty: found no JSON object"):
+            read(path, format=format)
     with pytest.raises(ValueError, match=f"{tmp_path}: found no .*, expected files "):
         read(tmp_path, format=format)
 
@@ -127,6 +130,26 @@ def test_json_of_no_format(tmp_path):
     words = "found JSON of no known format; read from .json are mixinstruct .* and lm-eval"
     with pytest.raises(ValueError, match=f"^{path}: {words}"):
         read(path)
+
+
+def test_the_sidecar_of_a_table(tmp_path):
+    (tmp_path / "t.csv").write_text("sample_id,prompt,m\n1,p,1\n")
+    (tmp_path / "t.json").write_text('{"model_columns": ["m"]}')
+    words = f"is the sidecar of a table, expected the table, {tmp_path / 't.csv'}"
+    with pytest.raises(ValueError, match=f"^{tmp_path / 't.json'}: {words}"):
+        read(tmp_path / "t.json")
+
+
+def test_folders_of_formats_that_are_of_files(tmp_path):
+    words = r"known format \(helm, lm-eval, every-eval-ever\), expected one with such, or a file"
+    with pytest.raises(IsADirectoryError, match=f"{words}$"):
+        read(tmp_path)
+    (tmp_path / "t.csv").write_text("sample_id,prompt,m\n1,p,1\n")
+    with pytest.raises(IsADirectoryError, match=f"{words} such as {tmp_path / 't.csv'}$"):
+        read(tmp_path)
+    for format in ("table", "mixinstruct", "routerbench"):
+        with pytest.raises(IsADirectoryError, match=f"^{tmp_path}: is a directory, expected a f"):
+            read(tmp_path, format=format)
 
 
 def test_a_file_of_a_helm_run(tmp_path):
@@ -146,3 +169,99 @@ def test_an_aggregate_of_every_eval_ever(tmp_path):
     for format in ("auto", "every-eval-ever"):
         with pytest.raises(ValueError, match=f"^{path}: {words}"):
             read(path, format=format)
+
+
+def put_run(folder):
+    write_simple(folder / "run", spec("mmlu:subject=x,model=m"), [1])
+
+
+@pytest.mark.parametrize(
+    ("put", "format"),
+    [(put_samples, "lm-eval"), (put_records, "every-eval-ever"), (put_run, "helm")],
+)
+def test_links_are_followed_and_end(tmp_path, put, format):
+    real, given = tmp_path / "elsewhere", tmp_path / "given"
+    put(real / "deep" / "model")
+    given.mkdir()
+    (given / "link").symlink_to(real, target_is_directory=True)
+    (given / "again").symlink_to(real / "deep", target_is_directory=True)
+    (given / "nowhere").symlink_to(tmp_path / "none")
+    (given / "itself").symlink_to(given / "itself")
+    (real / "deep" / "up").symlink_to(given, target_is_directory=True)
+    assert format_of(given) == format
+    table = read(given)
+    assert (table.n_records, len(table.report().sources)) == (1, 1)
+    assert table.report().sources[0].name.startswith(f"{given}/again/model")
+
+
+def test_what_has_a_name_of_its_own_comes_before_links(tmp_path):
+    (tmp_path / "z").mkdir()
+    file = put_samples(tmp_path / "z" / "model")
+    (tmp_path / "a").symlink_to(tmp_path / "z", target_is_directory=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / file.name).symlink_to(file)
+    (tmp_path / "b" / file.name.replace("_t_", "_u_")).symlink_to(file)
+    (source,) = read(tmp_path).report().sources
+    assert source.name == str(file)
+
+
+def test_a_linked_file_is_read_by_its_name_here(tmp_path):
+    file = put_samples(tmp_path / "elsewhere")
+    (tmp_path / "model").mkdir()
+    for name in (file.name, file.name.replace("_t_", "_u_")):
+        (tmp_path / "model" / name).symlink_to(file)
+    assert read(tmp_path / "model").datasets == ("t",)
+
+
+def test_the_head_of_a_file_is_read_once(tmp_path, monkeypatch):
+    for n in range(3):
+        folder = tmp_path / f"run{n}"
+        write_simple(folder, spec(f"mmlu:subject=x,model=m{n}", f"m{n}"), [1])
+    seen = []
+    head = lm_eval_files.head
+    monkeypatch.setattr(lm_eval_files, "head", lambda path: seen.append(path) or head(path))
+    assert format_of(tmp_path) == "helm"
+    assert sorted(seen) == sorted(tmp_path.rglob("*.json"))
+
+
+OTHER_UUID = UUID.replace("0f", "1f")
+BROKEN = {
+    "lm-eval": (
+        put_samples,
+        [f"samples_u_{DATE}.jsonl", f"samples_u_{DATE}.jsonl"],
+        ["", '{"doc_id": 0'],
+    ),
+    "every-eval-ever": (put_records, [f"{OTHER_UUID}_samples.jsonl"] * 2, ["", "{"]),
+}
+
+
+@pytest.mark.parametrize("format", BROKEN)
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_broken_file_of_a_folder_is_named_or_left_out(tmp_path, format, number):
+    put, names, texts = BROKEN[format]
+    put(tmp_path)
+    broken = tmp_path / names[number]
+    broken.write_text(texts[number])
+    with pytest.raises(ValueError, match=f"^{broken}") as caught:
+        read(tmp_path)
+    table = read(tmp_path, on_error="skip")
+    assert table.n_records == 1
+    assert table.skipped == (str(caught.value),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"results": {"t": ', "{", '{"results": {}, "config": 1}', '{"results": {}, "a": 1, "a": 1}'],
+)
+def test_samples_whose_results_are_broken_are_left_out(tmp_path, text):
+    put_samples(tmp_path / "good", f"samples_t_{DATE}.jsonl")
+    put_samples(tmp_path / "bad", f"samples_u_{DATE}.jsonl")
+    broken = tmp_path / "bad" / f"results_{DATE}.json"
+    broken.write_text(text)
+    with pytest.raises(ValueError, match=f"^{broken}.*; so its samples cannot be read$") as caught:
+        read(tmp_path)
+    table = read(tmp_path, on_error="skip")
+    assert (table.datasets, table.models) == (("t",), ("good",))
+    assert table.skipped == (str(caught.value),)
+    with pytest.raises(ValueError, match=f"^{broken}.*; so its samples cannot be read$"):
+        read(tmp_path / "bad" / f"samples_u_{DATE}.jsonl")

@@ -197,7 +197,7 @@ def test_options(tmp_path):
         ({"prompt": "text"}, "prompt is 'text', expected 'request' or 'instance'"),
         ({"train_trials": "last"}, "train_trials is 'last', expected 'mean' or 'first'"),
         ({"perturbations": "some"}, "perturbations is 'some', expected 'original' or 'all'"),
-        ({"preset": "helm"}, "preset is 'helm', expected 'helm-paper'"),
+        ({"preset": "helm"}, "preset is 'helm', expected one of helm-paper, embedllm"),
         ({"split": "train"}, r"no instance of split 'train' in 3 runs \('mmlu:subject=law,"),
     ],
 )
@@ -310,23 +310,27 @@ BROKEN_RUNS = [
         spec("mmlu:model=m"),
         b'{"request_states": [',
         GOOD[1],
-        "character 21: found the file's end, expected",
+        "line 1, column 21: found the file's end, expected",
     ),
     (spec("mmlu:model=m"), b'{"a": 1}', GOOD[1], r"found the keys \['a'\], expected 'request_st"),
-    (spec("mmlu:model=m"), b"\xff", GOOD[1], r"scenario_state\.json: found text that is not UTF-8"),
+    (
+        spec("mmlu:model=m"),
+        b"\xff",
+        GOOD[1],
+        r"scenario_state\.json, line 1, column 1: found text that is not UTF-8",
+    ),
     (
         spec("mmlu:model=m"),
         GOOD[0],
         b"{}",
-        r"stats\.json, character 1: found '\{\}', expected '\['",
+        r"stats\.json, line 1, column 1: found '\{\}', expected '\['",
     ),
-    (spec("mmlu:model=m"), GOOD[0], b"[] 1", "character 4: found '1', expected the end"),
-    (spec("mmlu:model=m"), GOOD[0], b"[" * 200_000, r"stats\.json, value at character 2: maximum"),
+    (spec("mmlu:model=m"), GOOD[0], b"[] 1", "line 1, column 4: found '1', expected the end"),
     (
         spec("mmlu:model=m"),
-        b'{"request_states": [{"a": 1, "a": 2}]}',
-        GOOD[1],
-        "value at character 21: found the key 'a' twice in an object",
+        GOOD[0],
+        b"[" * 200_000,
+        r"stats\.json, line 1, column 2: found .*nested too deeply",
     ),
     (
         spec("mmlu:model=m"),
@@ -353,7 +357,11 @@ def test_a_broken_run_is_named_or_left_out(tmp_path, run_spec, requests, stats, 
 
 REQUEST, ENTRY = request("id1", "text 1", logprobs=[-1.0]), entry("id1", {"exact_match": 0})
 BAD_ROWS = [
-    (changed(REQUEST, "instance", "id", to=None), None, "item 2: id is None, expected text"),
+    (
+        changed(REQUEST, "instance", "id", to=None),
+        None,
+        r"item 2 \(line \d+\): id is None, expected text",
+    ),
     (
         changed(REQUEST, "instance", "input", "text", to=" "),
         ENTRY,
@@ -362,7 +370,7 @@ BAD_ROWS = [
     (
         changed(REQUEST, "instance", "input", "text", to=5),
         ENTRY,
-        "item 2: text is 5, expected text",
+        r"item 2 \(line \d+\): text is 5, expected text",
     ),
     (
         changed(REQUEST, "instance", "input", to=[]),
@@ -384,25 +392,29 @@ BAD_ROWS = [
     (
         changed(REQUEST, "result", "completions", 0, "logprob", to=-np.inf),
         ENTRY,
-        "log_likelihood is",
+        "logprob is -inf, expected a finite number or nothing",
     ),
-    (7, None, r"scenario_state\.json, request_states, item 2: found 7, expected a JSON object"),
-    (REQUEST, 7, r"per_instance_stats\.json, entry 2: found 7, expected a JSON object"),
-    (REQUEST, changed(ENTRY, "stats", to={}), "entry 2: stats is {}, expected a list"),
+    (
+        7,
+        None,
+        r"scenario_state\.json, request_states, item 2 \(line \d+\): found 7, expected a JSON",
+    ),
+    (REQUEST, 7, r"per_instance_stats\.json, item 2 \(line \d+\): found 7, expected a JSON object"),
+    (REQUEST, changed(ENTRY, "stats", to={}), r"item 2 \(line \d+\): stats is {}, expected a list"),
     (
         REQUEST,
         changed(ENTRY, "stats", 0, "mean", to="high"),
-        "entry 2: mean is 'high', expected a n",
+        r"item 2 \(line \d+\): mean is 'high', expected a finite number or nothing",
     ),
     (
         REQUEST,
         changed(ENTRY, "stats", 0, "mean", to=np.inf),
-        "score is inf, expected a finite numb",
+        r"stats\.json, item 2 \(line \d+\): mean is inf, expected a finite number or nothing",
     ),
     (
         REQUEST,
         changed(ENTRY, "stats", 0, "mean", to=10**400),
-        "mean is 1000.*expected a number of 64",
+        "mean is 1000.*expected a finite number or nothing",
     ),
     (None, ENTRY, r"stats\.json, instance 'id1': no request of it in scenario_state\.json"),
 ]
@@ -420,11 +432,29 @@ def test_a_bad_row_is_named_or_left_out(tmp_path, state, stats, error):
     assert table.skipped == (str(caught.value),)
 
 
+def test_a_key_twice_costs_only_its_item(tmp_path):
+    requests = json.dumps({"request_states": [REQUEST, *GOOD[0]]})
+    requests = requests.replace(
+        '"train_trial_index": 0', '"train_trial_index": 0, "x": {"a": 1, "a": 1}', 1
+    )
+    write_run(tmp_path / "run", spec("mmlu:model=m"), requests.encode(), [*GOOD[1], ENTRY])
+    error = r"request_states, item 1 \(line 1\): found the key 'a' twice in one object, expected it"
+    with pytest.raises(ValueError, match=error):
+        read(tmp_path)
+    assert read(tmp_path, on_error="skip").sample_ids == ["id0"]
+
+
+def test_half_a_surrogate_pair_in_an_answer_is_passed_over(tmp_path):
+    state = changed(REQUEST, "result", "completions", 0, "text", to="\ud83d")
+    write_run(tmp_path / "run", spec("mmlu:model=m"), [state], [ENTRY])
+    assert read(tmp_path).sample_ids == ["id1"]
+
+
 def test_values_that_contradict_each_other(tmp_path):
     twice = [*GOOD[1], entry("id0", {"exact_match": 0})]
     write_run(tmp_path / "run", spec("mmlu:model=m"), GOOD[0], twice)
     with pytest.raises(
-        ValueError, match="entry 2: exact_match of instance 'id0' is 0.0, but 1.0 b"
+        ValueError, match=r"item 2 \(line \d+\): exact_match of instance 'id0' is 0.0, but 1.0 b"
     ):
         read(tmp_path / "run")
     write_run(tmp_path / "same", spec("mmlu:model=m"), GOOD[0], GOOD[1] * 2)

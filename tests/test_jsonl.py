@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from benchrouter.readers import jsonl
+from benchrouter.readers import cells, jsonl
 from benchrouter.table import BenchmarkTable
 
 NAN = float("nan")
@@ -375,3 +375,42 @@ def test_other_words_are_no_missing_scores(tmp_path, cell):
     path = put(tmp_path / "t.jsonl", [f'{{"prompt": "x", "a": {cell}}}'])
     with pytest.raises(ValueError, match=r"row 1 \(line 1\): found '.*', expected a JSON object"):
         read(path)
+
+
+NUMBERS = [None, NAN, True, False, 3, -2.5, 2**64, "", " NaN ", "null", "NA", "TRUE", "false", "1"]
+NUMBERS += [" -2.5e3\t", ".5", "1.", "+1"]
+NONE = [
+    10**400,
+    float("inf"),
+    "inf",
+    "-Infinity",
+    "1e999",
+    "1_0",
+    "0x1",
+    "\u0663",
+    "1 2",
+    "nan%",
+    "-",
+]
+NONE += [[1], {"a": 1}]
+
+
+@pytest.mark.parametrize("value", NUMBERS + NONE, ids=repr)
+def test_a_value_is_the_same_number_alone_and_in_a_column(value):
+    line = json.dumps({"a": value}).encode()
+    source = jsonl.read_jsonl(partial(io.BytesIO, line), name="t.jsonl", stem="t")
+    values, bad = cells.numbers(source, "a")
+    assert bad.tolist() == [value in NONE]
+    if value in NONE:
+        with pytest.raises(ValueError, match="expected a finite number or nothing"):
+            cells.number(value)
+    else:
+        found = cells.number(value)
+        assert_array_equal(values, np.float32([NAN if found is None else found]))
+
+
+def test_infinite_numbers_where_they_are_asked_for():
+    assert cells.number("-inf", finite=False) == cells.number(-np.inf, finite=False) == -np.inf
+    assert cells.number(0.5, finite=False) == 0.5 and cells.number(NAN, finite=False) is None
+    with pytest.raises(ValueError, match="'x', expected a number or nothing"):
+        cells.number("x", finite=False)

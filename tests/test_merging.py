@@ -189,7 +189,7 @@ def test_a_source_of_which_nothing_is_left(tmp_path):
     ("wrong", "words"),
     [
         ({"on_conflict": "last"}, "on_conflict is 'last', expected one of error, first, mean"),
-        ({"align": "hash"}, "align is 'hash', expected one of sample_id, prompt"),
+        ({"align": "hash"}, "align is 'hash', expected 'sample_id' or 'prompt'"),
     ],
 )
 def test_ways_that_there_are_not(three, wrong, words):

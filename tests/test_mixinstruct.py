@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 
+from benchrouter.readers.formats import mixinstruct
+from benchrouter.readers.formats.choices import Choices
 from benchrouter.table import BenchmarkTable
 
 NAN = float("nan")
@@ -201,7 +204,7 @@ BAD = [
     (record(candidates=[candidate("a", bertscore=[1])]), r"bertscore of model 'a' is \[1\]"),
     ('{"candidates": [], "candidates": []}', "found the key 'candidates' twice"),
     ('{"a": {"b": 1, "b": 1}}', "found the key 'b' twice"),
-    ('{"instruction": "\\ud800"}', "found half of a surrogate pair"),
+    ('{"instruction": "\\ud800"}', r"found '\\ud800', half of a surrogate pair"),
     ("3", "found 3, expected a JSON object"),
 ]
 
@@ -210,24 +213,24 @@ BAD = [
 @pytest.mark.parametrize(("bad", "words"), BAD)
 def test_what_is_refused_is_named(tmp_path, bad, words, array):
     path = put(tmp_path / "m.json", [GOLDEN[0], bad, GOLDEN[2]], array=array)
-    line = 3 if array else 2
-    with pytest.raises(ValueError, match=rf"m.json, record 2 \(line {line}\): {words}"):
+    place = "item 2 (line 3)" if array else "line 2"
+    with pytest.raises(ValueError, match=rf"m.json, {re.escape(place)}: {words}"):
         read(path)
     found = read(path, on_error="skip")
     assert found.sample_ids == ["69962", "no source"]
-    assert len(found.skipped) == 1 and f"record 2 (line {line}): " in found.skipped[0]
+    assert len(found.skipped) == 1 and f", {place}: " in found.skipped[0]
 
 
 def test_infinite_scores_are_refused(tmp_path):
     bad = json.dumps(record(candidates=[candidate("a", bertscore=float("inf"))]))
-    with pytest.raises(ValueError, match=r"record 1 \(line 1\): bertscore of model 'a' is inf"):
+    with pytest.raises(ValueError, match=r"m.jsonl, line 1: bertscore of model 'a' is inf"):
         read(put(tmp_path / "m.jsonl", [bad]))
 
 
 def test_a_model_twice_in_a_record(tmp_path):
     twice = record(candidates=[candidate("a", bertscore=1), candidate("a", bertscore=0)])
     path = put(tmp_path / "m.jsonl", [twice])
-    with pytest.raises(ValueError, match=r"record 1 \(line 1\): duplicate \(model 'a'"):
+    with pytest.raises(ValueError, match=r"m.jsonl, line 1: duplicate \(model 'a'"):
         read(path)
     assert read(path, on_error="skip").scores.tolist() == [[1.0]]
 
@@ -235,9 +238,9 @@ def test_a_model_twice_in_a_record(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{oops", r"record 2 \(line 2\): found '\{oops', expected a JSON object"),
-        ("{} {}", r"record 2 \(line 2\): found ' \{\}' after the object"),
-        ("[" * 100_000, r"record 2 \(line 2\): found '\[\["),
+        ("{oops", r"line 2: found '\{oops', expected a JSON object"),
+        ("{} {}", r"line 2: found '\{\} \{\}', expected a JSON object \(extra data at column 4\)"),
+        ("[" * 100_000, r"line 2: found '\[\["),
     ],
 )
 def test_broken_lines(tmp_path, text, words):
@@ -249,26 +252,27 @@ def test_broken_lines(tmp_path, text, words):
 
 def test_lines_are_counted_from_the_first_even_if_it_is_blank(tmp_path):
     path = put(tmp_path / "m.jsonl", [record(id=1.5)], before=b"\n \n")
-    with pytest.raises(ValueError, match=r"record 1 \(line 3\): id is 1.5"):
+    with pytest.raises(ValueError, match=r"m.jsonl, line 3: id is 1.5"):
         read(path)
 
 
 def test_a_line_that_is_not_utf8(tmp_path):
     path = put(tmp_path / "m.jsonl", GOLDEN[:1])
     path.write_bytes(path.read_bytes() + b'{"instruction": "\xff"}\n')
-    with pytest.raises(ValueError, match=r"record 2 \(line 2\): found text that is not UTF-8"):
+    with pytest.raises(ValueError, match=r"m.jsonl, line 2: found text that is not UTF-8"):
         read(path)
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"\xff]", "line 2: found text that is not UTF-8"),
-        (b"", r"line 2: found '', expected ',' or '\]'"),
-        (b"; {}]", r"line 2: found '; \{\}\]', expected ',' or '\]'"),
-        (b",\n]]", r"line 3: found '\]' after the array"),
-        (b", {]", r"line 2: found '\{\]', expected a JSON object"),
-        (b"," + b'{"a":' * 100_000, 'line 2: found \'{"a"'),
+        (b"\xff]", "line 2, column 1: found text that is not UTF-8"),
+        (b"", r"line 2, column 1: found the file's end, expected ',' or '\]'"),
+        (b"; {}]", r"line 2, column 1: found '; \{\}\]', expected ',' or '\]'"),
+        (b",\n{}]]", r"line 3, column 4: found '\]', expected the end"),
+        (b",\n]", r"line 3, column 1: found '\]', expected a JSON object"),
+        (b", {]", r"line 2, column 4: found '\]', expected a JSON object"),
+        (b"," + b'{"a":' * 100_000, 'line 2, column 2: found \'{"a"'),
     ],
 )
 def test_broken_arrays(tmp_path, data, words):
@@ -287,7 +291,7 @@ def test_a_metric_that_there_is_not(tmp_path):
 def test_nothing_in_it(tmp_path):
     for name, data in (("m.jsonl", b"\n"), ("m.json", b"[]")):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(ValueError, match="found no results of the format 'mixinstruct'"):
+        with pytest.raises(ValueError, match=f"{name} is empty: found no JSON object"):
             read(tmp_path / name, format="mixinstruct")
     with pytest.raises(FileNotFoundError, match="absent.json"):
         read(tmp_path / "absent.json", format="mixinstruct")
@@ -313,3 +317,16 @@ def test_two_files_are_merged(tmp_path):
     found = read(paths)
     assert found.models == ("vicuna-13b-1.1", "flan-t5-xxl", "moss")
     assert_array_equal(found.scores[0], [0.75, 0.5, 0.125])
+
+
+def test_a_prompt_is_held_once_whatever_the_number_of_candidates(tmp_path):
+    models = [f"model {m}" for m in range(11)]
+    candidates = [candidate(model, bertscore=0.5) for model in models]
+    records = [record(id=f"u/{n}", input=f"text {n}", candidates=candidates) for n in range(3)]
+    path = put(tmp_path / "m.jsonl", records)
+    (reading,) = mixinstruct.read(path, Choices())
+    assert reading.source.n_rows == 33
+    for column, n in (("prompt", 3), ("sample_id", 3), ("model", 11), ("dataset", 1)):
+        (chunk,) = reading.source.load_coded(column).chunks
+        assert len(chunk.dictionary) == n
+    assert read(path).scores.shape == (3, 11)

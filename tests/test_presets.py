@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 
+from benchrouter.readers.files import open_source
 from benchrouter.readers.presets import PRESETS
 from benchrouter.table import BenchmarkTable
 
@@ -101,20 +104,20 @@ def test_a_column_that_is_not_there(tmp_path):
 
 def test_the_papers_preset_is_of_helm(tmp_path):
     path = put(tmp_path / "t.csv", EMBEDLLM)
-    with pytest.raises(ValueError, match="preset 'helm-paper' is for run folders of HELM, found a"):
+    match = r"preset 'helm-paper' \(--preset\) is an option of helm; found only table"
+    with pytest.raises(ValueError, match=match):
         read(path, preset="helm-paper")
 
 
 def test_presets_are_of_tables(tmp_path):
     path = put(tmp_path / "t.csv", EMBEDLLM)
-    with pytest.raises(
-        ValueError, match="preset is 'nobody', expected .* 'embedllm' or 'routellm'"
-    ):
+    with pytest.raises(ValueError, match="preset is 'nobody', expected .* embedllm, routellm"):
         read(path, preset="nobody")
-    with pytest.raises(ValueError, match="preset 'embedllm' is for tables, but format is 'mixin"):
+    match = r"preset 'embedllm' \(--preset\) is an option of table; found only mixinstruct"
+    with pytest.raises(ValueError, match=match):
         read(path, preset="embedllm", format="mixinstruct")
     assert read(path, preset="embedllm", format="table") == read(path, preset="embedllm")
-    with pytest.raises(IsADirectoryError, match="is a directory, expected a file"):
+    with pytest.raises(IsADirectoryError, match="is a directory without results of a known"):
         read(tmp_path, preset="embedllm")
 
 
@@ -150,3 +153,27 @@ def test_the_real_mmlu_of_routellm(shared, tmp_path):
     assert found.prompts == whole.prompts
     assert_array_equal(found.scores, whole.scores)
     assert found.n_records == 100 and np.isfinite(found.scores).all()
+
+
+def test_of_long_jsonl_only_the_columns_of_the_preset_are_kept(tmp_path, monkeypatch):
+    rows = [
+        {"prompt_id": n, "category_id": 1, "category": "mmlu", "prompt": f"q{n}", "label": n % 2}
+        for n in range(3)
+    ]
+    lines = [{**row, "model_name": model, "answer": "x"} for row in rows for model in "ab"]
+    path = put(tmp_path / "t.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    sources = []
+
+    def opened(*args):
+        sources.append(open_source(*args))
+        return sources[-1]
+
+    monkeypatch.setattr("benchrouter.readers.open_source", opened)
+    table = read(path, preset="embedllm")
+    assert_array_equal(table.scores, [[0, 0], [1, 1], [0, 0]])
+    (source,) = sources
+    for column, kept in (("label", True), ("prompt", True), ("category_id", False)):
+        assert (source.load(column).null_count == 0) == kept
+    assert len(source.load_coded("prompt").chunk(0).dictionary) == 3
+    # What the caller names is kept as well, and so is everything of a wide table.
+    assert read(path, preset="embedllm", columns={"dataset": "category_id"}).datasets == ("1",)

@@ -26,7 +26,7 @@ NAN = float("nan")
             '{"model_price_usd_per_million_tokens": {"a": [0.15, 0.6], "b, large": [3, 15]}, '
             '"metrics": {"d": "exact match"}}',
         ),
-        ("p.csv", f'note,{HEADER}\nx,a,0.15,0.6\n,"b, large",3,1.5e1\n,c,,\n,d,1, \n'),
+        ("p.csv", f'note,{HEADER}\nx,a,0.15,0.6\n,"b, large",3,1.5e1\n,c,,NaN\n,d,1, \n,e,NA,2\n'),
     ],
 )
 def test_prices_are_read_and_unknown_ones_left_out(tmp_path, name, text):
@@ -37,8 +37,9 @@ def test_prices_are_read_and_unknown_ones_left_out(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("p.json", "{", "p.json, the prices, is not JSON"),
-        ("p.json", "[]", r"p.json, the prices: found \[\], expected a JSON object"),
+        ("p.json", "{", "p.json, line 1, column 2: found the file's end, expected a JSON object"),
+        ("p.json", "[]", r"p.json: found \[\], expected a JSON object"),
+        ("p.json", '{"a": [1, 2], "a": [3, 4]}', "p.json: found the key 'a' twice in one object"),
         ("p.json", '{"a": 3}', r"of 'a' is 3, expected \[US\$ in, US\$ out\]"),
         ("p.json", '{"a": [1, -2]}', "expected prices >= 0 or null"),
         ("p.json", '{"a": null}', "p.json: found no price, expected one of a model at least"),
@@ -47,6 +48,7 @@ def test_prices_are_read_and_unknown_ones_left_out(tmp_path, name, text):
         ("p.csv", f"{HEADER}\na,1,2\na,1,2\n", r"row 2 \(line 3\): found model 'a' a second time"),
         ("p.csv", f"{HEADER}\n,1,2\n", r"row 1 \(line 2\): found no model, expected one row"),
         ("p.csv", f"{HEADER}\na,1,$2\n", r"output_usd_per_million_tokens: found '\$2', expected"),
+        ("p.csv", f"{HEADER}\na,1_0,2\n", "input_usd_per_million_tokens: found '1_0', expected US"),
         ("p.csv", f"{HEADER}\na,inf,2\n", "input_usd_per_million_tokens: found 'inf', expected US"),
         ("p.csv", f"{HEADER}\na,1\n", "row 1 .*: found 2 fields, expected 3"),
     ],

@@ -369,7 +369,7 @@ BAD = [
         "t.jsonl",
         '{"prompt": "\\ud800", "a": 1}\n',
         {},
-        r"row 1 \(line 1\): found text that is not UTF-8",
+        r"row 1 \(line 1\): found '\\ud800', half of a surrogate pair, expected text",
     ),
     ("t.jsonl", "\n \n", {}, "t.jsonl is empty: found no data row"),
     (
@@ -495,7 +495,7 @@ def test_missing_file_and_no_file(tmp_path):
         ({"layout": "tall"}, "t.json: layout is 'tall', expected 'wide' or 'long'"),
         (
             {"model_params_billion": {"a": "7B"}},
-            "model_params_billion of 'a' is '7B', expected a finite number or null",
+            "model_params_billion of 'a' is '7B', expected a finite number or nothing",
         ),
         ({"model_params_billion": {"a": -7}}, "model_params_billion of 'a' is -7"),
         ({"model_params_billion": [7]}, r"model_params_billion is \[7\], expected a JSON object"),
@@ -518,8 +518,12 @@ def test_bad_sidecar_is_named(tmp_path, changes, words):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "t.json, the sidecar of .*t.csv, is not JSON"),
+        (
+            "{",
+            "t.json, line 1, column 2: found .*; the file is the sidecar of .*t.csv",
+        ),
         ("[1]", "found \\[1\\], expected a JSON object"),
+        ('{"metrics": {"t": "a", "t": "b"}}', "t.json: found the key 't' twice in one object"),
     ],
 )
 def test_broken_sidecar_is_named(tmp_path, content, words):

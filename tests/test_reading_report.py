@@ -131,7 +131,8 @@ def test_metrics_that_differ_between_sources(tmp_path):
     assert found.names == ("d",)
     assert found.message == (
         f"dataset 'd': its metric is 'f1' in {tmp_path / 'one.json'}, but 'acc' in "
-        f"{tmp_path / 'three.json'}, 'exact_match' in {tmp_path / 'four.json'}; the first is kept"
+        f"{tmp_path / 'three.json'}, 'exact_match' in {tmp_path / 'four.json'}; their "
+        "scores stand side by side under the first name"
     )
     assert "metrics differ" not in kinds(read(paths, datasets=["e"]))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from benchrouter.batch.csv_records import CsvError, DecodedLines, csv_reader
 from benchrouter.batch.line_file import LineFile
+from benchrouter.readers.json_objects import Decoder
 
 OTHER_COLUMNS = ("id", "sample_id", "dataset")  # beside the prompt; may stand there, are not read
 
@@ -112,30 +112,18 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _read_jsonl(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+
     rows: list[dict[str, Any]] = []
+    decoder = Decoder()
     with LineFile(path) as file:
         for number, line in enumerate(file, start=1):
-            where = f"{path}, line {number}"
-            try:
-                # as text: from bytes, json guesses the encoding of every line anew
-                row = json.loads(line.decode(), object_pairs_hook=_object)
-            except UnicodeDecodeError as e:
-                raise ValueError(f"{where}: found text that is not UTF-8 ({e.reason})") from e
-            except (ValueError, RecursionError) as e:
-                raise ValueError(f"{where}: found text that is no JSON object ({e})") from e
-            if not isinstance(row, dict):
-                raise ValueError(f"{where}: found a {type(row).__name__}, expected an object")
-            rows.append(row)
+            found = decoder.line(line)
+            if isinstance(found, str):
+                raise ValueError(f"{path}, line {number}: {found}")
+            rows.append(found)
     if not rows:
         raise ValueError(f"{path}: found an empty file, expected a JSON object a line")
     return list(dict.fromkeys(name for row in rows for name in row)), rows
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError(f"a name twice in {[name for name, _ in pairs]}")
-    return found
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:

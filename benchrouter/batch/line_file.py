@@ -9,8 +9,9 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 BOM = b"\xef\xbb\xbf"
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -20,6 +21,34 @@ BUFFER_BYTES = 1 << 20
 def compression_of(path: str | Path) -> str | None:
     """Compression that a file's suffix names: "gzip", "zstd" or None."""
     return COMPRESSIONS.get(Path(path).suffix.lower())
+
+
+def open_bytes(path: str | Path) -> IO[bytes]:
+    """Open a file for reading bytes, decompressed if its suffix says so."""
+    compression = compression_of(path)
+    if compression is None:
+        return open(path, "rb")
+    stream: Any
+    if compression == "gzip":
+        stream = gzip.open(path, "rb")  # noqa: SIM115
+    else:
+        import pyarrow as pa
+
+        stream = pa.input_stream(str(path), compression=compression)
+    return io.BufferedReader(stream, BUFFER_BYTES)
+
+
+@contextmanager
+def unpack_errors(path: str | Path) -> Iterator[None]:
+    """Say which file it is that cannot be unpacked, as a ValueError."""
+    try:
+        yield
+    except (EOFError, zlib.error, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        compression = compression_of(path)
+        found = "" if compression is None else f"not a whole {compression} file: "
+        raise ValueError(f"{path}: {found}{error}") from error
 
 
 class LineFile:
@@ -57,13 +86,9 @@ class LineFile:
         self._stream = _decompressed(self._raw, self._compression)
 
     def __iter__(self) -> Iterator[bytes]:
-        try:
+        with unpack_errors(self.name):
             for number, line in enumerate(self._stream):
                 yield line.removeprefix(BOM) if number == 0 else line
-        except (EOFError, zlib.error, OSError) as e:
-            if getattr(e, "errno", None) is not None:
-                raise
-            raise ValueError(f"{self.name}: not a whole {self._compression} file: {e}") from e
 
     def begins_with(self, start: bytes) -> bool:
         """Whether the first line begins so; only before lines are read."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchrouter.cli import options, output
-from benchrouter.cli.reading import Metric, Sources, reads_results
+from benchrouter.cli.reading import Also, Metric, Sources, read_further, reads_results
 
 if TYPE_CHECKING:
     from benchrouter.table import BenchmarkTable
@@ -26,13 +26,7 @@ def convert(
     ],
     reading: dict[str, Any],
     metric: Metric = None,
-    also: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME,…",
-            help="Further metrics of the same records, as columns NAME::<model> beside the scores.",
-        ),
-    ] = None,
+    also: Also = None,
     correct_above: options.CorrectAbove = None,
     models: options.Models = None,
     datasets: options.Datasets = None,
@@ -42,10 +36,11 @@ def convert(
     as_json: options.Json = False,
 ) -> None:
     """Read benchmark results, say what was read, and write them as one table and its sidecar."""
-    from benchrouter.cli.table_notes import odd_models, unnamed_columns
+    from benchrouter.cli.table_notes import lacking_values, odd_models, unnamed_columns
     from benchrouter.readers.writing import check_target
     from benchrouter.table import BenchmarkTable
 
+    further = options.further_metrics(also)
     check_target(target, sources)
     selected: dict[str, Any] = dict(
         models=options.listed(models),
@@ -62,18 +57,21 @@ def convert(
         **reading,
     )
     metrics = {
-        name: _on_records_of(
-            table, BenchmarkTable.read(sources, metric=name, only_metric=True, **reading)
-        )
-        for name in options.listed(also) or ()
+        name: _on_records_of(table, other)
+        for name, other in read_further(sources, further, reading).items()
     }
     table.write(target, metrics=metrics)
     report = table.report()
     doubts = odd_models(table, sources, unnamed_columns(sources, reading)) if not models else []
+    lacking = [
+        line for name, other in metrics.items() for line in lacking_values(table, name, other)
+    ]
     if as_json:
-        output.emit({"output": str(target), **report.describe(), "doubts": doubts})
+        document = report.describe()
+        notes = [*document["notes"], *lacking]
+        output.emit({"output": str(target), **document, "notes": notes, "doubts": doubts})
     else:
-        output.say("\n".join([report.text(), *doubts]))
+        output.say("\n".join([report.text(), *(f"note: {line}" for line in lacking), *doubts]))
         output.say(f"written to {target}")
 
 

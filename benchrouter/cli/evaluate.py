@@ -20,7 +20,7 @@ from benchrouter.cli.encoding import (
     load_all_embeddings,
     load_encoder,
 )
-from benchrouter.cli.reading import Sources, reads_results
+from benchrouter.cli.reading import Also, Metric, Sources, read_further, reads_results
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,14 +76,8 @@ def evaluate(
             "models each, and 'all' is the pool of all. Prompts are routed in the first.",
         ),
     ] = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=COLUMN",
-            help="A further metric, read for the same choices: a column of a long table, "
-            "COLUMN::<model> of a wide one. Repeat it.",
-        ),
-    ] = None,
+    metric: Metric = None,
+    also: Also = None,
     robustness: Annotated[
         int, typer.Option(min=0, metavar="N", help="Edit and route N test prompts again.")
     ] = 0,
@@ -120,7 +114,12 @@ def evaluate(
     for name in experiments:
         options.one_of(name, EXPERIMENTS, "--protocols")
     sizes = options.sizes(max_params)
-    further = options.metrics(metric)
+    if metric is not None and "=" in metric:
+        raise typer.BadParameter(
+            f"found {metric!r}, expected the score to take; a further metric is --also {metric}",
+            param_hint="--metric",
+        )
+    further = options.further_metrics(also)
     thresholds = options.thresholds(correct_above)
     shares = options.shares(label_shares)
     if embeddings and len(embeddings) != len(tables):
@@ -159,22 +158,18 @@ def evaluate(
     stages = output.Stages()
     reading |= {"models": options.listed(models), "datasets": options.listed(datasets)}
     with stages("read"):
-        table = BenchmarkTable.read(tables, thresholds=thresholds, **reading)
+        table = BenchmarkTable.read(tables, metric=metric, thresholds=thresholds, **reading)
         pools = {
             _title(size): table.select(max_params=size, min_records=min_records, complete=complete)
             for size in sizes
         }
-        others = {
-            name: BenchmarkTable.read(
-                tables, **{**reading, "columns": {**(reading["columns"] or {}), "score": column}}
-            )
-            for name, column in further.items()
-        }
+        others = read_further(tables, further, reading)
     output.say(
         f"read {counted(table.n_records, 'record')}, {counted(table.n_datasets, 'dataset')}, "
         f"{counted(table.n_models, 'model')}"
     )
     output.say_skipped(table.skipped)
+    output.say_warnings(table)
     if models is None:
         for doubt in odd_models(table, tables, unnamed_columns(tables, reading)):
             output.say(doubt)

@@ -277,16 +277,16 @@ def sizes(values: list[str] | None) -> list[float | None]:
     return found
 
 
-def metrics(values: list[str] | None) -> dict[str, str]:
-    """``NAME=COLUMN``, or COLUMN, which then is the name as well."""
+def further_metrics(values: list[str] | None) -> dict[str, str]:
+    """``NAME=METRIC``, or METRIC, which then is the name as well."""
     found: dict[str, str] = {}
     for text in listed(values) or []:
-        name, equals, column = text.partition("=")
-        column = column if equals else name
-        if not name or not column or name in found or name == "score":
+        name, equals, metric = text.partition("=")
+        metric = metric if equals else name
+        if not name or not metric or name in found or name == "score":
             raise typer.BadParameter(
-                f"found {text!r}, expected COLUMN or NAME=COLUMN, each name once and none 'score'",
-                param_hint="--metric",
+                f"found {text!r}, expected METRIC or NAME=METRIC, each name once and none 'score'",
+                param_hint="--also",
             )
-        found[name] = column
+        found[name] = metric
     return found

@@ -17,6 +17,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from benchrouter.table import BenchmarkTable
+
 Command = TypeVar("Command", bound=Callable[..., None])
 
 BAD_INPUT = 1
@@ -156,6 +158,13 @@ def say_skipped(messages: Sequence[str], n: int | None = None, where: str = "") 
             say(f"  {message}")
         if n > len(shown):
             say(f"  and {n - len(shown):,} more")
+
+
+def say_warnings(table: BenchmarkTable) -> None:
+    """Say on stderr that scores may not be what they are taken for."""
+    for warning in table.report().warnings:
+        if warning.kind in ("metrics differ", "outside range"):
+            say(f"warning: {warning.message}")
 
 
 class Skips:

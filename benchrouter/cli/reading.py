@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchrouter.cli import options
+
+if TYPE_CHECKING:
+    from benchrouter.table import BenchmarkTable
 
 Sources = Annotated[
     list[Path],
@@ -23,6 +26,15 @@ Sources = Annotated[
 Metric = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Score to take, where a format has several."),
+]
+
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]METRIC,…",
+        help="Further metrics of the same records, beside the score; missing where a source lacks "
+        "them.",
+    ),
 ]
 
 
@@ -130,24 +142,40 @@ def reads_results(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _checked(reading: dict[str, Any]) -> dict[str, Any]:
-    from benchrouter.readers import ALIGN, ON_CONFLICT, ON_ERROR
-    from benchrouter.readers.formats import names
-    from benchrouter.readers.formats.choices import ALLOWED
-    from benchrouter.readers.names import LAYOUTS
+def read_further(
+    sources: list[Path], metrics: Mapping[str, str], reading: Mapping[str, Any]
+) -> dict[str, BenchmarkTable]:
+    """Read further metrics of the sources.
 
-    prompt = reading.pop("prompt_from")
-    reading = {**reading, "prompt": prompt}
-    known = {
-        **{name: [value for value in values if value] for name, values in ALLOWED.items()},
-        "format": names(),
-        "layout": LAYOUTS,
-        "align": ALIGN,
-        "on_conflict": ON_CONFLICT,
-        "on_error": ON_ERROR,
+    Parameters
+    ----------
+    sources : list of Path
+    metrics : dict of str to str
+        Name of each to what the sources call it; from `options.further_metrics`.
+    reading : dict
+        Keyword arguments of `BenchmarkTable.read`.
+
+    Returns
+    -------
+    dict of str to BenchmarkTable
+        Scores are missing where a source lacks the metric.
+    """
+    from benchrouter.table import BenchmarkTable
+
+    # The score's column is that of the metric.
+    named = {ours: name for ours, name in (reading["columns"] or {}).items() if ours != "score"}
+    reading = {**reading, "columns": named or None, "only_metric": True}
+    return {
+        name: BenchmarkTable.read(sources, **{**reading, "metric": metric})
+        for name, metric in metrics.items()
     }
-    for name, values in known.items():
-        option = "prompt-from" if name == "prompt" else name.replace("_", "-")
+
+
+def _checked(reading: dict[str, Any]) -> dict[str, Any]:
+    from benchrouter.readers.options import ALLOWED, flag
+
+    reading["prompt"] = reading.pop("prompt_from")
+    for name, values in ALLOWED.items():
         if reading[name] is not None:
-            options.one_of(reading[name], values, f"--{option}")
+            options.one_of(reading[name], [one for one in values if one], flag(name))
     return {**reading, "columns": options.pairs(reading["columns"], "OURS=THEIRS") or None}

@@ -74,6 +74,43 @@ def odd_models(
     ]
 
 
+def lacking_values(table: BenchmarkTable, name: str, other: BenchmarkTable) -> list[str]:
+    """Say how many values a further metric lacks, and which datasets of which models have none.
+
+    Parameters
+    ----------
+    table : BenchmarkTable
+    name : str
+        Of the metric.
+    other : BenchmarkTable
+        With its scores, of the same records and models.
+
+    Returns
+    -------
+    list of str
+        No or one message.
+    """
+    present, there = ~np.isnan(table.scores), ~np.isnan(other.scores)
+    lost = int((present & ~there).sum())
+    if not lost:
+        return []
+    scores = np.zeros((table.n_datasets, table.n_models), dtype=np.int64)
+    values = scores.copy()
+    np.add.at(scores, table.dataset, present)
+    np.add.at(values, table.dataset, present & there)
+    none = (scores > 0) & (values == 0)
+    where = []
+    for d, dataset in enumerate(table.datasets):
+        if none[d].any() and not values[d].any():
+            where.append(repr(dataset))
+        else:
+            models = np.flatnonzero(none[d]).tolist()
+            where += [f"{dataset!r} of {table.models[m]!r}" for m in models]
+    more = f" and {len(where) - SHOWN:,} more" if len(where) > SHOWN else ""
+    which = f"; there are none in {', '.join(where[:SHOWN])}{more}" if where else ""
+    return [f"metric {name!r} lacks {lost:,} of {int(present.sum()):,} values{which}"]
+
+
 def unnamed_columns(tables: Sequence[Path], reading: Mapping[str, Any]) -> set[str]:
     """Columns of the tables beside which no sidecar says which columns are models."""
     from benchrouter.readers.files import column_names
@@ -82,7 +119,8 @@ def unnamed_columns(tables: Sequence[Path], reading: Mapping[str, Any]) -> set[s
 
     if reading["format"] not in ("auto", TABLE) or reading["preset"] is not None:
         return set()
-    own = [p for p in tables if reading["format"] == TABLE or format_of(p) == TABLE]
+    files = [path for path in tables if not path.is_dir()]  # a folder is of another format
+    own = [path for path in files if reading["format"] == TABLE or format_of(path) == TABLE]
     silent = [path for path in own if read_sidecar(path).model_columns is None]
     return {name for path in silent for name in column_names(path)}
 

@@ -93,6 +93,7 @@ def update(
             **reading,
         )
         output.say_skipped(table.skipped)
+        output.say_warnings(table)
         return table
 
     written_to = check_target(directory if target is None else target)

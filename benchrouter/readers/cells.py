@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,39 +55,44 @@ def numbers(source: Source, column: str) -> tuple[NDArray[np.float32], NDArray[n
     return values, np.isinf(values)
 
 
-def number(value: object) -> float | None:
-    """Read one cell of any kind as a number, by the rules of `numbers`.
+def number(value: object, *, finite: bool = True) -> float | None:
+    """Read one cell, or value of JSON, as a number, by the rules of `numbers`.
+
+    Parameters
+    ----------
+    value : object
+    finite : bool
+        Whether an infinite number is an error.
 
     Returns
     -------
     float or None
-        None or NaN where it is missing.
+        None where it is missing: null, NaN, or (as text) empty, "NaN", "null" or "NA".
 
     Raises
     ------
     ValueError
-        If it is no number, or an infinite one.
+        If it is no number, or too large for 64 bits.
     """
-    found = value if isinstance(value, float) else _converted(value)
-    if found is not None and math.isinf(found):
-        raise ValueError(f"{shown(value)}, expected a finite number or nothing")
-    return found
-
-
-def _converted(value: object) -> float | None:
-    """Return infinity for what is no number."""
-    if value is None:
-        return None
-    if isinstance(value, str):
+    found: float | None = None
+    if isinstance(value, float):
+        found = value
+    elif isinstance(value, str):
         text = value.strip(BLANK).lower()
+        text = {"true": "1", "false": "0"}.get(text, text)
         if text in MISSING_TEXT:
             return None
-        text = {"true": "1", "false": "0"}.get(text, text)
-        return float(text) if re.match(NUMBER, text) else math.inf
-    try:
-        return float(value) if isinstance(value, int) else math.inf
-    except OverflowError:
-        return math.inf
+        if re.match(NUMBER, text):
+            found = float(text)
+    elif isinstance(value, int):
+        with suppress(OverflowError):
+            found = float(value)
+    elif value is None:
+        return None
+    if found is None or (finite and math.isinf(found)):
+        expected = "a finite number" if finite else "a number"
+        raise ValueError(f"{shown(value)}, expected {expected} or nothing")
+    return None if math.isnan(found) else found
 
 
 def is_numeric(source: Source, column: str) -> bool:

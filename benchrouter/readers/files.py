@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
-import io
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.batch.line_file import compression_of
+from benchrouter.batch.line_file import compression_of, open_bytes, unpack_errors
 from benchrouter.readers.jsonl import Needed, read_jsonl
 from benchrouter.readers.source import Source
 
@@ -69,7 +65,7 @@ def open_source(path: Path, needed: Needed = lambda columns: None) -> Source:
         raise FileNotFoundError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty: found 0 bytes")
-    with read_errors(path):
+    with unpack_errors(path):
         source = _open(path, stem, suffix, needed)
     if source.n_positions == 0:
         raise ValueError(f"{path} is empty: found no data row")
@@ -99,31 +95,6 @@ def column_names(path: Path) -> list[str]:
             if source.n_rows:
                 return list(source.columns)
     return []
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading bytes, decompressed if its suffix says so (``.gz``, ``.zst``)."""
-    compression = compression_of(path)
-    if compression == "gzip":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    if compression == "zstd":
-        import pyarrow as pa
-
-        return io.BufferedReader(pa.input_stream(str(path), compression=compression))
-    return open(path, "rb")
-
-
-@contextmanager
-def read_errors(path: Path) -> Iterator[None]:
-    """Say which file it is that cannot be unpacked."""
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: not a whole gzip file: {error}") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise ValueError(f"{path}: {error}") from error  # Arrow's own, which names no file
 
 
 def check_distinct(name: str, columns: list[str]) -> None:

@@ -15,8 +15,10 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.batch.line_file import BOM
 from benchrouter.readers.json_blocks import read_block, schema_of, type_of
-from benchrouter.readers.source import Source, shown
+from benchrouter.readers.json_objects import Decoder
+from benchrouter.readers.source import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,26 +26,8 @@ if TYPE_CHECKING:
 # Lines are decoded, then turned into columns: few enough to stay in the processor's cache.
 BATCH_ROWS = 4096
 BATCH_BYTES = 1 << 20
-BOM = b"\xef\xbb\xbf"
-SHOWN_BYTES = 400  # of a broken line, more than a message shows
 
 Needed = Callable[[Collection[str]], Collection[str] | None]
-
-
-class _TwiceError(ValueError):
-    """A key that stands twice in one object."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _TwiceError(f"found the key {shown(twice)} twice in one object, expected it once")
-    return row
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def read_jsonl(
@@ -110,6 +94,7 @@ def _read_lines(file: IO[bytes], needed: Needed, *, by_blocks: bool) -> _Lines:
     numbers = array("q")
     broken: list[tuple[int, str]] = []
     n_blocks = 0
+    decoder = Decoder()
     for first, lines in _batches(file):
         schema = schema_of(columns.kinds) if by_blocks and columns.n_rows else None
         table = None if schema is None else read_block(lines, schema)
@@ -120,12 +105,13 @@ def _read_lines(file: IO[bytes], needed: Needed, *, by_blocks: bool) -> _Lines:
             continue
         rows = []
         for number, line in enumerate(lines, start=first):
-            try:
-                rows.append(object_of(line))
-            except ValueError as error:
-                if not line.strip():
-                    continue
-                broken.append((len(numbers), str(error)))
+            found = decoder.line(line)
+            if not isinstance(found, str):
+                rows.append(found)
+            elif line.strip():
+                broken.append((len(numbers), found))
+            else:
+                continue
             numbers.append(number)
         columns.append(rows)
     joined, not_text = columns.joined()
@@ -149,32 +135,6 @@ def _batches(file: IO[bytes]) -> Iterator[tuple[int, list[bytes]]]:
             batch = lines[start : start + BATCH_ROWS]
             yield number, batch
             number += len(batch)
-
-
-def object_of(line: bytes) -> dict[str, Any]:
-    """Decode one JSON object.
-
-    Raises
-    ------
-    ValueError
-        Says what was found instead.
-    """
-    try:
-        # Faster than json.loads, which guesses the encoding of every line.
-        row = _DECODER.decode(line.decode())
-        if b"\\ud" in line or b"\\uD" in line:
-            # Half a surrogate pair is legal JSON but no text.
-            json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeError as error:
-        raise ValueError(f"found text that is not UTF-8 ({error})") from error
-    except _TwiceError:
-        raise
-    except (ValueError, RecursionError) as error:
-        found = shown(line.strip()[:SHOWN_BYTES].decode("utf-8", "replace").strip())
-        raise ValueError(f"found {found}, expected a JSON object ({error})") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"found {shown(row)}, expected a JSON object")
-    return row
 
 
 class _Columns:

@@ -10,6 +10,7 @@ from benchrouter.readers.source import Source
 OURS = ("dataset", "sample_id", "prompt", "model", "score", "cost_usd", "log_likelihood")
 LONG_ONLY = ("model", "score", "cost_usd", "log_likelihood")
 LAYOUTS = ("auto", "wide", "long")
+NO_METRIC = ("cost", "log_likelihood")  # columns NO_METRIC::MODEL of a wide table
 OF_MODEL = "::"  # between the name of a metric and a model's, in a column of a wide table
 
 
@@ -111,6 +112,17 @@ def metric_models(columns: Collection[str], metric: str) -> list[str]:
     prefix = metric + OF_MODEL
     found = [column.removeprefix(prefix) for column in columns if column.startswith(prefix)]
     return [model for model in found if model]
+
+
+def has_metric(source: Source, metric: str | None) -> bool:
+    """Whether a table has a metric: a column of a long one, columns of a wide one; None = any."""
+    return metric is None or metric in source.columns or bool(metric_models(source.columns, metric))
+
+
+def metrics_of(source: Source) -> tuple[str, ...]:
+    """Metrics of a wide table beside its scores."""
+    found = [c.partition(OF_MODEL)[0] for c in source.columns if is_of_metric(source, c)]
+    return tuple(dict.fromkeys(["score", *(name for name in found if name not in NO_METRIC)]))
 
 
 def is_of_metric(source: Source, column: str) -> bool:

@@ -58,6 +58,8 @@ class Part:
         What the source calls each of `models`, where that may differ; else empty.
     notes : tuple of str
         What the reader chose or left out.
+    lacks : tuple of str or None
+        Metrics that are there, where the one that was asked for is not; else None.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Part:
     duplicates: Counter[tuple[str, str]] = field(default_factory=Counter)
     read_as: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    lacks: tuple[str, ...] | None = None
 
     @property
     def n_records(self) -> int:

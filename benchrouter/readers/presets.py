@@ -48,6 +48,11 @@ def names_of_preset(name: str) -> set[str]:
     return {theirs for names in PRESETS[name].columns.values() for theirs in names}
 
 
+def is_long_preset(name: str) -> bool:
+    """Whether a preset is of tables with a row per model and record."""
+    return "model" in PRESETS[name].columns
+
+
 def apply_preset(
     name: str, source: Source, wanted: Mapping[str, str]
 ) -> tuple[Source, dict[str, str]]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from benchrouter.readers.cells import number
 from benchrouter.readers.files import open_source
+from benchrouter.readers.json_objects import document
 from benchrouter.readers.names import require
-from benchrouter.readers.sidecar import PRICE_KEYS, PRICES, read_object, stated_prices
+from benchrouter.readers.sidecar import PRICE_KEYS, PRICES, stated_prices
 from benchrouter.readers.source import shown
 
 COLUMNS = ("model", "input_usd_per_million_tokens", "output_usd_per_million_tokens")
@@ -40,7 +42,7 @@ def read_prices(path: str | Path) -> dict[str, tuple[float, float]]:
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix == ".json":
-        values = read_object(path, f"{path}, the prices")
+        values = document(path)
         stated = any(key in values for key in PRICE_KEYS)
         prices = stated_prices(values if stated else {PRICES: values}, str(path))
     elif suffix == ".csv":
@@ -74,12 +76,10 @@ def _read_csv(path: Path) -> dict[str, tuple[float, float]]:
 
 def _price(text: str, where: str) -> float:
     """Return the number of a cell; NaN for an empty one."""
-    if not text.strip():
-        return math.nan
     try:
-        price = float(text)
+        price = number(text)
     except ValueError:
-        price = math.nan
-    if not 0 <= price < math.inf:
+        price = -math.inf
+    if price is not None and price < 0:
         raise ValueError(f"{where}: found {shown(text)}, expected US$ of at least 0")
-    return price
+    return math.nan if price is None else price

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchrouter.readers.cells import number
 from benchrouter.readers.files import split_suffix
+from benchrouter.readers.json_objects import document
 from benchrouter.readers.source import shown
 
 PRICES = "model_price_usd_per_million_tokens"
@@ -69,12 +70,11 @@ def sidecar_path(path: Path) -> Path:
 
 def is_sidecar(path: Path) -> bool:
     """Whether a file is a JSON object with a key that only sidecars have."""
-    try:
-        values = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return False
     own = {"model_columns", "key_columns", "prompt_column", "model_params_billion", "thresholds"}
-    return isinstance(values, dict) and not own.isdisjoint(values)
+    try:
+        return not own.isdisjoint(document(path))
+    except ValueError:
+        return False
 
 
 def read_sidecar(table: Path) -> Sidecar:
@@ -88,24 +88,11 @@ def read_sidecar(table: Path) -> Sidecar:
     path = sidecar_path(table)
     if not path.is_file():
         return Sidecar()
-    return _checked(read_object(path, f"{path}, the sidecar of {table}"), str(path))
-
-
-def read_object(path: Path, what: str) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises
-    ------
-    ValueError
-        If it holds anything else; the message begins with `what`.
-    """
     try:
-        values = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{what}, is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{what}: found {shown(values)}, expected a JSON object")
-    return values
+        values = document(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; the file is the sidecar of {table}") from error
+    return _checked(values, str(path))
 
 
 def _checked(values: dict[str, Any], path: str) -> Sidecar:
@@ -175,27 +162,24 @@ def _text(value: object, what: str, path: str) -> str | None:
 
 
 def _number(value: object, what: str, path: str) -> float:
-    """Return a finite number, or NaN for null."""
-    if value is None:
-        return math.nan
+    """Return a finite number, or NaN for nothing."""
     try:
-        if not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value):
-            return float(value)
-    except OverflowError:
-        pass  # a whole number beyond every float
-    raise ValueError(f"{path}: {what} is {shown(value)}, expected a finite number or null")
+        found = number(value)
+    except ValueError as error:
+        raise ValueError(f"{path}: {what} is {error}") from error
+    return math.nan if found is None else found
 
 
 def _params(mapping: dict[str, Any], path: str) -> dict[str, float]:
     params_b = {}
     for model, value in mapping.items():
-        number = _number(value, f"model_params_billion of {model!r}", path)
-        if number < 0:
+        billions = _number(value, f"model_params_billion of {model!r}", path)
+        if billions < 0:
             raise ValueError(
-                f"{path}: model_params_billion of {model!r} is {number}, expected >= 0 or null"
+                f"{path}: model_params_billion of {model!r} is {billions}, expected >= 0 or null"
             )
-        if not math.isnan(number):
-            params_b[model] = number
+        if not math.isnan(billions):
+            params_b[model] = billions
     return params_b
 
 

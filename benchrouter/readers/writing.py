@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def check_target(path: Path, sources: Sequence[Path] = ()) -> str:
     path : Path
         Of the table.
     sources : sequence of Path
-        Files that are being read.
+        Files and folders that are being read.
 
     Returns
     -------
@@ -72,9 +73,10 @@ def check_target(path: Path, sources: Sequence[Path] = ()) -> str:
     ------
     ValueError
         If the suffix is none of `SUFFIXES`, the table or its sidecar would be written over a
-        source, or the sidecar over another JSON file or over the sidecar of another table.
-    FileNotFoundError, IsADirectoryError
-        If its folder is not there, or it is a folder itself.
+        source or over a file in one that is no table of ours, or the sidecar over another JSON
+        file or over the sidecar of another table.
+    FileNotFoundError, IsADirectoryError, PermissionError
+        If its folder is not there or cannot be written to, or it is a folder itself.
     """
     name = path.name.lower()
     known = sorted(READ_SUFFIXES, key=len, reverse=True)
@@ -85,11 +87,15 @@ def check_target(path: Path, sources: Sequence[Path] = ()) -> str:
         raise IsADirectoryError(f"{path}: is a directory, expected a file")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no directory {str(path.parent)!r}")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path}: the directory {str(path.parent)!r} cannot be written to")
     sidecar = sidecar_path(path)
     for source in sources:
         for written in (path, sidecar):
             if written.resolve() == source.resolve():
                 raise ValueError(f"{written}: is a source, and would be written over")
+        if path.exists() and not sidecar.exists() and source.resolve() in path.resolve().parents:
+            raise ValueError(f"{path}: is in a source, and would be written over")
     others = [path.with_name(path.name[: -len(suffix)] + end) for end in READ_SUFFIXES]
     other = next((o for o in others if o != path and o.is_file()), None)
     if sidecar.exists() and other is not None and not path.exists():

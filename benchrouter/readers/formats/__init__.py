@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from benchrouter.readers.files import SUFFIXES
 from benchrouter.readers.formats import (
     every_eval_ever,
     helm,
@@ -14,7 +15,7 @@ from benchrouter.readers.formats import (
     routerbench,
 )
 from benchrouter.readers.formats.choices import Choices
-from benchrouter.readers.formats.documents import bare_name
+from benchrouter.readers.formats.paths import bare_name
 from benchrouter.readers.formats.rows import Reading
 from benchrouter.readers.formats.unknown import why_not_json
 
@@ -42,23 +43,12 @@ FORMATS: dict[str, Format] = {
     "mixinstruct": mixinstruct,
     "routerbench": routerbench,
 }
+OF_FOLDERS = ("helm", "lm-eval", "every-eval-ever")  # all others are of single files
 
 
 def names() -> list[str]:
     """Names of all formats, "auto" and our own table first."""
     return ["auto", TABLE, *FORMATS]
-
-
-def check_name(name: str) -> None:
-    """Refuse a format that there is not.
-
-    Raises
-    ------
-    ValueError
-        Names those that there are.
-    """
-    if name not in names():
-        raise ValueError(f"format is {name!r}, expected one of {', '.join(names())}")
 
 
 def format_of(path: Path) -> str:
@@ -96,8 +86,10 @@ def format_of(path: Path) -> str:
             "name it (format, --format), or give the folders of each one by one"
         )
     if not several:
+        tables = (file for file in sorted(path.iterdir()) if file.name.lower().endswith(SUFFIXES))
+        such = next((f" such as {table}" for table in tables), "")
         raise IsADirectoryError(
-            f"{path}: is a directory without results of a known format ({', '.join(FORMATS)}), "
-            "expected one with such, or a file"
+            f"{path}: is a directory without results of a known format ({', '.join(OF_FOLDERS)}), "
+            f"expected one with such, or a file{such}"
         )
     return several[0]

@@ -15,17 +15,11 @@ from typing import Any
 
 from benchrouter.batch.line_file import COMPRESSIONS
 from benchrouter.readers.formats.choices import Choices
-from benchrouter.readers.formats.documents import (
-    bare_name,
-    check_keys,
-    document,
-    files_below,
-    head,
-    member,
-    objects,
-)
-from benchrouter.readers.formats.rows import Reading, Rows
-from benchrouter.readers.formats.values import name_at, number_at, text_at
+from benchrouter.readers.formats.fields import member, name_at, number_at, text_at
+from benchrouter.readers.formats.folders import files_below
+from benchrouter.readers.formats.paths import bare_name, head
+from benchrouter.readers.formats.rows import Reading, Rows, refused
+from benchrouter.readers.json_objects import check_keys, document, objects
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import counted
 from benchrouter.table import UNIT_THRESHOLD
@@ -58,22 +52,23 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     Returns
     -------
     list of Reading
-        One for each file.
+        One for each file. One that cannot be read has no rows, and its source says why: a file
+        that is cut off or empty, has only results that nobody asked for, or does not say which of
+        several results is a sample's main one.
 
     Raises
     ------
     ValueError
-        If a file is cut off or empty, is of no such records, has nothing of the metric, or does
-        not say which of several results is a sample's main one.
+        If there is no file of such records.
     """
-    readers = [_FileReader(file, choices) for file in _files(path)]
-    readings = [reader.read() for reader in readers]
-    if readers and choices.metric not in PLAIN and not any(r.has_metric for r in readers):
-        found = dict.fromkeys(name for reader in readers for name in reader.metrics_found())
-        raise ValueError(
-            f"{path}: no evaluation has the metric {choices.metric!r}, found {', '.join(found)}"
-        )
-    return readings
+    return [_reading(file, choices) for file in _files(path)]
+
+
+def _reading(file: Path, choices: Choices) -> Reading:
+    try:
+        return _FileReader(file, choices).read()
+    except ValueError as error:
+        return refused(str(file), str(error))
 
 
 def _files(path: Path) -> list[Path]:
@@ -128,22 +123,22 @@ class _FileReader:
     def read(self) -> Reading:
         rows = Rows(str(self.path))
         self.results = _results(self.path)
-        for place, line in objects(self.path):
+        for place, line in rows.accepted(objects(self.path)):
             try:
-                if isinstance(line, str):
-                    raise ValueError(line)
                 cells = self._cells(line)
                 if cells is not None:
                     rows.add(place, **cells)
             except ValueError as error:
                 rows.refuse(place, str(error))
         self._check_order()
-        if not rows.places:
+        lacks = self.choices.metric not in PLAIN and not self.has_metric
+        if not rows.places and not self.choices.only_metric:
             raise ValueError(
                 f"{self.path}: found lines of {', '.join(self.metrics_found())}, "
                 "expected one of them to be named (metric, --metric)"
             )
-        return Reading(rows.source(), self._sidecar(), tuple(self._notes()))
+        found = tuple(self.metrics_found()) if lacks else None
+        return Reading(rows.source(), self._sidecar(), tuple(self._notes()), lacks=found)
 
     def _cells(self, line: dict[str, Any]) -> dict[str, Any] | None:
         """Cells of a line; None if it is of a result that is not taken."""

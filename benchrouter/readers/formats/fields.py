@@ -1,24 +1,14 @@
-"""Fields of JSON objects, checked one by one."""
+"""Fields of JSON objects, checked one by one: errors say what a field is and what was expected."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from benchrouter.readers.cells import MISSING_TEXT
+from benchrouter.readers.cells import number
+from benchrouter.readers.json_objects import OBJECT
 from benchrouter.readers.source import shown
 
-_KINDS = {
-    dict: "a JSON object",
-    list: "a list",
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-}
-
-
-class BadField(Exception):
-    """A field is not what it should be: says what was found and what was expected."""
+_KINDS = {dict: OBJECT, list: "a list", str: "text", int: "a whole number"}
 
 
 def field_of(holder: dict[str, Any], key: str, *kinds: type) -> Any:
@@ -26,16 +16,13 @@ def field_of(holder: dict[str, Any], key: str, *kinds: type) -> Any:
 
     Raises
     ------
-    BadField
+    ValueError
         If it is missing or of another kind.
     """
     value = holder.get(key)
     if isinstance(value, kinds) and not isinstance(value, bool):
         return value
-    named = [kind for kind in kinds if kind is not int or float not in kinds]
-    expected = " or ".join(_KINDS[kind] for kind in named)
-    found = shown(value) if key in holder else "missing"
-    raise BadField(f"{key} is {found}, expected {expected}")
+    raise _error(holder, key, " or ".join(_KINDS[kind] for kind in kinds))
 
 
 def object_of(value: Any) -> dict[str, Any]:
@@ -43,40 +30,74 @@ def object_of(value: Any) -> dict[str, Any]:
 
     Raises
     ------
-    BadField
+    ValueError
         If it is none.
     """
     if not isinstance(value, dict):
-        raise BadField(f"found {shown(value)}, expected a JSON object")
+        raise ValueError(f"found {shown(value)}, expected {OBJECT}")
     return value
 
 
-def number_of(holder: dict[str, Any], key: str) -> float | None:
-    """Return a field that is a number; None for null, NaN and the texts that stand for it.
+def member(holder: dict[str, Any], key: str, place: object = "") -> dict[str, Any]:
+    """Return an object within an object; an empty one if it is missing, null or an empty list.
 
     Raises
     ------
-    BadField
-        If it is missing, no number, or too large for 64 bits.
+    ValueError
+        If it is of another kind; begins with the place, if one is given.
+    """
+    if holder.get(key) in (None, []):
+        return {}
+    try:
+        found: dict[str, Any] = field_of(holder, key, dict)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}" if place else str(error)) from error
+    return found
+
+
+def number_at(holder: dict[str, Any], key: str) -> float | None:
+    """Return the field as a finite number (see `cells.number`), None if it is missing.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    try:
+        return number(holder.get(key))
+    except ValueError as error:
+        raise ValueError(f"{key} is {error}") from error
+
+
+def text_at(holder: dict[str, Any], key: str) -> str | None:
+    """Return a field that is text, None if it is null or missing.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    return None if holder.get(key) is None else text_of(holder, key)
+
+
+def name_at(holder: dict[str, Any], key: str) -> str | None:
+    """Return a field that is text, or the digits of a whole number; None if null or missing.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
     """
     value = holder.get(key)
-    if isinstance(value, str) and value.strip().lower() in MISSING_TEXT:
-        return None
-    if value is None and key in holder:
-        return None
-    try:
-        number = float(field_of(holder, key, int, float))
-    except OverflowError as error:
-        raise BadField(f"{key} is {shown(value)}, expected a number of 64 bits") from error
-    return None if math.isnan(number) else number
+    return None if value is None else str(field_of(holder, key, str, int))
 
 
 def text_of(holder: dict[str, Any], key: str) -> str:
-    """Return a field that is text, not blank perhaps.
+    """Return a field that is text, blank perhaps.
 
     Raises
     ------
-    BadField
+    ValueError
         If it is missing, no text, or text that UTF-8 cannot hold.
     """
     text: str = field_of(holder, key, str)
@@ -84,7 +105,7 @@ def text_of(holder: dict[str, Any], key: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         # Half a surrogate pair is legal JSON but no text.
-        raise BadField(f"{key} is {shown(text)}, expected text that UTF-8 can hold") from error
+        raise _error(holder, key, "text that UTF-8 can hold") from error
     return text
 
 
@@ -93,10 +114,15 @@ def name_of(holder: dict[str, Any], key: str) -> str:
 
     Raises
     ------
-    BadField
+    ValueError
         If it is anything else.
     """
     name = text_of(holder, key)
     if not name.strip():
-        raise BadField(f"{key} is {shown(name)}, expected a name")
+        raise _error(holder, key, "a name")
     return name
+
+
+def _error(holder: dict[str, Any], key: str, expected: str) -> ValueError:
+    found = shown(holder[key]) if key in holder else "missing"
+    return ValueError(f"{key} is {found}, expected {expected}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchrouter.readers.formats.choices import Choices
+from benchrouter.readers.formats.folders import folders_below
 from benchrouter.readers.formats.helm_paper import (
     MODELS,
     not_found,
@@ -14,19 +15,16 @@ from benchrouter.readers.formats.helm_paper import (
     paper_model,
     whole,
 )
-from benchrouter.readers.formats.helm_run import Tally, read_run
-from benchrouter.readers.formats.helm_spec import SPEC, is_run, read_spec
-from benchrouter.readers.formats.rows import Reading, Rows
+from benchrouter.readers.formats.helm_run import STATS, Tally, found_metrics, read_run
+from benchrouter.readers.formats.helm_spec import SPEC, Spec, has_spec, is_run, read_spec, run_file
+from benchrouter.readers.formats.rows import Reading, refused
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import counted
-
-# From a folder of benchmarks to a run: BENCHMARK/benchmark_output/runs/SUITE/RUN.
-DEPTH = 5
 
 
 def recognises(path: Path) -> bool:
     """Tell whether a folder is a run, or runs lie below it."""
-    return path.is_dir() and next(_run_folders(path), None) is not None
+    return bool(_run_folders(path))
 
 
 def read(path: Path, choices: Choices) -> Iterator[Reading]:
@@ -42,7 +40,8 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
     ------
     Reading
         Of a run, in the order of the folders' names. One that cannot be read has no rows, and its
-        source says why. The last has notes on all of them.
+        source says why; those without the metric come after all others, so that the first of them
+        can name all. The last has notes on all runs.
 
     Raises
     ------
@@ -58,6 +57,10 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
         if last is not None:
             yield last
         last = reading
+    for reading in suite.without_metric():
+        if last is not None:
+            yield last
+        last = reading
     if last is None:
         raise ValueError(f"{path}: {why_not_file(path) or suite.nothing()}")
     yield last._replace(notes=tuple(f"{path}: {note}" for note in suite.notes()))
@@ -70,27 +73,13 @@ def why_not_file(path: Path) -> str | None:
     return f"is a file of a HELM run, expected the run's folder, {path.parent}"
 
 
-def _run_folders(path: Path, depth: int = DEPTH) -> Iterator[Path]:
+def _run_folders(path: Path) -> list[Path]:
     """Folders with a run at or below a path, in the order of their names, each once.
 
-    HELM links ``runs/latest`` to its latest suite; links come last, since they are to what has
-    a name of its own.
+    HELM links ``runs/latest`` to its latest suite.
     """
-    seen: set[Path] = set()
-    for folder in _runs_below(path, depth):
-        real = folder.resolve()
-        if real not in seen:
-            seen.add(real)
-            yield folder
-
-
-def _runs_below(path: Path, depth: int) -> Iterator[Path]:
-    if is_run(path):
-        yield path
-    elif depth and path.is_dir():
-        for below in sorted(path.iterdir(), key=lambda one: (one.is_symlink(), one)):
-            if below.is_dir():
-                yield from _runs_below(below, depth - 1)
+    folders = folders_below(path) if path.is_dir() else []
+    return [folder for folder, names in folders if has_spec(names)]
 
 
 class _Suite:
@@ -103,6 +92,7 @@ class _Suite:
         self.of_preset: set[tuple[str, str]] = set()
         self.not_of_preset: list[str] = []
         self.without_split: list[str] = []
+        self.lacking: list[tuple[Spec, tuple[str, ...]]] = []  # with the metrics there are
 
     def reading(self, folder: Path) -> Reading | None:
         """Read a run; None if nothing of it was asked for."""
@@ -114,19 +104,36 @@ class _Suite:
                 if dataset is None or model is None:
                     self.not_of_preset.append(spec.name)
                     return None
-            rows, metric = read_run(spec, self.choices, self.tally)
+            rows, metric, found = read_run(spec, self.choices, self.tally)
         except ValueError as error:
-            rows = Rows(str(folder))
-            rows.refuse(str(folder), str(error).removeprefix(f"{folder}/"))
-            return Reading(rows.source(), Sidecar())
+            return refused(str(folder), f"{folder}: {str(error).removeprefix(f'{folder}/')}")
+        if metric is None:
+            self.lacking.append((spec, found))
+            if not self.choices.only_metric:
+                return None
         if not rows.places:
             self.without_split.append(spec.name)
             return None
         if dataset is not None and model is not None:
             self.of_preset.add((dataset, model))
         params_b = {} if model is None else {spec.model: MODELS[model]}
-        sidecar = Sidecar(str(spec.path), metrics={spec.dataset: metric}, params_b=params_b)
-        return Reading(rows.source(), sidecar)
+        metrics = {} if metric is None else {spec.dataset: metric}
+        sidecar = Sidecar(str(spec.path), metrics=metrics, params_b=params_b)
+        return Reading(rows.source(), sidecar, lacks=found if metric is None else None)
+
+    def without_metric(self) -> Iterator[Reading]:
+        """Refuse the runs that lack the metric, unless it is the only one to take."""
+        if self.choices.only_metric:
+            return
+        for n, (spec, found) in enumerate(self.lacking):
+            path = run_file(spec.folder, STATS)
+            why = f"{path.name}: {found_metrics(found)}; expected {self.choices.metric!r}"
+            if n == 0 and len(self.lacking) > 1:
+                why = f"of {self._lacking()} without {self.choices.metric!r} the first: {why}"
+            yield refused(str(spec.folder), f"{spec.folder}: {why}")
+
+    def _lacking(self) -> str:
+        return _some([spec.name for spec, _ in self.lacking], limit=10)
 
     def nothing(self) -> str:
         """Say why no run is left."""
@@ -161,6 +168,8 @@ class _Suite:
                 "runs that state a log-likelihood of 0 for every answer, since their client did "
                 f"not record it: {tally.n_zero_log_likelihood:,}"
             )
+        if self.lacking and self.choices.only_metric:
+            yield f"no metric {self.choices.metric!r}, so no scores, in {self._lacking()}"
         if self.without_split:
             yield self._no_split()
         if self.choices.preset is not None:
@@ -176,6 +185,6 @@ def _counts(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
 
 
-def _some(names: list[str]) -> str:
-    more = ", …" if len(names) > 3 else ""
-    return f"{counted(len(names), 'run')} ({', '.join(map(repr, names[:3]))}{more})"
+def _some(names: list[str], limit: int = 3) -> str:
+    more = ", …" if len(names) > limit else ""
+    return f"{counted(len(names), 'run')} ({', '.join(map(repr, names[:limit]))}{more})"

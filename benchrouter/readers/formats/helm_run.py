@@ -11,17 +11,16 @@ from typing import Any, NamedTuple
 
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.fields import (
-    BadField,
     field_of,
     name_of,
-    number_of,
+    number_at,
     object_of,
     text_of,
 )
 from benchrouter.readers.formats.helm_metrics import main_metrics
 from benchrouter.readers.formats.helm_spec import Spec, run_file
 from benchrouter.readers.formats.rows import Rows
-from benchrouter.readers.json_items import items
+from benchrouter.readers.json_objects import items
 from benchrouter.readers.source import shown
 
 STATE = "scenario_state.json"
@@ -66,7 +65,19 @@ class _Record:
 _Values = dict[tuple[_Key, int], dict[str, float | None]]
 
 
-def read_run(spec: Spec, choices: Choices, tally: Tally) -> tuple[Rows, str]:
+class RunRead(NamedTuple):
+    """What a run says."""
+
+    rows: Rows
+    """None if it has no instance of the split that was asked for, or lacks the metric, unless
+    only that is to be taken: then all without a score."""
+    metric: str | None
+    """Name of the score; None if the run lacks the one that was asked for."""
+    found: tuple[str, ...]
+    """All metrics of the run, sorted."""
+
+
+def read_run(spec: Spec, choices: Choices, tally: Tally) -> RunRead:
     """Read a run.
 
     Parameters
@@ -78,10 +89,7 @@ def read_run(spec: Spec, choices: Choices, tally: Tally) -> tuple[Rows, str]:
 
     Returns
     -------
-    rows : Rows
-        Without any if the run has no instance of the split that was asked for.
-    metric : str
-        Name of their score.
+    RunRead
 
     Raises
     ------
@@ -90,9 +98,10 @@ def read_run(spec: Spec, choices: Choices, tally: Tally) -> tuple[Rows, str]:
     """
     run = _Run(spec, choices, tally)
     metric = run.read_stats()
-    run.read_requests()
-    run.add_rows(metric)
-    return run.rows, metric
+    if metric is not None or choices.only_metric:
+        run.read_requests()
+        run.add_rows(metric)
+    return RunRead(run.rows, metric, run.found)
 
 
 class _Run:
@@ -109,25 +118,26 @@ class _Run:
         self.records: dict[_Key, _Record] = {}
         self.left_out: set[_Key] = set()
         self.generates = False
+        self.found: tuple[str, ...] = ()
 
-    def read_stats(self) -> str:
+    def read_stats(self) -> str | None:
         """Gather the values of the wanted metrics; return the name of the one to take."""
         groups = (*self.spec.groups, self.spec.scenario)
         given = self.choices.metric
         wanted = (given,) if given is not None else main_metrics(groups, self.spec.method)
         names: set[str] = set()
-        for number, entry in enumerate(items(self.stats_path), start=1):
+        for place, entry in self.rows.accepted(items(self.stats_path)):
             try:
-                self._add_stats(object_of(entry), wanted, names)
-            except BadField as error:
-                self.rows.refuse(f"{self.stats_path}, entry {number}", str(error))
+                self._add_stats(entry, wanted, names)
+            except ValueError as error:
+                self.rows.refuse(place, str(error))
+        self.found = tuple(sorted(names))
         metric = next((name for name in wanted if name in names), None)
-        if metric is None:
+        if metric is None and given is None:
             expected = " or ".join(map(repr, wanted)) or (
                 f"one to be named (metric, --metric): none is known for the groups {groups}"
             )
-            found = ", ".join(sorted(names)) or "none"
-            raise ValueError(f"{self.stats_path}: found the metrics {found}; expected {expected}")
+            raise ValueError(f"{self.stats_path}: {found_metrics(self.found)}; expected {expected}")
         return metric
 
     def _add_stats(self, entry: dict[str, Any], wanted: Sequence[str], names: set[str]) -> None:
@@ -143,18 +153,20 @@ class _Run:
                     before = values.setdefault(name, value)
                     if value != before:
                         found = f"{name} of instance {key.sample_id!r}"
-                        raise BadField(f"{found} is {value}, but {before} before")
-        except BadField:
+                        raise ValueError(f"{found} is {value}, but {before} before")
+        except ValueError:
             self.left_out.add(key)
             raise
 
     def read_requests(self) -> None:
         """Gather the prompts and log-likelihoods of the wanted instances."""
-        for number, state in enumerate(items(self.requests_path, "request_states"), start=1):
+        # An answer may end within a character; of what is taken, `text_of` makes sure.
+        states = items(self.requests_path, "request_states", half_pairs=True)
+        for place, state in self.rows.accepted(states):
             try:
-                self._add_request(object_of(state))
-            except BadField as error:
-                self.rows.refuse(f"{self.requests_path}, request_states, item {number}", str(error))
+                self._add_request(state)
+            except ValueError as error:
+                self.rows.refuse(place, str(error))
 
     def _add_request(self, state: dict[str, Any]) -> None:
         instance = field_of(state, "instance", dict)
@@ -168,7 +180,7 @@ class _Run:
             return
         try:
             self._add_to_record(key, split, state, instance)
-        except BadField:
+        except ValueError:
             self.left_out.add(key)
             self.records.pop(key, None)
             raise
@@ -187,7 +199,7 @@ class _Run:
             record = self.records[key] = _Record(trial, prompt, split)
         elif not of_request and prompt != record.prompt:
             found = f"the text of instance {key.sample_id!r} is {shown(prompt)}"
-            raise BadField(f"{found}, but {shown(record.prompt)} before")
+            raise ValueError(f"{found}, but {shown(record.prompt)} before")
         elif trial < record.trial:
             record.trial, record.prompt = trial, prompt
         request = field_of(state, "request", dict)
@@ -198,11 +210,11 @@ class _Run:
             if log_likelihood is not None:
                 record.log_likelihoods.setdefault(trial, []).append(log_likelihood)
 
-    def add_rows(self, metric: str) -> None:
+    def add_rows(self, metric: str | None) -> None:
         """Add the row of each record."""
         for (key, trial), values in self.values.items():
             if key in self.records:
-                value = values.get(metric)
+                value = None if metric is None else values.get(metric)
                 if value is not None:
                     self.records[key].scores[trial] = value
             elif key not in self.left_out and not self._passes_over(key):
@@ -219,7 +231,7 @@ class _Run:
         self.tally.n_zero_log_likelihood += bool(found) and not any(found)
         self.tally.n_without_generation += bool(records) and not self.generates
 
-    def _add_row(self, key: _Key, record: _Record, metric: str) -> None:
+    def _add_row(self, key: _Key, record: _Record, metric: str | None) -> None:
         score = self._of_trials(record.scores, record.trial)
         means = {trial: mean(values) for trial, values in record.log_likelihoods.items()}
         self.rows.add(
@@ -232,12 +244,18 @@ class _Run:
             log_likelihood=self._of_trials(means, record.trial),
         )
         self.tally.splits[record.split] += 1
-        self.tally.n_without_value[metric] += score is None
+        if metric is not None:
+            self.tally.n_without_value[metric] += score is None
 
     def _of_trials(self, values: dict[int, float], first: int) -> float | None:
         if self.choices.train_trials == "first":
             return values.get(first)
         return mean(values.values()) if values else None
+
+
+def found_metrics(names: Sequence[str]) -> str:
+    """Say which metrics a run has."""
+    return f"found the metrics {', '.join(names) or 'none'}"
 
 
 def _key(holder: dict[str, Any], id_field: str) -> _Key:
@@ -260,7 +278,11 @@ def _trial(holder: dict[str, Any]) -> int:
 
 def _mean(stat: dict[str, Any]) -> float | None:
     """Return the mean of a statistic; None if nothing was counted."""
-    return None if field_of(stat, "count", int) == 0 else number_of(stat, "mean")
+    if field_of(stat, "count", int) == 0:
+        return None
+    if "mean" not in stat:
+        raise ValueError("mean is missing, expected a finite number or nothing")
+    return number_at(stat, "mean")
 
 
 def _instance_text(instance: dict[str, Any]) -> str:
@@ -277,7 +299,7 @@ def _request_prompt(state: dict[str, Any], instance: dict[str, Any]) -> str:
     references = field_of(instance, "references", list)
     number = field_of(state, "reference_index", int)
     if not 0 <= number < len(references):
-        raise BadField(f"reference_index is {number}; there are {len(references)} references")
+        raise ValueError(f"reference_index is {number}; there are {len(references)} references")
     output = object_of(references[number]).get("output")
     reference = output.get("text") if isinstance(output, dict) else output
     return prompt.removesuffix(reference).rstrip() if isinstance(reference, str) else prompt
@@ -301,5 +323,5 @@ def _log_likelihood(state: dict[str, Any]) -> float | None:
         return None
     first = object_of(completions[0])
     tokens = field_of(first, "tokens", list) if first.get("tokens") else []
-    total = number_of(first, "logprob") if "logprob" in first else None
+    total = number_at(first, "logprob")
     return total / len(tokens) if tokens and total is not None else None

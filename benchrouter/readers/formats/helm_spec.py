@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from benchrouter.readers.formats.fields import BadField, field_of, name_of
-from benchrouter.readers.json_items import read_object
+from benchrouter.readers.formats.fields import field_of, name_of
+from benchrouter.readers.json_objects import document
 
 SUFFIXES = ("", ".gz", ".zst")
 SPEC = "run_spec.json"
@@ -43,6 +44,11 @@ def is_run(folder: Path) -> bool:
     return _find(folder, SPEC) is not None
 
 
+def has_spec(names: Collection[str]) -> bool:
+    """Tell whether files of these names are of a run."""
+    return any(SPEC + suffix in names for suffix in SUFFIXES)
+
+
 def run_file(folder: Path, name: str) -> Path:
     """Return a run's file, plain or packed.
 
@@ -66,7 +72,7 @@ def read_spec(folder: Path) -> Spec:
         If the run's name or model is not there.
     """
     path = run_file(folder, SPEC)
-    values = read_object(path)
+    values = document(path)
     try:
         adapter = field_of(values, "adapter_spec", dict)
         groups = field_of(values, "groups", list) if "groups" in values else []
@@ -77,7 +83,7 @@ def read_spec(folder: Path) -> Spec:
             method=str(adapter.get("method", "")),
             groups=tuple(group for group in groups if isinstance(group, str)),
         )
-    except BadField as error:
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 

@@ -9,31 +9,31 @@ first under which the results have that metric.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from benchrouter.readers.formats.choices import Choices
-from benchrouter.readers.formats.documents import files_below
+from benchrouter.readers.formats.folders import files_below
 from benchrouter.readers.formats.lm_eval_files import (
     Results,
     Samples,
     find,
-    is_results,
-    is_samples,
+    kind_of,
 )
 from benchrouter.readers.formats.lm_eval_rows import TaskReader
 from benchrouter.readers.formats.lm_eval_runs import check_comparable, chosen_runs
-from benchrouter.readers.formats.rows import Reading
+from benchrouter.readers.formats.rows import Reading, refused
 
 SHOWN = 3  # tasks that a note names
 
 
 def recognises(path: Path) -> bool:
     """Whether a file, or one in a folder, is of samples or results of the harness."""
-    return any(is_samples(file) or is_results(file) for file in files_below(path))
+    return any(kind_of(file) for file in files_below(path))
 
 
-def read(path: Path, choices: Choices) -> list[Reading]:
+def read(path: Path, choices: Choices) -> Iterator[Reading]:
     """Read a file, a run's folder, or a folder above several.
 
     Parameters
@@ -42,32 +42,47 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     choices : Choices
         `metric`, `filter`, `prompt`, `shots`, `runs` and `groups` are looked at.
 
-    Returns
-    -------
-    list of Reading
-        One for each model and task.
+    Yields
+    ------
+    Reading
+        Of a model and task. One that cannot be read has no rows, and its source says why; so do
+        results without which samples cannot be read. The last has notes on all of them.
 
     Raises
     ------
     ValueError
-        If there are results but no samples, runs that differ, or no task has what was asked for.
+        If there are results but no samples, runs that differ, or no task has the filter.
     """
-    found, results = find(path)
+    found, results, broken = find(path)
     _check_logged(found, results)
     samples, notes = chosen_runs(found, choices)
     readers = [TaskReader(one, choices) for one in samples]
-    readings = [reader.read() for reader in readers]
-    _check_asked(path, readers, choices)
-    check_comparable([reader.samples for reader in readers if reader.prompt == "request"])
-    if readings:
-        said = [(reader.samples.task, note) for reader in readers for note in reader.notes()]
-        told = _by_tasks([*said, *notes, *_not_logged(found, results)])
-        if choices.groups and not any(reader.is_grouped for reader in readers):
-            told.append("the results name no group of these tasks")
-        folder = path if path.is_dir() else path.parent
-        about = f"{folder}: " if len(readings) > 1 else ""
-        readings[0] = readings[0]._replace(notes=tuple(about + note for note in told))
-    return readings
+    last = None
+    for reading in chain(
+        (refused(str(file), why) for file, why in broken.items()), map(_reading, readers)
+    ):
+        if last is not None:
+            yield last
+        last = reading
+    if last is None:
+        return
+    read = [reader for reader in readers if reader.is_read]
+    _check_filter(path, read, choices.filter)
+    check_comparable([reader.samples for reader in read if reader.prompt == "request"])
+    said = [(reader.samples.task, note) for reader in read for note in reader.notes()]
+    told = _by_tasks([*said, *notes, *_not_logged(found, results)])
+    if choices.groups and not any(reader.is_grouped for reader in read):
+        told.append("the results name no group of these tasks")
+    folder = path if path.is_dir() else path.parent
+    about = f"{folder}: " if len(readers) > 1 else ""
+    yield last._replace(notes=tuple(about + note for note in told))
+
+
+def _reading(reader: TaskReader) -> Reading:
+    try:
+        return reader.read()
+    except ValueError as error:
+        return refused(str(reader.samples.path), str(error))
 
 
 def _by_tasks(said: Iterable[tuple[str, str]]) -> list[str]:
@@ -105,12 +120,9 @@ def _not_logged(samples: Sequence[Samples], results: Sequence[Results]) -> list[
     return [(task, f"{model} has results but no samples") for model, task in sorted(lacking)]
 
 
-def _check_asked(path: Path, readers: Sequence[TaskReader], choices: Choices) -> None:
-    """Refuse a metric or filter that no task has."""
-    for what in ("metric", "filter"):
-        wanted = getattr(choices, what)
-        if wanted is None or any(getattr(reader, what) == wanted for reader in readers):
-            continue
-        found = {reader.samples.task: getattr(reader, f"found_{what}s") for reader in readers}
+def _check_filter(path: Path, readers: Sequence[TaskReader], wanted: str | None) -> None:
+    """Refuse a filter that no task has."""
+    if wanted is not None and readers and all(reader.filter != wanted for reader in readers):
+        found = {reader.samples.task: reader.found_filters for reader in readers}
         shown = "; ".join(f"{task}: {', '.join(names)}" for task, names in found.items())
-        raise ValueError(f"{path}: no task has the {what} {wanted!r}, found {shown}")
+        raise ValueError(f"{path}: no task has the filter {wanted!r}, found {shown}")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from benchrouter.readers.formats.documents import (
-    bare_name,
-    check_keys,
-    document,
-    files_below,
-    head,
-    member,
-)
+from benchrouter.readers.formats.fields import member
+from benchrouter.readers.formats.folders import files_below
+from benchrouter.readers.formats.paths import bare_name, head
+from benchrouter.readers.json_objects import check_keys, document
 
 DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
 SAMPLES = re.compile(rf"samples_(?P<task>.+)_(?P<date>{DATE})\.jsonl?")
@@ -23,6 +21,10 @@ RESULTS = re.compile(rf".*?(?P<date>{DATE})\.json")
 # Before 0.4.3 names had neither date nor "samples_": <model arguments>_<task>.jsonl, results.json.
 SAMPLES_START = re.compile(rb'\s*\[?\s*\{\s*"doc_id"\s*:[^,]*,\s*"doc"\s*:')
 RESULTS_START = re.compile(rb'\s*\{\s*"results"\s*:')
+TABLES = (
+    *("results", "config", "configs", "versions", "n-shot", "n-samples"),
+    *("higher_is_better", "group_subtasks"),
+)
 RESULTS_KEYS = ("configs", "config", "versions", "n-shot")
 # As the harness itself looks for the model's name; the order matters.
 MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path", "engine")
@@ -52,9 +54,19 @@ class Results:
         """Configuration of a task."""
         return member(member(self.content, "configs", self.path), task, self.path)
 
-    def tasks(self) -> list[str]:
+    def tasks(self) -> Collection[str]:
         """Tasks that were run, without groups of them."""
-        return list(member(self.content, "configs", self.path))
+        return member(self.content, "configs", self.path).keys()
+
+    @cached_property
+    def group_of(self) -> dict[str, str]:
+        """Group of each task, and of each group that is in another."""
+        groups: dict[str, str] = {}
+        for group, tasks in member(self.content, "group_subtasks", self.path).items():
+            for task in tasks if isinstance(tasks, list) else ():
+                if isinstance(task, str):
+                    groups.setdefault(task, group)
+        return groups
 
 
 @dataclass(frozen=True)
@@ -68,28 +80,31 @@ class Samples:
     results: Results | None
 
 
-def is_samples(path: Path) -> bool:
-    """Whether a file holds samples, by its name, or else by its first bytes."""
-    name = bare_name(path)
-    if SAMPLES.fullmatch(name):
-        return True
-    return name.endswith((".json", ".jsonl")) and bool(SAMPLES_START.match(head(path)))
+def kind_of(path: Path) -> str:
+    """Tell "samples" and "results"; "" is neither.
 
-
-def is_results(path: Path) -> bool:
-    """Whether a file holds results: by its first bytes, and by its name or else all it holds.
-
-    Other programs begin their files so as well.
+    Samples are known by their name, or else by their first bytes; results by their first bytes, and
+    by their name or else all that the file holds, since other programs begin theirs so as well.
     """
     name = bare_name(path)
-    if not name.endswith(".json") or not RESULTS_START.match(head(path)):
-        return False
-    if name.startswith("results_") and RESULTS.fullmatch(name):
-        return True
+    if SAMPLES.fullmatch(name):
+        return "samples"
+    if not name.endswith((".json", ".jsonl")):
+        return ""
+    start = head(path)
+    if SAMPLES_START.match(start):
+        return "samples"
+    is_named = name.startswith("results_") and RESULTS.fullmatch(name) is not None
+    is_results = name.endswith(".json") and RESULTS_START.match(start) is not None
+    return "results" if is_results and (is_named or _holds_results(path)) else ""
+
+
+def _holds_results(path: Path) -> bool:
     try:
         content = document(path)
     except (OSError, ValueError):
-        return name == "results.json"  # an error, rather than samples without their results
+        # An error, rather than samples without their results.
+        return bare_name(path) == "results.json"
     results = content["results"]
     return (
         isinstance(results, dict)
@@ -98,7 +113,7 @@ def is_results(path: Path) -> bool:
     )
 
 
-def find(path: Path) -> tuple[list[Samples], list[Results]]:
+def find(path: Path) -> tuple[list[Samples], list[Results], dict[Path, str]]:
     """Find the samples and results of a folder; of a file, what belongs to it.
 
     Parameters
@@ -112,47 +127,76 @@ def find(path: Path) -> tuple[list[Samples], list[Results]]:
     samples : list of Samples
     results : list of Results
         In the order of the folders and of the names.
+    broken : dict of Path to str
+        Results that cannot be read, and why; their samples are left out.
 
     Raises
     ------
     ValueError
-        If a results file is not one, or there is no file of either kind.
+        If there is no file of either kind.
     """
-    recognised = any(is_samples(file) or is_results(file) for file in files_below(path))
     if path.is_dir():
-        if not recognised:
+        kinds = {file: kind_of(file) for file in files_below(path)}
+        if not any(kinds.values()):
             raise ValueError(
                 f"{path}: found no samples, expected files samples_TASK_DATE.jsonl and "
                 "results_DATE.json as lm_eval --log_samples writes them"
             )
         found = [
-            _of_folder(folder, list(files)) for folder, files in groupby(files_below(path), _parent)
+            _of_folder({file: kinds[file] for file in files})
+            for _, files in groupby(kinds, lambda file: file.parent)
         ]
-        return [s for samples, _ in found for s in samples], [r for _, rs in found for r in rs]
+        return (
+            [one for samples, _, _ in found for one in samples],
+            [one for _, results, _ in found for one in results],
+            {file: why for _, _, broken in found for file, why in broken.items()},
+        )
     beside = [file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path]
-    samples, results = _of_folder(path.parent, [path, *beside])
-    if not recognised:
+    kinds = {file: kind_of(file) for file in [path, *beside]}
+    if not kinds[path]:
         check_keys(path, ("doc_id", "doc"))
-        samples = [_samples(path, results)]
-    if any(s.path == path for s in samples):
-        samples = [s for s in samples if s.path == path]
-        return samples, [r for r in results if r is samples[0].results]
-    return (
-        [s for s in samples if s.results is not None and s.results.path == path],
-        [r for r in results if r.path == path],
-    )
+        kinds[path] = "samples"
+    samples, results, broken = _of_folder(kinds)
+    if kinds[path] == "samples":
+        samples = [one for one in samples if one.path == path]
+        results = [one for one in results if samples and one is samples[0].results]
+    else:
+        samples = [one for one in samples if one.results and one.results.path == path]
+        results = [one for one in results if one.path == path]
+    return samples, results, broken if not samples else {}
 
 
-def _parent(path: Path) -> Path:
-    return path.parent
-
-
-def _of_folder(folder: Path, files: list[Path]) -> tuple[list[Samples], list[Results]]:
-    results = [
-        Results(file, _date(file, RESULTS), document(file)) for file in files if is_results(file)
+def _of_folder(
+    kinds: Mapping[Path, str],
+) -> tuple[list[Samples], list[Results], dict[Path, str]]:
+    """Read the results of a folder, and find those of each file of samples."""
+    dates = {file: _date(file, SAMPLES) for file, kind in kinds.items() if kind == "samples"}
+    of_samples = set(dates.values()) - {""}
+    results, broken = [], {}
+    for file, kind in kinds.items():
+        # By the date of samples they are known even if they do not begin as results do.
+        named = not kind and file.name.startswith("results_") and _date(file, RESULTS) in of_samples
+        if kind == "results" or named:
+            try:
+                results.append(_results(file))
+            except ValueError as error:
+                broken[file] = f"{error}; so its samples cannot be read"
+    without = {_date(file, RESULTS) for file in broken}
+    dated = {one.date: one for one in reversed(results)}
+    only = results[0] if len(results) == 1 else None
+    samples = [
+        _samples(file, date, dated.get(date) if date or only is None else only)
+        for file, date in dates.items()
+        if date not in without
     ]
-    samples = [_samples(file, results) for file in files if is_samples(file)]
-    return samples, results
+    return samples, results, broken
+
+
+def _results(path: Path) -> Results:
+    content = document(path)
+    for table in TABLES:
+        member(content, table, path)
+    return Results(path, _date(path, RESULTS), content)
 
 
 def _date(path: Path, pattern: re.Pattern[str]) -> str:
@@ -160,12 +204,7 @@ def _date(path: Path, pattern: re.Pattern[str]) -> str:
     return found["date"] if found else ""
 
 
-def _samples(path: Path, of_folder: list[Results]) -> Samples:
-    date = _date(path, SAMPLES)
-    dated = [results for results in of_folder if results.date == date]
-    results = dated[0] if dated else None
-    if not date and len(of_folder) == 1:
-        results = of_folder[0]
+def _samples(path: Path, date: str, results: Results | None) -> Samples:
     model = results.model if results else _model_of_folder(path)
     return Samples(path, _task(path, results), date, model, results)
 
@@ -176,8 +215,11 @@ def _task(path: Path, results: Results | None) -> str:
     if found:
         return found["task"]
     stem = name.rpartition(".")[0]
-    known = [task for task in (results.tasks() if results else []) if stem.endswith(f"_{task}")]
-    return max(known, key=len) if known else _decodable(stem.removeprefix("samples_"))
+    tasks = results.tasks() if results else ()
+    # The longest first.
+    ends = (stem[at.end() :] for at in re.finditer("_", stem))
+    known = next((end for end in ends if end in tasks), None)
+    return known if known is not None else _decodable(stem.removeprefix("samples_"))
 
 
 def _model_of_folder(path: Path) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from benchrouter.readers.formats.documents import member
+from benchrouter.readers.cells import number
+from benchrouter.readers.formats.fields import member
 from benchrouter.readers.formats.lm_eval_files import Samples
-from benchrouter.readers.formats.values import number
 
 # Keys of a sample that are no metric.
 KEYS = (
@@ -98,7 +98,7 @@ def _texts(values: Iterable[Any]) -> list[str]:
 
 def _is_number(row: dict[str, Any], name: str) -> bool:
     try:
-        number(row[name])
+        number(row[name], finite=False)
     except ValueError:
         return False
     return True

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from benchrouter.readers.formats.values import number
+from benchrouter.readers.cells import number
 from benchrouter.readers.source import shown
 
 
@@ -43,7 +43,7 @@ def chosen_log_likelihood(row: dict[str, Any]) -> float | None:
             continue
         try:
             (likelihood, _) = repeats[0]
-            likelihoods.append(number(likelihood))
+            likelihoods.append(number(likelihood, finite=False))
         except (TypeError, ValueError, LookupError):
             return None
     found = [value for value in likelihoods if value is not None and math.isfinite(value)]

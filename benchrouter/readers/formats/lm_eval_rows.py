@@ -9,12 +9,12 @@ from typing import Any
 
 from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.doc_text import field_of, text_of
-from benchrouter.readers.formats.documents import member, objects
+from benchrouter.readers.formats.fields import member, name_at, number_at
 from benchrouter.readers.formats.lm_eval_files import Samples
 from benchrouter.readers.formats.lm_eval_metric import metrics_of
 from benchrouter.readers.formats.lm_eval_request import chosen_log_likelihood, request_text
 from benchrouter.readers.formats.rows import Reading, Rows
-from benchrouter.readers.formats.values import name_at, number_at
+from benchrouter.readers.json_objects import objects
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import shown
 
@@ -40,6 +40,7 @@ class TaskReader:
     found_metrics: list[str] = field(default_factory=list)
     found_filters: list[str] = field(default_factory=list)
     has_log_likelihood: bool = False
+    is_read: bool = False
 
     def read(self) -> Reading:
         """Read the file.
@@ -56,10 +57,7 @@ class TaskReader:
         self._dataset, self._prefix = _dataset(samples, self.choices.groups)
         self._times_seen: Counter[Any] = Counter()
         rows = Rows(str(samples.path))
-        for place, row in objects(samples.path):
-            if isinstance(row, str):
-                rows.refuse(place, row)
-                continue
+        for place, row in rows.accepted(objects(samples.path)):
             try:
                 if self._is_wanted(row):
                     rows.add(place, **self._cells(row))
@@ -69,7 +67,11 @@ class TaskReader:
             raise ValueError(
                 f"{samples.path}: found the filters {self.found_filters}, expected {self.filter!r}"
             )
-        return Reading(rows.source(), self._sidecar())
+        self.is_read = True
+        wanted = self.choices.metric
+        lacks = wanted not in (None, self.metric) and bool(self.found_metrics)
+        found = tuple(self.found_metrics) if lacks else None
+        return Reading(rows.source(), self._sidecar(), lacks=found)
 
     @property
     def is_grouped(self) -> bool:
@@ -202,16 +204,11 @@ def _dataset(samples: Samples, groups: bool) -> tuple[str, str]:
 def _outermost_group(samples: Samples) -> str | None:
     if samples.results is None:
         return None
-    subtasks = member(samples.results.content, "group_subtasks", samples.results.path)
-    parents: dict[Any, str] = {}
-    for group, tasks in subtasks.items():
-        for task in tasks if isinstance(tasks, list) else ():
-            if isinstance(task, str):
-                parents.setdefault(task, group)
+    group_of = samples.results.group_of
     found, path = samples.task, set[str]()
-    while found in parents and found not in path:
+    while found in group_of and found not in path:
         path.add(found)
-        found = parents[found]
+        found = group_of[found]
     return found if path else None
 
 

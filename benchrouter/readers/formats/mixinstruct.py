@@ -16,35 +16,31 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from pathlib import Path
 from typing import Any
 
 from benchrouter.readers.cells import BLANK, number
-from benchrouter.readers.files import open_bytes
 from benchrouter.readers.formats.choices import Choices
-from benchrouter.readers.formats.json_records import has_json_suffix, json_records
+from benchrouter.readers.formats.fields import name_at, text_at
+from benchrouter.readers.formats.paths import bare_name, head
 from benchrouter.readers.formats.rows import Reading, Rows
+from benchrouter.readers.json_objects import objects
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import shown
 
 DEFAULT_METRIC = "bertscore"
 DATASET = "mix-instruct"
 HEAD_BYTES = 1 << 20  # in which the first record says what it is
-_BEGINS = re.compile(rb"(\xef\xbb\xbf)?\s*(\[\s*)?\{")
+_BEGINS = re.compile(rb"\s*(\[\s*)?\{")
 _KEYS = re.compile(rb'"instruction"\s*:'), re.compile(rb'"candidates"\s*:\s*\[')
 
 
 def recognises(path: Path) -> bool:
     """Whether a JSON or JSONL file begins with an instruction and candidates."""
-    if not (path.is_file() and has_json_suffix(path)):
+    if not (path.is_file() and bare_name(path).lower().endswith((".json", ".jsonl"))):
         return False
-    try:
-        with open_bytes(path) as file:
-            head = file.read(HEAD_BYTES)
-    except (OSError, EOFError, ValueError, zlib.error):
-        return False
-    return _BEGINS.match(head) is not None and all(key.search(head) for key in _KEYS)
+    start = head(path, HEAD_BYTES)
+    return _BEGINS.match(start) is not None and all(key.search(start) for key in _KEYS)
 
 
 def read(path: Path, choices: Choices) -> list[Reading]:
@@ -60,22 +56,24 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     Returns
     -------
     list of Reading
-        One, or none if the file holds no record. A record that cannot be read is refused whole.
+        One. A record that cannot be read is refused whole.
 
     Raises
     ------
     ValueError
-        If no candidate has that metric, or the file cannot be read on.
+        If no candidate has that metric, unless it is the only one to take, or the file is empty or
+        cannot be read on.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a directory, expected a file")
     metric = choices.metric or DEFAULT_METRIC
     rows = Rows(str(path))
     metrics: dict[str, None] = {}
-    for n, (line, record, wrong) in enumerate(json_records(path), start=1):
-        place = f"{path}, record {n} (line {line})"
+    for n, (place, record) in enumerate(objects(path), start=1):
         try:
-            if wrong:
-                raise ValueError(wrong)
-            dataset, sample_id = _key(record.get("id"), n)
+            if isinstance(record, str):
+                raise ValueError(record)
+            dataset, sample_id = _key(record, n)
             prompt = _prompt(record)
             scored = [
                 _candidate(candidate, at, metric, metrics)
@@ -93,42 +91,36 @@ def read(path: Path, choices: Choices) -> list[Reading]:
                 prompt=prompt,
                 score=score,
             )
-    if not rows.places:
-        return []
-    if metrics and metric not in metrics:
+    lacks = bool(metrics) and metric not in metrics
+    if lacks and not choices.only_metric:
         raise ValueError(
             f"{path}: found no score {metric!r}; the candidates have "
             f"{', '.join(map(repr, metrics))}"
         )
+    if lacks:
+        return [Reading(rows.source(), Sidecar(str(path)), lacks=tuple(metrics))]
     others = [name for name in metrics if name != metric]
     sidecar = Sidecar(
         path=str(path),
         metric=metric,
-        thresholds=dict.fromkeys(rows.cells["dataset"], math.nan),
+        thresholds=dict.fromkeys(rows.datasets, math.nan),
     )
     notes = (f"took the metric {metric!r}; there are also {', '.join(others) or 'none'}",)
     return [Reading(rows.source(), sidecar, notes)]
 
 
-def _key(value: object, n: int) -> tuple[str, str]:
+def _key(record: dict[str, Any], n: int) -> tuple[str, str]:
     """Dataset and sample_id of a record."""
-    if value is None:
+    text = name_at(record, "id")
+    if text is None:
         return DATASET, str(n)
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"id is {shown(value)}, expected text or a whole number")
-    text = str(value)
     source, _, name = text.rpartition("/")
     return (source, name) if source.strip(BLANK) and name.strip(BLANK) else (DATASET, text)
 
 
 def _prompt(record: dict[str, Any]) -> str:
-    parts = []
-    for key in ("instruction", "input"):
-        part = record.get(key)
-        if part is not None and not isinstance(part, str):
-            raise ValueError(f"{key} is {shown(part)}, expected text")
-        if part is not None and part.strip(BLANK):
-            parts.append(part)
+    texts = [text_at(record, key) for key in ("instruction", "input")]
+    parts = [text for text in texts if text is not None and text.strip(BLANK)]
     if not parts:
         raise ValueError("instruction and input are blank, expected text")
     return "\n".join(parts)

@@ -71,7 +71,7 @@ def read(path: Path, choices: Choices) -> list[Reading]:
         ``.parquet``, ``.csv`` or ``.jsonl``; a sidecar beside it may hold what it holds for any
         table.
     choices : Choices
-        None is looked at.
+        None is looked at: there is no other metric.
 
     Returns
     -------
@@ -88,7 +88,8 @@ def read(path: Path, choices: Choices) -> list[Reading]:
             f"{path}: is a pickle, which is not read, since unpickling runs what is in it; if you "
             f"trust it, convert it once: {conversion(path)}"
         )
-    return [reading_of(open_source(path), read_sidecar(path))]
+    reading = reading_of(open_source(path), read_sidecar(path))
+    return [reading if choices.metric is None else reading._replace(lacks=("score",))]
 
 
 def conversion(pickle: Path) -> str:

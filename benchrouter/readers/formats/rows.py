@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+import math
+from array import array
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from benchrouter.readers.json_objects import Found
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TEXTS = ("model", "dataset", "sample_id", "prompt")
 NUMBERS = ("score", "cost_usd", "log_likelihood")
@@ -27,26 +33,92 @@ class Reading(NamedTuple):
     """
     layout: str = "long"
     """ "wide" where the columns of the source are dataset, sample_id, prompt and models."""
+    lacks: tuple[str, ...] | None = None
+    """Metrics that are there, where the one that was asked for is not."""
 
 
-@dataclass
+def refused(name: str, why: str) -> Reading:
+    """Return what is read of a source that cannot be read.
+
+    Parameters
+    ----------
+    name : str
+        Of the source.
+    why : str
+        Place, and after a colon what was found and what was expected.
+    """
+    rows = Rows(name)
+    place, _, found = why.partition(": ")
+    rows.refuse(place, found)
+    return Reading(rows.source(), Sidecar())
+
+
+class _Texts:
+    """A column of texts, of which each is held once."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self.codes = array("i")
+
+    def append(self, value: str | None) -> None:
+        numbers = self.numbers
+        self.codes.append(-1 if value is None else numbers.setdefault(value, len(numbers)))
+
+    def as_arrow(self) -> pa.ChunkedArray:
+        import pyarrow as pa
+
+        codes = np.array(self.codes, dtype=np.int32)
+        texts = pa.array(list(self.numbers), pa.large_string())
+        coded = pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), texts)
+        return pa.chunked_array([coded])
+
+
+class _Numbers:
+    """A column of numbers; NaN = missing."""
+
+    def __init__(self) -> None:
+        self.values = array("d")
+        self.has_any = False
+
+    def append(self, value: float | None) -> None:
+        self.has_any |= value is not None
+        self.values.append(math.nan if value is None else value)
+
+    def as_arrow(self) -> pa.ChunkedArray:
+        import pyarrow as pa
+
+        return pa.chunked_array([pa.array(np.array(self.values, dtype=np.float64))])
+
+
 class Rows:
-    """Long rows in the making, each with the place it was read at.
+    """Long rows in the making, each with the place it was read at; a text is held once.
 
     A row that cannot be read is given to `refuse`; whether that is an error or is only listed is
     decided by whoever reads the source (``on_error``).
 
-    Attributes
+    Parameters
     ----------
     name : str
         What messages call the source: the path as it was given.
+
+    Attributes
+    ----------
+    places : list of str
+        Of all rows, refused ones included.
     """
 
-    name: str
-    cells: dict[str, list[Any]] = field(default_factory=lambda: {n: [] for n in TEXTS + NUMBERS})
-    places: list[str] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    refused: list[tuple[int, str]] = field(default_factory=list)
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.places: list[str] = []
+        self._positions = array("q")
+        self._refused: list[tuple[int, str]] = []
+        self._texts = {column: _Texts() for column in TEXTS}
+        self._numbers = {column: _Numbers() for column in NUMBERS}
+
+    @property
+    def datasets(self) -> Collection[str]:
+        """Datasets of the rows, each once."""
+        return self._texts["dataset"].numbers.keys()
 
     def add(
         self,
@@ -70,10 +142,13 @@ class Rows:
         score, cost_usd, log_likelihood : float or None
             US$ and natural logarithm.
         """
-        self.positions.append(len(self.places))
+        self._positions.append(len(self.places))
         self.places.append(place)
-        values = (model, dataset, sample_id, prompt, score, cost_usd, log_likelihood)
-        for column, value in zip(self.cells.values(), values, strict=True):
+        texts = (model, dataset, sample_id, prompt)
+        for text_column, text in zip(self._texts.values(), texts, strict=True):
+            text_column.append(text)
+        numbers = (score, cost_usd, log_likelihood)
+        for column, value in zip(self._numbers.values(), numbers, strict=True):
             column.append(value)
 
     def refuse(self, place: str, found: str) -> None:
@@ -85,26 +160,39 @@ class Rows:
         found : str
             What was found and what was expected.
         """
-        self.refused.append((len(self.places), found))
+        self._refused.append((len(self.places), found))
         self.places.append(place)
+
+    def accepted(self, found: Iterable[tuple[str, Found]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Pass on objects, each with its place; refuse what was found instead of one."""
+        for place, value in found:
+            if isinstance(value, str):
+                self.refuse(place, value)
+            else:
+                yield place, value
 
     def source(self) -> Source:
         """Return the rows as a source; a column of numbers without any is left out."""
         import pyarrow as pa
 
-        columns: dict[str, pa.ChunkedArray] = {}
-        for name, values in self.cells.items():
-            if name in TEXTS:
-                columns[name] = pa.chunked_array([pa.array(values, pa.large_string())])
-            elif name == "score" or any(value is not None for value in values):
-                columns[name] = pa.chunked_array([pa.array(values, pa.float64())])
+        texts = {name: column.as_arrow() for name, column in self._texts.items()}
+        numbers = {
+            name: column.as_arrow()
+            for name, column in self._numbers.items()
+            if column.has_any or name == "score"
+        }
+        columns = {**texts, **numbers}
         return Source(
             name=self.name,
             stem=self.name,
-            columns={name: column.type for name, column in columns.items()},
+            columns={
+                **dict.fromkeys(texts, pa.large_string()),
+                **dict.fromkeys(numbers, pa.float64()),
+            },
             load=columns.__getitem__,
-            positions=np.array(self.positions, dtype=np.int64),
+            load_coded=texts.__getitem__,
+            positions=np.array(self._positions, dtype=np.int64),
             n_positions=len(self.places),
-            unreadable=tuple(self.refused),
+            unreadable=tuple(self._refused),
             places=self.places.__getitem__,
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchrouter.readers.files import SUFFIXES
 from benchrouter.readers.formats import every_eval_ever, helm
+from benchrouter.readers.sidecar import is_sidecar
 
 
 def why_not_json(path: Path) -> str:
@@ -25,6 +27,10 @@ def why_not_json(path: Path) -> str:
     why = helm.why_not_file(path) or every_eval_ever.why_not_aggregate(path)
     if why is not None:
         return f"{path}: {why}"
+    tables = [path.with_name(path.stem + suffix) for suffix in SUFFIXES]
+    table = next((table for table in tables if table.is_file()), None)
+    if table is not None and is_sidecar(path):
+        return f"{path}: is the sidecar of a table, expected the table, {table}"
     return (
         f"{path}: found JSON of no known format; read from .json are mixinstruct (records with "
         "'instruction' and 'candidates') and lm-eval (samples, which begin with 'doc_id' and "

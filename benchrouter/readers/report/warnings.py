@@ -80,7 +80,7 @@ def _metrics_differ(table: BenchmarkTable, i: int) -> list[TableWarning]:
             "metrics differ",
             (name,),
             f"dataset {name!r}: its metric is {first!r} in {first_place}, but {said}{more}; "
-            "the first is kept",
+            "their scores stand side by side under the first name",
         )
     ]
 

@@ -1,0 +1,80 @@
+"""Folders and the files in them; links are followed, and nothing is taken twice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def folders_below(path: Path) -> list[tuple[Path, list[str]]]:
+    """Find a folder and those in it, each with the names of its files.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    list of (Path, list of str)
+        In the order of their names, a folder before those in it, without what is hidden. Links come
+        after all that has a name of its own, and count only if they lead elsewhere: so those in a
+        circle end.
+    """
+    found: list[tuple[Path, str, list[os.DirEntry[str]]]] = []
+    seen: set[str] = set()
+    folders, links = [(str(path), os.path.realpath(path))], list[str]()
+    while folders or links:
+        folder, real = folders.pop() if folders else (links[0], os.path.realpath(links.pop(0)))
+        if real in seen:
+            continue
+        seen.add(real)
+        with os.scandir(folder) as all_entries:
+            entries = [entry for entry in all_entries if not entry.name.startswith(".")]
+        entries.sort(key=lambda entry: entry.name)
+        found.append((Path(folder), real, [e for e in entries if _is_file(e)]))
+        below = [entry for entry in entries if _is_folder(entry)]
+        links += [entry.path for entry in below if entry.is_symlink()]
+        own = [entry for entry in below if not entry.is_symlink()]
+        folders += [(entry.path, os.path.join(real, entry.name)) for entry in reversed(own)]
+    return _each_once(found)
+
+
+def _each_once(
+    found: list[tuple[Path, str, list[os.DirEntry[str]]]],
+) -> list[tuple[Path, list[str]]]:
+    """Leave out the links to files that are there under another name."""
+    seen = {
+        os.path.join(real, entry.name)
+        for _, real, files in found
+        for entry in files
+        if not entry.is_symlink()
+    }
+
+    def is_new(entry: os.DirEntry[str]) -> bool:
+        if not entry.is_symlink():
+            return True
+        real = os.path.realpath(entry.path)
+        new = real not in seen
+        seen.add(real)
+        return new
+
+    return [(folder, [e.name for e in files if is_new(e)]) for folder, _, files in found]
+
+
+def files_below(path: Path) -> Iterator[Path]:
+    """Files of a folder and of those in it, as `folders_below` finds them; a file itself."""
+    if not path.is_dir():
+        yield path
+        return
+    for folder, names in folders_below(path):
+        yield from (folder / name for name in names)
+
+
+# Of a link that leads nowhere, or in a circle, the methods of an entry may raise an error.
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    return os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
