@@ -465,3 +465,20 @@ def test_a_gpu_agrees_with_the_cpu(real_mpnet, bert, dtype):
         assert (tensor.cpu().numpy() * here).sum(axis=1).min() > (
             0.99999 if dtype == "float32" else 0.999
         )
+
+
+def test_batches_of_a_cpu_have_few_sizes(bert, monkeypatch):
+    """OneDNN makes, and keeps, a kernel for every number of rows."""
+    sizes = []
+    plain = forward.Forward.__call__
+
+    def counted(self, tokens, *rest):
+        sizes.append(len(tokens))
+        return plain(self, tokens, *rest)
+
+    monkeypatch.setattr(forward.Forward, "__call__", counted)
+    encoder = Encoder.load(bert)
+    prompts = prompts_of([3, 17, 30, 44, 5, 14])
+    alone = np.concatenate([encoder.encode([prompt]) for prompt in prompts])
+    assert len(set(sizes)) < len(sizes) and all(size % 16 == 0 for size in sizes)
+    np.testing.assert_allclose(encoder.encode(prompts), alone, atol=2e-6)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from benchrouter.encoder.through_transformers import TransformersModel
 
 CPU_TOKENS = 512  # of a batch: its largest array, (512, 1536) to (512, 3072), stays in cache
+CPU_STEP = 16  # they are filled up to a multiple of it: oneDNN makes a kernel for every number,
+# which takes milliseconds, and keeps a thousand of them, which takes a gigabyte
 CUDA_TOKENS = 65_536
 LEAST_TOKENS = 16  # of a batch that is cut for the sake of another core
 BUCKET = 16  # lengths are rounded up to it on CUDA, where few shapes and aligned rows pay
@@ -148,6 +150,8 @@ class Network:
             return self._in_one_run(rows, self._forward)
 
     def _without_padding(self, rows: Rows, forward: Forward) -> Tensor:
+        n_rows = len(rows)
+        rows = [*rows, *self._filler(sum(len(row) for row in rows))]
         runs = runs_of([len(row) for row in rows])
         tokens = np.concatenate(rows).astype(np.int64)
         positions, start = np.empty_like(tokens), 0
@@ -157,7 +161,12 @@ class Network:
             positions[part] = positions_of(here, self._first_position).ravel()
             start = part.stop
         hidden = forward(self._there(tokens), self._there(positions), runs)
-        return unit_rows(pool_runs(hidden, runs, self._pooling))
+        return unit_rows(pool_runs(hidden, runs, self._pooling)[:n_rows])
+
+    def _filler(self, n_tokens: int) -> list[NDArray[np.int32]]:
+        """One more row, that makes the tokens of a batch a number which other batches have, too."""
+        n_missing = -n_tokens % CPU_STEP
+        return [np.full(n_missing, self._pad_token_id, np.int32)] if n_missing else []
 
     def _in_one_run(self, rows: Rows, forward: Forward) -> Tensor:
         tokens, mask = pad(rows, self._pad_token_id, BUCKET)
