@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -282,3 +283,72 @@ def test_a_further_metric_is_missing_where_a_task_lacks_it(tmp_path, shared):
     missing = np.isnan(further.scores).all(axis=1)
     names = np.array(table.datasets)[table.dataset]
     np.testing.assert_array_equal(missing, names != "demo_gsm")
+
+
+def test_a_table_beside_its_source_does_not_change_what_the_source_is(tmp_path):
+    source = put(tmp_path / "s.csv", CSV)
+    first = BenchmarkTable.read(source)
+    for _ in range(2):
+        command = ("convert", source, "--models", "a", "--correct-above", "0.9")
+        assert run(*command, "-o", tmp_path / "s.parquet").exit_code == 0
+        assert BenchmarkTable.read(source) == first
+    written = BenchmarkTable.read(tmp_path / "s.parquet")
+    assert (written.models, set(written.thresholds)) == (("a",), {0.9})
+    (tmp_path / "s.parquet").unlink()
+    assert run("convert", source, "-o", tmp_path / "s.parquet").exit_code == 0
+
+
+def test_a_table_and_its_sidecar_may_be_renamed_and_packed(tmp_path):
+    source = put(tmp_path / "s.csv", CSV)
+    assert run("convert", source, "-o", tmp_path / "t.csv", "--models", "a").exit_code == 0
+    (tmp_path / "t.json").rename(tmp_path / "u.json")
+    (tmp_path / "u.csv.gz").write_bytes(gzip.compress((tmp_path / "t.csv").read_bytes()))
+    (tmp_path / "t.csv").rename(tmp_path / "u.csv")
+    for name in ("u.csv", "u.csv.gz"):
+        assert BenchmarkTable.read(tmp_path / name).models == ("a",)
+
+
+def test_a_sidecar_of_another_table_of_that_name_is_an_error(tmp_path):
+    """What a kill between the two renames leaves: the earlier table, the new sidecar."""
+    source, table = put(tmp_path / "s.csv", CSV), tmp_path / "t.csv"
+    assert run("convert", source, "-o", table).exit_code == 0
+    earlier = table.read_bytes()
+    assert run("convert", source, "-o", table, "--models", "a").exit_code == 0
+    table.write_bytes(earlier)
+    with pytest.raises(ValueError, match=r"t.json: table_bytes is \d+, but .* has \d+ bytes"):
+        BenchmarkTable.read(table)
+    told = json.loads((tmp_path / "t.json").read_text())
+    del told["table_bytes"]
+    (tmp_path / "t.json").write_text(json.dumps(told))
+    assert BenchmarkTable.read(table).models == ("a",)
+
+
+def test_names_with_commas_stand_in_quotes(tmp_path):
+    text = 'dataset,sample_id,prompt,a,"b,2"\n"mmlu:subject=x,method=y",1,one,0.3,1\nd,1,two,1,0\n'
+    source = put(tmp_path / "s.csv", text)
+    options = ("--datasets", '"mmlu:subject=x,method=y"', "--models", 'a,"b,2"')
+    above = ("--correct-above", '"mmlu:subject=x,method=y"=0.2')
+    result = run("convert", source, "-o", tmp_path / "t.csv", *options, *above)
+    assert result.exit_code == 0, result.stderr
+    found = BenchmarkTable.read(tmp_path / "t.csv")
+    assert (found.datasets, found.models) == (("mmlu:subject=x,method=y",), ("a", "b,2"))
+    assert found.thresholds.tolist() == [0.2]
+
+
+def test_a_column_of_theirs_may_hold_an_equals_sign(tmp_path):
+    source = put(tmp_path / "s.csv", LONG.replace("llm", "llm=x"))
+    mapped = "model=llm=x,dataset=task,sample_id=n,score=label"
+    result = run("convert", source, "-o", tmp_path / "t.csv", "--columns", mapped)
+    assert result.exit_code == 0, result.stderr
+    assert BenchmarkTable.read(tmp_path / "t.csv").models == ("m", "n")
+
+
+def test_a_table_of_embedllm_without_its_preset_is_refused(tmp_path):
+    source = put(
+        tmp_path / "train.csv",
+        "prompt_id,model_id,category_id,prompt,label,model_name,category\n1,0,0,one,1,m,d\n",
+    )
+    result = run("convert", source, "-o", tmp_path / "t.csv")
+    assert result.exit_code == 1
+    assert "has the columns of embedllm" in result.stderr and "--preset" in result.stderr
+    assert run("convert", source, "-o", tmp_path / "t.csv", "--preset", "embedllm").exit_code == 0

@@ -203,3 +203,19 @@ def test_no_library_is_imported():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+def test_class_labels_are_their_names_where_text_is_expected(datasets):
+    rows = {
+        "model": ["x", "y", "x"],
+        "dataset": ["e", "e", "d"],
+        "sample_id": ["1", "1", "1"],
+        "prompt": ["p", "p", "q"],
+        "score": [1.0, 0.0, 1.0],
+    }
+    split = datasets.Dataset.from_dict(rows)
+    expected = BenchmarkTable.from_arrow(split)
+    coded = split.class_encode_column("model").class_encode_column("dataset")
+    assert BenchmarkTable.from_arrow(coded) == expected
+    renamed = coded.rename_column("model", "llm")
+    assert BenchmarkTable.from_arrow(renamed, columns={"model": "llm"}) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -28,8 +29,18 @@ CorrectAbove = Annotated[
         help="A score above VALUE is correct; for one dataset, or for all.",
     ),
 ]
-Models = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Only these models.")]
-Datasets = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Only these datasets.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="A,B", help="Only these models; a name that holds a comma in double quotes."
+    ),
+]
+Datasets = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="A,B", help="Only these datasets; a name that holds a comma in double quotes."
+    ),
+]
 MaxParams = Annotated[
     float | None, typer.Option(help="Only models of at most so many billion parameters.")
 ]
@@ -207,20 +218,24 @@ def check_on_error(on_error: str) -> None:
 
 
 def listed(values: list[str] | None) -> list[str] | None:
-    """Names given as ``A,B`` or by repeating the option; None if there is none."""
+    """Names given as ``A,B`` or by repeating the option; None if there is none.
+
+    A name that holds a comma stands in double quotes, as in CSV: ``'"A,1",B'``.
+    """
     if not values:
         return None
-    names = [name.strip() for value in values for name in value.split(",")]
+    cells = csv.reader(values, skipinitialspace=True)
+    names = [name.strip() for row in cells for name in row or [""]]
     if not all(names):
         raise typer.BadParameter(f"found an empty name in {','.join(values)!r}")
     return names
 
 
 def pairs(values: list[str] | None, expected: str) -> dict[str, str]:
-    """``A=1,B=2``, or the option repeated, as a dictionary."""
+    """``A=1,B=2``, or the option repeated, as a dictionary; the first ``=`` ends a name."""
     found: dict[str, str] = {}
     for text in listed(values) or []:
-        name, equals, value = text.rpartition("=")
+        name, equals, value = text.partition("=")
         if not equals or not name or not value or name in found:
             raise typer.BadParameter(f"found {text!r}, expected {expected}, each name once")
         found[name] = value

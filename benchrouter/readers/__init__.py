@@ -13,7 +13,7 @@ from benchrouter.readers.bad_rows import BadRows
 from benchrouter.readers.files import SUFFIXES, open_source
 from benchrouter.readers.formats import FORMATS, TABLE, format_of, routerbench
 from benchrouter.readers.formats.rows import Reading
-from benchrouter.readers.in_memory import source_in_memory
+from benchrouter.readers.in_memory import TEXTS, source_in_memory
 from benchrouter.readers.long import read_long
 from benchrouter.readers.merging.aliases import Aliases, read_aliases
 from benchrouter.readers.merging.merge import merge
@@ -57,7 +57,7 @@ def read_in_memory(table: Any, options: ReadOptions) -> BenchmarkTable:
     named = set(options.wanted().values())
     if options.columns_preset is not None:
         named |= names_of_preset(options.columns_preset)
-    source = source_in_memory(table, named)
+    source = source_in_memory(table, named, {options.wanted().get(name, name) for name in TEXTS})
     of_routerbench = options.columns_preset is None and routerbench.has_columns(source.columns)
     check_fit(options, ["routerbench" if of_routerbench else TABLE])
     if of_routerbench:

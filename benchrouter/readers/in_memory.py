@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAME = "table"
+TEXTS = ("model", "dataset", "sample_id", "prompt")
 
 
-def source_in_memory(table: Any, named: Collection[str]) -> Source:
+def source_in_memory(table: Any, named: Collection[str], texts: Collection[str]) -> Source:
     """Take a table in memory as a source.
 
     Parameters
@@ -30,6 +31,9 @@ def source_in_memory(table: Any, named: Collection[str]) -> Source:
     named : collection of str
         Columns that the caller named. Levels of a pandas index that have such a name, or one of
         ours, are columns; all others label rows and are left out.
+    texts : collection of str
+        Columns that hold our `TEXTS`: there a ``ClassLabel`` of Hugging Face is its name,
+        elsewhere its number.
 
     Raises
     ------
@@ -39,6 +43,9 @@ def source_in_memory(table: Any, named: Collection[str]) -> Source:
         If it has no row, or names a column twice.
     """
     found, not_text = _arrow(table)
+    for name, classes in _class_names(table).items():
+        if name in texts:
+            found = _with_names(found, name, classes)
     labels = _row_labels(found.schema) - {*OURS, *named}
     names = [name for name in found.column_names if name not in labels]
     check_distinct(NAME, names)
@@ -82,6 +89,29 @@ def _arrow(table: Any) -> tuple[pa.Table, dict[str, NDArray[np.bool_]]]:
         "pandas and polars, record batches, readers and datasets of pyarrow, a split of a Hugging "
         "Face dataset (not streamed)"
     )
+
+
+def _class_names(table: Any) -> dict[str, list[str]]:
+    """Names of the classes of a Hugging Face dataset's ``ClassLabel`` columns."""
+    features = getattr(table, "features", None)
+    if not isinstance(features, Mapping):
+        return {}
+    return {
+        column: list(feature.names)
+        for column, feature in features.items()
+        if type(feature).__name__ == "ClassLabel" and feature.names is not None
+    }
+
+
+def _with_names(table: pa.Table, column: str, classes: list[str]) -> pa.Table:
+    """Put the names of classes in place of their numbers; −1 and null have none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    numbers = table.column(column)
+    known = pc.if_else(pc.greater_equal(numbers, 0), numbers, pa.scalar(None, numbers.type))
+    names = pa.array(classes, pa.large_string()).take(known.combine_chunks())
+    return table.set_column(table.schema.get_field_index(column), column, names)
 
 
 def _of_mixed_frame(frame: Any) -> tuple[pa.Table, dict[str, NDArray[np.bool_]]]:

@@ -43,6 +43,21 @@ PRESETS = {
 }
 
 
+def unmistakable(source: Source) -> str | None:
+    """Preset whose columns a source has, all of them, where no other table would; None = of none.
+
+    Parameters
+    ----------
+    source : Source
+    """
+    for name, preset in PRESETS.items():
+        if is_long_preset(name) and all(
+            any(column in source.columns for column in theirs) for theirs in preset.columns.values()
+        ):
+            return name
+    return None
+
+
 def names_of_preset(name: str) -> set[str]:
     """All names of columns that a preset may map."""
     return {theirs for names in PRESETS[name].columns.values() for theirs in names}

@@ -13,6 +13,7 @@ from benchrouter.readers.files import split_suffix
 from benchrouter.readers.json_objects import document
 from benchrouter.readers.source import shown
 
+OF_SUFFIX, OF_BYTES = "table_suffix", "table_bytes"
 PRICES = "model_price_usd_per_million_tokens"
 # As the public tables that state their repository's prices call it.
 PRICE_KEYS = (PRICES, f"{PRICES}_as_stated_in_repo")
@@ -68,6 +69,24 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(f"{stem}.json")
 
 
+def belonging_to(suffix: str, n_bytes: int) -> dict[str, Any]:
+    """Keys of a sidecar that say of which table it is, where several have the same stem.
+
+    Parameters
+    ----------
+    suffix : str
+        Of the table, such as ".parquet".
+    n_bytes : int
+        Of the table.
+    """
+    return {OF_SUFFIX: suffix, OF_BYTES: n_bytes}
+
+
+def belongs(sidecar: Path, table: Path) -> bool:
+    """Whether a sidecar is that of a table: one that does not say so is any's of its stem."""
+    return _is_of(document(sidecar), table)
+
+
 def is_sidecar(path: Path) -> bool:
     """Whether a file is a JSON object with a key that only sidecars have."""
     own = {"model_columns", "key_columns", "prompt_column", "model_params_billion", "thresholds"}
@@ -92,7 +111,23 @@ def read_sidecar(table: Path) -> Sidecar:
         values = document(path)
     except ValueError as error:
         raise ValueError(f"{error}; the file is the sidecar of {table}") from error
+    if not _is_of(values, table):
+        return Sidecar()
+    n_bytes, found = values.get(OF_BYTES), table.stat().st_size
+    if values.get(OF_SUFFIX) == split_suffix(table)[1] and n_bytes not in (None, found):
+        raise ValueError(
+            f"{path}: {OF_BYTES} is {shown(n_bytes)}, but {table} has {found} bytes: write the "
+            f"table again, or, if the two do belong together, take {OF_BYTES} out of the sidecar"
+        )
     return _checked(values, str(path))
+
+
+def _is_of(values: dict[str, Any], table: Path) -> bool:
+    of = values.get(OF_SUFFIX)
+    if of is None:
+        return True
+    _, suffix = split_suffix(table)
+    return suffix == of or (isinstance(of, str) and suffix in (f"{of}.gz", f"{of}.zst"))
 
 
 def _checked(values: dict[str, Any], path: str) -> Sidecar:

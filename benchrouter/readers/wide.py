@@ -21,6 +21,7 @@ from benchrouter.readers.names import (
     require,
 )
 from benchrouter.readers.part import Part, distinct, key_codes, key_shown
+from benchrouter.readers.presets import unmistakable
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import Source
 
@@ -172,6 +173,12 @@ def _model_columns(
                 "which is the column of the dataset, sample_id or prompt"
             )
         return list(sidecar.model_columns)
+    preset = unmistakable(source)
+    if preset is not None and not any_kind:
+        raise ValueError(
+            f"{source.name}: has the columns of {preset} ({source.list_columns()}): read it with "
+            f"--preset {preset} (preset={preset!r}), or name the columns that are models (--models)"
+        )
     return [
         column
         for column in source.columns

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from benchrouter.naming import naming
 from benchrouter.readers.files import SUFFIXES as READ_SUFFIXES
 from benchrouter.readers.names import OF_MODEL
-from benchrouter.readers.sidecar import PRICES, is_sidecar, sidecar_path
+from benchrouter.readers.sidecar import (
+    PRICES,
+    belonging_to,
+    belongs,
+    is_sidecar,
+    sidecar_path,
+)
 from benchrouter.readers.wide import COST, LOG_LIKELIHOOD
 from benchrouter.replacing import partial_of, put_file
 
@@ -35,12 +41,14 @@ def write_table(table: BenchmarkTable, path: Path, metrics: Mapping[str, Benchma
     for name, other in metrics.items():
         _check_metric(name, other, table)
     columns = _columns(table, metrics)
-    text = json.dumps(_sidecar(table), indent=1, ensure_ascii=False, allow_nan=False)
     partial = partial_of(path)
     try:
         with naming(path):
             _write(columns, suffix, partial)
-        # The sidecar first: without a table it is nothing, a table without it is another.
+        told = _sidecar(table) | belonging_to(suffix, partial.stat().st_size)
+        text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False)
+        # The sidecar first: without a table it is nothing, a table without it is another. Between
+        # the two renames an earlier table is told by its size to be none of the new sidecar's.
         sidecar = sidecar_path(path)
         partial_sidecar = partial_of(sidecar)
         try:
@@ -98,10 +106,10 @@ def check_target(path: Path, sources: Sequence[Path] = ()) -> str:
             raise ValueError(f"{path}: is in a source, and would be written over")
     others = [path.with_name(path.name[: -len(suffix)] + end) for end in READ_SUFFIXES]
     other = next((o for o in others if o != path and o.is_file()), None)
-    if sidecar.exists() and other is not None and not path.exists():
-        raise ValueError(f"{sidecar}: is the sidecar of {other}, and would be written over")
     if sidecar.exists() and not is_sidecar(sidecar):
         raise ValueError(f"{sidecar}: is no sidecar of a table, and would be written over")
+    if sidecar.exists() and other is not None and not path.exists() and belongs(sidecar, other):
+        raise ValueError(f"{sidecar}: is the sidecar of {other}, and would be written over")
     return suffix
 
 
