@@ -302,6 +302,11 @@ class BenchmarkTable:
         from benchrouter.readers import read_files
         from benchrouter.readers.options import ReadOptions
 
+        if hasattr(paths, "__arrow_c_stream__"):
+            raise TypeError(
+                f"paths must be files or folders, got a {type(paths).__name__}: tables in memory "
+                "are read by BenchmarkTable.from_arrow"
+            )
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
         models = _names("models", models)

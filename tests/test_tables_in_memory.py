@@ -219,3 +219,8 @@ def test_class_labels_are_their_names_where_text_is_expected(datasets):
     assert BenchmarkTable.from_arrow(coded) == expected
     renamed = coded.rename_column("model", "llm")
     assert BenchmarkTable.from_arrow(renamed, columns={"model": "llm"}) == expected
+
+
+def test_read_is_for_files_and_says_what_is_for_tables():
+    with pytest.raises(TypeError, match="got a Table: tables in memory are read by .*from_arrow"):
+        BenchmarkTable.read(pa.table(COLUMNS))
