@@ -17,6 +17,7 @@ from tiny_encoder import prompts_of, write_bert
 from benchrouter import Router
 from benchrouter.encoder import Encoder
 from benchrouter.serving import (
+    CAUSES,
     BadPrompt,
     DecisionLog,
     Engine,
@@ -643,10 +644,12 @@ def test_every_decision_is_logged(router, encoder, tmp_path):
     log = DecisionLog(tmp_path / "decisions.jsonl")
     with made(router, encoder=encoder, observers=[log]) as engine:
         found = engine.route_blocking(["w1 secret", "", "w1 secret"])
+        bad = engine.route_blocking([{"role": "user", "content": {"text": "secret"}}])
         engine.route_blocking("w1 secret")
     log.close()
     lines = lines_of(tmp_path / "decisions.jsonl")
-    assert len(lines) == 4
+    assert len(lines) == 5
+    assert "secret" in bad.reason and lines[3]["reason"] == CAUSES["bad_prompt"]
     for line, routed in zip(
         sorted(lines[:3], key=lambda x: x["fallback"]), found[::2], strict=False
     ):
@@ -654,7 +657,7 @@ def test_every_decision_is_logged(router, encoder, tmp_path):
         assert line["scores"] == dict(zip(routed.ranking, routed.scores, strict=True))
         assert line["seconds"] > 0 and abs(line["time"] - time.time()) < 60
     assert lines[-1]["cached"]
-    assert [line["cause"] for line in lines].count("bad_prompt") == 1
+    assert [line["cause"] for line in lines].count("bad_prompt") == 2
     assert "secret" not in (tmp_path / "decisions.jsonl").read_text()
 
 

@@ -219,6 +219,36 @@ class Engine:
         answers = request.answers()
         return answers[0] if is_single else answers
 
+    @overload
+    def route_blocking(  # type: ignore[overload-overlap]
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        router: str | None = ...,
+        policy: RoutePolicy | None = ...,
+        deadline_s: float | None = ...,
+        embeddings: NDArray[np.float32] | None = ...,
+    ) -> Routed: ...
+    @overload
+    def route_blocking(
+        self,
+        prompt: Sequence[str] | Sequence[Sequence[Message]],
+        *,
+        router: str | None = ...,
+        policy: RoutePolicy | None = ...,
+        deadline_s: float | None = ...,
+        embeddings: NDArray[np.float32] | None = ...,
+    ) -> list[Routed]: ...
+    @overload
+    def route_blocking(
+        self,
+        prompt: None,
+        *,
+        router: str | None = ...,
+        policy: RoutePolicy | None = ...,
+        deadline_s: float | None = ...,
+        embeddings: NDArray[np.float32],
+    ) -> Any: ...
     def route_blocking(
         self,
         prompt: Prompts,
