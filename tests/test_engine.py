@@ -26,6 +26,7 @@ from benchrouter.serving import (
     UnknownRouter,
     worker,
 )
+from benchrouter.serving import engine as engine_module
 
 N_RECORDS = 120
 
@@ -350,6 +351,34 @@ def test_requests_that_find_no_room_wait_for_it(router, encoder, slow):
 
         found = asyncio.run(ask())
     assert {routed.cause for routed in found} <= {None, "far"} and len(found) == 15
+
+
+def test_a_cancelled_choice_ends_at_its_next_piece(router, encoder, slow, monkeypatch):
+    monkeypatch.setattr(engine_module, "PIECE_CHARACTERS", 20)
+    pieces, plain = [], Engine._embedded
+
+    def embedded(self, texts, router):
+        pieces.append(texts)
+        return plain(self, texts, router)
+
+    monkeypatch.setattr(Engine, "_embedded", embedded)
+    prompts = [f"w{i} w1 w2" for i in range(20)]
+    with made(router, encoder=encoder) as engine:
+        assert asyncio.run(engine.choose(prompts)).model == router.choose(prompts).model
+        assert [text for piece in pieces for text in piece] == prompts and len(pieces) >= 7
+        pieces.clear()
+        slow.stop()
+
+        async def choose():
+            choosing = asyncio.ensure_future(engine.choose(prompts))
+            await asyncio.to_thread(slow.started.wait, 10)
+            choosing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await choosing
+            slow.go.set()
+
+        asyncio.run(choose())  # which waits for the threads that are left
+    assert len(pieces) == 1
 
 
 def test_a_cancelled_request_is_not_worked_on(router, encoder, slow):
