@@ -168,6 +168,8 @@ def test_its_steps_make_an_environment_that_serves(tmp_path):
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert json.load(answer)["decision"]["model"] == "maths-13b"
+        with urllib.request.urlopen(line.split()[-1], timeout=60) as page:
+            assert b"<title>" in page.read()
     finally:
         serving.terminate()
         serving.wait(40)
