@@ -17,6 +17,7 @@ from tiny_encoder import prompts_of, write_bert
 from benchrouter import Router
 from benchrouter.encoder import Encoder
 from benchrouter.serving import (
+    CAUSES,
     BadPrompt,
     DecisionLog,
     Engine,
@@ -25,6 +26,7 @@ from benchrouter.serving import (
     UnknownRouter,
     worker,
 )
+from benchrouter.serving import engine as engine_module
 
 N_RECORDS = 120
 
@@ -351,6 +353,34 @@ def test_requests_that_find_no_room_wait_for_it(router, encoder, slow):
     assert {routed.cause for routed in found} <= {None, "far"} and len(found) == 15
 
 
+def test_a_cancelled_choice_ends_at_its_next_piece(router, encoder, slow, monkeypatch):
+    monkeypatch.setattr(engine_module, "PIECE_CHARACTERS", 20)
+    pieces, plain = [], Engine._embedded
+
+    def embedded(self, texts, router):
+        pieces.append(texts)
+        return plain(self, texts, router)
+
+    monkeypatch.setattr(Engine, "_embedded", embedded)
+    prompts = [f"w{i} w1 w2" for i in range(20)]
+    with made(router, encoder=encoder) as engine:
+        assert asyncio.run(engine.choose(prompts)).model == router.choose(prompts).model
+        assert [text for piece in pieces for text in piece] == prompts and len(pieces) >= 7
+        pieces.clear()
+        slow.stop()
+
+        async def choose():
+            choosing = asyncio.ensure_future(engine.choose(prompts))
+            await asyncio.to_thread(slow.started.wait, 10)
+            choosing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await choosing
+            slow.go.set()
+
+        asyncio.run(choose())  # which waits for the threads that are left
+    assert len(pieces) == 1
+
+
 def test_a_cancelled_request_is_not_worked_on(router, encoder, slow):
     recorder = Recorder()
     with made(router, encoder=encoder, observers=[recorder]) as engine:
@@ -643,10 +673,12 @@ def test_every_decision_is_logged(router, encoder, tmp_path):
     log = DecisionLog(tmp_path / "decisions.jsonl")
     with made(router, encoder=encoder, observers=[log]) as engine:
         found = engine.route_blocking(["w1 secret", "", "w1 secret"])
+        bad = engine.route_blocking([{"role": "user", "content": {"text": "secret"}}])
         engine.route_blocking("w1 secret")
     log.close()
     lines = lines_of(tmp_path / "decisions.jsonl")
-    assert len(lines) == 4
+    assert len(lines) == 5
+    assert "secret" in bad.reason and lines[3]["reason"] == CAUSES["bad_prompt"]
     for line, routed in zip(
         sorted(lines[:3], key=lambda x: x["fallback"]), found[::2], strict=False
     ):
@@ -654,7 +686,7 @@ def test_every_decision_is_logged(router, encoder, tmp_path):
         assert line["scores"] == dict(zip(routed.ranking, routed.scores, strict=True))
         assert line["seconds"] > 0 and abs(line["time"] - time.time()) < 60
     assert lines[-1]["cached"]
-    assert [line["cause"] for line in lines].count("bad_prompt") == 1
+    assert [line["cause"] for line in lines].count("bad_prompt") == 2
     assert "secret" not in (tmp_path / "decisions.jsonl").read_text()
 
 

@@ -30,13 +30,18 @@ HEAVY = [  # not at import
     "fastapi",
     "httpx",
     "huggingface_hub",
+    "litellm",
     "matplotlib",
     "pandas",
+    "prometheus_client",
     "pyarrow",
+    "pydantic",
     "ray",
     "sklearn",
+    "starlette",
     "torch",
     "transformers",
+    "uvicorn",
 ]
 IMPORT_LIMIT_S = 0.150
 
@@ -73,8 +78,9 @@ def python_seconds(code: str) -> float:
     return time.perf_counter() - start
 
 
-def test_import_loads_nothing_heavy():
-    code = f"import sys, benchrouter; print(sorted(set({HEAVY}) & set(sys.modules)))"
+@pytest.mark.parametrize("module", ["benchrouter", "benchrouter.serving"])
+def test_import_loads_nothing_heavy(module):
+    code = f"import sys, {module}; print(sorted(set({HEAVY}) & set(sys.modules)))"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     )
@@ -200,6 +206,7 @@ def test_sdist_builds_a_wheel_that_runs(tmp_path):
     unwanted = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__")
     source = tmp_path / "source"
     shutil.copytree(ROOT, source, ignore=unwanted)
+    shutil.copy(ROOT / ".dockerignore", source)
 
     code = "from setuptools import build_meta; print(build_meta.build_sdist('dist'))"
     subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
@@ -211,7 +218,8 @@ def test_sdist_builds_a_wheel_that_runs(tmp_path):
     pages = [*(ROOT / "docs").rglob("*.*"), *(ROOT / "benchmarks" / "results").glob("*.json")]
     pages += (ROOT / "tests" / "golden").rglob("*.*")
     assert {path.relative_to(ROOT).as_posix() for path in pages} <= names
-    assert native | {"CMakeLists.txt", "setup.py", "LICENSE", "tests/conftest.py"} <= names
+    others = {"CMakeLists.txt", "Containerfile", ".dockerignore", "setup.py", "LICENSE"}
+    assert native | others | {"tests/conftest.py"} <= names
 
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]

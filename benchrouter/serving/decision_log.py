@@ -10,7 +10,7 @@ from contextlib import suppress
 from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from pathlib import Path
 
-from benchrouter.serving.answer import Routed
+from benchrouter.serving.answer import CAUSES, Routed
 from benchrouter.serving.observer import Observer, log
 
 PENDING = 10_000  # lines that wait for the disk; more are left out, and counted
@@ -67,6 +67,8 @@ class DecisionLog(Observer):
         line["scores"] = dict(zip(line.pop("ranking"), routed.scores, strict=True))
         if self._with_prompts:
             line["prompt"] = prompt
+        elif routed.cause == "bad_prompt":  # its reason shows what was found
+            line["reason"] = CAUSES[routed.cause]
         record = logging.makeLogRecord({"msg": json.dumps(line)})
         self._handler.enqueue(record)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from benchrouter.decisions import Explanation, TaskDecision
 from benchrouter.encoder import Encoder, as_unit_rows
+from benchrouter.encoder.batching import windows
 from benchrouter.encoder.devices import check_device
 from benchrouter.router import Router
 from benchrouter.serving.answer import CAUSES, Cause, Routed
@@ -33,6 +34,7 @@ Prompts: TypeAlias = Prompt | Sequence[str] | Sequence[Sequence[Message]] | None
 CHARACTERS_PER_TOKEN = 4  # of English prose; only the size of batches depends on it
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 DRAIN_S = 30.0
+PIECE_CHARACTERS = 100_000  # of a task that are encoded before it is asked whether anybody waits
 
 
 class Engine:
@@ -219,6 +221,36 @@ class Engine:
         answers = request.answers()
         return answers[0] if is_single else answers
 
+    @overload
+    def route_blocking(  # type: ignore[overload-overlap]
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        router: str | None = ...,
+        policy: RoutePolicy | None = ...,
+        deadline_s: float | None = ...,
+        embeddings: NDArray[np.float32] | None = ...,
+    ) -> Routed: ...
+    @overload
+    def route_blocking(
+        self,
+        prompt: Sequence[str] | Sequence[Sequence[Message]],
+        *,
+        router: str | None = ...,
+        policy: RoutePolicy | None = ...,
+        deadline_s: float | None = ...,
+        embeddings: NDArray[np.float32] | None = ...,
+    ) -> list[Routed]: ...
+    @overload
+    def route_blocking(
+        self,
+        prompt: None,
+        *,
+        router: str | None = ...,
+        policy: RoutePolicy | None = ...,
+        deadline_s: float | None = ...,
+        embeddings: NDArray[np.float32],
+    ) -> Any: ...
     def route_blocking(
         self,
         prompt: Prompts,
@@ -267,7 +299,7 @@ class Engine:
         router: str | None = None,
         score: Score = "auto",
     ) -> TaskDecision:
-        """Choose one model for a task, in a thread beside the event loop.
+        """Choose one model for a task, in a thread beside the event loop; can be cancelled.
 
         Parameters
         ----------
@@ -286,7 +318,12 @@ class Engine:
         UnknownRouter, TypeError, ValueError
             As `Router.choose` does.
         """
-        return await asyncio.to_thread(self._choose, prompts, labels, router, score)
+        unwanted = threading.Event()
+        try:
+            return await asyncio.to_thread(self._choose, prompts, labels, router, score, unwanted)
+        except asyncio.CancelledError:
+            unwanted.set()  # the thread goes on, and an event loop that ends would wait for it
+            raise
 
     # --- state -----------------------------------------------------------------------------------
 
@@ -507,10 +544,17 @@ class Engine:
         labels: NDArray[np.floating] | None,
         router: str | None,
         score: Score,
+        unwanted: threading.Event,
     ) -> TaskDecision:
-        found = self._shelf.get(router).router
-        rows = self._embedded([text[:LONGEST] for text in prompts], found)
-        return found.choose(prompts, labels, embeddings=rows, score=score)
+        shelved = self._shelf.get(router)
+        texts = [text[:LONGEST] for text in prompts]
+        pieces = [np.empty((0, shelved.info.description["dim"]), np.float32)]
+        for piece in windows(texts, len(texts), PIECE_CHARACTERS):
+            if unwanted.is_set():
+                raise asyncio.CancelledError
+            pieces.append(self._embedded(piece, shelved.router))
+        rows = np.concatenate(pieces)
+        return shelved.router.choose(prompts, labels, embeddings=rows, score=score)
 
     def _embedded(self, texts: Sequence[str], router: Router) -> NDArray[np.float32]:
         encoder = self._encoders.of(router, self._workers[0].device)
