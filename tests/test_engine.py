@@ -416,6 +416,10 @@ def test_a_broken_device_is_tried_again_after_a_while(router, encoder, slow, mon
         time.sleep(0.35)
         assert engine.route_blocking("w3").cause is None
         assert engine.ready and engine.failures == {}
+        slow.error = RuntimeError("again")
+        assert engine.route_blocking("w4").cause == "encoder"
+        slow.error = None
+        wait_until(lambda: engine.ready)  # though nobody asks
 
 
 def test_another_device_takes_over(router, encoder, monkeypatch):

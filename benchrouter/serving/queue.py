@@ -73,12 +73,23 @@ class Queue:
             self._changed.notify_all()
             return True
 
-    def take(self) -> Taken | None:
-        """Wait for jobs and take a batch; None once it is closed and empty."""
+    def take(self, timeout_s: float | None = None) -> Taken | None:
+        """Wait for jobs and take a batch.
+
+        Parameters
+        ----------
+        timeout_s : float, optional
+            Longest wait.
+
+        Returns
+        -------
+        Taken or None
+            Without any job where none came in time; None once the queue is closed and empty.
+        """
         with self._changed:
             while True:
-                while not self._jobs and not self._closed:
-                    self._changed.wait()
+                if not self._changed.wait_for(lambda: self._jobs or self._closed, timeout_s):
+                    return Taken([], [])
                 if not self._jobs:
                     return None
                 self._wait_for_more()

@@ -67,9 +67,12 @@ class Worker(threading.Thread):
         """Take batches until there are none."""
         while True:
             self._stand_back()
-            taken = self._queue.take()
+            taken = self._queue.take(None if self.failure is None else RETRY_S)
             if taken is None:
                 return
+            if not taken.batch and not taken.late:
+                self._probe()
+                continue
             start, seconds = time.monotonic(), None
             try:
                 for job in taken.late:
@@ -92,6 +95,13 @@ class Worker(threading.Thread):
                 return
             time.sleep(min(left, 0.05))
 
+    def _probe(self) -> None:
+        """Try a device that failed while nobody asks for it, so that it can be ready again."""
+        try:
+            self._embed(["probe"], self._shelf.get(self._shelf.names[0]))
+        except Exception as e:
+            self._failed(e)
+
     def _work_off(self, jobs: list[Job]) -> None:
         """Answer all jobs."""
         start, n_tokens = time.monotonic(), 0
@@ -103,7 +113,8 @@ class Worker(threading.Thread):
         jobs = [job for job in jobs if job.request.rows is None]
         for own in _grouped(jobs, lambda job: id(self._encoder(shelved[job.request.router]))):
             try:
-                rows, truncated, n = self._embed(own, shelved[own[0].request.router])
+                texts = [job.request.texts[job.place] or "" for job in own]
+                rows, truncated, n = self._embed(texts, shelved[own[0].request.router])
             except Exception as e:  # of any kind: torch, CUDA, tokenizers
                 self._device_failed(own, e)
                 continue
@@ -116,13 +127,12 @@ class Worker(threading.Thread):
         return self._encoders.of(shelved.router, self.device)
 
     def _embed(
-        self, jobs: list[Job], shelved: Shelved
+        self, texts: list[str], shelved: Shelved
     ) -> tuple[NDArray[np.float32], list[bool], int]:
-        """Rows of the jobs' texts, which of them were too long, and the tokens."""
+        """Rows of texts, which of them were too long, and the tokens."""
         if self.failure is not None and time.monotonic() < self._failed_at + RETRY_S:
             raise _StillBroken(self.failure)
         encoder = self._encoder(shelved)
-        texts = [job.request.texts[job.place] or "" for job in jobs]
         tokenised = encoder.tokenise(texts)
         rows = encoder.encode_tensor(tokenised, warn=False).cpu().numpy()
         if self.failure is not None:
@@ -131,11 +141,14 @@ class Worker(threading.Thread):
         cut = [len(text) >= LONGEST for text in texts]
         return rows, (tokenised.truncated | np.array(cut)).tolist(), tokenised.n_tokens
 
-    def _device_failed(self, jobs: list[Job], error: Exception) -> None:
+    def _failed(self, error: Exception) -> None:
         if not isinstance(error, _StillBroken):
             if self.failure is None:
                 log.error("%s failed: %s", self.device, error)
             self.failure, self._failed_at = str(error) or type(error).__name__, time.monotonic()
+
+    def _device_failed(self, jobs: list[Job], error: Exception) -> None:
+        self._failed(error)
         if any(other.failure is None for other in self.others):
             self._queue.put_back([job for job in jobs if not job.was_put_back])
             jobs = [job for job in jobs if job.was_put_back]

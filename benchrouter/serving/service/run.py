@@ -107,6 +107,7 @@ class Server(uvicorn.Server):
                 app,
                 http=connections_of(waiting),
                 ws="none",
+                loop="asyncio",  # uvloop, where something else brought it, gains little here
                 lifespan="off",
                 access_log=False,
                 log_config=None,
