@@ -36,10 +36,12 @@ def check_against_files(table, folders, metric_of, *, prompt="instance"):
         run = json.loads((folder / "run_spec.json").read_text())
         dataset = run["name"].replace(":model=", ",model=").split(",model=")[0]
         stats = json.loads((folder / "per_instance_stats.json").read_text())
-        for state in json.loads((folder / "scenario_state.json").read_text())["request_states"]:
-            instance, completions = state["instance"], state["result"]["completions"]
-            if "perturbation" in instance:
-                continue
+        states = json.loads((folder / "scenario_state.json").read_text())["request_states"]
+        states = [state for state in states if "perturbation" not in state["instance"]]
+        answers = [state["result"]["completions"][0] for state in states]
+        is_recorded = sum(answer["logprob"] == 0 for answer in answers) <= len(answers) / 2
+        for state, answer in zip(states, answers, strict=True):
+            instance = state["instance"]
             means = [
                 s["mean"]
                 for e in stats
@@ -51,7 +53,7 @@ def check_against_files(table, folders, metric_of, *, prompt="instance"):
             texts = {"instance": instance["input"]["text"], "request": state["request"]["prompt"]}
             value = texts[prompt], sum(means) / len(means), []
             likelihoods = expected.setdefault(key, value)[2]  # one of every train trial
-            likelihoods.append(completions[0]["logprob"] / len(completions[0]["tokens"]))
+            likelihoods.append(answer["logprob"] / len(answer["tokens"]) if is_recorded else NAN)
     assert table.cost_usd is None
     found = {}
     for record, model in np.argwhere(~np.isnan(table.scores)).tolist():
@@ -60,12 +62,12 @@ def check_against_files(table, folders, metric_of, *, prompt="instance"):
         found[dataset, table.sample_ids[record], table.models[model]] = (
             table.prompts[record],
             table.scores[record, model],
-            table.log_likelihood[record, model],
+            NAN if table.log_likelihood is None else table.log_likelihood[record, model],
         )
     assert found.keys() == expected.keys()
     for key, (text, score, likelihoods) in expected.items():
-        log_likelihood = sum(likelihoods) / len(likelihoods)
-        assert found[key] == (text, np.float32(score), np.float32(log_likelihood)), key
+        assert found[key][:2] == (text, np.float32(score)), key
+        assert_array_equal(found[key][2], np.float32(sum(likelihoods) / len(likelihoods)))
 
 
 def check_means(folders, metric):
@@ -94,7 +96,36 @@ def test_genuine_runs_value_by_value(shared, prompt):
         prompt=prompt,
     )
     assert notes(suite)[0] == "instances by split: test 13, valid 12"
-    assert any("log-likelihood of 0 for every answer" in note for note in notes(suite))
+    assert table.log_likelihood is None
+    missing = "runs whose log-likelihoods are missing, since they state 0 for most answers: 3"
+    assert missing in notes(suite)
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "expected"),
+    [
+        ([[0.0], [0.0, 0.0], [-0.7]], None),  # of a tie; else 0 at a temperature of 1e-7
+        ([[0.0], [-0.25, -0.75], [0.0], [-1.0]], [0.0, -0.5, 0.0, -1.0]),
+        ([[0.0]], None),
+    ],
+)
+def test_log_likelihoods_of_0_for_most_answers_are_missing(tmp_path, logprobs, expected):
+    run = write_run(
+        tmp_path / "mmlu:model=org_m",
+        spec("mmlu:model=org_m"),
+        [request(f"id{i}", f"text {i}", logprobs=found) for i, found in enumerate(logprobs)],
+        [entry(f"id{i}", {"exact_match": 1.0}) for i in range(len(logprobs))],
+    )
+    found = read(run).log_likelihood
+    assert (found if found is None else found[:, 0].tolist()) == expected
+
+
+def test_a_run_without_log_likelihoods_leaves_those_of_others(tmp_path):
+    for model, logprobs in (("org/m", [-1.0]), ("org/n", [0.0])):
+        name = f"mmlu:model={model.replace('/', '_')}"
+        answer = request("id0", "text", logprobs=logprobs)
+        write_run(tmp_path / name, spec(name, model), [answer], [entry("id0", {"exact_match": 1})])
+    assert_array_equal(read(tmp_path).log_likelihood, [[-1.0, NAN]])
 
 
 def test_genuine_runs_by_split_and_metric(shared):

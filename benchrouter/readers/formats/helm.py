@@ -163,10 +163,10 @@ class _Suite:
             yield (
                 f"no log-likelihood of runs that score references: {tally.n_without_generation:,}"
             )
-        if tally.n_zero_log_likelihood:
+        if tally.n_without_log_likelihood:
             yield (
-                "runs that state a log-likelihood of 0 for every answer, since their client did "
-                f"not record it: {tally.n_zero_log_likelihood:,}"
+                "runs whose log-likelihoods are missing, since they state 0 for most answers: "
+                f"{tally.n_without_log_likelihood:,}"
             )
         if self.lacking and self.choices.only_metric:
             yield f"no metric {self.choices.metric!r}, so no scores, in {self._lacking()}"

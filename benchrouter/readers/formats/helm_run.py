@@ -35,7 +35,7 @@ class Tally:
     n_perturbed: int = 0
     n_without_value: Counter[str] = field(default_factory=Counter)
     n_of_several_trials: int = 0
-    n_zero_log_likelihood: int = 0
+    n_without_log_likelihood: int = 0
     n_without_generation: int = 0
 
 
@@ -220,16 +220,25 @@ class _Run:
             elif key not in self.left_out and not self._passes_over(key):
                 place = f"{self.stats_path}, instance {key.sample_id!r}"
                 self.rows.refuse(place, f"no request of it in {self.requests_path.name}")
+        self._drop_log_likelihoods()
         for key, record in self.records.items():
             self._add_row(key, record, metric)
-        self._count()
-
-    def _count(self) -> None:
         records = self.records.values()
-        found = [sum(values) for r in records for values in r.log_likelihoods.values()]
         self.tally.n_of_several_trials += any(len(r.scores) > 1 for r in records)
-        self.tally.n_zero_log_likelihood += bool(found) and not any(found)
         self.tally.n_without_generation += bool(records) and not self.generates
+
+    def _drop_log_likelihoods(self) -> None:
+        """Take those of a run for missing that are 0 for most answers.
+
+        Clients whose service tells none write 0. That of local Hugging Face models takes them at
+        the temperature it generates with, which for greedy decoding is 1e-7: 0 but for ties.
+        """
+        records = self.records.values()
+        found = [one for r in records for values in r.log_likelihoods.values() for one in values]
+        if 2 * found.count(0.0) > len(found):
+            self.tally.n_without_log_likelihood += 1
+            for record in records:
+                record.log_likelihoods.clear()
 
     def _add_row(self, key: _Key, record: _Record, metric: str | None) -> None:
         score = self._of_trials(record.scores, record.trial)
