@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from helm_runs import spec, write_simple
@@ -265,3 +270,72 @@ def test_samples_whose_results_are_broken_are_left_out(tmp_path, text):
     assert table.skipped == (str(caught.value),)
     with pytest.raises(ValueError, match=f"^{broken}.*; so its samples cannot be read$"):
         read(tmp_path / "bad" / f"samples_u_{DATE}.jsonl")
+
+
+@pytest.fixture
+def open_folder():
+    """Return a folder whose parents any user may enter, as those of tmp_path may not be."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def closed_to_us(*paths):
+    """Take all permissions from paths, and from us those of root."""
+    modes = [path.stat().st_mode for path in paths]
+    for path in paths:
+        path.chmod(0)
+    is_root = os.geteuid() == 0
+    try:
+        if is_root:
+            os.seteuid(65534)  # nobody
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        for path, mode in zip(paths, modes, strict=True):
+            path.chmod(mode)
+
+
+DENIED = "permission denied, expected it to be readable"
+
+
+@pytest.mark.parametrize(
+    ("put", "of_suite"),
+    [(put_samples, "samples_*"), (put_records, "*.jsonl"), (put_run, "run/scenario_state.json")],
+)
+def test_what_may_not_be_read_is_an_error_or_left_out(open_folder, put, of_suite):
+    for name in ("a", "b", "c"):
+        put(open_folder / name)
+    table = read(open_folder / "a")
+    (file,) = (open_folder / "b").glob(of_suite)
+    for closed in (file, open_folder / "b"):
+        with closed_to_us(closed):
+            with pytest.raises(ValueError, match=f"^{closed}: {DENIED}$"):
+                read(open_folder)
+            found = read(open_folder, on_error="skip")
+        assert found.skipped == (f"{closed}: {DENIED}",)
+        assert found.datasets == table.datasets
+        assert sorted(found.report().sources[i].n_records for i in range(3)) == [0, 1, 1]
+
+
+def test_results_that_may_not_be_read(open_folder):
+    put_samples(open_folder / "good")
+    put_samples(open_folder / "bad", f"samples_u_{DATE}.jsonl")
+    results = open_folder / "bad" / f"results_{DATE}.json"
+    results.write_text('{"results": {}, "configs": {}}')
+    with closed_to_us(results):
+        table = read(open_folder, on_error="skip")
+    assert table.models == ("good",)
+    assert table.skipped == (f"{results}: {DENIED}; so its samples cannot be read",)
+
+
+def test_a_folder_with_nothing_but_what_may_not_be_read(open_folder):
+    put_samples(open_folder / "a")
+    with (
+        closed_to_us(open_folder / "a"),
+        pytest.raises(PermissionError, match=f"Permission denied: '{open_folder}/a'"),
+    ):
+        read(open_folder, on_error="skip")

@@ -464,8 +464,11 @@ def test_results_without_samples(tmp_path):
         with pytest.raises(ValueError, match=r"results of 'm' but no samples .* --log_samples"):
             read(path)
     put(tmp_path / "other", {"ask": [question(0)]})
-    with pytest.raises(ValueError, match=r"m/results_.*: found results of 'm' but no samples"):
+    with pytest.raises(ValueError, match=r"m/results_.*: found results of 'm' but no samples") as e:
         read(tmp_path)
+    table = read(tmp_path, on_error="skip")
+    assert (table.models, table.skipped) == (("other",), (str(e.value),))
+    assert not any("no samples" in note for note in table.report().notes)
     # Another run of the model has them.
     put(tmp_path / "m", {"ask": [question(0)]}, date=OLD)
     assert read(tmp_path).models == ("m", "other")

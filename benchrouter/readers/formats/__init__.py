@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +17,7 @@ from benchrouter.readers.formats import (
     routerbench,
 )
 from benchrouter.readers.formats.choices import Choices
+from benchrouter.readers.formats.folders import folders_below
 from benchrouter.readers.formats.paths import bare_name
 from benchrouter.readers.formats.rows import Reading
 from benchrouter.readers.formats.unknown import why_not_json
@@ -69,6 +72,8 @@ def format_of(path: Path) -> str:
         If there is no such file or folder.
     IsADirectoryError
         If it is a folder of no known format.
+    PermissionError
+        If it is one with folders that may not be read.
     ValueError
         If it is a folder of several, or JSON of none.
     """
@@ -86,6 +91,10 @@ def format_of(path: Path) -> str:
             "name it (format, --format), or give the folders of each one by one"
         )
     if not several:
+        closed: list[Path] = []
+        folders_below(path, closed)
+        if closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(closed[0]))
         tables = (file for file in sorted(path.iterdir()) if file.name.lower().endswith(SUFFIXES))
         such = next((f" such as {table}" for table in tables), "")
         raise IsADirectoryError(

@@ -18,7 +18,7 @@ from benchrouter.readers.formats.choices import Choices
 from benchrouter.readers.formats.fields import member, name_at, number_at, text_at
 from benchrouter.readers.formats.folders import files_below
 from benchrouter.readers.formats.paths import bare_name, head
-from benchrouter.readers.formats.rows import Reading, Rows, refused
+from benchrouter.readers.formats.rows import Reading, Rows, denied, refused
 from benchrouter.readers.json_objects import check_keys, document, objects
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import counted
@@ -61,19 +61,23 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     ValueError
         If there is no file of such records.
     """
-    return [_reading(file, choices) for file in _files(path)]
+    closed: list[Path] = []
+    files = _files(path, closed)
+    return [denied(str(folder)) for folder in closed] + [_reading(file, choices) for file in files]
 
 
 def _reading(file: Path, choices: Choices) -> Reading:
     try:
         return _FileReader(file, choices).read()
+    except PermissionError as error:
+        return denied(str(file), error)
     except ValueError as error:
         return refused(str(file), str(error))
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, closed: list[Path]) -> list[Path]:
     """Files to read; a file that is named itself is read whatever its name."""
-    files = [file for file in files_below(path) if _is_samples(file)]
+    files = [file for file in files_below(path, closed) if _is_samples(file)]
     if path.is_dir():
         if not files:
             raise ValueError(f"{path}: found no records, expected files UUID{SAMPLES_SUFFIX}")

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def folders_below(path: Path) -> list[tuple[Path, list[str]]]:
+def folders_below(path: Path, denied: list[Path] | None = None) -> list[tuple[Path, list[str]]]:
     """Find a folder and those in it, each with the names of its files.
 
     Parameters
     ----------
     path : Path
+    denied : list of Path, optional
+        Gets the folders below it that may not be read, which are passed over.
 
     Returns
     -------
@@ -20,6 +22,11 @@ def folders_below(path: Path) -> list[tuple[Path, list[str]]]:
         In the order of their names, a folder before those in it, without what is hidden. Links come
         after all that has a name of its own, and count only if they lead elsewhere: so those in a
         circle end.
+
+    Raises
+    ------
+    PermissionError
+        If the folder itself may not be read.
     """
     found: list[tuple[Path, str, list[os.DirEntry[str]]]] = []
     seen: set[str] = set()
@@ -29,8 +36,15 @@ def folders_below(path: Path) -> list[tuple[Path, list[str]]]:
         if real in seen:
             continue
         seen.add(real)
-        with os.scandir(folder) as all_entries:
-            entries = [entry for entry in all_entries if not entry.name.startswith(".")]
+        try:
+            with os.scandir(folder) as all_entries:
+                entries = [entry for entry in all_entries if not entry.name.startswith(".")]
+        except PermissionError:
+            if len(seen) == 1:
+                raise
+            if denied is not None:
+                denied.append(Path(folder))
+            continue
         entries.sort(key=lambda entry: entry.name)
         found.append((Path(folder), real, [e for e in entries if _is_file(e)]))
         below = [entry for entry in entries if _is_folder(entry)]
@@ -62,12 +76,12 @@ def _each_once(
     return [(folder, [e.name for e in files if is_new(e)]) for folder, _, files in found]
 
 
-def files_below(path: Path) -> Iterator[Path]:
+def files_below(path: Path, denied: list[Path] | None = None) -> Iterator[Path]:
     """Files of a folder and of those in it, as `folders_below` finds them; a file itself."""
     if not path.is_dir():
         yield path
         return
-    for folder, names in folders_below(path):
+    for folder, names in folders_below(path, denied):
         yield from (folder / name for name in names)
 
 

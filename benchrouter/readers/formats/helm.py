@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from benchrouter.readers.formats.choices import Choices
@@ -17,7 +18,7 @@ from benchrouter.readers.formats.helm_paper import (
 )
 from benchrouter.readers.formats.helm_run import STATS, Tally, found_metrics, read_run
 from benchrouter.readers.formats.helm_spec import SPEC, Spec, has_spec, is_run, read_spec, run_file
-from benchrouter.readers.formats.rows import Reading, refused
+from benchrouter.readers.formats.rows import Reading, denied, refused
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import counted
 
@@ -49,15 +50,14 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
         If no run has records of what was asked for.
     """
     suite = _Suite(path, choices)
+    closed: list[Path] = []
+    runs = _run_folders(path, closed)
     last = None
-    for folder in _run_folders(path):
-        reading = suite.reading(folder)
+    for reading in chain(
+        (denied(str(folder)) for folder in closed), map(suite.reading, runs), suite.without_metric()
+    ):
         if reading is None:
             continue
-        if last is not None:
-            yield last
-        last = reading
-    for reading in suite.without_metric():
         if last is not None:
             yield last
         last = reading
@@ -73,12 +73,12 @@ def why_not_file(path: Path) -> str | None:
     return f"is a file of a HELM run, expected the run's folder, {path.parent}"
 
 
-def _run_folders(path: Path) -> list[Path]:
+def _run_folders(path: Path, closed: list[Path] | None = None) -> list[Path]:
     """Folders with a run at or below a path, in the order of their names, each once.
 
     HELM links ``runs/latest`` to its latest suite.
     """
-    folders = folders_below(path) if path.is_dir() else []
+    folders = folders_below(path, closed) if path.is_dir() else []
     return [folder for folder, names in folders if has_spec(names)]
 
 
@@ -105,6 +105,8 @@ class _Suite:
                     self.not_of_preset.append(spec.name)
                     return None
             rows, metric, found = read_run(spec, self.choices, self.tally)
+        except PermissionError as error:
+            return denied(str(folder), error)
         except ValueError as error:
             return refused(str(folder), f"{folder}: {str(error).removeprefix(f'{folder}/')}")
         if metric is None:

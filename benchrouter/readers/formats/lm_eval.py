@@ -23,7 +23,7 @@ from benchrouter.readers.formats.lm_eval_files import (
 )
 from benchrouter.readers.formats.lm_eval_rows import TaskReader
 from benchrouter.readers.formats.lm_eval_runs import check_comparable, chosen_runs
-from benchrouter.readers.formats.rows import Reading, refused
+from benchrouter.readers.formats.rows import Reading, denied, refused
 
 SHOWN = 3  # tasks that a note names
 
@@ -46,20 +46,23 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
     ------
     Reading
         Of a model and task. One that cannot be read has no rows, and its source says why; so do
-        results without which samples cannot be read. The last has notes on all of them.
+        results without which samples cannot be read, and those of a model without samples of any
+        run. The last has notes on all of them.
 
     Raises
     ------
     ValueError
-        If there are results but no samples, runs that differ, or no task has the filter.
+        If runs differ, or no task has the filter.
     """
     found, results, broken = find(path)
-    _check_logged(found, results)
+    without = _without_samples(found, results)
     samples, notes = chosen_runs(found, choices)
     readers = [TaskReader(one, choices) for one in samples]
     last = None
     for reading in chain(
-        (refused(str(file), why) for file, why in broken.items()), map(_reading, readers)
+        (refused(str(file), why) for file, why in broken.items()),
+        map(_refused_results, without),
+        map(_reading, readers),
     ):
         if last is not None:
             yield last
@@ -70,7 +73,8 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
     _check_filter(path, read, choices.filter)
     check_comparable([reader.samples for reader in read if reader.prompt == "request"])
     said = [(reader.samples.task, note) for reader in read for note in reader.notes()]
-    told = _by_tasks([*said, *notes, *_not_logged(found, results)])
+    of_samples = [one for one in results if one not in without]
+    told = _by_tasks([*said, *notes, *_not_logged(found, of_samples)])
     if choices.groups and not any(reader.is_grouped for reader in read):
         told.append("the results name no group of these tasks")
     folder = path if path.is_dir() else path.parent
@@ -81,6 +85,8 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
 def _reading(reader: TaskReader) -> Reading:
     try:
         return reader.read()
+    except PermissionError as error:
+        return denied(str(reader.samples.path), error)
     except ValueError as error:
         return refused(str(reader.samples.path), str(error))
 
@@ -96,16 +102,19 @@ def _by_tasks(said: Iterable[tuple[str, str]]) -> list[str]:
     ]
 
 
-def _check_logged(samples: Sequence[Samples], results: Sequence[Results]) -> None:
-    """Refuse results of a model without samples of any run."""
+def _without_samples(samples: Sequence[Samples], results: Sequence[Results]) -> list[Results]:
+    """Results of a model without samples of any run."""
     models = {one.model for one in samples}
     with_samples = {one.results.path for one in samples if one.results is not None}
-    for one in results:
-        if one.path not in with_samples and one.model not in models:
-            raise ValueError(
-                f"{one.path}: found results of {one.model!r} but no samples beside them; "
-                "run lm_eval with --log_samples, and keep its files samples_*.jsonl where they are"
-            )
+    return [one for one in results if one.path not in with_samples and one.model not in models]
+
+
+def _refused_results(results: Results) -> Reading:
+    return refused(
+        str(results.path),
+        f"{results.path}: found results of {results.model!r} but no samples beside them; run "
+        "lm_eval with --log_samples, and keep its files samples_*.jsonl where they are",
+    )
 
 
 def _not_logged(samples: Sequence[Samples], results: Sequence[Results]) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 from benchrouter.readers.formats.fields import member
 from benchrouter.readers.formats.folders import files_below
 from benchrouter.readers.formats.paths import bare_name, head
+from benchrouter.readers.formats.rows import DENIED
 from benchrouter.readers.json_objects import check_keys, document
 
 DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
@@ -128,7 +129,7 @@ def find(path: Path) -> tuple[list[Samples], list[Results], dict[Path, str]]:
     results : list of Results
         In the order of the folders and of the names.
     broken : dict of Path to str
-        Results that cannot be read, and why; their samples are left out.
+        Results and folders that cannot be read, and why; their samples are left out.
 
     Raises
     ------
@@ -136,7 +137,8 @@ def find(path: Path) -> tuple[list[Samples], list[Results], dict[Path, str]]:
         If there is no file of either kind.
     """
     if path.is_dir():
-        kinds = {file: kind_of(file) for file in files_below(path)}
+        closed: list[Path] = []
+        kinds = {file: kind_of(file) for file in files_below(path, closed)}
         if not any(kinds.values()):
             raise ValueError(
                 f"{path}: found no samples, expected files samples_TASK_DATE.jsonl and "
@@ -149,7 +151,8 @@ def find(path: Path) -> tuple[list[Samples], list[Results], dict[Path, str]]:
         return (
             [one for samples, _, _ in found for one in samples],
             [one for _, results, _ in found for one in results],
-            {file: why for _, _, broken in found for file, why in broken.items()},
+            {folder: f"{folder}: {DENIED}" for folder in closed}
+            | {file: why for _, _, broken in found for file, why in broken.items()},
         )
     beside = [file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path]
     kinds = {file: kind_of(file) for file in [path, *beside]}
@@ -179,8 +182,9 @@ def _of_folder(
         if kind == "results" or named:
             try:
                 results.append(_results(file))
-            except ValueError as error:
-                broken[file] = f"{error}; so its samples cannot be read"
+            except (PermissionError, ValueError) as error:
+                why = f"{file}: {DENIED}" if isinstance(error, PermissionError) else error
+                broken[file] = f"{why}; so its samples cannot be read"
     without = {_date(file, RESULTS) for file in broken}
     dated = {one.date: one for one in reversed(results)}
     only = results[0] if len(results) == 1 else None

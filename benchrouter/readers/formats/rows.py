@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TEXTS = ("model", "dataset", "sample_id", "prompt")
+DENIED = "permission denied, expected it to be readable"
 NUMBERS = ("score", "cost_usd", "log_likelihood")
 
 
@@ -51,6 +52,20 @@ def refused(name: str, why: str) -> Reading:
     place, _, found = why.partition(": ")
     rows.refuse(place, found)
     return Reading(rows.source(), Sidecar())
+
+
+def denied(name: str, error: PermissionError | None = None) -> Reading:
+    """Return what is read of a source of which something may not be opened: nothing.
+
+    Parameters
+    ----------
+    name : str
+        Of the source.
+    error : PermissionError, optional
+        Names the file in it.
+    """
+    place = name if error is None or error.filename is None else error.filename
+    return refused(name, f"{place}: {DENIED}")
 
 
 class _Texts:
