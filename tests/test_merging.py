@@ -140,7 +140,9 @@ def test_prompts_that_differ(tmp_path):
         wide(tmp_path / "one.csv", "a", "d,1,x,1", "d,2,y,0"),
         wide(tmp_path / "two.csv", "b", "d,1,x ,1", "d,2,Y,1"),
     ]
-    with pytest.raises(ValueError, match=r"prompt of .*'1'\) is 'x ', but 'x' in .*1 more such"):
+    ways = r"'first' .*\(on_conflict, --on-conflict\), 'prompt' .*\(align, --align\)"
+    words = rf"prompt of .*'1'\) is 'x ', but 'x' in .*; expected one: {ways} \(1 more such"
+    with pytest.raises(ValueError, match=words):
         read(files)
     found = read(files, on_conflict="first")
     assert (found.prompts, found.scores.tolist()) == (["x", "y"], [[1, 1], [0, 1]])
@@ -164,13 +166,36 @@ def test_of_what_sidecars_state_otherwise_the_first_is_kept(tmp_path, one, two):
     put(tmp_path / "1.json", one)
     alone = read(files[0])
     put(tmp_path / "2.json", two)
-    with pytest.raises(ValueError, match=r"2.json, but .* in .*1.json$"):
+    way = r"'first' keeps the first \(on_conflict, --on-conflict\)$"
+    with pytest.raises(ValueError, match=rf"2.json, but .* in .*1.json; expected one: .*{way}"):
         read(files)
     found = read(files, on_conflict="first")
+    assert read(files, on_conflict="mean") == found
     assert_array_equal(found.thresholds, alone.thresholds)
     assert_array_equal(found.params_b, alone.params_b)
     assert_array_equal(found.prices, alone.prices)
     assert found.origin.notes[0].endswith("1.json; the first is kept")
+
+
+def test_given_thresholds_come_before_those_that_sidecars_state_otherwise(tmp_path):
+    rows = [("d,1,x,1", "e,1,x,1"), ("d,2,x,1", "e,2,x,1")]
+    files = [wide(tmp_path / f"{n}.csv", "a", *found) for n, found in enumerate(rows)]
+    put(tmp_path / "0.json", {"thresholds": {"d": 0.5, "e": 0.5}})
+    put(tmp_path / "1.json", {"thresholds": {"d": 0.6, "e": 0.5}})
+    words = (
+        r"'d' is 0.6 in .*, but 0.5 in .*; expected one: name it \(thresholds, --correct-above\)"
+    )
+    for chosen in (None, {"e": 0.7}):
+        with pytest.raises(ValueError, match=words):
+            read(files, thresholds=chosen)
+    for chosen, expected in (
+        ({"d": 0.7}, [0.7, 0.5]),
+        ({"*": 0.7}, [0.7, 0.7]),
+        ({"d": None}, [NAN, 0.5]),
+    ):
+        found = read(files, thresholds=chosen)
+        assert_array_equal(found.thresholds, expected)
+        assert not found.origin.notes
 
 
 def test_a_source_of_which_nothing_is_left(tmp_path):

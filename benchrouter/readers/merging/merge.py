@@ -82,7 +82,7 @@ def merge(
     sample_ids, renamed = names_of(rows, records, align)
     places, n_places = source_rows(rows, records, align)
     params_b, prices = of_models(rows.parts, models, on_conflict, said)
-    metrics, stated = of_datasets(rows.parts, on_conflict, said)
+    metrics, stated = of_datasets(rows.parts, on_conflict, said, (thresholds or {}).keys())
     return BenchmarkTable(
         scores=scores,
         dataset=codes,

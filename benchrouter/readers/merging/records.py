@@ -88,7 +88,11 @@ def compare_prompts(rows: AllRows, records: Records, on_conflict: str) -> list[s
         if on_conflict != "error":
             more = f" (and {counted(len(others) - 1, 'more such row')})" if len(others) > 1 else ""
             return [f"{said}; the first prompt is kept{more}"]
-        rows.leave_out(row, said, len(others))
+        settled_by = (
+            "'first' keeps the first (on_conflict, --on-conflict), 'prompt' makes each a record "
+            "(align, --align)"
+        )
+        rows.leave_out(row, f"{said}; expected one: {settled_by}", len(others))
     records.usable[others] = False
     return []
 

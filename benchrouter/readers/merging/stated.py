@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 Said = dict[str, list[tuple[Value, str]]]  # by model or dataset: values, and where they stand
 
+BY_ORDER = "'first' keeps the first (on_conflict, --on-conflict)"
+BY_VALUE = "name it (thresholds, --correct-above)"
 
-def _agreed(what: str, said: Said[Value], on_conflict: str, notes: list[str]) -> dict[str, Value]:
+
+def _agreed(
+    what: str, said: Said[Value], on_conflict: str, notes: list[str], settled_by: str = BY_ORDER
+) -> dict[str, Value]:
     """Return the first value of each name; another one is an error, or only noted."""
     agreed = {}
     for name, values in said.items():
@@ -26,7 +31,7 @@ def _agreed(what: str, said: Said[Value], on_conflict: str, notes: list[str]) ->
         if other is not None:
             message = f"{what} {name!r} is {other[0]} in {other[1]}, but {first} in {first_place}"
             if on_conflict == "error":
-                raise ValueError(message)
+                raise ValueError(f"{message}; expected one: {settled_by}")
             notes.append(f"{message}; the first is kept")
         agreed[name] = first
     return agreed
@@ -67,9 +72,18 @@ def of_models(
 
 
 def of_datasets(
-    parts: Sequence[Part], on_conflict: str, notes: list[str]
+    parts: Sequence[Part], on_conflict: str, notes: list[str], given: Set[str] = frozenset()
 ) -> tuple[dict[str, list[tuple[str, str]]], dict[str, float]]:
     """Return what sidecars state of the datasets that their parts hold.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+    on_conflict : str
+    notes : list of str
+        Gets what was settled.
+    given : set of str
+        Datasets whose thresholds the caller states, "*" = all: those of sidecars are passed over.
 
     Returns
     -------
@@ -92,12 +106,14 @@ def of_datasets(
             metric = sidecar.metrics.get(name, sidecar.metric)
             if metric:
                 metrics.setdefault(name, {}).setdefault(metric, _place(part))
-            if name in sidecar.thresholds:
+            if name in sidecar.thresholds and not given & {name, "*"}:
                 stated = (sidecar.thresholds[name], _place(part))
                 thresholds.setdefault(name, []).append(stated)
     return (
         {name: list(found.items()) for name, found in metrics.items()},
-        _agreed("threshold of dataset", thresholds, on_conflict, notes),
+        _agreed(
+            "threshold of dataset", thresholds, on_conflict, notes, f"{BY_VALUE}, or {BY_ORDER}"
+        ),
     )
 
 
