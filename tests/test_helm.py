@@ -204,6 +204,22 @@ def test_golden_table(tmp_path):
     ]
 
 
+def test_folders_of_runs_that_are_empty_are_noted(tmp_path):
+    suite = golden(tmp_path)
+    table = read(suite)
+    for name in ("boolq:model=org_m", "mmlu_subject=law,model_deployment=org_n", "groups"):
+        (suite / name).mkdir()
+    (suite / "groups" / "model=x.json").write_text("{}")
+    for on_error in ("raise", "skip"):
+        found = read(suite, on_error=on_error)
+        assert_array_equal(found.scores, table.scores)
+        assert not found.skipped
+        assert (
+            f"{suite}: folders of runs without run_spec.json, passed over: 2 runs "
+            "('boolq:model=org_m', 'mmlu_subject=law,model_deployment=org_n')"
+        ) in found.report().notes
+
+
 def test_options(tmp_path):
     suite = golden(tmp_path)
     first = read(suite, train_trials="first")

@@ -17,7 +17,15 @@ from benchrouter.readers.formats.helm_paper import (
     whole,
 )
 from benchrouter.readers.formats.helm_run import STATS, Tally, found_metrics, read_run
-from benchrouter.readers.formats.helm_spec import SPEC, Spec, has_spec, is_run, read_spec, run_file
+from benchrouter.readers.formats.helm_spec import (
+    SPEC,
+    Spec,
+    has_spec,
+    is_run,
+    is_run_name,
+    read_spec,
+    run_file,
+)
 from benchrouter.readers.formats.rows import Reading, denied, refused
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import counted
@@ -25,7 +33,7 @@ from benchrouter.readers.source import counted
 
 def recognises(path: Path) -> bool:
     """Tell whether a folder is a run, or runs lie below it."""
-    return bool(_run_folders(path))
+    return bool(_run_folders(path)[0])
 
 
 def read(path: Path, choices: Choices) -> Iterator[Reading]:
@@ -49,9 +57,9 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
     ValueError
         If no run has records of what was asked for.
     """
-    suite = _Suite(path, choices)
     closed: list[Path] = []
-    runs = _run_folders(path, closed)
+    runs, without_spec = _run_folders(path, closed)
+    suite = _Suite(path, choices, without_spec)
     last = None
     for reading in chain(
         (denied(str(folder)) for folder in closed), map(suite.reading, runs), suite.without_metric()
@@ -73,20 +81,25 @@ def why_not_file(path: Path) -> str | None:
     return f"is a file of a HELM run, expected the run's folder, {path.parent}"
 
 
-def _run_folders(path: Path, closed: list[Path] | None = None) -> list[Path]:
+def _run_folders(path: Path, closed: list[Path] | None = None) -> tuple[list[Path], list[Path]]:
     """Folders with a run at or below a path, in the order of their names, each once.
 
-    HELM links ``runs/latest`` to its latest suite.
+    HELM links ``runs/latest`` to its latest suite. Second come folders that are called as runs are,
+    but have no ``run_spec.json``, as where a run ended early.
     """
     folders = folders_below(path, closed) if path.is_dir() else []
-    return [folder for folder, names in folders if has_spec(names)]
+    return (
+        [folder for folder, names in folders if has_spec(names)],
+        [folder for folder, names in folders if not has_spec(names) and is_run_name(folder.name)],
+    )
 
 
 class _Suite:
     """Runs, and what was met in them."""
 
-    def __init__(self, path: Path, choices: Choices) -> None:
+    def __init__(self, path: Path, choices: Choices, without_spec: list[Path]) -> None:
         self.path = path
+        self.without_spec = [folder.name for folder in without_spec]
         self.choices = choices
         self.tally = Tally()
         self.of_preset: set[tuple[str, str]] = set()
@@ -174,6 +187,8 @@ class _Suite:
             yield f"no metric {self.choices.metric!r}, so no scores, in {self._lacking()}"
         if self.without_split:
             yield self._no_split()
+        if self.without_spec:
+            yield f"folders of runs without {SPEC}, passed over: {_some(self.without_spec)}"
         if self.choices.preset is not None:
             yield from not_found(self.of_preset)
         if self.not_of_preset:

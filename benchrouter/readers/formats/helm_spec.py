@@ -12,6 +12,7 @@ from benchrouter.readers.json_objects import document
 
 SUFFIXES = ("", ".gz", ".zst")
 SPEC = "run_spec.json"
+MODEL = re.compile("[:,]model(?:_deployment)?=")
 
 
 class Spec(NamedTuple):
@@ -31,7 +32,7 @@ class Spec(NamedTuple):
     @property
     def dataset(self) -> str:
         """The run's name up to its model."""
-        return re.split("[:,]model(?:_deployment)?=", self.name, maxsplit=1)[0]
+        return MODEL.split(self.name, maxsplit=1)[0]
 
     @property
     def scenario(self) -> str:
@@ -47,6 +48,11 @@ def is_run(folder: Path) -> bool:
 def has_spec(names: Collection[str]) -> bool:
     """Tell whether files of these names are of a run."""
     return any(SPEC + suffix in names for suffix in SUFFIXES)
+
+
+def is_run_name(name: str) -> bool:
+    """Tell whether a folder is called as a run's is, with whatever sign in place of ":"."""
+    return re.search("[^a-z]model(?:_deployment)?=", name) is not None
 
 
 def run_file(folder: Path, name: str) -> Path:
