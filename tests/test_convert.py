@@ -352,3 +352,20 @@ def test_a_table_of_embedllm_without_its_preset_is_refused(tmp_path):
     assert result.exit_code == 1
     assert "has the columns of embedllm" in result.stderr and "--preset" in result.stderr
     assert run("convert", source, "-o", tmp_path / "t.csv", "--preset", "embedllm").exit_code == 0
+
+
+def test_a_given_threshold_settles_those_that_sidecars_state_otherwise(tmp_path):
+    files = []
+    for number, threshold in enumerate((0.5, 0.6)):
+        files.append(tmp_path / f"{number}.csv")
+        files[-1].write_text(f"model,dataset,sample_id,prompt,score,f1\na,d,{number},x,1,0.25\n")
+        sidecar = {"thresholds": {"d": threshold}}
+        (tmp_path / f"{number}.json").write_text(json.dumps(sidecar))
+    target = tmp_path / "t.jsonl"
+    result = run("convert", *files, "-o", target)
+    assert result.exit_code == 1
+    assert "expected one: name it (thresholds, --correct-above), or 'first'" in result.stderr
+    result = run("convert", *files, "-o", target, "--correct-above", "d=0.7", "--also", "f1")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((tmp_path / "t.json").read_text())["thresholds"] == {"d": 0.7}
+    assert json.loads(target.read_text().splitlines()[0])["f1::a"] == 0.25

@@ -158,13 +158,14 @@ def read_further(
     Returns
     -------
     dict of str to BenchmarkTable
-        Scores are missing where a source lacks the metric.
+        Scores are missing where a source lacks the metric; there are no thresholds.
     """
     from benchrouter.table import BenchmarkTable
 
     # The score's column is that of the metric.
     named = {ours: name for ours, name in (reading["columns"] or {}).items() if ours != "score"}
-    reading = {**reading, "columns": named or None, "only_metric": True}
+    without = {"*": None}  # whatever sidecars state of the score
+    reading = {**reading, "columns": named or None, "only_metric": True, "thresholds": without}
     return {
         name: BenchmarkTable.read(sources, **{**reading, "metric": metric})
         for name, metric in metrics.items()
