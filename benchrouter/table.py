@@ -228,10 +228,12 @@ class BenchmarkTable:
             As in `select`.
         thresholds : dict of str to float
             Scores above it are correct, per dataset; "*" for all not named. Otherwise the
-            sidecar's, else 0.5 for datasets whose scores all lie in [0, 1], else none.
+            sidecar's, where they do not differ, else 0.5 for datasets whose scores all lie in
+            [0, 1], else none.
         on_error : str
             "raise", or "skip" to leave out and list in ``skipped`` what cannot be read: the
-            record of a wide file, the row of a long one; of duplicates all but the first.
+            record of a wide file, the row of a long one; of duplicates all but the first; of a
+            folder also files, runs and folders that are broken or may not be read.
         format : str
             "auto" recognises each path; "table" takes it for one of the above; else a name of
             `benchrouter.readers.formats.FORMATS`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
@@ -11,7 +12,9 @@ import pytest
 from typer.main import get_command
 
 from benchrouter.cli.app import app
-from benchrouter.readers.formats import FORMATS
+from benchrouter.readers.formats import FORMATS, TABLE
+from benchrouter.readers.options import FORMATS_OF
+from benchrouter.table import BenchmarkTable
 
 ROOT = Path(__file__).resolve().parents[1]
 RULES = ("BMA", "S1", "S2", "S3", "S3 with fallback", "auto")
@@ -113,6 +116,28 @@ def test_data_names_commands_and_options_that_there_are():
     shared = {option for parameter in commands["convert"].params for option in parameter.opts}
     named = set(re.findall(r"`(--[a-z-]+)", page.split("## Public results")[0]))
     assert len(named) >= 10 and named <= shared
+
+
+def test_data_says_which_keywords_are_called_otherwise():
+    page = (ROOT / "docs" / "data.md").read_text()
+    table = page.split("| command line | `read` | `from_arrow` |")[1].split("\n\n")[0]
+    differing, lacking = (
+        {option for row in rows for option in re.findall(r"`--([a-z-]+)", row.split("|")[1])}
+        for rows in (table.splitlines()[2:-1], table.splitlines()[-1:])
+    )
+    options = {
+        option.removeprefix("--")
+        for parameter in get_command(app).commands["convert"].params
+        for option in parameter.opts
+        if option.startswith("--")
+    } - {"output", "json", "help", "source"}
+    of_read, of_arrow = (
+        {name.replace("_", "-") for name in inspect.signature(function).parameters}
+        for function in (BenchmarkTable.read, BenchmarkTable.from_arrow)
+    )
+    assert options - of_read == differing - {"metric"}
+    of_one_format = {name.replace("_", "-") for name, of in FORMATS_OF.items() if TABLE not in of}
+    assert (options & of_read) - of_arrow - of_one_format == lacking | {"metric"}
 
 
 def test_data_names_every_format():
