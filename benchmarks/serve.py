@@ -245,9 +245,9 @@ def peers(
                 by_sklearn(model.encode([p], normalize_embeddings=True)[0]) for p in prompts
             ],
         }
-        semantic = semantic_router(model, records, scores)
+        semantic = semantic_router(model, records, rows, scores)
         if semantic is not None:
-            given["semantic-router"] = lambda: [semantic(vector=row.tolist()) for row in rows]
+            given["semantic-router"] = lambda: [semantic(f"prompt {i}") for i in range(len(rows))]
             included["semantic-router"] = lambda: [semantic(p) for p in prompts]
         rounds = 1 if report.quick else 5
         for title, contenders, aim in (
@@ -264,39 +264,32 @@ def peers(
                     report.aim(f"{title}: against {peer}", ratio, "x", at_least=aim)
 
 
-def semantic_router(model: Any, records: np.ndarray, scores: np.ndarray) -> Any:
+def semantic_router(model: Any, records: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> Any:
     """semantic-router over the same embeddings: a route a model, of the records it is best on."""
     if importlib.util.find_spec("semantic_router") is None:
         print("\npeers: semantic-router is not installed")
         return None
     from semantic_router import Route
     from semantic_router.encoders import DenseEncoder
-    from semantic_router.index.local import LocalIndex
-    from semantic_router.routers import SemanticRouter
+    from semantic_router.routers import IndexedRouter
 
     class Same(DenseEncoder):
-        """The records' embeddings by number, any other text's by the same model."""
+        """Embeddings of "record 3" and "prompt 3" by number, of any other text by the model."""
 
         def __call__(self, docs: list[str]) -> list[list[float]]:
-            numbers = [int(doc[1:]) if doc.startswith("#") else None for doc in docs]
-            if None not in numbers:
-                return records[numbers].tolist()
+            kind, _, number = docs[0].partition(" ")
+            if number.isdecimal() and kind in ("record", "prompt"):
+                known = records if kind == "record" else rows
+                return known[[int(doc.split()[1]) for doc in docs]].tolist()
             return model.encode(docs, normalize_embeddings=True).tolist()
 
     best = scores.argmax(axis=1)
     routes = [
-        Route(name=f"model {m}", utterances=[f"#{i}" for i in np.flatnonzero(best == m)])
+        Route(name=f"model {m}", utterances=[f"record {i}" for i in np.flatnonzero(best == m)])
         for m in range(scores.shape[1])
         if (best == m).any()
     ]
-    made = SemanticRouter(
-        encoder=Same(name="same", score_threshold=0.0),
-        routes=routes,
-        index=LocalIndex(),
-        top_k=K,
-        auto_sync="local",
-    )
-    return made
+    return IndexedRouter(encoder=Same(name="same"), routes=routes, top_k=K)
 
 
 def at_once(ask: Callable[[int], Awaitable[object]], n: int) -> list[object]:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from benchrouter.serving.pace import Pace
 from benchrouter.serving.request import Request
 
+MARGIN = 1.5  # times what a batch is expected to take: work that comes too late is lost
+
 
 class Job(NamedTuple):
     """One prompt of a request."""
@@ -173,7 +175,8 @@ class Queue:
             self._n_tokens -= job.n_tokens
             if job.request.is_over:
                 continue
-            if now + self._pace.expected_s(n_tokens + job.n_tokens) > job.request.deadline:
+            needed_s = MARGIN * self._pace.expected_s(n_tokens + job.n_tokens)
+            if now + needed_s > job.request.deadline:
                 late.append(job)
                 continue
             batch.append(job)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +113,36 @@ class Request:
         tell()
 
 
+class _Wakeup:
+    """Wakes up those who wait in one event loop, all that are answered by then at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._calls: deque[Callable[[], None]] = deque()
+        self._is_due = False
+
+    def add(self, call: Callable[[], None]) -> None:
+        """Call a function in the loop; from any thread.
+
+        Raises
+        ------
+        RuntimeError
+            If the loop is closed.
+        """
+        self._calls.append(call)
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon_threadsafe(self._run)
+
+    def _run(self) -> None:
+        self._is_due = False  # before the first is taken: whoever adds later asks again
+        while self._calls:
+            self._calls.popleft()()
+
+
+_WAKEUPS: WeakKeyDictionary[asyncio.AbstractEventLoop, _Wakeup] = WeakKeyDictionary()
+
+
 async def wait_for(request: Request, expire: Callable[[], None]) -> None:
     """Wait in an event loop until a request is over; a cancelled wait cancels it.
 
@@ -121,6 +153,7 @@ async def wait_for(request: Request, expire: Callable[[], None]) -> None:
         Called at its deadline; answers what is not answered.
     """
     loop = asyncio.get_running_loop()
+    wakeup = _WAKEUPS.get(loop) or _WAKEUPS.setdefault(loop, _Wakeup(loop))
     future: asyncio.Future[None] = loop.create_future()
 
     def done() -> None:
@@ -129,7 +162,7 @@ async def wait_for(request: Request, expire: Callable[[], None]) -> None:
 
     def tell() -> None:
         try:
-            loop.call_soon_threadsafe(done)
+            wakeup.add(done)
         except RuntimeError:  # the loop was closed: nobody waits any more
             request.cancel()
 
