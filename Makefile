@@ -16,7 +16,7 @@ BUILD_REQUIRES := "setuptools>=77" wheel "pybind11>=2.13" "cmake>=3.22" ninja
 INPUTS := pyproject.toml setup.py CMakeLists.txt $(sort $(wildcard csrc/*))
 NATIVE := $(wildcard csrc/* tests/cuda_on_host/*)
 HARNESSES := $(VENV)/harnesses/lm-eval/.installed $(VENV)/harnesses/helm/.installed
-BENCHMARKS := $(filter-out benchmarks/report.py benchmarks/inputs.py benchmarks/fuzz_inputs.py benchmarks/fuzz_formats.py,$(sort $(wildcard benchmarks/*.py)))
+BENCHMARKS := $(filter-out benchmarks/report.py benchmarks/inputs.py benchmarks/http_load.py benchmarks/fuzz_inputs.py benchmarks/fuzz_formats.py,$(sort $(wildcard benchmarks/*.py)))
 
 # cmake, ninja and clang-format of .venv before any of the machine's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -144,7 +144,7 @@ def test_extras():
     web = {"fastapi", "httptools", "prometheus-client", "pydantic", "uvicorn"}
     assert extras["serve"] == web and extras["client"] == {"httpx"}
     assert extras["evaluate"] == {"matplotlib", "scikit-learn"}
-    assert extras["bench"] == {"hnswlib", "pandas", "scikit-learn"}
+    assert extras["bench"] == {"hnswlib", "pandas", "scikit-learn", "semantic-router"}
     assert extras["dev"] >= web | {"httpx", "schemathesis"}
     assert extras["dev"] >= {"pytest", "hypothesis", "ruff", "mypy", "clang-format"}
     assert project["requires-python"] == ">=3.10"
