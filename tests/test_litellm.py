@@ -342,6 +342,15 @@ def test_a_request_that_is_bad_does_not_count_against_the_model(router, engine, 
     assert content(chosen.completion(VIRTUAL, user(prompt))) == best
 
 
+def test_a_failure_without_a_fallback_is_remembered_too(router, engine, upstreams):
+    prompt, (best, second, _) = first_with(router, "general-70b")
+    chosen = made(engine, upstreams)
+    upstreams[best].status = 500
+    with pytest.raises(litellm.InternalServerError):
+        chosen.completion(VIRTUAL, user(prompt), disable_fallbacks=True)
+    assert content(chosen.completion(VIRTUAL, user(prompt), disable_fallbacks=True)) == second
+
+
 def test_a_model_that_cools_down_is_passed_over(router, engine, upstreams):
     prompt, (best, second, _) = first_with(router, "general-70b")
     chosen = made(engine, upstreams)
@@ -403,9 +412,11 @@ def test_no_request_is_lost_with_an_upstream(router, engine, upstreams):
     answers = asyncio.run(half_way())
     upstreams[dead].start()  # to be killed again
     assert len(answers) == 700
+    n_moved = 0
     for answer, first, next_best in zip(answers, best[300:], second[300:], strict=True):
         assert answer == first or (first == dead and answer == next_best)
-    assert answers[-100:].count(dead) == 0 < best[-100:].count(dead)
+        n_moved += answer != first
+    assert 0 < n_moved < best[300:].count(dead)
 
 
 # --- benchrouter that does not answer ------------------------------------------------------------
@@ -552,7 +563,7 @@ def test_headers_are_one_line_of_ascii():
         "x-benchrouter-router": "default",
         "x-benchrouter-reason": "one two: ?",
     }
-    assert integration._headers({"metadata": None, "litellm_metadata": {}}) is None
+    assert integration._headers({"metadata": None, "litellm_metadata": {}}) == {}
 
 
 def test_sources_and_policies_are_checked(engine):

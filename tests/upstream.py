@@ -84,13 +84,18 @@ class Upstream:
         message = {"role": "assistant", "content": f"I am {request['model']}"}
         if request.get("stream"):
             return "text/event-stream", _events(request, message)
-        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        if path.endswith("/responses"):
+            part = {"type": "output_text", "text": message["content"], "annotations": []}
+            output = {"id": "2", "type": "message", "status": "completed", "role": "assistant"}
+            return _json(request, object="response", output=[{**output, "content": [part]}])
+        text = {"text": message["content"]} if "/chat/" not in path else {}
+        choices = [{"index": 0, "message": message, **text, "finish_reason": "stop"}]
         usage = {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}
         return _json(request, object="chat.completion", choices=choices, usage=usage)
 
 
 def _json(request: dict, **fields) -> tuple[str, bytes]:
-    content = {"id": "1", "created": 1, "model": request["model"], **fields}
+    content = {"id": "1", "created": 1, "created_at": 1, "model": request["model"], **fields}
     return "application/json", json.dumps(content).encode()
 
 

@@ -315,7 +315,7 @@ class Routing(CustomLogger):
         user_api_key_dict: Any,
         response: Any,
         request_headers: dict[str, str] | None = None,
-    ) -> dict[str, str] | None:
+    ) -> dict[str, str]:
         """Tell the caller of the proxy what was decided."""
         return _headers(data)
 
@@ -331,6 +331,16 @@ class Routing(CustomLogger):
         """Remember that a model failed, as a fallback did."""
         self._note_failure(original_model_group, original_exception)
 
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: Any,
+        traceback_str: str | None = None,
+    ) -> None:
+        """Remember that a model failed for which no other could answer."""
+        self._note_failure_of(request_data, original_exception)
+
     async def async_log_success_event(
         self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
@@ -341,6 +351,11 @@ class Routing(CustomLogger):
         status = getattr(error, "status_code", 500)
         if not isinstance(status, int) or status >= 500 or status in STATUS_OF_MODEL:
             self._failed_at[group] = time.monotonic()
+
+    def _note_failure_of(self, request: Mapping[str, Any], error: Exception) -> None:
+        told = _told(request)
+        if told is not None:
+            self._note_failure(str(told.get("deployment")), error)
 
     def _note_success(self, metadata: Mapping[str, Any]) -> None:
         self._failed_at.pop(metadata.get("model_group", ""), None)
@@ -374,15 +389,25 @@ class Router:
         """As of `litellm.Router`."""
         request = {"model": model, "messages": messages, "stream": stream, **kwargs}
         await self._routing.prepare(request, self._router)
-        return self._told(await self._router.acompletion(**request), request)
+        try:
+            response = await self._router.acompletion(**request)
+        except Exception as e:
+            self._routing._note_failure_of(request, e)
+            raise
+        return self._with_headers(response, request)
 
     def completion(self, model: str, messages: list[Any], **kwargs: Any) -> Any:
         """As of `litellm.Router`."""
         request = {"model": model, "messages": messages, **kwargs}
         self._routing.prepare_blocking(request, self._router)
-        return self._told(self._router.completion(**request), request)
+        try:
+            response = self._router.completion(**request)
+        except Exception as e:
+            self._routing._note_failure_of(request, e)
+            raise
+        return self._with_headers(response, request)
 
-    def _told(self, response: Any, request: Mapping[str, Any]) -> Any:
+    def _with_headers(self, response: Any, request: Mapping[str, Any]) -> Any:
         """Put what was decided into a response, and forget that its model failed before."""
         decided, hidden = _headers(request), getattr(response, "_hidden_params", None)
         if decided and isinstance(hidden, dict):
@@ -514,15 +539,22 @@ def _note(request: dict[str, Any], told: dict[str, Any]) -> None:
     metadata[KEY] = told
 
 
-def _headers(request: Mapping[str, Any]) -> dict[str, str] | None:
+def _told(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What was decided on a request; None where nothing was."""
     for bucket in ("litellm_metadata", "metadata"):
-        told = (request.get(bucket) or {}).get(KEY)
+        metadata = request.get(bucket)
+        told = metadata.get(KEY) if isinstance(metadata, Mapping) else None
         if isinstance(told, Mapping):
-            names = ("router", "version", "reason")
-            found = {"model": told.get("deployment"), **{name: told.get(name) for name in names}}
-            return {f"x-benchrouter-{name}": _header(v) for name, v in found.items() if v}
+            return told
     return None
+
+
+def _headers(request: Mapping[str, Any]) -> dict[str, str]:
+    """What was decided on a request, as headers of the answer."""
+    told = _told(request) or {}
+    names = {"model": "deployment", "router": "router", "version": "version", "reason": "reason"}
+    found = {name: told.get(key) for name, key in names.items()}
+    return {f"x-benchrouter-{name}": _header(value) for name, value in found.items() if value}
 
 
 def _header(value: object) -> str:
