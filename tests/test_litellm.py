@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +31,8 @@ from benchrouter.integrations.litellm import Routing  # noqa: E402
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "litellm.md"
 VIRTUAL = "benchrouter/default"
-pytestmark = pytest.mark.filterwarnings("ignore:Items? .* `ReadOnly` qualifier")  # of LiteLLM's types
+# Of LiteLLM's own types.
+pytestmark = pytest.mark.filterwarnings("ignore:Items? .* `ReadOnly` qualifier")
 
 
 class Seen(Observer):
@@ -159,7 +161,7 @@ def test_only_models_with_a_deployment_are_chosen(router, engine, upstreams):
 
 
 def test_a_deployment_says_which_model_of_the_benchmark_it_is(router, engine, upstreams):
-    prompt, ranking = first_with(router, "maths-13b")
+    prompt, _ = first_with(router, "maths-13b")
     renamed = {"ours": upstreams["maths-13b"], "other": upstreams["small-3b"]}
     chosen = made(engine, renamed, info={"ours": {"benchrouter": "maths-13b"}})
     response = asyncio.run(chosen.acompletion(VIRTUAL, user(prompt)))
@@ -168,7 +170,7 @@ def test_a_deployment_says_which_model_of_the_benchmark_it_is(router, engine, up
 
 
 def test_several_groups_of_one_model_come_after_each_other(engine, router):
-    prompt, ranking = first_with(router, "maths-13b")
+    prompt, _ = first_with(router, "maths-13b")
     marked = {"eu": {"benchrouter": "maths-13b"}, "us": {"benchrouter": "maths-13b"}}
     nowhere = SimpleNamespace(url="http://127.0.0.1:9")
     chosen = made(engine, dict.fromkeys(["small-3b", "eu", "us"], nowhere), info=marked)
@@ -286,7 +288,7 @@ def test_inputs_of_other_endpoints(engine, upstreams, seen, argument, given, tex
 
 
 def test_streams(router, engine, upstreams):
-    prompt, ranking = first_with(router, "maths-13b")
+    prompt, _ = first_with(router, "maths-13b")
     chosen = made(engine, upstreams)
 
     async def read():
@@ -449,7 +451,7 @@ def test_without_the_service_and_an_alias(nowhere, upstreams):
     assert all_of(made(client, deployed, info=some), ["w1"]) == ["small-3b"]
 
 
-def test_when_the_service_goes_down_its_last_ranking_is_kept(router, engine, upstreams, monkeypatch):
+def test_the_last_ranking_of_a_service_is_kept(router, engine, upstreams, monkeypatch):
     prompt, ranking = first_with(router, "small-3b")
     client = Client("http://127.0.0.1:9", retries=0)
     monkeypatch.setattr(client, "route", lambda *_, **options: engine.route_blocking(prompt))
@@ -508,7 +510,7 @@ def test_the_event_loop_is_never_blocked(engine, upstreams, monkeypatch):
         await asyncio.gather(*requests)
         assert time.monotonic() - start > 0.4
         heart.cancel()
-        return max(b - a for a, b in zip(times, times[1:], strict=False))
+        return max(b - a for a, b in pairwise(times))
 
     assert min(asyncio.run(gaps(run)) for run in range(200, 203)) < 0.1
 

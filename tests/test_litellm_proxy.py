@@ -1,4 +1,4 @@
-"""LiteLLM's proxy with the callbacks of docs/litellm.md, run for real in an environment of its own."""
+"""LiteLLM's proxy with the callbacks of docs/litellm.md, in an environment of its own."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ PLACE = Path(sys.prefix, "harnesses", "litellm")
 KEY = "sk-of-the-tests-0123456789abcdef"
 GROUPS = {"general-70b": "our-general-model", "maths-13b": "maths-13b", "small-3b": "small-3b"}
 ALIAS = GROUPS["general-70b"]
+RUN = "import litellm; litellm.run_server()"  # as the command litellm does
 START_S = 240
 
 
@@ -75,7 +76,7 @@ class Proxy:
         self._log = folder / "proxy.log"
         with open(self._log, "w") as log:
             self._process = subprocess.Popen(
-                [PLACE / "bin" / "litellm", "--config", "config.yaml", "--port", str(port)],
+                [PLACE / "bin" / "python", "-c", RUN, "--config=config.yaml", f"--port={port}"],
                 cwd=folder,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
                 stdout=log,

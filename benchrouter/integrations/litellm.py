@@ -345,7 +345,7 @@ class Routing(CustomLogger):
         self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         """Forget that a model failed; it answers."""
-        self._note_success(((kwargs.get("litellm_params") or {}).get("metadata") or {}))
+        self._note_success((kwargs.get("litellm_params") or {}).get("metadata") or {})
 
     def _note_failure(self, group: str, error: Exception) -> None:
         status = getattr(error, "status_code", 500)
