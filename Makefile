@@ -15,7 +15,7 @@ INSTALL := $(BIN)/$(PIP_INSTALL)
 BUILD_REQUIRES := "setuptools>=77" wheel "pybind11>=2.13" "cmake>=3.22" ninja
 INPUTS := pyproject.toml setup.py CMakeLists.txt $(sort $(wildcard csrc/*))
 NATIVE := $(wildcard csrc/* tests/cuda_on_host/*)
-HARNESSES := $(VENV)/harnesses/lm-eval/.installed $(VENV)/harnesses/helm/.installed
+HARNESSES := $(foreach name,lm-eval helm litellm,$(VENV)/harnesses/$(name)/.installed)
 BENCHMARKS := $(filter-out benchmarks/report.py benchmarks/inputs.py benchmarks/http_load.py benchmarks/fuzz_inputs.py benchmarks/fuzz_formats.py,$(sort $(wildcard benchmarks/*.py)))
 
 # cmake, ninja and clang-format of .venv before any of the machine's.
@@ -44,7 +44,7 @@ endef
 help:
 	@echo "make demo       install, build, and run the main job on a synthetic benchmark"
 	@echo "make test       install, build, and run the test suite (minutes)"
-	@echo "make test-slow  the tests that take longer; installs lm-eval and crfm-helm for some of them"
+	@echo "make test-slow  the tests that take longer; installs lm-eval, crfm-helm and litellm for some"
 	@echo "make asan       the tests of the native code under ASan and UBSan"
 	@echo "make lint       ruff, mypy, clang-format; changes nothing"
 	@echo "make format     ruff and clang-format; changes files"
@@ -122,17 +122,18 @@ $(VENV)/.created-$(EXTRA):
 	$(PYTHON) -m venv $(if $(wildcard $(VENV)/.created-*),--clear )$(VENV)
 	@touch $@
 
-# Other people's harnesses want other versions than .venv has: each gets an environment of its own,
+# Other people's programs want other versions than .venv has: each gets an environment of its own,
 # which sees the packages of .venv behind those that it has itself. Where one cannot be installed,
 # the tests that run it are skipped.
 $(VENV)/harnesses/lm-eval/.installed: PACKAGE := lm-eval
 $(VENV)/harnesses/helm/.installed: PACKAGE := crfm-helm
+$(VENV)/harnesses/litellm/.installed: PACKAGE := litellm[proxy]
 $(HARNESSES): $(VENV)/.installed-dev
 	@echo "== installing $(PACKAGE) into $(@D), for the tests that run it"
 	$(BIN)/python -m venv --without-pip $(@D)
 	@packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
 	$(BIN)/python -c "$$packages" > "$$($(@D)/bin/python -c "$$packages")/venv.pth"
-	@$(@D)/bin/$(PIP_INSTALL) --retries 1 $(PACKAGE) && touch $@ \
+	@$(@D)/bin/$(PIP_INSTALL) --retries 1 '$(PACKAGE)' && touch $@ \
 	    || { rm -rf $(@D); echo "warning: no $(PACKAGE) for this Python or without a network;" \
 	        "the tests that run it are skipped" >&2; }
 
