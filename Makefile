@@ -15,7 +15,7 @@ INSTALL := $(BIN)/$(PIP_INSTALL)
 BUILD_REQUIRES := "setuptools>=77" wheel "pybind11>=2.13" "cmake>=3.22" ninja
 INPUTS := pyproject.toml setup.py CMakeLists.txt $(sort $(wildcard csrc/*))
 NATIVE := $(wildcard csrc/* tests/cuda_on_host/*)
-HARNESSES := $(foreach name,lm-eval helm litellm,$(VENV)/harnesses/$(name)/.installed)
+HARNESSES := $(foreach name,lm-eval helm,$(VENV)/harnesses/$(name)/.installed)
 BENCHMARKS := $(filter-out benchmarks/report.py benchmarks/inputs.py benchmarks/http_load.py benchmarks/fuzz_inputs.py benchmarks/fuzz_formats.py,$(sort $(wildcard benchmarks/*.py)))
 
 # cmake, ninja and clang-format of .venv before any of the machine's.
@@ -44,7 +44,7 @@ endef
 help:
 	@echo "make demo       install, build, and run the main job on a synthetic benchmark"
 	@echo "make test       install, build, and run the test suite (minutes)"
-	@echo "make test-slow  the tests that take longer; installs lm-eval, crfm-helm and litellm for some"
+	@echo "make test-slow  the tests that take longer; installs lm-eval and crfm-helm for some"
 	@echo "make asan       the tests of the native code under ASan and UBSan"
 	@echo "make lint       ruff, mypy, clang-format; changes nothing"
 	@echo "make format     ruff and clang-format; changes files"

@@ -146,7 +146,7 @@ def test_extras():
     assert extras["litellm"] == {"litellm"}
     assert extras["evaluate"] == {"matplotlib", "scikit-learn"}
     assert extras["bench"] == {"hnswlib", "pandas", "scikit-learn", "semantic-router"}
-    assert extras["dev"] >= web | {"httpx", "litellm", "schemathesis"}
+    assert extras["dev"] >= web | {"httpx", "schemathesis"}
     assert extras["dev"] >= {"pytest", "hypothesis", "ruff", "mypy", "clang-format"}
     assert project["requires-python"] == ">=3.10"
     assert project["scripts"] == {"benchrouter": "benchrouter.cli:main"}
