@@ -156,8 +156,13 @@ def test_only_models_with_a_deployment_are_chosen(router, engine, upstreams):
     prompts = prompts_of([4, 9, 6, 3] * 5, seed=1)
     two = list(MODELS[1:])
     expected = router.rank(prompts, models=two).decisions.names()
-    del upstreams[MODELS[0]]
-    assert all_of(made(engine, upstreams), prompts) == expected
+    assert MODELS[0] in router.route(prompts).names()
+    chosen = made(engine, {name: upstreams[name] for name in two})
+    assert all_of(chosen, prompts) == expected
+    for prompt, model in zip(prompts, expected, strict=True):
+        request = {"model": VIRTUAL, "messages": user(prompt)}
+        chosen._routing.prepare_blocking(request, chosen._router)
+        assert request["metadata"]["benchrouter"]["model"] == model
 
 
 def test_a_deployment_says_which_model_of_the_benchmark_it_is(router, engine, upstreams):
@@ -344,6 +349,40 @@ def test_a_request_that_is_bad_does_not_count_against_the_model(router, engine, 
     assert content(chosen.completion(VIRTUAL, user(prompt))) == best
 
 
+@pytest.mark.parametrize("own", [{"timeout": 0.001}, {"api_key": "of the caller"}])
+def test_what_callers_bring_about_does_not_count(router, engine, upstreams, own):
+    prompt, (best, *_) = first_with(router, "general-70b")
+    chosen = made(engine, upstreams, disable_cooldowns=True)
+    for upstream in upstreams.values():
+        upstream.status = 401
+    with pytest.raises((litellm.AuthenticationError, litellm.Timeout)):
+        chosen.completion(VIRTUAL, user(prompt), **own)
+    for upstream in upstreams.values():
+        upstream.status = 200
+    assert content(chosen.completion(VIRTUAL, user(prompt))) == best
+
+
+def test_limits_of_the_proxy_and_other_requests_do_not_count(engine):
+    class Limit(Exception):
+        status_code = 429
+
+    routing = Routing(engine)
+    told = integration._Told(deployment="small-3b")
+    broken = litellm.InternalServerError("broken", llm_provider="openai", model="small-3b")
+    for metadata, error in (
+        ({"benchrouter": told}, Limit()),
+        ({"benchrouter": dict(told)}, broken),  # as a caller may write
+        ({}, broken),
+    ):
+        asyncio.run(routing.async_post_call_failure_hook({"metadata": metadata}, error, None))
+        request = {"litellm_metadata": metadata}
+        asyncio.run(routing.log_success_fallback_event("small-3b", request, error))
+    assert routing._failed_at == {}
+    request = {"litellm_metadata": {"benchrouter": told}}
+    asyncio.run(routing.async_post_call_failure_hook(request, broken, None))
+    assert list(routing._failed_at) == ["small-3b"]
+
+
 def test_a_failure_without_a_fallback_is_remembered_too(router, engine, upstreams):
     prompt, (best, second, _) = first_with(router, "general-70b")
     chosen = made(engine, upstreams)
@@ -461,7 +500,7 @@ def test_the_last_ranking_of_a_service_is_kept(router, engine, upstreams, monkey
     request = {"model": VIRTUAL, "messages": user(prompt)}
     chosen._routing.prepare_blocking(request, chosen._router)
     assert [request["model"], *request["fallbacks"]] == ranking
-    assert request["metadata"]["benchrouter"]["cause"] == "error"
+    assert request["metadata"]["benchrouter"]["reason"] == "benchrouter could not be asked"
 
 
 def test_threads_need_a_client_for_threads(upstreams, caplog):
@@ -550,6 +589,14 @@ def test_decisions_are_in_the_logs_of_litellm(router, engine, upstreams):
     }
 
 
+def test_metadata_of_callers_stays_theirs(engine, upstreams):
+    metadata = {"own": 1}
+    chosen = made(engine, upstreams)
+    assert told(chosen.completion(VIRTUAL, user("w1"), metadata=metadata))
+    assert "benchrouter" not in metadata
+    assert told(chosen.completion("small-3b", user("w1"), metadata=metadata)) == {}
+
+
 @pytest.mark.parametrize("metadata", [None, {}, {"spend_logs_metadata": "x"}, "x"])
 def test_metadata_of_callers_may_be_anything(engine, upstreams, metadata):
     chosen = made(engine, upstreams)
@@ -560,6 +607,8 @@ def test_metadata_of_callers_may_be_anything(engine, upstreams, metadata):
 
 def test_headers_are_one_line_of_ascii():
     told = {"deployment": "modèle", "router": "default", "version": None, "reason": "one\r\ntwo: α"}
+    assert integration._headers({"metadata": {"benchrouter": told}}) == {}  # anybody's
+    told = integration._Told(told)
     assert integration._headers({"metadata": {"benchrouter": told}}) == {
         "x-benchrouter-model": "mod?le",
         "x-benchrouter-router": "default",

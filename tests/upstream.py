@@ -34,7 +34,7 @@ class Upstream:
     def start(self) -> None:
         """Listen, on the same port as before."""
         started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)))
+        self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
         self._thread.start()
         assert started.wait(10)
 
@@ -43,6 +43,9 @@ class Upstream:
         self._loop.call_soon_threadsafe(self._killed.set)
         self._thread.join(10)
         assert not self._thread.is_alive()
+
+    def _run(self, started: threading.Event) -> None:
+        asyncio.run(self._serve(started))
 
     async def _serve(self, started: threading.Event) -> None:
         self._loop, self._killed = asyncio.get_running_loop(), asyncio.Event()

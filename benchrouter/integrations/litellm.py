@@ -40,6 +40,7 @@ PROMPTS = {  # what is routed, and the argument that has the prompt
 CHAT_MODES = (None, "chat", "completion", "responses")
 PAUSE_S = 1.0  # after which a service that failed is asked again
 STATUS_OF_MODEL = (401, 403, 404, 408, 429)  # and 5xx; other errors are the request's own
+OF_CALLER = ("timeout", "api_key", "api_base", "base_url")  # with these any error may be
 
 log = logging.getLogger("benchrouter")
 
@@ -242,12 +243,12 @@ class Routing(CustomLogger):
         ranked: list[str] = []
         if isinstance(answer, Exception):
             self._tell(answer)
-            told: dict[str, Any] = {"router": asked.router, "fallback": True, "cause": "error"}
-            told["reason"] = f"benchrouter could not be asked: {answer}"
+            told = _Told(router=asked.router, fallback=True, cause="error")
+            told["reason"] = "benchrouter could not be asked"
         else:
             self._known[asked.virtual] = answer.ranking
             names = ("router", "version", "model", "fallback", "cause", "reason")
-            told = {name: getattr(answer, name) for name in names}
+            told = _Told((name, getattr(answer, name)) for name in names)
             ranked = asked.gateway.deployed(answer.ranking)
             if not ranked:
                 log.warning("%r knows none of %s", asked.virtual, list(asked.gateway.groups))
@@ -323,13 +324,13 @@ class Routing(CustomLogger):
         self, original_model_group: str, kwargs: dict[str, Any], original_exception: Exception
     ) -> None:
         """Remember that a model failed; another answered."""
-        self._note_failure(original_model_group, original_exception)
+        self._note_failure(kwargs, original_model_group, original_exception)
 
     async def log_failure_fallback_event(
         self, original_model_group: str, kwargs: dict[str, Any], original_exception: Exception
     ) -> None:
         """Remember that a model failed, as a fallback did."""
-        self._note_failure(original_model_group, original_exception)
+        self._note_failure(kwargs, original_model_group, original_exception)
 
     async def async_post_call_failure_hook(
         self,
@@ -339,7 +340,7 @@ class Routing(CustomLogger):
         traceback_str: str | None = None,
     ) -> None:
         """Remember that a model failed for which no other could answer."""
-        self._note_failure_of(request_data, original_exception)
+        self._note_failure(request_data, None, original_exception)
 
     async def async_log_success_event(
         self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
@@ -347,15 +348,17 @@ class Routing(CustomLogger):
         """Forget that a model failed; it answers."""
         self._note_success((kwargs.get("litellm_params") or {}).get("metadata") or {})
 
-    def _note_failure(self, group: str, error: Exception) -> None:
-        status = getattr(error, "status_code", 500)
+    def _note_failure(
+        self, request: Mapping[str, Any], group: str | None, error: Exception
+    ) -> None:
+        """Remember that a model, by default the one asked first, failed a request of ours."""
+        told, status = _told(request), getattr(error, "status_code", 500)
+        if told is None or not getattr(error, "llm_provider", ""):
+            return  # the request, or the error, is not of a model that we chose
+        if any(request.get(name) is not None for name in OF_CALLER):
+            return
         if not isinstance(status, int) or status >= 500 or status in STATUS_OF_MODEL:
-            self._failed_at[group] = time.monotonic()
-
-    def _note_failure_of(self, request: Mapping[str, Any], error: Exception) -> None:
-        told = _told(request)
-        if told is not None:
-            self._note_failure(str(told.get("deployment")), error)
+            self._failed_at[group or told["deployment"]] = time.monotonic()
 
     def _note_success(self, metadata: Mapping[str, Any]) -> None:
         self._failed_at.pop(metadata.get("model_group", ""), None)
@@ -387,23 +390,23 @@ class Router:
         self, model: str, messages: list[Any], stream: bool = False, **kwargs: Any
     ) -> Any:
         """As of `litellm.Router`."""
-        request = {"model": model, "messages": messages, "stream": stream, **kwargs}
+        request = _request({"model": model, "messages": messages, "stream": stream, **kwargs})
         await self._routing.prepare(request, self._router)
         try:
             response = await self._router.acompletion(**request)
         except Exception as e:
-            self._routing._note_failure_of(request, e)
+            self._routing._note_failure(request, None, e)
             raise
         return self._with_headers(response, request)
 
     def completion(self, model: str, messages: list[Any], **kwargs: Any) -> Any:
         """As of `litellm.Router`."""
-        request = {"model": model, "messages": messages, **kwargs}
+        request = _request({"model": model, "messages": messages, **kwargs})
         self._routing.prepare_blocking(request, self._router)
         try:
             response = self._router.completion(**request)
         except Exception as e:
-            self._routing._note_failure_of(request, e)
+            self._routing._note_failure(request, None, e)
             raise
         return self._with_headers(response, request)
 
@@ -419,6 +422,10 @@ class Router:
 
 class _Paused(RuntimeError):
     """A service that failed was not asked."""
+
+
+class _Told(dict[str, Any]):
+    """What was decided; of a type that no caller can put into the metadata of a request."""
 
 
 @dataclass(frozen=True)
@@ -528,7 +535,7 @@ def _alike(targets: list[Any]) -> list[Any]:
     return [{"model": t} if isinstance(t, str) else t for t in targets]
 
 
-def _note(request: dict[str, Any], told: dict[str, Any]) -> None:
+def _note(request: dict[str, Any], told: _Told) -> None:
     """Write what was decided where LiteLLM's logs take it from."""
     bucket = "litellm_metadata" if "litellm_metadata" in request else "metadata"
     if not isinstance(request.get(bucket), dict):
@@ -539,19 +546,26 @@ def _note(request: dict[str, Any], told: dict[str, Any]) -> None:
     metadata[KEY] = told
 
 
-def _told(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _request(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Take the arguments of a call, with metadata that may be changed."""
+    if isinstance(arguments.get("metadata"), dict):
+        arguments["metadata"] = dict(arguments["metadata"])
+    return arguments
+
+
+def _told(request: Mapping[str, Any]) -> _Told | None:
     """What was decided on a request; None where nothing was."""
     for bucket in ("litellm_metadata", "metadata"):
         metadata = request.get(bucket)
         told = metadata.get(KEY) if isinstance(metadata, Mapping) else None
-        if isinstance(told, Mapping):
+        if isinstance(told, _Told):
             return told
     return None
 
 
 def _headers(request: Mapping[str, Any]) -> dict[str, str]:
     """What was decided on a request, as headers of the answer."""
-    told = _told(request) or {}
+    told = _told(request) or _Told()
     names = {"model": "deployment", "router": "router", "version": "version", "reason": "reason"}
     found = {name: told.get(key) for name, key in names.items()}
     return {f"x-benchrouter-{name}": _header(value) for name, value in found.items() if value}
