@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -144,8 +145,6 @@ def every(seconds: float, sample: Callable[[], float]) -> Iterator[list[float]]:
     list of float
         The samples.
     """
-    import threading
-
     samples: list[float] = []
     stop = threading.Event()
 

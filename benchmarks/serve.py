@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from http_load import Answers, closed_loop, every, open_loop
+from http_load import Answers, Connection, closed_loop, every, open_loop
 from inputs import MINILM, long_prompts, packaged_minilm, random_encoder, router_of
 from report import Report, interleave, parse_arguments, print_table, readable_seconds
 
@@ -63,8 +63,8 @@ def main() -> None:
         rng = np.random.default_rng(0)
         scores = (rng.random((n_records, N_MODELS)) < 0.6).astype(np.float32)
         rows = encoder.encode(records)
-        router = router_of(rows, scores, k=K, kappa=19)
-        router.save(Path(scratch) / "router")
+        router_of(rows, scores, k=K, kappa=19).save(Path(scratch) / "router")
+        router = Router.load(Path(scratch) / "router", encoder=encoder)
         service = [str(Path(scratch) / "router"), "--encoder", str(name)]
         if arguments.soak:
             soak(report, service, prompts, arguments.soak)
@@ -90,15 +90,13 @@ def overhead(
     """One request after the other, in turns through the engine and over HTTP."""
     prompts = prompts[: 100 if report.quick else 600]
     bodies = bodies_of(prompts)
-    expected = router_with(router, encoder).route(prompts).names()
+    expected = router.route(prompts).names()
     taken: dict[str, list[float]] = {"engine": [], "HTTP": []}
     options: dict[str, Any] = {"encoder": encoder, "deadline_s": None, "cache_size": 0}
     with serving(*service, "--deadline-ms", "0") as (port, _), Engine(router, **options) as engine:
         same_models(asyncio.run(closed_loop(port, bodies, 8, 0, keep=True)), expected)
 
         async def in_turns() -> None:
-            from http_load import Connection
-
             connection = Connection(port)
             for prompt, body, name in zip(prompts, bodies, expected, strict=True):
                 start = time.perf_counter()
@@ -128,7 +126,7 @@ def throughput(
     report: Report, service: list[str], router: Router, encoder: Encoder, prompts: list[str]
 ) -> float:
     """Closed loops over HTTP against the encoder's own batches; prompts a second at saturation."""
-    expected = router_with(router, encoder).route(prompts).names()
+    expected = router.route(prompts).names()
     bodies = bodies_of(prompts)
     steps = QUICK_CONCURRENCY if report.quick else CONCURRENCY
     rounds = 1 if report.quick else 3
@@ -381,11 +379,6 @@ def same_models(found: Answers, expected: list[str]) -> None:
     # the last bits of bfloat16 embeddings depend on the batch that a prompt came in
     if differ > 0.02 * len(expected):
         raise AssertionError(f"{differ} of {len(expected)} decisions are not those of route")
-
-
-def router_with(router: Router, encoder: Encoder) -> Router:
-    """The router, with the encoder of its embeddings."""
-    return Router(router._fit, encoder=encoder)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ class CostRules:
         self._fit = rules.fit
         self._index = rules.index
         self._rules = rules
+        self._everyone = np.ones(len(self._fit.models), np.bool_)
         self._calibrations: dict[tuple[Rule, int], Calibration] = {}
 
     def decide(
@@ -289,11 +290,10 @@ class CostRules:
                 raise
             nothing = np.isnan(self._fit.cost_usd).all() and np.isnan(self._fit.prices).all()
             return plain if nothing else replace(plain, no_cost=str(e))
-        everyone = np.ones(len(self._fit.models), np.bool_)
-        weighed = self._choose(block, plan, asked.cost_weight or 0.0, everyone)
+        weighed = self._choose(block, plan, asked.cost_weight or 0.0, self._everyone)
         if policy is None:
             return replace(plain, cost_usd=weighed.cost_usd[0])
-        decided = self._decide(block, plan, policy.cost_weight or 0.0)
+        decided = self._priced(block, weighed, self._everyone)
         score, cost, m = weighed.score[0], weighed.cost_usd[0], int(weighed.model[0])
         chance = None if weighed.chance is None else weighed.chance[0]
         over_limit = bool(weighed.over_limit[0])
@@ -351,8 +351,8 @@ class CostRules:
             yield _Block(voting, plain, None if tokens is None else tokens[block])
 
     def _decide(self, block: _Block, plan: _Plan, cost_weight: float) -> Priced:
-        everyone = np.ones(len(self._fit.models), np.bool_)
-        return self._priced(block, self._choose(block, plan, cost_weight, everyone), everyone)
+        weighed = self._choose(block, plan, cost_weight, self._everyone)
+        return self._priced(block, weighed, self._everyone)
 
     def _priced(self, block: _Block, weighed: _Weighed, allowed: NDArray[np.bool_]) -> Priced:
         model, plain = weighed.model, block.plain
@@ -411,12 +411,10 @@ class CostRules:
         return np.broadcast_to(fit.cost_usd.astype(np.float32), shape)
 
     def _cost_weight(self, blocks: Sequence[_Block], plan: _Plan) -> float:
-        everyone = np.ones(len(self._fit.models), np.bool_)
-
         def total_usd(cost_weight: float) -> float:
             total = 0.0
             for block in blocks:
-                weighed = self._choose(block, plan, cost_weight, everyone)
+                weighed = self._choose(block, plan, cost_weight, self._everyone)
                 here = np.arange(len(weighed.model))
                 total += float(weighed.cost_usd[here, weighed.model].sum())
             return total

@@ -25,7 +25,7 @@ from typer.main import get_command
 
 from benchrouter import Router
 from benchrouter.cli.app import app
-from benchrouter.serving import CAUSES, DecisionLog, Engine, Routed, worker
+from benchrouter.serving import CAUSES, DecisionLog, Engine, Routed, messages
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
@@ -474,7 +474,7 @@ def test_figures_are_those_of_the_code():
     assert serve["reload_every"] == of_engine["reload_every_s"] == 2 and "\n  seconds (2;" in PAGE
     assert f"rotates at {of_log['max_bytes'].default // 10**6} MB" in PAGE
     assert f"keeps {of_log['backups'].default} old files" in PAGE
-    assert f"{worker.LONGEST:,}\n  characters" in PAGE
+    assert f"{messages.LONGEST:,}\n  characters" in PAGE
 
 
 def test_the_pod_fits_the_service():

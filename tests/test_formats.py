@@ -11,29 +11,12 @@ from pathlib import Path
 
 import pytest
 from helm_runs import spec, write_simple
+from small_results import DATE, RECORD, SAMPLE, UUID
 
 from benchrouter.readers.formats import format_of, lm_eval_files
 from benchrouter.table import BenchmarkTable
 
-DATE = "2026-02-02T03-04-05.000006"
-UUID = "0f9c1b7e-3d52-4f6a-9a41-5a1f6f0f5e11"
 read = BenchmarkTable.read
-
-SAMPLE = {
-    "doc_id": 0,
-    "doc": {"question": "q?"},
-    "arguments": {"gen_args_0": {"arg_0": "q?"}},
-    "filter": "none",
-    "acc": 1,
-}
-RECORD = {
-    "schema_version": "0.2.2",
-    "model_id": "m",
-    "evaluation_name": "e",
-    "sample_id": "s",
-    "input": {"raw": "q?"},
-    "evaluation": {"score": 1.0},
-}
 
 
 def put_samples(folder, name=f"samples_t_{DATE}.jsonl", row=SAMPLE):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helm_runs import entry, request, spec, write_run, write_simple
 from numpy.testing import assert_array_equal
+from small_results import DATE, RECORD, SAMPLE, UUID
 from typer.testing import CliRunner
 
 from benchrouter.cli import app
@@ -17,25 +18,8 @@ from benchrouter.readers.options import FORMATS_OF, ReadOptions, flag
 from benchrouter.table import BenchmarkTable
 
 NAN = float("nan")
-DATE = "2026-02-02T03-04-05.000006"
-UUID = "0f9c1b7e-3d52-4f6a-9a41-5a1f6f0f5e11"
 read = BenchmarkTable.read
 
-SAMPLE = {
-    "doc_id": 0,
-    "doc": {"question": "q?"},
-    "arguments": {"gen_args_0": {"arg_0": "q?"}},
-    "filter": "none",
-    "acc": 1,
-}
-RECORD = {
-    "schema_version": "0.2.2",
-    "model_id": "m",
-    "evaluation_name": "e",
-    "sample_id": "s",
-    "input": {"raw": "q?"},
-    "evaluation": {"score": 1.0},
-}
 CSV = "dataset,sample_id,prompt,m,n\nd,1,p,1,0\nd,2,q,0,1\n"
 WITH_F1 = "dataset,sample_id,prompt,m,n,f1::m,f1::n\ne,1,p,1,0,0.5,0.25\ne,2,q,0,1,,0.75\n"
 ROUTERBENCH = "sample_id,prompt,eval_name,m,m|total_cost\na.1,q?,r,1,0.5\n"

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from benchrouter.batch.csv_records import CsvError, DecodedLines, csv_reader
 from benchrouter.batch.line_file import LineFile
-from benchrouter.readers.json_objects import Decoder
 
 OTHER_COLUMNS = ("id", "sample_id", "dataset")  # beside the prompt; may stand there, are not read
 
@@ -112,6 +111,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _read_jsonl(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    from benchrouter.readers.json_objects import Decoder
 
     rows: list[dict[str, Any]] = []
     decoder = Decoder()

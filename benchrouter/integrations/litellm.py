@@ -21,7 +21,7 @@ import litellm
 from litellm.integrations.custom_logger import CustomLogger
 
 from benchrouter.serving import BadPrompt, Engine, RoutePolicy, UnknownRouter, text_of
-from benchrouter.serving.worker import LONGEST
+from benchrouter.serving.messages import LONGEST
 
 if TYPE_CHECKING:
     from benchrouter.client import AsyncClient, Client

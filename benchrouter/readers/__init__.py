@@ -13,13 +13,14 @@ from benchrouter.readers.bad_rows import BadRows
 from benchrouter.readers.files import SUFFIXES, open_source
 from benchrouter.readers.formats import FORMATS, TABLE, format_of, routerbench
 from benchrouter.readers.formats.rows import Reading
-from benchrouter.readers.in_memory import TEXTS, source_in_memory
+from benchrouter.readers.in_memory import source_in_memory
 from benchrouter.readers.long import read_long
 from benchrouter.readers.merging.aliases import Aliases, read_aliases
 from benchrouter.readers.merging.merge import merge
 from benchrouter.readers.merging.rows import AllRows
 from benchrouter.readers.names import (
     OURS,
+    TEXTS,
     has_metric,
     layout_of,
     long_columns,

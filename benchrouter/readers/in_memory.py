@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAME = "table"
-TEXTS = ("model", "dataset", "sample_id", "prompt")
 
 
 def source_in_memory(table: Any, named: Collection[str], texts: Collection[str]) -> Source:

@@ -8,6 +8,7 @@ from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import Source
 
 OURS = ("dataset", "sample_id", "prompt", "model", "score", "cost_usd", "log_likelihood")
+TEXTS = ("model", "dataset", "sample_id", "prompt")
 LONG_ONLY = ("model", "score", "cost_usd", "log_likelihood")
 LAYOUTS = ("auto", "wide", "long")
 NO_METRIC = ("cost", "log_likelihood")  # columns NO_METRIC::MODEL of a wide table

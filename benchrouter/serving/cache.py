@@ -31,20 +31,30 @@ class DecisionCache:
         """Count the decisions."""
         return len(self._kept)
 
-    def get(self, key: Key) -> Routed | None:
-        """Find a decision, which says that it was kept; None if it was not."""
+    def get(self, router: str, version: str, policy: Hashable, text: str) -> Routed | None:
+        """Find a decision, which says that it was kept; None if it was not.
+
+        Parameters
+        ----------
+        router, version : str
+        policy : hashable
+            `RoutePolicy.key`.
+        text : str
+        """
         if not self._most:
             return None
+        key = _key_of(router, version, policy, text)
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
         return found
 
-    def put(self, key: Key, routed: Routed) -> None:
-        """Keep a decision."""
+    def put(self, routed: Routed, policy: Hashable, text: str) -> None:
+        """Keep a decision of its router and version, on a text under a policy."""
         if not self._most:
             return
+        key = _key_of(routed.router, routed.version, policy, text)
         kept = replace(routed, cached=True)
         with self._lock:
             self._kept[key] = kept
@@ -53,15 +63,7 @@ class DecisionCache:
                 self._kept.popitem(last=False)
 
 
-def key_of(router: str, version: str, policy: Hashable, text: str) -> Key:
-    """What a decision depends on; of the text only a hash is kept.
-
-    Parameters
-    ----------
-    router, version : str
-    policy : hashable
-        `RoutePolicy.key`.
-    text : str
-    """
+def _key_of(router: str, version: str, policy: Hashable, text: str) -> Key:
+    """What a decision depends on; of the text only a hash is kept."""
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return router, version, policy, digest

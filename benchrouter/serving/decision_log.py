@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import queue
+import sys
 import time
 from contextlib import suppress
 from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
@@ -105,6 +106,4 @@ class _File(RotatingFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Count it, and go on."""
-        import sys
-
         self._owner.lose(sys.exc_info()[1])

@@ -18,16 +18,16 @@ from benchrouter.encoder.batching import windows
 from benchrouter.encoder.devices import check_device
 from benchrouter.router import Router
 from benchrouter.serving.answer import CAUSES, Cause, Routed
-from benchrouter.serving.cache import DecisionCache, key_of
+from benchrouter.serving.cache import DecisionCache
 from benchrouter.serving.encoders import Encoders
-from benchrouter.serving.messages import BadPrompt, Message, Prompt, text_of
+from benchrouter.serving.messages import LONGEST, BadPrompt, Message, Prompt, text_of
 from benchrouter.serving.observer import Observer, Observers, log
 from benchrouter.serving.pace import Pace
 from benchrouter.serving.policy import RoutePolicy
 from benchrouter.serving.queue import Job, Queue
 from benchrouter.serving.request import Request, wait_for, wait_for_blocking
 from benchrouter.serving.shelf import RouterInfo, Shelf, Source
-from benchrouter.serving.worker import LONGEST, Worker
+from benchrouter.serving.worker import Worker
 from benchrouter.task import Score
 
 Prompts: TypeAlias = Prompt | Sequence[str] | Sequence[Sequence[Message]] | None
@@ -459,7 +459,7 @@ class Engine:
         for i, why in bad.items():
             if rows is None:
                 self._give_up(request, i, "bad_prompt", why)
-        jobs = [job for job in self._jobs(request, info.version) if job is not None]
+        jobs = list(self._jobs(request, info.version))
         if jobs and (self._is_closed or not self._queue.put(jobs)):
             for job in jobs:
                 self._give_up_job(job, "closed", "")
@@ -470,8 +470,7 @@ class Engine:
         for i in request.unanswered():
             text = request.texts[i]
             if request.rows is None and text is not None:
-                key = key_of(request.router, version, request.policy.key, text)
-                found = self._cache.get(key)
+                found = self._cache.get(request.router, version, request.policy.key, text)
                 if found is not None:
                     self._answer(request, i, found)
                     continue
@@ -481,8 +480,7 @@ class Engine:
     def _answer_job(self, job: Job, routed: Routed) -> None:
         request, text = job.request, job.request.texts[job.place]
         if request.rows is None and text is not None:
-            key = key_of(request.router, routed.version, request.policy.key, text)
-            self._cache.put(key, routed)
+            self._cache.put(routed, request.policy.key, text)
         self._answer(request, job.place, routed)
 
     def _give_up_job(self, job: Job, cause: Cause, why: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 Message: TypeAlias = Mapping[str, Any]
 Prompt: TypeAlias = str | Sequence[Message]
 
+LONGEST = 200_000  # characters of a prompt that are looked at
 TEXT_PARTS = ("text", "input_text", "output_text")
 
 

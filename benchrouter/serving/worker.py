@@ -15,11 +15,11 @@ from benchrouter.encoder import Encoder
 from benchrouter.ranking import Ranking
 from benchrouter.serving.answer import CAUSES, Cause, Routed
 from benchrouter.serving.encoders import Encoders
+from benchrouter.serving.messages import LONGEST
 from benchrouter.serving.observer import log
 from benchrouter.serving.queue import Job, Queue
 from benchrouter.serving.shelf import RouterInfo, Shelf, Shelved
 
-LONGEST = 200_000  # characters of a prompt that are looked at
 RETRY_S = 1.0  # after which a device that failed is tried again
 Item = TypeVar("Item")
 
@@ -34,11 +34,11 @@ class Worker(threading.Thread):
     shelf : Shelf
     encoders : Encoders
     answer : callable
-        Takes a job, its answer, and whether to keep that for equal requests.
+        Takes a job and its answer.
     give_up : callable
         Takes a job, a cause and more words; answers by the fallback.
     tell_batch : callable
-        Takes the number of prompts and of tokens, and the seconds.
+        Takes the device, the number of prompts and of tokens, and the seconds.
     """
 
     def __init__(

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from benchrouter.readers.json_objects import Found
+from benchrouter.readers.names import TEXTS
 from benchrouter.readers.sidecar import Sidecar
 from benchrouter.readers.source import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TEXTS = ("model", "dataset", "sample_id", "prompt")
 DENIED = "permission denied, expected it to be readable"
 NUMBERS = ("score", "cost_usd", "log_likelihood")
 
