@@ -10,7 +10,9 @@ from typing import NamedTuple
 from benchrouter.serving.pace import Pace
 from benchrouter.serving.request import Request
 
-MARGIN = 1.5  # times what a batch is expected to take: work that comes too late is lost
+# Times what a batch is expected to take, as work that comes too late is lost: what prompts should
+# have left until their deadline, and must have to be taken where a batch has room for more.
+SAFE, MARGIN = 3.0, 1.5
 
 
 class Job(NamedTuple):
@@ -167,20 +169,38 @@ class Queue:
             self._changed.wait(left)
 
     def _pop(self) -> Taken:
+        """Take those that will be in time, before those that may be."""
         batch: list[Job] = []
         late: list[Job] = []
+        tight: deque[Job] = deque()
         now, most, n_tokens = time.monotonic(), self._pace.batch_tokens(), 0
-        while self._jobs and (not batch or n_tokens + self._jobs[0].n_tokens <= most):
+
+        def fits(job: Job) -> bool:
+            return not batch or n_tokens + job.n_tokens <= most
+
+        def in_time(job: Job, margin: float) -> bool:
+            needed_s = margin * self._pace.expected_s(n_tokens + job.n_tokens)
+            return now + needed_s <= job.request.deadline
+
+        while self._jobs and fits(self._jobs[0]):
             job = self._jobs.popleft()
             self._n_tokens -= job.n_tokens
             if job.request.is_over:
                 continue
-            needed_s = MARGIN * self._pace.expected_s(n_tokens + job.n_tokens)
-            if now + needed_s > job.request.deadline:
+            if in_time(job, SAFE):
+                batch.append(job)
+                n_tokens += job.n_tokens
+            else:
+                tight.append(job)
+        while tight and fits(tight[0]):
+            job = tight.popleft()
+            if in_time(job, MARGIN):
+                batch.append(job)
+                n_tokens += job.n_tokens
+            else:
                 late.append(job)
-                continue
-            batch.append(job)
-            n_tokens += job.n_tokens
+        self._jobs.extendleft(reversed(tight))
+        self._n_tokens += sum(job.n_tokens for job in tight)
         if late and not batch:
             self._pace.was_too_slow()
         return Taken(batch, late)
