@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from http_load import Answers, Connection, closed_loop, every, open_loop
+from http_load import Connection, closed_loop, every, open_loop
 from inputs import MINILM, long_prompts, packaged_minilm, random_encoder, router_of
 from report import Report, interleave, parse_arguments, print_table, readable_seconds
 
@@ -40,12 +40,13 @@ from benchrouter.encoder import Encoder
 from benchrouter.router import Router
 from benchrouter.serving import Engine, RoutePolicy
 
-N_RECORDS, QUICK_RECORDS = 4_000, 400
-N_PROMPTS, QUICK_PROMPTS = 2_048, 256
+N_RECORDS, QUICK_RECORDS = 4_000, 256
+N_PROMPTS, QUICK_PROMPTS = 2_048, 128
 N_MODELS, K = 11, 5
 CONCURRENCY, QUICK_CONCURRENCY = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), (1, 64)
 DEADLINE_S = 0.5
 AT_ONCE = 64  # requests of the engine against peers
+SOAK_CACHE = 1_000  # decisions, so that they fill it early and push each other out from then on
 RAW = RoutePolicy(rule="raw")  # the plain mean, which peers compute, too
 
 
@@ -70,8 +71,11 @@ def main() -> None:
             soak(report, service, prompts, arguments.soak)
         else:
             service += ["--cache-size", "0"]
-            overhead(report, service, router, encoder, prompts)
-            rate = throughput(report, service, router, encoder, prompts)
+            expected = router.route(prompts).names()
+            with serving(*service, "--deadline-ms", "0") as (port, _):
+                same_models(port, prompts, expected)
+                overhead(report, port, router, encoder, prompts, expected)
+                rate = throughput(report, port, encoder, prompts)
             overload(report, service, prompts, rate)
             peers(report, router, name, rows, scores, prompts)
     report.finish()
@@ -85,20 +89,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def overhead(
-    report: Report, service: list[str], router: Router, encoder: Encoder, prompts: list[str]
+    report: Report,
+    port: int,
+    router: Router,
+    encoder: Encoder,
+    prompts: list[str],
+    expected: list[str],
 ) -> None:
     """One request after the other, in turns through the engine and over HTTP."""
-    prompts = prompts[: 100 if report.quick else 600]
-    bodies = bodies_of(prompts)
-    expected = router.route(prompts).names()
+    prompts = prompts[: 50 if report.quick else 600]
     taken: dict[str, list[float]] = {"engine": [], "HTTP": []}
-    options: dict[str, Any] = {"encoder": encoder, "deadline_s": None, "cache_size": 0}
-    with serving(*service, "--deadline-ms", "0") as (port, _), Engine(router, **options) as engine:
-        same_models(asyncio.run(closed_loop(port, bodies, 8, 0, keep=True)), expected)
+    with Engine(router, encoder=encoder, deadline_s=None, cache_size=0) as engine:
 
         async def in_turns() -> None:
             connection = Connection(port)
-            for prompt, body, name in zip(prompts, bodies, expected, strict=True):
+            for prompt, body, name in zip(prompts, bodies_of(prompts), expected, strict=False):
                 start = time.perf_counter()
                 routed = await engine.route(prompt)
                 between = time.perf_counter()
@@ -122,28 +127,23 @@ def overhead(
 # -------------------------------------------------------------------------------------- throughput
 
 
-def throughput(
-    report: Report, service: list[str], router: Router, encoder: Encoder, prompts: list[str]
-) -> float:
+def throughput(report: Report, port: int, encoder: Encoder, prompts: list[str]) -> float:
     """Closed loops over HTTP against the encoder's own batches; prompts a second at saturation."""
-    expected = router.route(prompts).names()
     bodies = bodies_of(prompts)
     steps = QUICK_CONCURRENCY if report.quick else CONCURRENCY
     rounds = 1 if report.quick else 3
     rates: dict[int, list[float]] = {n: [] for n in steps}
     encoded: list[float] = []
     waits: dict[int, list[float]] = {n: [] for n in steps}
-    with serving(*service, "--deadline-ms", "0") as (port, _):
-        same_models(asyncio.run(closed_loop(port, bodies, 64, 0, keep=True)), expected)
-        for _ in range(rounds):
-            start = time.perf_counter()
-            encoder.encode(prompts)
-            encoded.append(len(prompts) / (time.perf_counter() - start))
-            for n in steps:
-                few = bodies[: min(len(bodies), 128 * max(n // 16, 1))]
-                found = asyncio.run(closed_loop(port, few, n, 0))
-                rates[n].append(len(few) / found.took)
-                waits[n] += found.seconds
+    for _ in range(rounds):
+        start = time.perf_counter()
+        encoder.encode(prompts)
+        encoded.append(len(prompts) / (time.perf_counter() - start))
+        for n in steps:
+            few = bodies[: min(len(bodies), 128 * max(n // 16, 1))]
+            found = asyncio.run(closed_loop(port, few, n, 0))
+            rates[n].append(len(few) / found.took)
+            waits[n] += found.seconds
     alone = float(np.median(encoded))
     report.row("encoder alone", alone, "prompts/s", rounds)
     lines = []
@@ -168,11 +168,11 @@ def throughput(
 
 def overload(report: Report, service: list[str], prompts: list[str], rate: float) -> None:
     """Twice the load that the service can bear."""
-    seconds = 4.0 if report.quick else 20.0
+    seconds = 3.0 if report.quick else 20.0
     options = ["--deadline-ms", str(1000 * DEADLINE_S), "--max-pending", "1000000"]
     with serving(*service, *options) as (port, _):
         bodies = bodies_of(prompts)
-        asyncio.run(closed_loop(port, bodies, 32, 2.0))
+        asyncio.run(closed_loop(port, bodies, 32, 1.0 if report.quick else 2.0))
         found = asyncio.run(open_loop(port, bodies, 2.0 * rate, seconds))
     causes = [body["decision"]["cause"] for body in found.bodies if body]
     done = sum(cause in (None, "far", "no_votes") for cause in causes)
@@ -210,7 +210,7 @@ def peers(
     from sentence_transformers import SentenceTransformer
     from sklearn.neighbors import NearestNeighbors
 
-    prompts = prompts[: 64 if report.quick else 512]
+    prompts = prompts[: 32 if report.quick else 512]
     model = SentenceTransformer(str(name), device="cpu")
     encoder = Encoder.load(name, dtype="float32")
     rows = encoder.encode(prompts)
@@ -252,7 +252,9 @@ def peers(
             ("embeddings given", given, 5.0),
             ("embedding included", included, 2.0),
         ):
-            timings = interleave(contenders, repeats=rounds, warmup=1, seconds=240)
+            timings = interleave(
+                contenders, repeats=rounds, warmup=0 if report.quick else 1, seconds=240
+            )
             report.timings(
                 title, timings, against="engine", work=len(prompts), unit_of_work="prompts"
             )
@@ -319,14 +321,14 @@ def soak(report: Report, service: list[str], prompts: list[str], seconds: float)
         for i, j in rng.integers(0, len(pieces), (50_000, 2)).tolist()
     )
     with (
-        serving(*service) as (port, pid),
+        serving(*service, "--cache-size", str(SOAK_CACHE)) as (port, pid),
         every(min(5.0, seconds / 40), lambda: rss_mib(pid)) as mib,
     ):
         found = asyncio.run(closed_loop(port, bodies, 8, seconds))
     if set(found.statuses) != {200}:
         raise AssertionError(f"expected status 200 alone, found {sorted(set(found.statuses))}")
     parts = np.array_split(np.array(mib), 4)
-    second, last = (float(np.median(parts[i])) for i in (1, 3))  # the cache fills in the first
+    second, last = (float(np.median(parts[i])) for i in (1, 3))  # caches fill in the first
     rate = len(found.seconds) / found.took
     cells = [f"{len(found.seconds):,}", f"{rate:.1f}"]
     cells += [f"{float(np.median(part)):.1f}" for part in parts]
@@ -373,7 +375,9 @@ def bodies_of(prompts: Any) -> list[bytes]:
     return [json.dumps({"prompt": prompt}).encode() for prompt in prompts]
 
 
-def same_models(found: Answers, expected: list[str]) -> None:
+def same_models(port: int, prompts: list[str], expected: list[str]) -> None:
+    """Compare the service's decisions with those of `Router.route`."""
+    found = asyncio.run(closed_loop(port, bodies_of(prompts), 64, 0, keep=True))
     models = [body["decision"]["model"] for body in found.bodies if body is not None]
     differ = sum(a != b for a, b in zip(models, expected, strict=True))
     # the last bits of bfloat16 embeddings depend on the batch that a prompt came in
