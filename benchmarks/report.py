@@ -120,7 +120,7 @@ def interleave(
 def readable_seconds(seconds: float) -> str:
     """Seconds with a fitting unit: 3 digits."""
     for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
-        if seconds >= scale:
+        if abs(seconds) >= scale:
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds * 1e9:.3g} ns"
 
