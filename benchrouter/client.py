@@ -417,7 +417,9 @@ class _Calls:
         if not all("!" <= character <= "~" for character in key):
             raise ValueError("api_key: expected printable ASCII characters without spaces")
         self.base_url = base_url.rstrip("/")
-        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.headers = {"Content-Type": "application/json"}
+        if key:
+            self.headers["Authorization"] = f"Bearer {key}"
         self.timeout_s = timeout_s
         self.retries = retries
 
@@ -434,16 +436,12 @@ class _Call:
     def __init__(
         self, calls: _Calls, method: str, path: str, content: dict[str, Any], timeout_s: float
     ) -> None:
-        self._request: dict[str, Any] = {
-            "method": method,
-            "url": calls.base_url + path,
-            "headers": calls.headers,
-        }
+        self._request: dict[str, Any] = {"method": method, "url": calls.base_url + path}
+        self._request["headers"] = calls.headers
         if method == "GET":
             self._request["params"] = content
         else:
             self._request["content"] = _json(content)
-            self._request["headers"] = {**calls.headers, "Content-Type": "application/json"}
         self._where = f"{method} {calls.base_url}{path}"
         self._left = calls.retries
         self._ends = time.monotonic() + timeout_s
