@@ -11,6 +11,7 @@ Takes the extra `client` (httpx), and nothing else of this package.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import time
@@ -119,7 +120,7 @@ class Client:
     api_key : str, optional
         By default that of the environment, BENCHROUTER_API_KEY.
     timeout_s : float
-        For a call, its retries included.
+        For a call, its retries included; an answer whose bytes keep coming is read on.
     retries : int
         After a lost connection, and where the service asks to come back later (429, 503).
     http : httpx.Client, optional
@@ -287,7 +288,7 @@ class Client:
         while True:
             try:
                 found = call.take(self._http.request(**call.options()))
-            except httpx.TransportError as e:
+            except httpx.RequestError as e:
                 call.lost(e)
             else:
                 if found is not None:
@@ -394,7 +395,7 @@ class AsyncClient:
         while True:
             try:
                 found = call.take(await self._http.request(**call.options()))
-            except httpx.TransportError as e:
+            except httpx.RequestError as e:
                 call.lost(e)
             else:
                 if found is not None:
@@ -412,9 +413,13 @@ class _Calls:
             raise ValueError(f"timeout_s must be above 0, got {timeout_s}")
         if retries < 0:
             raise ValueError(f"retries must be at least 0, got {retries}")
-        key = api_key or os.environ.get("BENCHROUTER_API_KEY")
+        key = api_key or os.environ.get("BENCHROUTER_API_KEY") or ""
+        if not all("!" <= character <= "~" for character in key):
+            raise ValueError("api_key: expected printable ASCII characters without spaces")
         self.base_url = base_url.rstrip("/")
-        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.headers = {"Content-Type": "application/json"}
+        if key:
+            self.headers["Authorization"] = f"Bearer {key}"
         self.timeout_s = timeout_s
         self.retries = retries
 
@@ -431,8 +436,12 @@ class _Call:
     def __init__(
         self, calls: _Calls, method: str, path: str, content: dict[str, Any], timeout_s: float
     ) -> None:
-        self._request = {"method": method, "url": calls.base_url + path, "headers": calls.headers}
-        self._request["params" if method == "GET" else "json"] = content
+        self._request: dict[str, Any] = {"method": method, "url": calls.base_url + path}
+        self._request["headers"] = calls.headers
+        if method == "GET":
+            self._request["params"] = content
+        else:
+            self._request["content"] = _json(content)
         self._where = f"{method} {calls.base_url}{path}"
         self._left = calls.retries
         self._ends = time.monotonic() + timeout_s
@@ -447,16 +456,18 @@ class _Call:
         """Content of an answer; None if the call is to be tried again after `wait_s`."""
         if response.status_code == 200:
             try:
-                found: dict[str, Any] = response.json()
+                found = response.json()
             except ValueError as e:
                 raise ServiceError(f"{self._where}: found no JSON in the answer ({e})") from e
+            if not isinstance(found, dict):
+                raise ServiceError(f"{self._where}: found JSON that is no object in the answer")
             return found
         if response.status_code in BUSY and self._again(response.headers.get("Retry-After")):
             return None
         raise _refusal(response)
 
-    def lost(self, e: httpx.TransportError) -> None:
-        """Take note of a connection that failed; raises if that was the last attempt."""
+    def lost(self, e: httpx.RequestError) -> None:
+        """Take note of an exchange that failed; raises if that was the last attempt."""
         if not self._again(None):
             late = isinstance(e, httpx.TimeoutException)
             why = "no answer in time" if late else str(e) or type(e).__name__
@@ -464,7 +475,7 @@ class _Call:
 
     def _again(self, retry_after: str | None) -> bool:
         """Whether there is an attempt left, and time for it."""
-        told = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+        told = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
         # not all at once, who were refused at once
         self.wait_s = max(told, self._backoff_s) * random.uniform(1.0, 1.25)
         self._backoff_s *= 2
@@ -508,6 +519,12 @@ def _labels(
 def _body(given: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Fields that are given."""
     return {**given, **{name: value for name, value in more.items() if value is not None}}
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    """Body of a request; half a surrogate pair, which UTF-8 cannot say, becomes a question mark."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
 
 
 def _decision(answer: dict[str, Any]) -> Decision:

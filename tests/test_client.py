@@ -104,6 +104,11 @@ def test_tasks_explanations_and_models(url, directory):
         assert [model["id"] for model in found["data"]] == list(MODELS)
 
 
+def test_half_a_surrogate_pair_is_sent_as_a_question_mark(url):
+    for found in both(url, lambda c: c.route("w1 \ud83d w2"), api_key=KEY):
+        assert found.model == both(url, lambda c: c.route("w1 ? w2"), api_key=KEY)[0].model
+
+
 def test_the_fields_are_those_of_the_engine():
     assert [field.name for field in fields(Decision)] == [field.name for field in fields(Routed)]
 
@@ -131,6 +136,8 @@ def test_arguments_are_checked():
         ({"base_url": "here:80"}, "base_url: found 'here:80', expected http"),
         ({"base_url": "http://x", "retries": -1}, "retries must be at least 0, got -1"),
         ({"base_url": "http://x", "timeout_s": 0}, "timeout_s must be above 0, got 0"),
+        ({"base_url": "http://x", "api_key": "secret\n"}, "^api_key: expected printable ASCII"),
+        ({"base_url": "http://x", "api_key": "clé"}, "^api_key: expected printable ASCII"),
     ):
         for kind in (Client, AsyncClient):
             with pytest.raises(ValueError, match=message):
@@ -192,10 +199,12 @@ kinds = pytest.mark.parametrize(
         BUSY,
         (503, {}, b"<html>"),
         (503, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, b""),
+        (503, {b"Retry-After": b"\xb2"}, b""),
+        (200, {"Content-Encoding": "gzip"}, b"cut off"),
         httpx.ConnectError("refused"),
         httpx.RemoteProtocolError("Server disconnected without sending a response."),
     ],
-    ids=["429", "503", "a date", "no connection", "disconnected"],
+    ids=["429", "503", "a date", "no number", "broken", "no connection", "disconnected"],
 )
 def test_it_tries_again(run, first):
     seen, take = scripted(first, first, OK)
@@ -246,6 +255,11 @@ def test_another_service_is_recognised(run):
         _, take = scripted((200, {}, content))
         with pytest.raises(ServiceError, match="POST http://x/v1/route: found no JSON"):
             run(take)
+    for content in (b"null", b"[]", b'"x"', b"1"):
+        seen, take = scripted((200, {}, content))
+        with pytest.raises(ServiceError, match="found JSON that is no object"):
+            run(take)
+        assert len(seen) == 1
     _, take = scripted((200, {}, b"{}"))
     with pytest.raises(ServiceError, match="found no decision"):
         run(take)

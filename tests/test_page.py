@@ -738,6 +738,7 @@ def test_a_key_is_asked_for_kept_and_forgotten(browser, service):
     browser.fill("#prompt", PROMPT)
     browser.press("CONTROL", "ENTER")
     browser.wait(lambda: browser.one("#key-form").is_displayed())
+    assert browser.words("#status") == ["The service did not accept this API key"]
     assert browser.run("return sessionStorage.length") == 0
     browser.fill("#key", "another")
     browser.press("ENTER")
@@ -767,7 +768,7 @@ def test_errors_are_told_in_words(opened, service):
     for refusal, message, again in REFUSALS:
         service.refusal = refusal
         assert message in opened.ask(PROMPT, "error")
-        assert message in opened.words("#status")[0]
+        assert opened.words("#status") == opened.words("#prompt-answer .error p")
         assert len(opened.all("#prompt-answer .error button")) == int(again)
         service.refusal = None
         for button in opened.all("#prompt-answer .error button"):

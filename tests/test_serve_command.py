@@ -75,6 +75,8 @@ def test_answers_over_the_wire(service):
     assert "server" not in found.headers
     assert httpx.get(service.url + "/docs").status_code == 200
     assert "benchrouter_requests_total" in httpx.get(service.url + "/metrics").text
+    found = httpx.get(service.url + "/v1/models", headers={"Host": "elsewhere.example"})
+    assert found.status_code == 403 and "give --api-key-file, or --no-api-key" in found.text
 
 
 def test_bytes_that_are_not_utf8_are_refused(service):

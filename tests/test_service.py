@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hmac
 import json
 import logging
 import re
+import time
 from types import SimpleNamespace
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from tiny_encoder import prompts_of
@@ -28,6 +32,7 @@ from served import MODELS, ask, write_router  # noqa: E402
 from benchrouter.serving.service import (  # noqa: E402
     Metrics,
     Settings,
+    bodies,
     connections,
     examples,
     keys,
@@ -223,7 +228,7 @@ def test_readiness_follows_the_engine(directory):
 
 # --- refusals ------------------------------------------------------------------------------------
 
-DEEP = b'{"prompt":' + b"[" * 100_000
+DEEP = b'{"prompt":' + b"[" * 50_000
 NO_JSON = [
     b"",
     b"{",
@@ -340,7 +345,7 @@ def test_other_methods_are_refused(app):
     ):
         found = ask(app, method, path)
         assert found.status_code == 405 and found.headers["allow"] in ("GET", "POST")
-    for path in ("/healthz", "/readyz"):
+    for path in ("/", "/healthz", "/readyz", "/docs", "/openapi.json"):
         found = ask(app, "HEAD", path)
         assert found.status_code == 200 and found.content == b""
 
@@ -353,6 +358,76 @@ def test_only_json_is_read(app, kind):
     assert found.headers["connection"] == "close"
     body["headers"]["Content-Type"] = "Application/JSON; charset=utf-8"
     assert ask(app, "POST", "/v1/route", **body).status_code == 200
+
+
+def test_a_page_elsewhere_cannot_send_without_being_asked_first(app):
+    """Browsers ask (OPTIONS) before they send JSON as such, but not where no type is told."""
+    messages = [{"type": "http.request", "body": b'{"prompt": "w1"}', "more_body": False}]
+    sent = []
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = scope_of("/v1/route", [(b"content-length", b"16")])
+    scope["headers"].pop(0)
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 415
+    found = ask(app, "OPTIONS", "/v1/route", headers={"Origin": "https://elsewhere.example"})
+    assert found.status_code == 405
+    assert not [name for name in found.headers if name.startswith("access-control")]
+
+
+def test_packed_bodies_are_refused_in_words(app):
+    body = gzip.compress(b'{"prompt": "w1"}')
+    found = ask(app, "POST", "/v1/route", body, headers={"Content-Encoding": "gzip"})
+    assert refusal(found) == (415, "unsupported_media_type")
+    assert "found Content-Encoding 'gzip', expected none" in found.text
+    plain = {"Content-Encoding": "Identity"}
+    assert ask(app, "POST", "/v1/route", {"prompt": "w1"}, headers=plain).status_code == 200
+
+
+MANY = bodies.MAX_CONTAINERS
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" + b"[]," * MANY + b"[]]",
+        b"[" + (b"[" * 150 + b"]" * 150 + b",") * 50_000 + b"[]]",
+        b"[" + b'{"a": "]"},' * MANY + b"{}]",
+    ],
+    ids=["lists", "nested", "objects"],
+)
+def test_brackets_without_end_are_refused_before_they_are_parsed(app, content):
+    body = b'{"messages": [{"role": "user", "content": %s}]}' % content
+    started = time.monotonic()
+    found = ask(app, "POST", "/v1/route", body)
+    assert refusal(found) == (422, "too_many_values")
+    assert f"expected at most {MANY:,}" in found.text
+    assert time.monotonic() - started < 3
+
+
+def test_brackets_within_texts_are_text(app):
+    for prompt in ("w1 " + "[{" * MANY, 'w1 "' + '\\"[' * MANY):
+        assert ask(app, "POST", "/v1/route", {"prompt": prompt}).status_code == 200
+
+
+@hypothesis.given(
+    st.recursive(
+        st.text('a"\\[]{},\n', max_size=5),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text('"\\[{', max_size=3), inner),
+    )
+)
+def test_arrays_and_objects_are_counted(content):
+    def count(each):
+        if isinstance(each, str):
+            return 0
+        return 1 + sum(map(count, each.values() if isinstance(each, dict) else each))
+
+    assert bodies.n_containers(json.dumps(content).encode()) == count(content)
 
 
 class Endless(httpx.AsyncByteStream):
@@ -584,6 +659,28 @@ def test_keys_of_a_file(tmp_path):
         with pytest.raises(ValueError, match=message) as caught:
             keys.read_keys(path)
         assert str(path) in str(caught.value) and "blank" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *((host, 200) for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "10.0.0.7:80")),
+        *(
+            (host, 200)
+            for host in ("LOCALHOST.", "gateway", "x.svc.cluster.local", "a.localhost:1")
+        ),
+        *((host, 403) for host in ("evil.example:8000", "127.0.0.1.evil.example", "evil.example.")),
+        *((host, 403) for host in ("notlocalhost.example", "evillocal.com", "1.2.3")),
+    ],
+)
+def test_a_page_of_the_web_cannot_ask_under_its_own_name(engine, host, status):
+    app = make_app(engine, Settings(only_local_names=True))
+    for method, path in (("GET", "/v1/models"), ("GET", "/")):
+        found = ask(app, method, path, headers={"Host": host})
+        assert found.status_code == status
+        if status == 403:
+            assert refusal(found) == (403, "host_not_local")
+    assert ask(make_app(engine), "GET", "/v1/models", headers={"Host": host}).status_code == 200
 
 
 # --- the log -------------------------------------------------------------------------------------

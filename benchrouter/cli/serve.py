@@ -49,6 +49,7 @@ def serve(
         float | None,
         typer.Option(
             metavar="MS",
+            min=0,
             help="A prompt not routed by then gets the fallback model; 0 = wait for ever.",
         ),
     ] = 500,
@@ -157,6 +158,7 @@ def serve(
             run.log.info("router %r: version %s, %d models", info.name, info.version, n)
         settings = Settings(
             keys=keys,
+            only_local_names=not (keys or no_api_key),
             max_body_bytes=max_body_bytes,
             max_prompts=max_prompts,
             log_requests=log_requests,

@@ -79,6 +79,7 @@ def make_app(
         keys=Keys(settings.keys),
         metrics=metrics,
         log_requests=settings.log_requests,
+        only_local_names=settings.only_local_names,
     )
 
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchrouter.serving.service import logs
 from benchrouter.serving.service.errors import FAILED, Refused, error, of_status
+from benchrouter.serving.service.hosts import are_local
 from benchrouter.serving.service.keys import Keys
 from benchrouter.serving.service.metrics import Metrics
 
@@ -41,6 +42,8 @@ class Front:
     keys : Keys
     metrics : Metrics
     log_requests : bool
+    only_local_names : bool
+        Whether to refuse a Host of the public internet.
     """
 
     def __init__(
@@ -51,12 +54,14 @@ class Front:
         keys: Keys,
         metrics: Metrics,
         log_requests: bool,
+        only_local_names: bool = False,
     ) -> None:
         self._app = app
         self._direct = direct
         self._keys = keys
         self._metrics = metrics
         self._log_requests = log_requests
+        self._only_local_names = only_local_names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -69,6 +74,13 @@ class Front:
         scope[NOTE] = note
         exchange = _Exchange(scope, receive, send)
         try:
+            if self._only_local_names and not are_local(scope["headers"]):
+                raise Refused(
+                    403,
+                    "host_not_local",
+                    "without a key, Host must be an address or a name of this network: give "
+                    "--api-key-file, or --no-api-key where something before this service asks",
+                )
             if path not in OPEN and not self._keys.admit(scope["headers"]):
                 raise Refused(401, "invalid_api_key", "expected Authorization: Bearer KEY")
             answer = self._direct.get((scope["method"], path))

@@ -21,7 +21,7 @@ def serve_page(app: FastAPI) -> None:
     """
     content, headers = page()
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def answer() -> Response:
         return Response(content, headers=headers)
 

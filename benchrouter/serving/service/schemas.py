@@ -241,7 +241,7 @@ class ExplainAnswer(Answer):
 
     prompt: str | None
     rule: str
-    model: str
+    model: str = Field(description="Of all models; `decision` has the one of those allowed.")
     reason: str
     score: Number
     margin: Number

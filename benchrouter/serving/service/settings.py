@@ -30,6 +30,9 @@ class Settings:
         Whether every request is logged.
     log_prompts : bool
         Whether the log holds prompts.
+    only_local_names : bool
+        Whether a request whose Host is a name of the public internet is refused (403): without
+        keys, a page of the web could ask through its reader's browser.
     """
 
     keys: tuple[str, ...] = ()
@@ -39,3 +42,4 @@ class Settings:
     max_tasks: int = 2
     log_requests: bool = True
     log_prompts: bool = False
+    only_local_names: bool = False
