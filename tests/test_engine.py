@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -160,6 +162,27 @@ def test_from_many_threads(router, encoder, prompts):
     with made(router, encoder=encoder, cache_size=0) as engine, ThreadPoolExecutor(16) as pool:
         found = list(pool.map(engine.route_blocking, prompts * 5))
     assert [routed.model for routed in found] == expected * 5
+
+
+def test_event_loops_that_have_ended_are_not_kept(router, encoder):
+    loops = []
+
+    async def ask():
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        return await engine.route("w1")
+
+    with made(router, encoder=encoder, cache_size=0) as engine:
+        for _ in range(5):
+            assert asyncio.run(ask()).cause is None
+    gc.collect()
+    assert sum(loop() is not None for loop in loops) <= 1
+
+
+@pytest.mark.parametrize("deadline_s", [1e10, 10**400, float("inf")])
+def test_a_deadline_may_be_as_far_as_one_likes(router, encoder, deadline_s):
+    with made(router, encoder=encoder, cache_size=0) as engine:
+        assert engine.route_blocking("w1", deadline_s=deadline_s).cause is None
+        assert asyncio.run(engine.route("w1", deadline_s=deadline_s)).cause is None
 
 
 def test_all_shapes_of_a_prompt(router, encoder):
@@ -514,6 +537,8 @@ def test_what_is_left_at_the_end_of_patience_gets_the_fallback(router, encoder, 
         ({"deadline_s": 0}, ValueError, "deadline_s must be seconds above 0, got 0"),
         ({"deadline_s": "1"}, ValueError, "deadline_s must be seconds above 0, got '1'"),
         ({"reload_every_s": 0}, ValueError, "reload_every_s must be at least"),
+        ({"reload_every_s": float("inf")}, ValueError, r"must be at most 1e\+09, got inf"),
+        ({"max_wait_s": 1e30}, ValueError, r"max_wait_s must be at most 1e\+09, got 1e\+30"),
         ({"devices": ("tpu",)}, ValueError, "tpu"),
         ({"devices": ("cpu", "cpu")}, ValueError, "expected \\['cpu'\\]"),
     ],

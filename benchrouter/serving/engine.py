@@ -34,6 +34,7 @@ Prompts: TypeAlias = Prompt | Sequence[str] | Sequence[Sequence[Message]] | None
 CHARACTERS_PER_TOKEN = 4  # of English prose; only the size of batches depends on it
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 DRAIN_S = 30.0
+LONGEST_S = 1e9  # 30 years; beyond 292, Python waits for nothing
 PIECE_CHARACTERS = 100_000  # of a task that are encoded before it is asked whether anybody waits
 
 
@@ -107,13 +108,13 @@ class Engine:
         sources = routers if isinstance(routers, Mapping) else {"default": routers}
         if not sources:
             raise ValueError("routers: found none, expected at least one")
-        _check_at_least("max_wait_s", max_wait_s, 0)
+        _check_at_least("max_wait_s", max_wait_s, 0, LONGEST_S)
         _check_at_least("max_queue", max_queue, 1)
         _check_at_least("cache_size", cache_size, 0)
         if max_batch_tokens is not None:
             _check_at_least("max_batch_tokens", max_batch_tokens, 1)
         if reload_every_s is not None:
-            _check_at_least("reload_every_s", reload_every_s, 0.01)
+            _check_at_least("reload_every_s", reload_every_s, 0.01, LONGEST_S)
         self._deadline_s = _deadline(deadline_s)
         self._policy = policy or RoutePolicy()
         self._observers = Observers(observers)
@@ -594,9 +595,11 @@ def _deadline(seconds: float | None) -> float:
         return math.inf
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
         raise ValueError(f"deadline_s must be seconds above 0, got {seconds!r}")
-    return float(seconds)
+    return float(seconds) if seconds < LONGEST_S else math.inf
 
 
-def _check_at_least(name: str, value: float, least: float) -> None:
+def _check_at_least(name: str, value: float, least: float, most: float = math.inf) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most:g}, got {value!r}")

@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +116,7 @@ class _Wakeup:
     """Wakes up those who wait in one event loop, all that are answered by then at once."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._calls: deque[Callable[[], None]] = deque()
         self._is_due = False
 
@@ -132,7 +131,7 @@ class _Wakeup:
         self._calls.append(call)
         if not self._is_due:
             self._is_due = True
-            self._loop.call_soon_threadsafe(self._run)
+            self.loop.call_soon_threadsafe(self._run)
 
     def _run(self) -> None:
         self._is_due = False  # before the first is taken: whoever adds later asks again
@@ -140,7 +139,13 @@ class _Wakeup:
             self._calls.popleft()()
 
 
-_WAKEUPS: WeakKeyDictionary[asyncio.AbstractEventLoop, _Wakeup] = WeakKeyDictionary()
+class _Local(threading.local):
+    """Of the loop that ran in a thread last: loops that have ended are not kept."""
+
+    wakeup: _Wakeup | None = None
+
+
+_HERE = _Local()
 
 
 async def wait_for(request: Request, expire: Callable[[], None]) -> None:
@@ -153,7 +158,9 @@ async def wait_for(request: Request, expire: Callable[[], None]) -> None:
         Called at its deadline; answers what is not answered.
     """
     loop = asyncio.get_running_loop()
-    wakeup = _WAKEUPS.get(loop) or _WAKEUPS.setdefault(loop, _Wakeup(loop))
+    wakeup = _HERE.wakeup
+    if wakeup is None or wakeup.loop is not loop:
+        wakeup = _HERE.wakeup = _Wakeup(loop)
     future: asyncio.Future[None] = loop.create_future()
 
     def done() -> None:
@@ -172,7 +179,7 @@ async def wait_for(request: Request, expire: Callable[[], None]) -> None:
         timer = loop.call_later(max(0.0, request.deadline - time.monotonic()), expire)
     try:
         await future
-    except asyncio.CancelledError:
+    except BaseException:  # cancelled, or its loop has gone
         request.cancel()
         raise
     finally:
