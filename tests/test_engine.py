@@ -92,15 +92,16 @@ def wait_until(true, seconds=10.0):
 
 
 class Slow:
-    """An encoder that waits for permission, and can fail."""
+    """An encoder that waits for permission, but for warming up, and can fail."""
 
     def __init__(self, monkeypatch):
         self.go, self.started, self.error = threading.Event(), threading.Event(), None
         plain = Encoder.encode_tensor
 
         def encode(encoder, prompts, *, warn=True):
-            self.started.set()
-            assert self.go.wait(20)
+            if not isinstance(prompts, list) or prompts[0] != "warm-up":
+                self.started.set()
+                assert self.go.wait(20)
             if self.error is not None:
                 raise self.error
             return plain(encoder, prompts, warn=warn)
@@ -639,6 +640,56 @@ def test_no_request_is_lost_while_directories_are_replaced(router, other, encode
         assert [routed.model for routed in found] == expected[versions[version]]
         assert {routed.cause for routed in found} <= {None, "far"}
     assert seen == {"one", "two"}
+
+
+def test_a_request_is_answered_by_the_router_that_it_found(
+    router, other, encoder, prompts, saved, slow
+):
+    with made(saved, encoder=encoder) as engine, ThreadPoolExecutor(2) as pool:
+        old = engine.routers["default"].version
+        slow.stop()
+        first = pool.submit(engine.route_blocking, "w0")
+        wait_until(slow.started.is_set)
+        asked = pool.submit(engine.route_blocking, prompts)
+        wait_until(lambda: engine.queued == len(prompts))
+        other.save(saved)
+        assert engine.reload() == ["default"]
+        slow.go.set()
+        assert first.result(20).version == old
+        found = asked.result(20)
+        after = engine.route_blocking(prompts)
+    assert {routed.version for routed in found} == {old}
+    assert [routed.model for routed in found] == router.route(prompts).names()
+    assert [routed.model for routed in after] == other.route(prompts).names()
+
+
+def test_another_encoder_is_loaded_beside_the_one_in_use(encoder, tmp_path, monkeypatch):
+    Router.fit(table_of(), encoder=encoder).save(tmp_path / "router")
+    unlike = Router.fit(table_of(), encoder=Encoder.load(write_bert(tmp_path / "unlike", seed=9)))
+    loading, go, loaded, plain = threading.Event(), threading.Event(), [], Encoder.load
+
+    def load(*arguments, **options):
+        found = plain(*arguments, **options)
+        loaded.append(weakref.ref(found))
+        if len(loaded) > 1:
+            loading.set()
+            assert go.wait(20)
+        return found
+
+    monkeypatch.setattr(Encoder, "load", load)
+    with made(tmp_path / "router") as engine, ThreadPoolExecutor(1) as pool:
+        old = engine.routers["default"].version
+        unlike.save(tmp_path / "router")
+        reloading = pool.submit(engine.reload)
+        assert loading.wait(20)
+        during = engine.route_blocking("w1 w2", deadline_s=5.0)
+        go.set()
+        assert reloading.result(20) == ["default"]
+        after = engine.route_blocking("w1 w2")
+        gc.collect()
+        assert [found() is None for found in loaded] == [True, False]  # the old one is let go
+    assert (during.version, during.cause) == (old, None)
+    assert after.version != old and after.distance == unlike.route(["w1 w2"]).distance[0]
 
 
 @pytest.mark.parametrize("damage", ["removed", "cut", "other", "encoder"])

@@ -26,7 +26,7 @@ from benchrouter.serving.pace import Pace
 from benchrouter.serving.policy import RoutePolicy
 from benchrouter.serving.queue import Job, Queue
 from benchrouter.serving.request import Request, wait_for, wait_for_blocking
-from benchrouter.serving.shelf import RouterInfo, Shelf, Source
+from benchrouter.serving.shelf import RouterInfo, Shelf, Shelved, Source
 from benchrouter.serving.worker import Worker
 from benchrouter.task import Score
 
@@ -131,7 +131,7 @@ class Engine:
         self._is_closed = False
         self._workers = [
             Worker(
-                *(device, self._queue, self._shelf, self._encoders),
+                *(device, self._queue, self._shelf),
                 *(self._answer_job, self._give_up_job, self._observers.batch),
             )
             for device in devices
@@ -456,22 +456,23 @@ class Engine:
             except BadPrompt as e:
                 texts.append(None)
                 bad[i] = str(e)
-        request = Request(info.name, policy, texts, rows, time.monotonic() + seconds)
+        request = Request(shelved, policy, texts, rows, time.monotonic() + seconds)
         for i, why in bad.items():
             if rows is None:
                 self._give_up(request, i, "bad_prompt", why)
-        jobs = list(self._jobs(request, info.version))
+        jobs = list(self._jobs(request))
         if jobs and (self._is_closed or not self._queue.put(jobs)):
             for job in jobs:
                 self._give_up_job(job, "closed", "")
         return request, is_single
 
-    def _jobs(self, request: Request, version: str) -> Iterable[Job]:
+    def _jobs(self, request: Request) -> Iterable[Job]:
         """Jobs of the prompts that are neither answered nor kept from before."""
+        info = request.found.info
         for i in request.unanswered():
             text = request.texts[i]
             if request.rows is None and text is not None:
-                found = self._cache.get(request.router, version, request.policy.key, text)
+                found = self._cache.get(info.name, info.version, request.policy.key, text)
                 if found is not None:
                     self._answer(request, i, found)
                     continue
@@ -494,7 +495,7 @@ class Engine:
 
     def _give_up(self, request: Request, i: int, cause: Cause, why: str) -> None:
         """Answer by the fallback."""
-        info = self._shelf.get(request.router).info
+        info = self._shelf.now(request.found).info
         ranking = info.standing
         if request.policy.models is not None:
             allowed = tuple(name for name in ranking if name in request.policy.models)
@@ -531,7 +532,7 @@ class Engine:
         text = text_of(prompt)[:LONGEST]
         return shelved.router.explain(
             text,
-            embedding=self._embedded([text], shelved.router)[0],
+            embedding=self._embedded([text], shelved)[0],
             rule=policy.rule,
             k=policy.k,
             policy=policy.cost_policy,
@@ -551,22 +552,22 @@ class Engine:
         for piece in windows(texts, len(texts), PIECE_CHARACTERS):
             if unwanted.is_set():
                 raise asyncio.CancelledError
-            pieces.append(self._embedded(piece, shelved.router))
+            pieces.append(self._embedded(piece, shelved))
         rows = np.concatenate(pieces)
         return shelved.router.choose(prompts, labels, embeddings=rows, score=score)
 
-    def _embedded(self, texts: Sequence[str], router: Router) -> NDArray[np.float32]:
-        encoder = self._encoders.of(router, self._workers[0].device)
+    def _embedded(self, texts: Sequence[str], shelved: Shelved) -> NDArray[np.float32]:
+        encoder = shelved.encoders[self._workers[0].device]
         rows: NDArray[np.float32] = encoder.encode_tensor(texts, warn=False).cpu().numpy()
         return rows
 
-    def _warm_up(self, router: Router, devices: Sequence[str]) -> None:
+    def _warm_up(self, router: Router, devices: Sequence[str]) -> dict[str, Encoder]:
         """Load what a router needs and use it once, before the first prompt comes."""
-        rows = None
-        for device in devices:
-            encoder = self._encoders.of(router, device)
+        encoders, rows = {device: self._encoders.of(router, device) for device in devices}, None
+        for encoder in encoders.values():
             rows = encoder.encode_tensor(["warm-up", "warm-up " * 64], warn=False).cpu().numpy()
         router.rank(embeddings=rows)
+        return encoders
 
     def _watch(self, every_s: float) -> None:
         while not self._stop_watching.wait(every_s):

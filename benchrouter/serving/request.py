@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchrouter.serving.answer import Routed
 from benchrouter.serving.policy import RoutePolicy
+from benchrouter.serving.shelf import Shelved
 
 
 class Request:
@@ -20,8 +21,8 @@ class Request:
 
     Parameters
     ----------
-    router : str
-        Name.
+    found : Shelved
+        The router as it was when they were asked.
     policy : RoutePolicy
     texts : sequence of (str or None)
         None where only an embedding is given, or the prompt is bad.
@@ -42,13 +43,13 @@ class Request:
 
     def __init__(
         self,
-        router: str,
+        found: Shelved,
         policy: RoutePolicy,
         texts: Sequence[str | None],
         rows: NDArray[np.float32] | None,
         deadline: float,
     ) -> None:
-        self.router = router
+        self.found = found
         self.policy = policy
         self.texts = texts
         self.rows = rows

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions import plain
-from benchrouter.encoder import Encoder
 from benchrouter.ranking import Ranking
 from benchrouter.serving.answer import CAUSES, Cause, Routed
-from benchrouter.serving.encoders import Encoders
 from benchrouter.serving.messages import LONGEST
 from benchrouter.serving.observer import log
 from benchrouter.serving.queue import Job, Queue
+from benchrouter.serving.request import Request
 from benchrouter.serving.shelf import RouterInfo, Shelf, Shelved
 
 RETRY_S = 1.0  # after which a device that failed is tried again
@@ -32,7 +31,6 @@ class Worker(threading.Thread):
     device : str
     queue : Queue
     shelf : Shelf
-    encoders : Encoders
     answer : callable
         Takes a job and its answer.
     give_up : callable
@@ -46,7 +44,6 @@ class Worker(threading.Thread):
         device: str,
         queue: Queue,
         shelf: Shelf,
-        encoders: Encoders,
         answer: Callable[[Job, Routed], None],
         give_up: Callable[[Job, Cause, str], None],
         tell_batch: Callable[[str, int, int, float], None],
@@ -58,7 +55,6 @@ class Worker(threading.Thread):
         self._failed_at = 0.0
         self._queue = queue
         self._shelf = shelf
-        self._encoders = encoders
         self._answer = answer
         self._give_up = give_up
         self._tell_batch = tell_batch
@@ -105,26 +101,22 @@ class Worker(threading.Thread):
     def _work_off(self, jobs: list[Job]) -> None:
         """Answer all jobs."""
         start, n_tokens = time.monotonic(), 0
-        shelved = {name: self._shelf.get(name) for name in {job.request.router for job in jobs}}
         embedded = [job for job in jobs if job.request.rows is not None]
-        for own in _grouped(embedded, lambda job: job.request.router):
+        for own in _grouped(embedded, lambda job: id(job.request.found)):
             rows = np.stack([job.request.row(job.place) for job in own])
-            self._decide(own, shelved, rows, [False] * len(own))
+            self._decide(own, rows, [False] * len(own))
         jobs = [job for job in jobs if job.request.rows is None]
-        for own in _grouped(jobs, lambda job: id(self._encoder(shelved[job.request.router]))):
+        for own in _grouped(jobs, lambda job: id(job.request.found.encoders[self.device])):
             try:
                 texts = [job.request.texts[job.place] or "" for job in own]
-                rows, truncated, n = self._embed(texts, shelved[own[0].request.router])
+                rows, truncated, n = self._embed(texts, own[0].request.found)
             except Exception as e:  # of any kind: torch, CUDA, tokenizers
                 self._device_failed(own, e)
                 continue
             n_tokens += n
-            self._decide(own, shelved, rows, truncated)
+            self._decide(own, rows, truncated)
         if n_tokens:
             self._tell_batch(self.device, len(jobs), n_tokens, time.monotonic() - start)
-
-    def _encoder(self, shelved: Shelved) -> Encoder:
-        return self._encoders.of(shelved.router, self.device)
 
     def _embed(
         self, texts: list[str], shelved: Shelved
@@ -132,7 +124,7 @@ class Worker(threading.Thread):
         """Rows of texts, which of them were too long, and the tokens."""
         if self.failure is not None and time.monotonic() < self._failed_at + RETRY_S:
             raise _StillBroken(self.failure)
-        encoder = self._encoder(shelved)
+        encoder = shelved.encoders[self.device]
         tokenised = encoder.tokenise(texts)
         rows = encoder.encode_tensor(tokenised, warn=False).cpu().numpy()
         if self.failure is not None:
@@ -158,14 +150,13 @@ class Worker(threading.Thread):
     def _decide(
         self,
         jobs: list[Job],
-        shelved: dict[str, Shelved],
         rows: NDArray[np.float32],
         truncated: Sequence[bool],
     ) -> None:
         """Rank the models of jobs whose embeddings are known, those of like requests together."""
         places = range(len(jobs))
-        for own in _grouped(places, lambda i: (jobs[i].request.router, jobs[i].request.policy.key)):
-            found = shelved[jobs[own[0]].request.router]
+        for own in _grouped(places, lambda i: _kind(jobs[i].request)):
+            found = self._shelf.now(jobs[own[0]].request.found)
             policy = jobs[own[0]].request.policy
             allowed = None
             if policy.models is not None:
@@ -250,6 +241,11 @@ def routed_of(
         router=info.name,
         version=info.version,
     )
+
+
+def _kind(request: Request) -> Hashable:
+    """Whose prompts may be decided on in one call."""
+    return id(request.found), request.policy.key
 
 
 def _grouped(items: Sequence[Item], key: Callable[[Item], Hashable]) -> list[list[Item]]:
