@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
+import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -248,6 +253,30 @@ def test_the_policy_of_a_request(router, encoder, prompts):
             np.testing.assert_allclose(costs, expected.decisions.cost_usd, rtol=1e-5)
 
 
+def test_one_request_without_texts_does_not_fail_another(router, encoder, slow):
+    prices = RoutePolicy(prices={name: (1.0, 2.0) for name in router.models}, output_tokens=5)
+    texts = ["w1 w2", "w3 \ud800"]
+    rows = encoder.encode(texts)
+    with made(router, encoder=encoder, policy=prices) as engine, ThreadPoolExecutor(3) as pool:
+        slow.stop()
+        first = pool.submit(engine.route_blocking, "w0")
+        wait_until(slow.started.is_set)
+        without = pool.submit(engine.route_blocking, None, embeddings=rows)
+        wait_until(lambda: engine.queued == 2)
+        beside = pool.submit(engine.route_blocking, texts, embeddings=rows)
+        wait_until(lambda: engine.queued == 4)
+        slow.go.set()
+        assert first.result(20).cause is None
+        assert [routed.cause for routed in beside.result(20)] == [None, None]
+        found = without.result(20)
+    assert [routed.cause for routed in found] == ["error", "error"]
+    assert "pass tokens, or the prompts" in found[0].reason
+    expected = router.route(texts, policy=prices.cost_policy)
+    assert [routed.model for routed in beside.result()] == expected.names()
+    costs = [routed.cost_usd for routed in beside.result()]
+    np.testing.assert_array_equal(np.float32(costs), expected.cost_usd)
+
+
 def test_a_policy_that_allows_no_model_of_the_router_gets_the_fallback(router, encoder):
     with made(router, encoder=encoder) as engine:
         found = engine.route_blocking("w1 w2", policy=RoutePolicy(models=("nobody's",)))
@@ -446,6 +475,25 @@ def test_a_broken_device_is_tried_again_after_a_while(router, encoder, slow, mon
         wait_until(lambda: engine.ready)  # though nobody asks
 
 
+def test_a_panic_of_the_encoder_ends_no_thread(router, encoder, slow, monkeypatch):
+    class Panic(BaseException):  # as those of Rust, in tokenizers
+        pass
+
+    monkeypatch.setattr(worker, "RETRY_S", 0.1)
+    with made(router, encoder=encoder, cache_size=0, deadline_s=5.0) as engine:
+        slow.error = Panic("index out of bounds")
+        found = engine.route_blocking("w1")
+        assert found.cause == "encoder" and "out of bounds" in found.reason
+        time.sleep(0.15)  # it is tried again, though nobody asks
+        slow.error = None
+        wait_until(lambda: engine.ready)
+        assert engine.route_blocking("w1").cause is None
+        monkeypatch.setattr(Router, "rank", lambda *_, **__: (_ for _ in ()).throw(Panic("rank")))
+        assert engine.route_blocking("w1").cause == "error"
+        monkeypatch.undo()
+        assert engine.route_blocking("w1").cause is None
+
+
 def test_another_device_takes_over(router, encoder, monkeypatch):
     monkeypatch.setattr("benchrouter.serving.engine.check_device", lambda device: device)
     monkeypatch.setattr("benchrouter.serving.encoders.Encoders.of", lambda *_: encoder)
@@ -521,11 +569,62 @@ def test_what_is_left_at_the_end_of_patience_gets_the_fallback(router, encoder, 
         wait_until(slow.started.is_set)
         second = pool.submit(engine.route_blocking, "w2 w3")
         wait_until(lambda: engine.queued == 1)
-        closing = pool.submit(engine.close, 0.1)
+        closing = pool.submit(engine.close, 1.0)
         assert second.result(10).cause == "closed"
         slow.go.set()
         assert first.result(10).cause is None
         closing.result(10)
+
+
+def test_a_device_that_hangs_keeps_nobody_waiting_once_it_is_closed(router, encoder, slow):
+    engine = made(router, encoder=encoder)
+    slow.stop()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(engine.route_blocking, ["w1", ""])
+        wait_until(slow.started.is_set)
+        engine.close(0.1)
+        assert [routed.cause for routed in asked.result(10)] == ["closed", "bad_prompt"]
+
+
+def test_at_the_end_of_a_program_an_engine_is_closed(router, encoder, tmp_path):
+    """For torch aborts the program if a thread is torn out of it."""
+    router.save(tmp_path / "router")
+    program = f"""
+import atexit, threading
+from benchrouter.serving import Engine
+atexit.register(lambda: print([t.name for t in threading.enumerate()], engine.ready))
+engine = Engine({str(tmp_path / "router")!r})
+print(engine.route_blocking("w1").cause)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+    )
+    assert (done.returncode, done.stdout) == (0, "None\n['MainThread'] False\n"), done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_after_a_fork_the_fallback_is_answered_at_once(router, encoder):
+    with made(router, encoder=encoder) as engine:
+        assert engine.route_blocking("w1").cause is None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of threads that do not come along
+            child = os.fork()
+        if child == 0:
+            found = engine.route_blocking("w2 w3")
+            is_right = found.cause == "closed" and "made before a fork" in found.reason
+            os._exit(0 if is_right and not engine.ready else 1)
+        ended = []
+        waiting = threading.Thread(target=lambda: ended.append(os.waitpid(child, 0)), daemon=True)
+        waiting.start()
+        waiting.join(20)
+        if not ended:
+            os.kill(child, 9)
+        assert ended == [(child, 0)]
+        assert engine.route_blocking("w2 w3").cause is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import math
 import threading
 import time
@@ -34,6 +35,7 @@ Prompts: TypeAlias = Prompt | Sequence[str] | Sequence[Sequence[Message]] | None
 CHARACTERS_PER_TOKEN = 4  # of English prose; only the size of batches depends on it
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 DRAIN_S = 30.0
+EXIT_S = 5.0  # that an engine nobody closed has for it at the end of the program
 LONGEST_S = 1e9  # 30 years; beyond 292, Python waits for nothing
 PIECE_CHARACTERS = 100_000  # of a task that are encoded before it is asked whether anybody waits
 
@@ -129,6 +131,7 @@ class Engine:
         pace = Pace(max_wait_s, max_batch_tokens or BATCH_TOKENS[kind], self._deadline_s)
         self._queue = Queue(max_queue, pace)
         self._is_closed = False
+        self._waiting: set[Request] = set()
         self._workers = [
             Worker(
                 *(device, self._queue, self._shelf),
@@ -140,10 +143,13 @@ class Engine:
             worker.others = [other for other in self._workers if other is not worker]
             worker.start()
         self._stop_watching = threading.Event()
+        self._watcher = threading.Thread(
+            target=self._watch, args=(reload_every_s,), name="benchrouter-reload", daemon=True
+        )
         if reload_every_s is not None:
-            threading.Thread(
-                target=self._watch, args=(reload_every_s,), name="benchrouter-reload", daemon=True
-            ).start()
+            self._watcher.start()
+        # A thread that is torn out of torch when the program ends aborts it.
+        atexit.register(self._end)
 
     # --- routing ---------------------------------------------------------------------------------
 
@@ -218,7 +224,11 @@ class Engine:
         """
         request, is_single = self._request(prompt, router, policy, deadline_s, embeddings)
         if not request.is_over:
-            await wait_for(request, lambda: self._expire(request))
+            self._waiting.add(request)
+            try:
+                await wait_for(request, lambda: self._expire(request))
+            finally:
+                self._waiting.discard(request)
         answers = request.answers()
         return answers[0] if is_single else answers
 
@@ -267,7 +277,11 @@ class Engine:
         """
         request, is_single = self._request(prompt, router, policy, deadline_s, embeddings)
         if not request.is_over:
-            wait_for_blocking(request, lambda: self._expire(request))
+            self._waiting.add(request)
+            try:
+                wait_for_blocking(request, lambda: self._expire(request))
+            finally:
+                self._waiting.discard(request)
         answers = request.answers()
         return answers[0] if is_single else answers
 
@@ -402,8 +416,21 @@ class Engine:
         self._stop_watching.set()
         for job in self._queue.close():
             self._give_up_job(job, "closed", "")
-        for worker in self._workers:
-            worker.join(timeout_s)
+        for thread in (*self._workers, self._watcher):
+            if thread.is_alive():
+                thread.join(timeout_s)
+        for request in list(self._waiting):  # for a device that hangs
+            for i in request.unanswered():
+                self._give_up(request, i, "closed", "")
+        atexit.unregister(self._end)
+
+    def _has_threads(self) -> bool:
+        """Whether a device's thread lives: in a process forked later none does."""
+        return any(worker.is_alive() for worker in self._workers)
+
+    def _end(self) -> None:
+        if self._has_threads():
+            self.close(EXIT_S)
 
     def __enter__(self) -> Engine:
         """Return the engine."""
@@ -461,9 +488,10 @@ class Engine:
             if rows is None:
                 self._give_up(request, i, "bad_prompt", why)
         jobs = list(self._jobs(request))
-        if jobs and (self._is_closed or not self._queue.put(jobs)):
+        why = "" if self._is_closed or self._has_threads() else "it was made before a fork"
+        if jobs and (why or self._is_closed or not self._queue.put(jobs)):
             for job in jobs:
-                self._give_up_job(job, "closed", "")
+                self._give_up_job(job, "closed", why)
         return request, is_single
 
     def _jobs(self, request: Request) -> Iterable[Job]:

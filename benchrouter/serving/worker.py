@@ -16,7 +16,6 @@ from benchrouter.serving.answer import CAUSES, Cause, Routed
 from benchrouter.serving.messages import LONGEST
 from benchrouter.serving.observer import log
 from benchrouter.serving.queue import Job, Queue
-from benchrouter.serving.request import Request
 from benchrouter.serving.shelf import RouterInfo, Shelf, Shelved
 
 RETRY_S = 1.0  # after which a device that failed is tried again
@@ -76,7 +75,7 @@ class Worker(threading.Thread):
                 self._work_off(taken.batch)
                 if self.failure is None:
                     seconds = time.monotonic() - start
-            except Exception as e:  # nothing may end this thread
+            except BaseException as e:  # a panic in Rust, say: nothing may end this thread
                 log.exception("a batch failed on %s", self.device)
                 for job in taken.batch:
                     self._give_up(job, "error", str(e))
@@ -95,7 +94,7 @@ class Worker(threading.Thread):
         """Try a device that failed while nobody asks for it, so that it can be ready again."""
         try:
             self._embed(["probe"], self._shelf.get(self._shelf.names[0]))
-        except Exception as e:
+        except BaseException as e:
             self._failed(e)
 
     def _work_off(self, jobs: list[Job]) -> None:
@@ -110,7 +109,7 @@ class Worker(threading.Thread):
             try:
                 texts = [job.request.texts[job.place] or "" for job in own]
                 rows, truncated, n = self._embed(texts, own[0].request.found)
-            except Exception as e:  # of any kind: torch, CUDA, tokenizers
+            except BaseException as e:  # of any kind: torch, CUDA, tokenizers
                 self._device_failed(own, e)
                 continue
             n_tokens += n
@@ -133,13 +132,13 @@ class Worker(threading.Thread):
         cut = [len(text) >= LONGEST for text in texts]
         return rows, (tokenised.truncated | np.array(cut)).tolist(), tokenised.n_tokens
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         if not isinstance(error, _StillBroken):
             if self.failure is None:
                 log.error("%s failed: %s", self.device, error)
             self.failure, self._failed_at = str(error) or type(error).__name__, time.monotonic()
 
-    def _device_failed(self, jobs: list[Job], error: Exception) -> None:
+    def _device_failed(self, jobs: list[Job], error: BaseException) -> None:
         self._failed(error)
         if any(other.failure is None for other in self.others):
             self._queue.put_back([job for job in jobs if not job.was_put_back])
@@ -155,7 +154,7 @@ class Worker(threading.Thread):
     ) -> None:
         """Rank the models of jobs whose embeddings are known, those of like requests together."""
         places = range(len(jobs))
-        for own in _grouped(places, lambda i: _kind(jobs[i].request)):
+        for own in _grouped(places, lambda i: _kind(jobs[i])):
             found = self._shelf.now(jobs[own[0]].request.found)
             policy = jobs[own[0]].request.policy
             allowed = None
@@ -243,9 +242,10 @@ def routed_of(
     )
 
 
-def _kind(request: Request) -> Hashable:
-    """Whose prompts may be decided on in one call."""
-    return id(request.found), request.policy.key
+def _kind(job: Job) -> Hashable:
+    """What prompts that are decided on in one call have in common."""
+    request = job.request
+    return id(request.found), request.policy.key, request.texts[job.place] is None
 
 
 def _grouped(items: Sequence[Item], key: Callable[[Item], Hashable]) -> list[list[Item]]:
