@@ -14,6 +14,7 @@ import time
 import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +218,8 @@ def test_given_embeddings(router, encoder, prompts):
         assert engine.route_blocking(prompts[0], embeddings=rows[0]).model == expected[0]
         assert engine.route_blocking(None, embeddings=rows[0]).model == expected[0]
         assert recorder.batches == []
+        with pytest.raises(ValueError, match="1 prompts came with 2 embeddings"):
+            engine.route_blocking("w1", embeddings=rows[:2])
         with pytest.raises(ValueError, match="2 prompts came with 3 embeddings"):
             engine.route_blocking(prompts[:2], embeddings=rows[:3])
         with pytest.raises(ValueError, match="dim 5, the router's have dim 32"):
@@ -341,7 +344,28 @@ def test_explanations_and_choices(router, encoder, prompts):
 # --- what goes wrong -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prompt", ["", " ", [{"role": "user", "content": None}], None, 7])
+DEEP: list = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+
+
+class Raising(dict):
+    def get(self, *_):
+        raise OSError("no message")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("", " ", None, 7, b"bytes", bytearray(b"bytes")),
+        [{"role": "user", "content": None}],
+        [{"role": "user", "content": b"bytes"}],
+        [{"role": "user", "content": {"text": DEEP}}],
+        [{"role": DEEP}],
+        [Raising(role="user", content="w1")],
+    ],
+    ids=lambda prompt: type(prompt).__name__,
+)
 def test_a_bad_prompt_gets_the_fallback(router, encoder, prompt):
     with made(router, encoder=encoder) as engine:
         found = engine.route_blocking(prompt)
@@ -640,6 +664,9 @@ def test_after_a_fork_the_fallback_is_answered_at_once(router, encoder):
         ({"reload_every_s": float("inf")}, ValueError, r"must be at most 1e\+09, got inf"),
         ({"max_wait_s": 1e30}, ValueError, r"max_wait_s must be at most 1e\+09, got 1e\+30"),
         ({"devices": ("tpu",)}, ValueError, "tpu"),
+        ({"devices": ()}, ValueError, "devices: found none, expected at least one"),
+        ({"policy": {"rule": "raw"}}, TypeError, "policy must be a RoutePolicy, got dict"),
+        ({"policy": RoutePolicy(prices={"x": (1, 2)})}, ValueError, "prices name 'x', no model"),
         ({"devices": ("cpu", "cpu")}, ValueError, "expected \\['cpu'\\]"),
     ],
 )
@@ -825,6 +852,18 @@ def test_a_directory_gone_bad_leaves_the_router_as_it_is(
         router.save(saved)
         assert engine.reload() == ["default"]
         assert engine.routers["default"].error is None
+
+
+def test_a_router_that_does_not_offer_the_policy_is_not_served(router, encoder, saved):
+    policy = RoutePolicy(cost_weight=1.0)
+    with made(saved, encoder=encoder, policy=policy) as engine:
+        version = engine.routers["default"].version
+        free = replace(table_of(seed=5), cost_usd=None)
+        Router.fit(free, encoder=encoder).save(saved)
+        assert engine.reload() == []
+        info = engine.routers["default"]
+        assert info.version == version and "cost of some models is not known" in info.error
+        assert engine.route_blocking("w1").cause is None
 
 
 def test_what_is_no_router_is_refused_at_once(encoder, tmp_path):

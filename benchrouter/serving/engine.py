@@ -21,7 +21,7 @@ from benchrouter.router import Router
 from benchrouter.serving.answer import CAUSES, Cause, Routed
 from benchrouter.serving.cache import DecisionCache
 from benchrouter.serving.encoders import Encoders
-from benchrouter.serving.messages import LONGEST, BadPrompt, Message, Prompt, text_of
+from benchrouter.serving.messages import LONGEST, Message, Prompt, text_of
 from benchrouter.serving.observer import Observer, Observers, log
 from benchrouter.serving.pace import Pace
 from benchrouter.serving.policy import RoutePolicy
@@ -72,7 +72,8 @@ class Engine:
     reload_every_s : float, optional
         How often directories are looked at; None = only by :meth:`reload`.
     policy : RoutePolicy
-        Of requests that bring none.
+        Of requests that bring none. A router that cannot offer it is not served: an error at
+        first, and when directories are read again.
     observers : sequence of Observer
         Told of answers, batches and reloads.
     threads : int
@@ -118,10 +119,12 @@ class Engine:
         if reload_every_s is not None:
             _check_at_least("reload_every_s", reload_every_s, 0.01, LONGEST_S)
         self._deadline_s = _deadline(deadline_s)
-        self._policy = policy or RoutePolicy()
+        self._policy = RoutePolicy() if policy is None else _policy(policy)
         self._observers = Observers(observers)
         self._cache = DecisionCache(cache_size)
         devices = [check_device(device) for device in devices]
+        if not devices:
+            raise ValueError("devices: found none, expected at least one")
         encoder = (
             encoder if isinstance(encoder, (Encoder, str)) or encoder is None else str(encoder)
         )
@@ -461,9 +464,7 @@ class Engine:
         """Make a request, answer what can be answered at once, and queue the rest."""
         shelved = self._shelf.get(router)
         info = shelved.info
-        policy = self._policy if policy is None else policy
-        if not isinstance(policy, RoutePolicy):
-            raise TypeError(f"policy must be a RoutePolicy, got {type(policy).__name__}")
+        policy = self._policy if policy is None else _policy(policy)
         shelved.router.check_rule(policy.rule, policy.k, policy.cost_policy)
         seconds = self._deadline_s if deadline_s is None else _deadline(deadline_s)
         is_single = _is_single(prompt, embeddings)
@@ -480,7 +481,7 @@ class Engine:
         for i, each in enumerate(prompts):
             try:
                 texts.append(None if each is None and rows is not None else text_of(each)[:LONGEST])  # type: ignore[arg-type]
-            except BadPrompt as e:
+            except Exception as e:  # BadPrompt, or whatever a strange object raises
                 texts.append(None)
                 bad[i] = str(e)
         request = Request(shelved, policy, texts, rows, time.monotonic() + seconds)
@@ -556,7 +557,7 @@ class Engine:
         self, prompt: Prompt, router: str | None, policy: RoutePolicy | None
     ) -> Explanation:
         shelved = self._shelf.get(router)
-        policy = policy or self._policy
+        policy = self._policy if policy is None else _policy(policy)
         text = text_of(prompt)[:LONGEST]
         return shelved.router.explain(
             text,
@@ -592,9 +593,10 @@ class Engine:
     def _warm_up(self, router: Router, devices: Sequence[str]) -> dict[str, Encoder]:
         """Load what a router needs and use it once, before the first prompt comes."""
         encoders, rows = {device: self._encoders.of(router, device) for device in devices}, None
+        texts, policy = ["warm-up", "warm-up " * 64], self._policy
         for encoder in encoders.values():
-            rows = encoder.encode_tensor(["warm-up", "warm-up " * 64], warn=False).cpu().numpy()
-        router.rank(embeddings=rows)
+            rows = encoder.encode_tensor(texts, warn=False).cpu().numpy()
+        router.rank(texts, embeddings=rows, rule=policy.rule, k=policy.k, policy=policy.cost_policy)
         return encoders
 
     def _watch(self, every_s: float) -> None:
@@ -607,8 +609,10 @@ class Engine:
 
 def _is_single(prompt: object, embeddings: NDArray[np.float32] | None) -> bool:
     """Whether it is one prompt: a str, or a list of messages; a list of them is many."""
-    if isinstance(prompt, str) or not isinstance(prompt, Sequence):
+    if prompt is None:
         return embeddings is None or np.ndim(embeddings) == 1
+    if isinstance(prompt, (str, bytes, bytearray)) or not isinstance(prompt, Sequence):
+        return True
     return len(prompt) > 0 and isinstance(prompt[0], Mapping)
 
 
@@ -617,6 +621,12 @@ def _rows(embeddings: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
     if rows.shape[1] != dim:
         raise ValueError(f"embeddings have dim {rows.shape[1]}, the router's have dim {dim}")
     return rows
+
+
+def _policy(policy: RoutePolicy) -> RoutePolicy:
+    if not isinstance(policy, RoutePolicy):
+        raise TypeError(f"policy must be a RoutePolicy, got {type(policy).__name__}")
+    return policy
 
 
 def _deadline(seconds: float | None) -> float:
