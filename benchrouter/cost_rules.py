@@ -319,6 +319,12 @@ class CostRules:
         """
         self._plan(rule, k, policy)
 
+    def is_calibrated(self, rule: Rule, k: int | None, policy: CostPolicy) -> bool:
+        """Whether the chances of success that a policy asks for are known, or it asks for none."""
+        return (
+            policy.min_success is None or (rule, self._rules.check(rule, k)) in self._calibrations
+        )
+
     def _plan(self, rule: Rule, k: int | None, policy: CostPolicy) -> _Plan:
         k = self._rules.check(rule, k)
         fit = self._fit

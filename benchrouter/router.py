@@ -401,6 +401,30 @@ class Router:
         if policy is not None:
             state.cost_rules.check(rule, k, policy)
 
+    def is_calibrated(
+        self, rule: Rule = "mean", k: int | None = None, policy: CostPolicy | None = None
+    ) -> bool:
+        """Tell whether :meth:`route` can begin at once.
+
+        The first decisions with `min_success` wait until the benchmark's records have been
+        predicted from each other: seconds for ten thousands of records.
+
+        Parameters
+        ----------
+        rule, k, policy
+            As in :meth:`route`.
+
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the rule or k is none, or the benchmark does not offer the rule.
+        """
+        return policy is None or self._state.cost_rules.is_calibrated(rule, k, policy)
+
     def rank(
         self,
         prompts: Sequence[str] | None = None,

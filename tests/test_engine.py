@@ -23,6 +23,7 @@ from tables import make_table
 from tiny_encoder import prompts_of, write_bert
 
 from benchrouter import Router
+from benchrouter.cost_rules import CostRules
 from benchrouter.encoder import Encoder
 from benchrouter.serving import (
     CAUSES,
@@ -278,6 +279,44 @@ def test_one_request_without_texts_does_not_fail_another(router, encoder, slow):
     assert [routed.model for routed in beside.result()] == expected.names()
     costs = [routed.cost_usd for routed in beside.result()]
     np.testing.assert_array_equal(np.float32(costs), expected.cost_usd)
+
+
+def test_nobody_else_waits_for_a_calibration(encoder, prompts, monkeypatch):
+    router = Router.fit(table_of(), encoder=encoder)  # whose chances nobody asked for yet
+    likely = RoutePolicy(min_success=0.5)
+    go, started, plain = threading.Event(), threading.Event(), CostRules._held_out_pairs
+
+    def held_out_pairs(self, rule, k):
+        started.set()
+        assert go.wait(20)
+        return plain(self, rule, k)
+
+    monkeypatch.setattr(CostRules, "_held_out_pairs", held_out_pairs)
+    with made(router, encoder=encoder) as engine, ThreadPoolExecutor(2) as pool:
+        asked = pool.submit(engine.route_blocking, prompts, policy=likely)
+        assert started.wait(20)
+        assert engine.route_blocking(prompts[0], deadline_s=5.0).cause is None
+        late = engine.route_blocking(prompts[0], policy=likely, deadline_s=0.05)
+        assert late.cause == "deadline"
+        assert not engine.drain(timeout_s=0.1)
+        go.set()
+        assert engine.drain(timeout_s=20)
+        found = asked.result(20)
+    expected = router.route(prompts, policy=likely.cost_policy)
+    assert [routed.model for routed in found] == expected.names()
+    with made(router, encoder=encoder, policy=likely) as engine:
+        assert engine.route_blocking(prompts[0]).model == expected.names()[0]
+
+
+def test_a_policy_is_calibrated_before_the_first_prompt_comes(encoder):
+    router, likely = Router.fit(table_of(), encoder=encoder), RoutePolicy(min_success=0.5, k=3)
+    assert not router.is_calibrated(k=3, policy=likely.cost_policy)
+    with made(router, encoder=encoder, policy=likely):
+        assert router.is_calibrated(k=3, policy=likely.cost_policy)
+    assert not router.is_calibrated(policy=likely.cost_policy)
+    assert router.is_calibrated()
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        router.is_calibrated(k=0, policy=likely.cost_policy)
 
 
 def test_a_policy_that_allows_no_model_of_the_router_gets_the_fallback(router, encoder):

@@ -7,7 +7,8 @@ import atexit
 import math
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from queue import SimpleQueue
 from typing import Any, TypeAlias, cast, overload
 
 import numpy as np
@@ -135,22 +136,22 @@ class Engine:
         self._queue = Queue(max_queue, pace)
         self._is_closed = False
         self._waiting: set[Request] = set()
+        self._aside: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._workers = [
             Worker(
                 *(device, self._queue, self._shelf),
                 *(self._answer_job, self._give_up_job, self._observers.batch),
+                self._aside.put,
             )
             for device in devices
         ]
         for worker in self._workers:
             worker.others = [other for other in self._workers if other is not worker]
             worker.start()
+        self._beside = [_thread("benchrouter-aside", self._work_aside)]
         self._stop_watching = threading.Event()
-        self._watcher = threading.Thread(
-            target=self._watch, args=(reload_every_s,), name="benchrouter-reload", daemon=True
-        )
         if reload_every_s is not None:
-            self._watcher.start()
+            self._beside.append(_thread("benchrouter-reload", self._watch, reload_every_s))
         # A thread that is torn out of torch when the program ends aborts it.
         atexit.register(self._end)
 
@@ -411,7 +412,13 @@ class Engine:
             Whether all were answered in time.
         """
         self._is_closed = True
-        return self._queue.wait_until_idle(timeout_s)
+        until = time.monotonic() + timeout_s
+        is_idle = self._queue.wait_until_idle(timeout_s)
+        while is_idle and any(not request.is_over for request in list(self._waiting)):
+            if time.monotonic() > until:  # of what is decided aside
+                return False
+            time.sleep(0.01)
+        return is_idle
 
     def close(self, timeout_s: float = DRAIN_S) -> None:
         """Drain, and end the threads; what is left by then gets the fallback."""
@@ -419,9 +426,9 @@ class Engine:
         self._stop_watching.set()
         for job in self._queue.close():
             self._give_up_job(job, "closed", "")
-        for thread in (*self._workers, self._watcher):
-            if thread.is_alive():
-                thread.join(timeout_s)
+        self._aside.put(None)
+        for thread in (*self._workers, *self._beside):
+            thread.join(timeout_s)
         for request in list(self._waiting):  # for a device that hangs
             for i in request.unanswered():
                 self._give_up(request, i, "closed", "")
@@ -599,12 +606,27 @@ class Engine:
         router.rank(texts, embeddings=rows, rule=policy.rule, k=policy.k, policy=policy.cost_policy)
         return encoders
 
+    def _work_aside(self) -> None:
+        """Make what decisions wait for that take seconds, one after the other."""
+        while (call := self._aside.get()) is not None:
+            try:
+                call()
+            except BaseException:
+                log.exception("a decision failed")
+
     def _watch(self, every_s: float) -> None:
         while not self._stop_watching.wait(every_s):
             try:
                 self.reload()
             except Exception:
                 log.exception("looking at the routers' directories failed")
+
+
+def _thread(name: str, work: Callable[..., None], *arguments: object) -> threading.Thread:
+    """A thread that works already."""
+    thread = threading.Thread(target=work, args=arguments, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def _is_single(prompt: object, embeddings: NDArray[np.float32] | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -36,6 +37,8 @@ class Worker(threading.Thread):
         Takes a job, a cause and more words; answers by the fallback.
     tell_batch : callable
         Takes the device, the number of prompts and of tokens, and the seconds.
+    aside : callable
+        Takes a function without arguments, and calls it in another thread.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Worker(threading.Thread):
         answer: Callable[[Job, Routed], None],
         give_up: Callable[[Job, Cause, str], None],
         tell_batch: Callable[[str, int, int, float], None],
+        aside: Callable[[Callable[[], None]], None],
     ) -> None:
         super().__init__(name=f"benchrouter-{device}", daemon=True)
         self.device = device
@@ -57,6 +61,7 @@ class Worker(threading.Thread):
         self._answer = answer
         self._give_up = give_up
         self._tell_batch = tell_batch
+        self._aside = aside
 
     def run(self) -> None:
         """Take batches until there are none."""
@@ -147,40 +152,46 @@ class Worker(threading.Thread):
             self._give_up(job, "encoder", str(error))
 
     def _decide(
-        self,
-        jobs: list[Job],
-        rows: NDArray[np.float32],
-        truncated: Sequence[bool],
+        self, jobs: list[Job], rows: NDArray[np.float32], truncated: Sequence[bool]
     ) -> None:
-        """Rank the models of jobs whose embeddings are known, those of like requests together."""
-        places = range(len(jobs))
-        for own in _grouped(places, lambda i: _kind(jobs[i])):
-            found = self._shelf.now(jobs[own[0]].request.found)
-            policy = jobs[own[0]].request.policy
-            allowed = None
-            if policy.models is not None:
-                allowed = [name for name in policy.models if name in found.info.models]
-                if not allowed:
-                    for i in own:
-                        self._give_up(jobs[i], "no_model", f"{list(policy.models)}")
-                    continue
-            texts = [jobs[i].request.texts[jobs[i].place] for i in own]
-            try:
-                ranking = found.router.rank(
-                    None if None in texts else [text for text in texts if text is not None],
-                    embeddings=rows[own],
-                    rule=policy.rule,
-                    k=policy.k,
-                    policy=policy.cost_policy,
-                    models=allowed,
-                )
-            except Exception as e:
-                log.exception("router %r failed", found.info.name)
-                for i in own:
-                    self._give_up(jobs[i], "error", str(e))
-                continue
-            for at, i in enumerate(own):
-                self._answer(jobs[i], routed_of(ranking, at, found.info, policy.rule, truncated[i]))
+        """Decide on jobs whose embeddings are known, those of like requests together."""
+        for own in _grouped(range(len(jobs)), lambda i: _kind(jobs[i])):
+            like, cut = [jobs[i] for i in own], [truncated[i] for i in own]
+            policy, router = like[0].request.policy, like[0].request.found.router
+            if router.is_calibrated(policy.rule, policy.k, policy.cost_policy):
+                self._rank(like, rows[own], cut)
+            else:  # this takes seconds, for which nobody else is to wait
+                self._aside(partial(self._rank, like, rows[own], cut))
+
+    def _rank(self, jobs: list[Job], rows: NDArray[np.float32], truncated: Sequence[bool]) -> None:
+        """Rank the models for jobs of one router and policy, unless nobody waits any more."""
+        if all(job.request.is_over for job in jobs):
+            return
+        found, policy = self._shelf.now(jobs[0].request.found), jobs[0].request.policy
+        allowed = None
+        if policy.models is not None:
+            allowed = [name for name in policy.models if name in found.info.models]
+            if not allowed:
+                for job in jobs:
+                    self._give_up(job, "no_model", f"{list(policy.models)}")
+                return
+        texts = [job.request.texts[job.place] for job in jobs]
+        try:
+            ranking = found.router.rank(
+                None if None in texts else [text for text in texts if text is not None],
+                embeddings=rows,
+                rule=policy.rule,
+                k=policy.k,
+                policy=policy.cost_policy,
+                models=allowed,
+            )
+        except BaseException as e:
+            log.exception("router %r failed", found.info.name)
+            for job in jobs:
+                self._give_up(job, "error", str(e))
+            return
+        for i, job in enumerate(jobs):
+            self._answer(job, routed_of(ranking, i, found.info, policy.rule, truncated[i]))
 
 
 class _StillBroken(RuntimeError):
