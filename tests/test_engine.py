@@ -31,8 +31,10 @@ from benchrouter.serving import (
     DecisionLog,
     Engine,
     Observer,
+    Routed,
     RoutePolicy,
     UnknownRouter,
+    decision_log,
     worker,
 )
 from benchrouter.serving import engine as engine_module
@@ -968,3 +970,89 @@ def test_a_full_disk_loses_lines_and_says_so(router, encoder, caplog):
     assert [routed.cause for routed in found] == [None] * 2
     assert log.lost == 2
     assert caplog.text.count("the decision log loses decisions") == 1
+
+
+ROUTED = Routed(
+    *("one", ("one", "two"), (0.5, None), False, None, "a reason", 0.5, 0.1, 0.2, None, None),
+    *(False, False, "default", "v1"),
+)
+
+
+def test_after_half_a_line_a_new_one_is_begun(tmp_path):
+    path = tmp_path / "log"
+    path.write_text('{"time": 1, "rou')  # by a process that was killed
+    for _ in range(2):
+        log = DecisionLog(path)
+        log.answered(ROUTED, None, 0.1)
+        log.close()
+    half, *whole = path.read_text().splitlines()
+    assert half == '{"time": 1, "rou'
+    assert [json.loads(line)["model"] for line in whole] == ["one", "one"]
+
+
+def test_a_file_that_cannot_be_rotated_goes_on(tmp_path, monkeypatch, caplog):
+    log = DecisionLog(tmp_path / "log", max_bytes=500)
+
+    def replace(*_):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Path, "replace", replace)
+    for _ in range(20):
+        log.answered(ROUTED, None, 0.1)
+    log.close()
+    assert len(lines_of(tmp_path / "log")) == 20 and log.lost == 0
+    assert caplog.text.count("goes on in the same file: read-only") == 1
+
+
+def test_a_folder_that_has_gone_loses_lines_until_it_is_there_again(tmp_path):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log = DecisionLog(folder / "log", max_bytes=500, backups=1)
+    for step in (lambda: None, lambda: shutil.rmtree(folder), folder.mkdir):
+        wait_until(log._pending.empty)
+        time.sleep(0.05)
+        step()
+        for _ in range(4):
+            log.answered(ROUTED, None, 0.1)
+    log.close()
+    assert sorted(file.name for file in folder.iterdir()) == ["log", "log.1"]
+    assert 0 < log.lost <= 4
+
+
+@pytest.mark.parametrize("backups", [0, 1, 3])
+def test_so_many_old_files_are_kept(tmp_path, backups):
+    log = DecisionLog(tmp_path / "log", max_bytes=500, backups=backups)
+    for i in range(10):
+        log.answered(replace(ROUTED, reason=str(i)), None, 0.1)
+    log.close()
+    kept = {file.name: lines_of(file)[-1]["reason"] for file in tmp_path.iterdir()}
+    newest = {
+        f"log.{i}": str(9 - i * len(lines_of(tmp_path / "log"))) for i in range(1, backups + 1)
+    }
+    assert kept == {"log": "9", **newest} and log.lost == 0
+
+
+def test_a_disk_that_does_not_answer_holds_up_nobody(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(decision_log, "PENDING", 100)
+    monkeypatch.setattr(decision_log, "CLOSE_S", 0.1)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)  # which nobody reads, and holds some hundreds of lines
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log = DecisionLog(path)
+    start = time.monotonic()
+    for _ in range(2000):
+        log.answered(ROUTED, None, 0.1)
+    log.close()
+    log.close()
+    assert time.monotonic() - start < 5 and log.lost > 1000
+    log.answered(ROUTED, None, 0.1)
+    assert "the disk does not answer" in caplog.text
+    os.close(reading)
+
+
+def test_a_log_that_is_closed_counts_what_it_does_not_write(tmp_path):
+    log = DecisionLog(tmp_path / "log")
+    log.close()
+    log.answered(ROUTED, None, 0.1)
+    log.close()
+    assert log.lost == 1 and not (tmp_path / "log").read_text()
