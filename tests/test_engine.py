@@ -376,6 +376,9 @@ def test_explanations_and_choices(router, encoder, prompts):
     with made(router, encoder=encoder) as engine:
         why = asyncio.run(engine.explain([{"role": "user", "content": prompts[0]}]))
         task = asyncio.run(engine.choose(prompts))
+        for policy in (RoutePolicy(models=("x", "model 0")), RoutePolicy(models=("x",))):
+            allowed = asyncio.run(engine.explain(prompts[0], policy=policy))
+            assert allowed.model == ("model 0" if "model 0" in policy.models else why.model)
         with pytest.raises(BadPrompt):
             asyncio.run(engine.explain(""))
     assert why.to_dict() == router.explain(prompts[0]).to_dict()

@@ -297,7 +297,8 @@ class Engine:
         Parameters
         ----------
         prompt, router, policy
-            As in :meth:`route`; models that a policy does not allow are shown all the same.
+            As in :meth:`route`; models that a policy does not allow are shown all the same, and
+            all count where the router knows none of those that it does.
 
         Returns
         -------
@@ -532,10 +533,7 @@ class Engine:
     def _give_up(self, request: Request, i: int, cause: Cause, why: str) -> None:
         """Answer by the fallback."""
         info = self._shelf.now(request.found).info
-        ranking = info.standing
-        if request.policy.models is not None:
-            allowed = tuple(name for name in ranking if name in request.policy.models)
-            ranking = allowed or ranking
+        ranking = request.policy.allowed_of(info.standing) or info.standing
         routed = Routed(
             model=ranking[0],
             ranking=ranking,
@@ -572,6 +570,7 @@ class Engine:
             rule=policy.rule,
             k=policy.k,
             policy=policy.cost_policy,
+            models=policy.allowed_of(shelved.info.models) or None,
         )
 
     def _choose(

@@ -168,13 +168,11 @@ class Worker(threading.Thread):
         if all(job.request.is_over for job in jobs):
             return
         found, policy = self._shelf.now(jobs[0].request.found), jobs[0].request.policy
-        allowed = None
-        if policy.models is not None:
-            allowed = [name for name in policy.models if name in found.info.models]
-            if not allowed:
-                for job in jobs:
-                    self._give_up(job, "no_model", f"{list(policy.models)}")
-                return
+        allowed = policy.allowed_of(found.info.models)
+        if not allowed:
+            for job in jobs:
+                self._give_up(job, "no_model", f"{list(policy.models or ())}")
+            return
         texts = [job.request.texts[job.place] for job in jobs]
         try:
             ranking = found.router.rank(
@@ -183,7 +181,7 @@ class Worker(threading.Thread):
                 rule=policy.rule,
                 k=policy.k,
                 policy=policy.cost_policy,
-                models=allowed,
+                models=None if policy.models is None else allowed,
             )
         except BaseException as e:
             log.exception("router %r failed", found.info.name)
