@@ -852,11 +852,11 @@ def test_another_encoder_is_loaded_beside_the_one_in_use(encoder, tmp_path, monk
         unlike.save(tmp_path / "router")
         reloading = pool.submit(engine.reload)
         assert loading.wait(20)
-        during = engine.route_blocking("w1 w2", deadline_s=5.0)
+        during = asyncio.run(engine.route("w1 w2", deadline_s=5.0))
         go.set()
         assert reloading.result(20) == ["default"]
         after = engine.route_blocking("w1 w2")
-        gc.collect()
+        del reloading
         assert [found() is None for found in loaded] == [True, False]  # the old one is let go
     assert (during.version, during.cause) == (old, None)
     assert after.version != old and after.distance == unlike.route(["w1 w2"]).distance[0]

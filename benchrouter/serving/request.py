@@ -76,7 +76,9 @@ class Request:
             self._answers[i] = routed
             self._left -= 1
             self.is_over = self._left == 0
-            tell = self._when_over if self.is_over else None
+            tell = None
+            if self.is_over:  # and not in a cycle with what tells, which would outlive its router
+                tell, self._when_over = self._when_over, None
         if tell is not None:
             tell()
         return True

@@ -65,27 +65,32 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         """Take batches until there are none."""
-        while True:
-            self._stand_back()
-            taken = self._queue.take(None if self.failure is None else RETRY_S)
-            if taken is None:
-                return
-            if not taken.batch and not taken.late:
-                self._probe()
-                continue
-            start, seconds = time.monotonic(), None
-            try:
-                for job in taken.late:
-                    self._give_up(job, "deadline", "")
-                self._work_off(taken.batch)
-                if self.failure is None:
-                    seconds = time.monotonic() - start
-            except BaseException as e:  # a panic in Rust, say: nothing may end this thread
-                log.exception("a batch failed on %s", self.device)
-                for job in taken.batch:
-                    self._give_up(job, "error", str(e))
-            finally:
-                self._queue.done(taken, seconds)
+        while self._work():
+            pass
+
+    def _work(self) -> bool:
+        """Take a batch and work it off; whether there may be another."""
+        self._stand_back()
+        taken = self._queue.take(None if self.failure is None else RETRY_S)
+        if taken is None:
+            return False
+        if not taken.batch and not taken.late:
+            self._probe()
+            return True
+        start, seconds = time.monotonic(), None
+        try:
+            for job in taken.late:
+                self._give_up(job, "deadline", "")
+            self._work_off(taken.batch)
+            if self.failure is None:
+                seconds = time.monotonic() - start
+        except BaseException as e:  # a panic in Rust, say: nothing may end this thread
+            log.exception("a batch failed on %s", self.device)
+            for job in taken.batch:
+                self._give_up(job, "error", str(e))
+        finally:
+            self._queue.done(taken, seconds)
+        return True
 
     def _stand_back(self) -> None:
         """Leave the work to others for a while where this device failed and theirs have not."""
