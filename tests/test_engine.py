@@ -644,6 +644,18 @@ def test_what_is_left_at_the_end_of_patience_gets_the_fallback(router, encoder, 
         closing.result(10)
 
 
+def test_a_device_that_hangs_is_not_ready(router, encoder, slow, monkeypatch):
+    monkeypatch.setattr(worker, "HANG_S", 0.1)
+    with made(router, encoder=encoder, cache_size=0) as engine:
+        slow.stop()
+        assert engine.route_blocking("w1", deadline_s=0.02).cause == "deadline"
+        wait_until(lambda: not engine.ready)
+        assert engine.failures["cpu"].startswith("it hangs: for 0 s")
+        slow.go.set()
+        wait_until(lambda: engine.ready)
+        assert engine.failures == {} and engine.route_blocking("w1").cause is None
+
+
 def test_a_device_that_hangs_keeps_nobody_waiting_once_it_is_closed(router, encoder, slow):
     engine = made(router, encoder=encoder)
     slow.stop()

@@ -356,13 +356,14 @@ class Engine:
     def ready(self) -> bool:
         """Whether it is open and a device works."""
         return not self._is_closed and any(
-            worker.is_alive() and worker.failure is None for worker in self._workers
+            worker.is_alive() and worker.trouble is None for worker in self._workers
         )
 
     @property
     def failures(self) -> dict[str, str]:
-        """What is wrong with the devices that failed, by device."""
-        return {w.device: w.failure for w in self._workers if w.failure is not None}
+        """What is wrong with the devices that failed, or hang, by device."""
+        found = {worker.device: worker.trouble for worker in self._workers}
+        return {device: trouble for device, trouble in found.items() if trouble is not None}
 
     @property
     def queued(self) -> int:

@@ -20,6 +20,7 @@ from benchrouter.serving.queue import Job, Queue
 from benchrouter.serving.shelf import RouterInfo, Shelf, Shelved
 
 RETRY_S = 1.0  # after which a device that failed is tried again
+HANG_S = 30.0  # at one batch, after which a device counts as one that hangs
 Item = TypeVar("Item")
 
 
@@ -56,12 +57,21 @@ class Worker(threading.Thread):
         self.others: list[Worker] = []
         self.failure: str | None = None
         self._failed_at = 0.0
+        self._busy_since: float | None = None
         self._queue = queue
         self._shelf = shelf
         self._answer = answer
         self._give_up = give_up
         self._tell_batch = tell_batch
         self._aside = aside
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the device does not work, None where it does."""
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > HANG_S:
+            return f"it hangs: for {time.monotonic() - since:.0f} s it has been at one batch"
+        return self.failure
 
     def run(self) -> None:
         """Take batches until there are none."""
@@ -77,7 +87,8 @@ class Worker(threading.Thread):
         if not taken.batch and not taken.late:
             self._probe()
             return True
-        start, seconds = time.monotonic(), None
+        self._busy_since = start = time.monotonic()
+        seconds = None
         try:
             for job in taken.late:
                 self._give_up(job, "deadline", "")
@@ -89,6 +100,7 @@ class Worker(threading.Thread):
             for job in taken.batch:
                 self._give_up(job, "error", str(e))
         finally:
+            self._busy_since = None
             self._queue.done(taken, seconds)
         return True
 
