@@ -30,7 +30,7 @@ from benchrouter.costs import (
 )
 from benchrouter.decisions import Explanation
 from benchrouter.holdout import sample_of
-from benchrouter.ranking import scores_and_margins
+from benchrouter.ranking import AMONG, scores_and_margins
 from benchrouter.rules import BLOCK, Rule, Rules
 from benchrouter.voting import Chosen, unpack, votes
 
@@ -248,7 +248,8 @@ class CostRules:
         row: NDArray[np.float32],
         k: int | None,
         policy: CostPolicy | None,
-        tokens: int | None = None,
+        tokens: int | None,
+        allowed: NDArray[np.bool_],
     ) -> Explanation:
         """Add costs to an explanation, and decide anew under a policy.
 
@@ -263,6 +264,8 @@ class CostRules:
             Without one costs are only told, where they are known of every model.
         tokens : int, optional
             Of the prompt, instead of an estimate.
+        allowed : bool array, shape (n_models,)
+            Models that may be chosen, at least one; as in the explanation.
 
         Returns
         -------
@@ -290,17 +293,18 @@ class CostRules:
                 raise
             nothing = np.isnan(self._fit.cost_usd).all() and np.isnan(self._fit.prices).all()
             return plain if nothing else replace(plain, no_cost=str(e))
-        weighed = self._choose(block, plan, asked.cost_weight or 0.0, self._everyone)
+        weighed = self._choose(block, plan, asked.cost_weight or 0.0, allowed)
         if policy is None:
             return replace(plain, cost_usd=weighed.cost_usd[0])
-        decided = self._priced(block, weighed, self._everyone)
+        decided = self._priced(block, weighed, allowed)
         score, cost, m = weighed.score[0], weighed.cost_usd[0], int(weighed.model[0])
         chance = None if weighed.chance is None else weighed.chance[0]
         over_limit = bool(weighed.over_limit[0])
+        reason = reason_of(plain, score, cost, chance, m, policy, over_limit)
         return replace(
             plain,
             model=plain.models[m],
-            reason=reason_of(plain, score, cost, chance, m, policy, over_limit),
+            reason=reason if allowed.all() else reason + AMONG,
             score=float(decided.chosen.score[0]),
             margin=float(decided.chosen.margin[0]),
             cost_usd=cost,
@@ -318,6 +322,12 @@ class CostRules:
             As :meth:`decide` does.
         """
         self._plan(rule, k, policy)
+
+    def is_calibrated(self, rule: Rule, k: int | None, policy: CostPolicy) -> bool:
+        """Whether the chances of success that a policy asks for are known, or it asks for none."""
+        return (
+            policy.min_success is None or (rule, self._rules.check(rule, k)) in self._calibrations
+        )
 
     def _plan(self, rule: Rule, k: int | None, policy: CostPolicy) -> _Plan:
         k = self._rules.check(rule, k)

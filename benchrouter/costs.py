@@ -220,12 +220,15 @@ def estimate_tokens(prompts: Sequence[str]) -> NDArray[np.int64]:
     Parameters
     ----------
     prompts : sequence of str
+        Lone surrogates, which UTF-8 cannot hold, count as U+FFFD.
 
     Returns
     -------
     int64 array, shape (n_prompts,)
     """
-    sizes = np.fromiter((len(text.encode()) for text in prompts), np.int64, len(prompts))
+    sizes = np.fromiter(
+        (len(text.encode("utf-8", "surrogatepass")) for text in prompts), np.int64, len(prompts)
+    )
     return -(-sizes // BYTES_PER_TOKEN)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions import Decisions
+from benchrouter.decisions import Decisions, Explanation
 from benchrouter.rules import Rule, Rules
 from benchrouter.voting import Chosen
+
+AMONG = ", among the models allowed"
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,27 @@ def rank(
         score, margin = scores_and_margins(predicted, model, allowed)
         chosen = Chosen(model, score, margin, chosen.distance, chosen.fallback)
     return chosen, predicted, order
+
+
+def explain_among(plain: Explanation, chosen: Chosen) -> Explanation:
+    """Explain the choice among some of the models instead of all.
+
+    Parameters
+    ----------
+    plain : Explanation
+        Of the choice among all.
+    chosen : Chosen
+        Arrays of shape (1,): of :func:`rank` where not all models are allowed.
+
+    Returns
+    -------
+    Explanation
+    """
+    model, reason = plain.models[chosen.model[0]], plain.reason
+    if not plain.fallback:
+        reason = f"{model} has the largest score under the rule {plain.rule!r}{AMONG}"
+    score, margin = float(chosen.score[0]), float(chosen.margin[0])
+    return replace(plain, model=model, reason=reason, score=score, margin=margin)
 
 
 def scores_and_margins(

@@ -24,7 +24,7 @@ from benchrouter.groups import Groups
 from benchrouter.holdout import DRAWS, LABEL_SHARES
 from benchrouter.index import Index
 from benchrouter.living import kept, table_of, with_model, with_records
-from benchrouter.ranking import Ranking, allowed_of, rank
+from benchrouter.ranking import Ranking, allowed_of, explain_among, rank
 from benchrouter.rules import Rule, Rules
 from benchrouter.task import Score, check_choice, choose_for_task
 
@@ -401,6 +401,30 @@ class Router:
         if policy is not None:
             state.cost_rules.check(rule, k, policy)
 
+    def is_calibrated(
+        self, rule: Rule = "mean", k: int | None = None, policy: CostPolicy | None = None
+    ) -> bool:
+        """Tell whether :meth:`route` can begin at once.
+
+        The first decisions with `min_success` wait until the benchmark's records have been
+        predicted from each other: seconds for ten thousands of records.
+
+        Parameters
+        ----------
+        rule, k, policy
+            As in :meth:`route`.
+
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the rule or k is none, or the benchmark does not offer the rule.
+        """
+        return policy is None or self._state.cost_rules.is_calibrated(rule, k, policy)
+
     def rank(
         self,
         prompts: Sequence[str] | None = None,
@@ -602,6 +626,7 @@ class Router:
         k: int | None = None,
         policy: CostPolicy | None = None,
         tokens: int | None = None,
+        models: Iterable[str] | None = None,
     ) -> Explanation:
         """Show the neighbours that voted on a prompt, and every model's predicted score and cost.
 
@@ -617,6 +642,8 @@ class Router:
             are told where they are known, and only scores count.
         tokens : int, optional
             Tokens of the prompt, where costs are prices × tokens; estimated by default.
+        models : iterable of str, optional
+            Models that may be chosen, as in :meth:`rank`; the others are shown all the same.
 
         Returns
         -------
@@ -632,8 +659,11 @@ class Router:
             None if embedding is None else embedding[None],
         )
         state = self._state
+        allowed = allowed_of(state.rules.fit.models, models)
         plain = state.rules.explain(prompt, rows, rule, k)
-        return state.cost_rules.explain(plain, rows, k, policy, tokens)
+        if not allowed.all():
+            plain = explain_among(plain, rank(state.rules, rows, rule, k, allowed)[0])
+        return state.cost_rules.explain(plain, rows, k, policy, tokens, allowed)
 
     @property
     def table(self) -> BenchmarkTable:

@@ -404,8 +404,9 @@ def test_prices_times_tokens():
     prices = np.array([[2.0, 8.0], [0.5, 0.5]])
     found = price_of(prices, np.array([1000, 0]), 250.0)
     assert_allclose(found, [[0.002 + 0.002, 0.000625], [0.002, 0.000125]])
-    texts = ["", "four", "fives", "ünï", "日本語"]
-    assert_array_equal(estimate_tokens(texts), [0, 1, 2, 2, 3])  # a fourth of 0, 4, 5, 5, 9 bytes
+    texts = ["", "four", "fives", "ünï", "日本語", "ab\ud800"]
+    expected = [0, 1, 2, 2, 3, 2]  # a fourth of 0, 4, 5, 5, 9, 5 bytes
+    assert_array_equal(estimate_tokens(texts), expected)
 
 
 def test_prompts_tell_their_tokens(priced):

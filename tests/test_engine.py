@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
+import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +23,7 @@ from tables import make_table
 from tiny_encoder import prompts_of, write_bert
 
 from benchrouter import Router
+from benchrouter.cost_rules import CostRules
 from benchrouter.encoder import Encoder
 from benchrouter.serving import (
     CAUSES,
@@ -22,8 +31,10 @@ from benchrouter.serving import (
     DecisionLog,
     Engine,
     Observer,
+    Routed,
     RoutePolicy,
     UnknownRouter,
+    decision_log,
     worker,
 )
 from benchrouter.serving import engine as engine_module
@@ -90,15 +101,16 @@ def wait_until(true, seconds=10.0):
 
 
 class Slow:
-    """An encoder that waits for permission, and can fail."""
+    """An encoder that waits for permission, but for warming up, and can fail."""
 
     def __init__(self, monkeypatch):
         self.go, self.started, self.error = threading.Event(), threading.Event(), None
         plain = Encoder.encode_tensor
 
         def encode(encoder, prompts, *, warn=True):
-            self.started.set()
-            assert self.go.wait(20)
+            if not isinstance(prompts, list) or prompts[0] != "warm-up":
+                self.started.set()
+                assert self.go.wait(20)
             if self.error is not None:
                 raise self.error
             return plain(encoder, prompts, warn=warn)
@@ -162,6 +174,27 @@ def test_from_many_threads(router, encoder, prompts):
     assert [routed.model for routed in found] == expected * 5
 
 
+def test_event_loops_that_have_ended_are_not_kept(router, encoder):
+    loops = []
+
+    async def ask():
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        return await engine.route("w1")
+
+    with made(router, encoder=encoder, cache_size=0) as engine:
+        for _ in range(5):
+            assert asyncio.run(ask()).cause is None
+    gc.collect()
+    assert sum(loop() is not None for loop in loops) <= 1
+
+
+@pytest.mark.parametrize("deadline_s", [1e10, 10**400, float("inf")])
+def test_a_deadline_may_be_as_far_as_one_likes(router, encoder, deadline_s):
+    with made(router, encoder=encoder, cache_size=0) as engine:
+        assert engine.route_blocking("w1", deadline_s=deadline_s).cause is None
+        assert asyncio.run(engine.route("w1", deadline_s=deadline_s)).cause is None
+
+
 def test_all_shapes_of_a_prompt(router, encoder):
     text = prompts_of([5])[0]
     messages = [{"role": "user", "content": text}]
@@ -188,6 +221,8 @@ def test_given_embeddings(router, encoder, prompts):
         assert engine.route_blocking(prompts[0], embeddings=rows[0]).model == expected[0]
         assert engine.route_blocking(None, embeddings=rows[0]).model == expected[0]
         assert recorder.batches == []
+        with pytest.raises(ValueError, match="1 prompts came with 2 embeddings"):
+            engine.route_blocking("w1", embeddings=rows[:2])
         with pytest.raises(ValueError, match="2 prompts came with 3 embeddings"):
             engine.route_blocking(prompts[:2], embeddings=rows[:3])
         with pytest.raises(ValueError, match="dim 5, the router's have dim 32"):
@@ -222,6 +257,68 @@ def test_the_policy_of_a_request(router, encoder, prompts):
         if policy.cost_policy is not None:
             costs = [r.cost_usd for r in answers]
             np.testing.assert_allclose(costs, expected.decisions.cost_usd, rtol=1e-5)
+
+
+def test_one_request_without_texts_does_not_fail_another(router, encoder, slow):
+    prices = RoutePolicy(prices={name: (1.0, 2.0) for name in router.models}, output_tokens=5)
+    texts = ["w1 w2", "w3 \ud800"]
+    rows = encoder.encode(texts)
+    with made(router, encoder=encoder, policy=prices) as engine, ThreadPoolExecutor(3) as pool:
+        slow.stop()
+        first = pool.submit(engine.route_blocking, "w0")
+        wait_until(slow.started.is_set)
+        without = pool.submit(engine.route_blocking, None, embeddings=rows)
+        wait_until(lambda: engine.queued == 2)
+        beside = pool.submit(engine.route_blocking, texts, embeddings=rows)
+        wait_until(lambda: engine.queued == 4)
+        slow.go.set()
+        assert first.result(20).cause is None
+        assert [routed.cause for routed in beside.result(20)] == [None, None]
+        found = without.result(20)
+    assert [routed.cause for routed in found] == ["error", "error"]
+    assert "pass tokens, or the prompts" in found[0].reason
+    expected = router.route(texts, policy=prices.cost_policy)
+    assert [routed.model for routed in beside.result()] == expected.names()
+    costs = [routed.cost_usd for routed in beside.result()]
+    np.testing.assert_array_equal(np.float32(costs), expected.cost_usd)
+
+
+def test_nobody_else_waits_for_a_calibration(encoder, prompts, monkeypatch):
+    router = Router.fit(table_of(), encoder=encoder)  # whose chances nobody asked for yet
+    likely = RoutePolicy(min_success=0.5)
+    go, started, plain = threading.Event(), threading.Event(), CostRules._held_out_pairs
+
+    def held_out_pairs(self, rule, k):
+        started.set()
+        assert go.wait(20)
+        return plain(self, rule, k)
+
+    monkeypatch.setattr(CostRules, "_held_out_pairs", held_out_pairs)
+    with made(router, encoder=encoder) as engine, ThreadPoolExecutor(2) as pool:
+        asked = pool.submit(engine.route_blocking, prompts, policy=likely)
+        assert started.wait(20)
+        assert engine.route_blocking(prompts[0], deadline_s=5.0).cause is None
+        late = engine.route_blocking(prompts[0], policy=likely, deadline_s=0.05)
+        assert late.cause == "deadline"
+        assert not engine.drain(timeout_s=0.1)
+        go.set()
+        assert engine.drain(timeout_s=20)
+        found = asked.result(20)
+    expected = router.route(prompts, policy=likely.cost_policy)
+    assert [routed.model for routed in found] == expected.names()
+    with made(router, encoder=encoder, policy=likely) as engine:
+        assert engine.route_blocking(prompts[0]).model == expected.names()[0]
+
+
+def test_a_policy_is_calibrated_before_the_first_prompt_comes(encoder):
+    router, likely = Router.fit(table_of(), encoder=encoder), RoutePolicy(min_success=0.5, k=3)
+    assert not router.is_calibrated(k=3, policy=likely.cost_policy)
+    with made(router, encoder=encoder, policy=likely):
+        assert router.is_calibrated(k=3, policy=likely.cost_policy)
+    assert not router.is_calibrated(policy=likely.cost_policy)
+    assert router.is_calibrated()
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        router.is_calibrated(k=0, policy=likely.cost_policy)
 
 
 def test_a_policy_that_allows_no_model_of_the_router_gets_the_fallback(router, encoder):
@@ -279,6 +376,9 @@ def test_explanations_and_choices(router, encoder, prompts):
     with made(router, encoder=encoder) as engine:
         why = asyncio.run(engine.explain([{"role": "user", "content": prompts[0]}]))
         task = asyncio.run(engine.choose(prompts))
+        for policy in (RoutePolicy(models=("x", "model 0")), RoutePolicy(models=("x",))):
+            allowed = asyncio.run(engine.explain(prompts[0], policy=policy))
+            assert allowed.model == ("model 0" if "model 0" in policy.models else why.model)
         with pytest.raises(BadPrompt):
             asyncio.run(engine.explain(""))
     assert why.to_dict() == router.explain(prompts[0]).to_dict()
@@ -288,7 +388,28 @@ def test_explanations_and_choices(router, encoder, prompts):
 # --- what goes wrong -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prompt", ["", " ", [{"role": "user", "content": None}], None, 7])
+DEEP: list = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+
+
+class Raising(dict):
+    def get(self, *_):
+        raise OSError("no message")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("", " ", None, 7, b"bytes", bytearray(b"bytes")),
+        [{"role": "user", "content": None}],
+        [{"role": "user", "content": b"bytes"}],
+        [{"role": "user", "content": {"text": DEEP}}],
+        [{"role": DEEP}],
+        [Raising(role="user", content="w1")],
+    ],
+    ids=lambda prompt: type(prompt).__name__,
+)
 def test_a_bad_prompt_gets_the_fallback(router, encoder, prompt):
     with made(router, encoder=encoder) as engine:
         found = engine.route_blocking(prompt)
@@ -422,6 +543,25 @@ def test_a_broken_device_is_tried_again_after_a_while(router, encoder, slow, mon
         wait_until(lambda: engine.ready)  # though nobody asks
 
 
+def test_a_panic_of_the_encoder_ends_no_thread(router, encoder, slow, monkeypatch):
+    class Panic(BaseException):  # as those of Rust, in tokenizers
+        pass
+
+    monkeypatch.setattr(worker, "RETRY_S", 0.1)
+    with made(router, encoder=encoder, cache_size=0, deadline_s=5.0) as engine:
+        slow.error = Panic("index out of bounds")
+        found = engine.route_blocking("w1")
+        assert found.cause == "encoder" and "out of bounds" in found.reason
+        time.sleep(0.15)  # it is tried again, though nobody asks
+        slow.error = None
+        wait_until(lambda: engine.ready)
+        assert engine.route_blocking("w1").cause is None
+        monkeypatch.setattr(Router, "rank", lambda *_, **__: (_ for _ in ()).throw(Panic("rank")))
+        assert engine.route_blocking("w1").cause == "error"
+        monkeypatch.undo()
+        assert engine.route_blocking("w1").cause is None
+
+
 def test_another_device_takes_over(router, encoder, monkeypatch):
     monkeypatch.setattr("benchrouter.serving.engine.check_device", lambda device: device)
     monkeypatch.setattr("benchrouter.serving.encoders.Encoders.of", lambda *_: encoder)
@@ -497,11 +637,74 @@ def test_what_is_left_at_the_end_of_patience_gets_the_fallback(router, encoder, 
         wait_until(slow.started.is_set)
         second = pool.submit(engine.route_blocking, "w2 w3")
         wait_until(lambda: engine.queued == 1)
-        closing = pool.submit(engine.close, 0.1)
+        closing = pool.submit(engine.close, 1.0)
         assert second.result(10).cause == "closed"
         slow.go.set()
         assert first.result(10).cause is None
         closing.result(10)
+
+
+def test_a_device_that_hangs_is_not_ready(router, encoder, slow, monkeypatch):
+    monkeypatch.setattr(worker, "HANG_S", 0.1)
+    with made(router, encoder=encoder, cache_size=0) as engine:
+        slow.stop()
+        assert engine.route_blocking("w1", deadline_s=0.02).cause == "deadline"
+        wait_until(lambda: not engine.ready)
+        assert engine.failures["cpu"].startswith("it hangs: for 0 s")
+        slow.go.set()
+        wait_until(lambda: engine.ready)
+        assert engine.failures == {} and engine.route_blocking("w1").cause is None
+
+
+def test_a_device_that_hangs_keeps_nobody_waiting_once_it_is_closed(router, encoder, slow):
+    engine = made(router, encoder=encoder)
+    slow.stop()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(engine.route_blocking, ["w1", ""])
+        wait_until(slow.started.is_set)
+        engine.close(0.1)
+        assert [routed.cause for routed in asked.result(10)] == ["closed", "bad_prompt"]
+
+
+def test_at_the_end_of_a_program_an_engine_is_closed(router, encoder, tmp_path):
+    """For torch aborts the program if a thread is torn out of it."""
+    router.save(tmp_path / "router")
+    program = f"""
+import atexit, threading
+from benchrouter.serving import Engine
+atexit.register(lambda: print([t.name for t in threading.enumerate()], engine.ready))
+engine = Engine({str(tmp_path / "router")!r})
+print(engine.route_blocking("w1").cause)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+    )
+    assert (done.returncode, done.stdout) == (0, "None\n['MainThread'] False\n"), done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_after_a_fork_the_fallback_is_answered_at_once(router, encoder):
+    with made(router, encoder=encoder) as engine:
+        assert engine.route_blocking("w1").cause is None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of threads that do not come along
+            child = os.fork()
+        if child == 0:
+            found = engine.route_blocking("w2 w3")
+            is_right = found.cause == "closed" and "made before a fork" in found.reason
+            os._exit(0 if is_right and not engine.ready else 1)
+        ended = []
+        waiting = threading.Thread(target=lambda: ended.append(os.waitpid(child, 0)), daemon=True)
+        waiting.start()
+        waiting.join(20)
+        if not ended:
+            os.kill(child, 9)
+        assert ended == [(child, 0)]
+        assert engine.route_blocking("w2 w3").cause is None
 
 
 @pytest.mark.parametrize(
@@ -514,7 +717,12 @@ def test_what_is_left_at_the_end_of_patience_gets_the_fallback(router, encoder, 
         ({"deadline_s": 0}, ValueError, "deadline_s must be seconds above 0, got 0"),
         ({"deadline_s": "1"}, ValueError, "deadline_s must be seconds above 0, got '1'"),
         ({"reload_every_s": 0}, ValueError, "reload_every_s must be at least"),
+        ({"reload_every_s": float("inf")}, ValueError, r"must be at most 1e\+09, got inf"),
+        ({"max_wait_s": 1e30}, ValueError, r"max_wait_s must be at most 1e\+09, got 1e\+30"),
         ({"devices": ("tpu",)}, ValueError, "tpu"),
+        ({"devices": ()}, ValueError, "devices: found none, expected at least one"),
+        ({"policy": {"rule": "raw"}}, TypeError, "policy must be a RoutePolicy, got dict"),
+        ({"policy": RoutePolicy(prices={"x": (1, 2)})}, ValueError, "prices name 'x', no model"),
         ({"devices": ("cpu", "cpu")}, ValueError, "expected \\['cpu'\\]"),
     ],
 )
@@ -616,6 +824,56 @@ def test_no_request_is_lost_while_directories_are_replaced(router, other, encode
     assert seen == {"one", "two"}
 
 
+def test_a_request_is_answered_by_the_router_that_it_found(
+    router, other, encoder, prompts, saved, slow
+):
+    with made(saved, encoder=encoder) as engine, ThreadPoolExecutor(2) as pool:
+        old = engine.routers["default"].version
+        slow.stop()
+        first = pool.submit(engine.route_blocking, "w0")
+        wait_until(slow.started.is_set)
+        asked = pool.submit(engine.route_blocking, prompts)
+        wait_until(lambda: engine.queued == len(prompts))
+        other.save(saved)
+        assert engine.reload() == ["default"]
+        slow.go.set()
+        assert first.result(20).version == old
+        found = asked.result(20)
+        after = engine.route_blocking(prompts)
+    assert {routed.version for routed in found} == {old}
+    assert [routed.model for routed in found] == router.route(prompts).names()
+    assert [routed.model for routed in after] == other.route(prompts).names()
+
+
+def test_another_encoder_is_loaded_beside_the_one_in_use(encoder, tmp_path, monkeypatch):
+    Router.fit(table_of(), encoder=encoder).save(tmp_path / "router")
+    unlike = Router.fit(table_of(), encoder=Encoder.load(write_bert(tmp_path / "unlike", seed=9)))
+    loading, go, loaded, plain = threading.Event(), threading.Event(), [], Encoder.load
+
+    def load(*arguments, **options):
+        found = plain(*arguments, **options)
+        loaded.append(weakref.ref(found))
+        if len(loaded) > 1:
+            loading.set()
+            assert go.wait(20)
+        return found
+
+    monkeypatch.setattr(Encoder, "load", load)
+    with made(tmp_path / "router") as engine, ThreadPoolExecutor(1) as pool:
+        old = engine.routers["default"].version
+        unlike.save(tmp_path / "router")
+        reloading = pool.submit(engine.reload)
+        assert loading.wait(20)
+        during = asyncio.run(engine.route("w1 w2", deadline_s=5.0))
+        go.set()
+        assert reloading.result(20) == ["default"]
+        after = engine.route_blocking("w1 w2")
+        del reloading
+        assert [found() is None for found in loaded] == [True, False]  # the old one is let go
+    assert (during.version, during.cause) == (old, None)
+    assert after.version != old and after.distance == unlike.route(["w1 w2"]).distance[0]
+
+
 @pytest.mark.parametrize("damage", ["removed", "cut", "other", "encoder"])
 def test_a_directory_gone_bad_leaves_the_router_as_it_is(
     router, encoder, saved, damage, tmp_path, caplog
@@ -650,6 +908,18 @@ def test_a_directory_gone_bad_leaves_the_router_as_it_is(
         router.save(saved)
         assert engine.reload() == ["default"]
         assert engine.routers["default"].error is None
+
+
+def test_a_router_that_does_not_offer_the_policy_is_not_served(router, encoder, saved):
+    policy = RoutePolicy(cost_weight=1.0)
+    with made(saved, encoder=encoder, policy=policy) as engine:
+        version = engine.routers["default"].version
+        free = replace(table_of(seed=5), cost_usd=None)
+        Router.fit(free, encoder=encoder).save(saved)
+        assert engine.reload() == []
+        info = engine.routers["default"]
+        assert info.version == version and "cost of some models is not known" in info.error
+        assert engine.route_blocking("w1").cause is None
 
 
 def test_what_is_no_router_is_refused_at_once(encoder, tmp_path):
@@ -715,3 +985,89 @@ def test_a_full_disk_loses_lines_and_says_so(router, encoder, caplog):
     assert [routed.cause for routed in found] == [None] * 2
     assert log.lost == 2
     assert caplog.text.count("the decision log loses decisions") == 1
+
+
+ROUTED = Routed(
+    *("one", ("one", "two"), (0.5, None), False, None, "a reason", 0.5, 0.1, 0.2, None, None),
+    *(False, False, "default", "v1"),
+)
+
+
+def test_after_half_a_line_a_new_one_is_begun(tmp_path):
+    path = tmp_path / "log"
+    path.write_text('{"time": 1, "rou')  # by a process that was killed
+    for _ in range(2):
+        log = DecisionLog(path)
+        log.answered(ROUTED, None, 0.1)
+        log.close()
+    half, *whole = path.read_text().splitlines()
+    assert half == '{"time": 1, "rou'
+    assert [json.loads(line)["model"] for line in whole] == ["one", "one"]
+
+
+def test_a_file_that_cannot_be_rotated_goes_on(tmp_path, monkeypatch, caplog):
+    log = DecisionLog(tmp_path / "log", max_bytes=500)
+
+    def replace(*_):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Path, "replace", replace)
+    for _ in range(20):
+        log.answered(ROUTED, None, 0.1)
+    log.close()
+    assert len(lines_of(tmp_path / "log")) == 20 and log.lost == 0
+    assert caplog.text.count("goes on in the same file: read-only") == 1
+
+
+def test_a_folder_that_has_gone_loses_lines_until_it_is_there_again(tmp_path):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log = DecisionLog(folder / "log", max_bytes=500, backups=1)
+    for step in (lambda: None, lambda: shutil.rmtree(folder), folder.mkdir):
+        wait_until(log._pending.empty)
+        time.sleep(0.05)
+        step()
+        for _ in range(4):
+            log.answered(ROUTED, None, 0.1)
+    log.close()
+    assert sorted(file.name for file in folder.iterdir()) == ["log", "log.1"]
+    assert 0 < log.lost <= 4
+
+
+@pytest.mark.parametrize("backups", [0, 1, 3])
+def test_so_many_old_files_are_kept(tmp_path, backups):
+    log = DecisionLog(tmp_path / "log", max_bytes=500, backups=backups)
+    for i in range(10):
+        log.answered(replace(ROUTED, reason=str(i)), None, 0.1)
+    log.close()
+    kept = {file.name: lines_of(file)[-1]["reason"] for file in tmp_path.iterdir()}
+    newest = {
+        f"log.{i}": str(9 - i * len(lines_of(tmp_path / "log"))) for i in range(1, backups + 1)
+    }
+    assert kept == {"log": "9", **newest} and log.lost == 0
+
+
+def test_a_disk_that_does_not_answer_holds_up_nobody(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(decision_log, "PENDING", 100)
+    monkeypatch.setattr(decision_log, "CLOSE_S", 0.1)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)  # which nobody reads, and holds less than a line
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log = DecisionLog(path, with_prompts=True)
+    start = time.monotonic()
+    for _ in range(200):
+        log.answered(ROUTED, "x" * 200_000, 0.1)
+    log.close()
+    log.close()
+    assert time.monotonic() - start < 5 and 99 <= log.lost <= 100
+    log.answered(ROUTED, None, 0.1)
+    assert "the disk does not answer" in caplog.text
+    os.close(reading)
+
+
+def test_a_log_that_is_closed_counts_what_it_does_not_write(tmp_path):
+    log = DecisionLog(tmp_path / "log")
+    log.close()
+    log.answered(ROUTED, None, 0.1)
+    log.close()
+    assert log.lost == 1 and not (tmp_path / "log").read_text()

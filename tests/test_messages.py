@@ -46,9 +46,15 @@ def test_what_is_asked_now_counts(prompt, text):
     assert text_of(prompt) == text
 
 
+DEEP: list = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+
+
 @pytest.mark.parametrize(
     ("prompt", "words"),
     [
+        (DEEP, r"messages\[0\]: found list '\[\[\["),
         ("", "without text"),
         (" \n\t", "without text"),
         ([], "without text"),

@@ -104,6 +104,20 @@ def test_a_fallback_model_that_is_not_allowed_is_replaced_by_the_best_standing(r
         assert {found.decisions.names()[i] for i in np.flatnonzero(far)} == {expected}
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("models", [None, ["model 3"], ["model 1", "model 4"]])
+def test_what_is_explained_is_the_choice_among_the_models_allowed(router, queries, policy, models):
+    ranked = router.rank(embeddings=queries, policy=policy, models=models).decisions
+    for i, row in enumerate(queries):
+        found = router.explain(embedding=row, policy=policy, models=models)
+        assert found.model == ranked.names()[i]
+        assert (found.score, found.margin) == (ranked.score[i], ranked.margin[i])
+        assert found.models == router.models
+        if not found.fallback:
+            assert found.reason.startswith((found.model, "no model"))
+            assert found.reason.endswith("among the models allowed") == (models is not None)
+
+
 def test_without_prompts(router):
     found = router.rank([], embeddings=np.empty((0, 4), np.float32))
     assert found.order.shape == (0, 5) and found.scores.shape == (0, 5)

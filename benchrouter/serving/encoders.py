@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from weakref import WeakSet
 
 from benchrouter.encoder import Encoder, Fingerprint
 from benchrouter.router import Router
@@ -11,6 +12,8 @@ from benchrouter.router import Router
 
 class Encoders:
     """Encoders by device and fingerprint; loaded when a router is read that needs one.
+
+    One that was loaded here is kept by those who use it.
 
     Parameters
     ----------
@@ -31,14 +34,15 @@ class Encoders:
         self._name = given if isinstance(given, str) else None
         self._dtype = dtype
         self._lock = threading.Lock()
-        self._loaded: dict[str, list[Encoder]] = {device: [] for device in devices}
+        self._loaded: dict[str, WeakSet[Encoder]] = {device: WeakSet() for device in devices}
+        self._given = given
         if isinstance(given, Encoder):
             if list(devices) != [given.device]:
                 raise ValueError(
                     f"devices: found {list(devices)}, expected {[given.device]}, the device of the "
                     "encoder"
                 )
-            self._loaded[given.device].append(given)
+            self._loaded[given.device].add(given)
 
     def of(self, router: Router, device: str) -> Encoder:
         """Find, or load, the encoder of a router on a device.
@@ -60,7 +64,7 @@ class Encoders:
                 )
             encoder = Encoder.load(name, device=device, dtype=self._dtype)
             router.check_encoder(encoder.fingerprint)
-            loaded.append(encoder)
+            loaded.add(encoder)
             return encoder
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import math
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from queue import SimpleQueue
 from typing import Any, TypeAlias, cast, overload
 
 import numpy as np
@@ -20,13 +22,13 @@ from benchrouter.router import Router
 from benchrouter.serving.answer import CAUSES, Cause, Routed
 from benchrouter.serving.cache import DecisionCache
 from benchrouter.serving.encoders import Encoders
-from benchrouter.serving.messages import LONGEST, BadPrompt, Message, Prompt, text_of
+from benchrouter.serving.messages import LONGEST, Message, Prompt, text_of
 from benchrouter.serving.observer import Observer, Observers, log
 from benchrouter.serving.pace import Pace
 from benchrouter.serving.policy import RoutePolicy
 from benchrouter.serving.queue import Job, Queue
 from benchrouter.serving.request import Request, wait_for, wait_for_blocking
-from benchrouter.serving.shelf import RouterInfo, Shelf, Source
+from benchrouter.serving.shelf import RouterInfo, Shelf, Shelved, Source
 from benchrouter.serving.worker import Worker
 from benchrouter.task import Score
 
@@ -34,6 +36,8 @@ Prompts: TypeAlias = Prompt | Sequence[str] | Sequence[Sequence[Message]] | None
 CHARACTERS_PER_TOKEN = 4  # of English prose; only the size of batches depends on it
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 DRAIN_S = 30.0
+EXIT_S = 5.0  # that an engine nobody closed has for it at the end of the program
+LONGEST_S = 1e9  # 30 years; beyond 292, Python waits for nothing
 PIECE_CHARACTERS = 100_000  # of a task that are encoded before it is asked whether anybody waits
 
 
@@ -69,7 +73,8 @@ class Engine:
     reload_every_s : float, optional
         How often directories are looked at; None = only by :meth:`reload`.
     policy : RoutePolicy
-        Of requests that bring none.
+        Of requests that bring none. A router that cannot offer it is not served: an error at
+        first, and when directories are read again.
     observers : sequence of Observer
         Told of answers, batches and reloads.
     threads : int
@@ -107,18 +112,20 @@ class Engine:
         sources = routers if isinstance(routers, Mapping) else {"default": routers}
         if not sources:
             raise ValueError("routers: found none, expected at least one")
-        _check_at_least("max_wait_s", max_wait_s, 0)
+        _check_at_least("max_wait_s", max_wait_s, 0, LONGEST_S)
         _check_at_least("max_queue", max_queue, 1)
         _check_at_least("cache_size", cache_size, 0)
         if max_batch_tokens is not None:
             _check_at_least("max_batch_tokens", max_batch_tokens, 1)
         if reload_every_s is not None:
-            _check_at_least("reload_every_s", reload_every_s, 0.01)
+            _check_at_least("reload_every_s", reload_every_s, 0.01, LONGEST_S)
         self._deadline_s = _deadline(deadline_s)
-        self._policy = policy or RoutePolicy()
+        self._policy = RoutePolicy() if policy is None else _policy(policy)
         self._observers = Observers(observers)
         self._cache = DecisionCache(cache_size)
         devices = [check_device(device) for device in devices]
+        if not devices:
+            raise ValueError("devices: found none, expected at least one")
         encoder = (
             encoder if isinstance(encoder, (Encoder, str)) or encoder is None else str(encoder)
         )
@@ -128,21 +135,25 @@ class Engine:
         pace = Pace(max_wait_s, max_batch_tokens or BATCH_TOKENS[kind], self._deadline_s)
         self._queue = Queue(max_queue, pace)
         self._is_closed = False
+        self._waiting: set[Request] = set()
+        self._aside: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._workers = [
             Worker(
-                *(device, self._queue, self._shelf, self._encoders),
+                *(device, self._queue, self._shelf),
                 *(self._answer_job, self._give_up_job, self._observers.batch),
+                self._aside.put,
             )
             for device in devices
         ]
         for worker in self._workers:
             worker.others = [other for other in self._workers if other is not worker]
             worker.start()
+        self._beside = [_thread("benchrouter-aside", self._work_aside)]
         self._stop_watching = threading.Event()
         if reload_every_s is not None:
-            threading.Thread(
-                target=self._watch, args=(reload_every_s,), name="benchrouter-reload", daemon=True
-            ).start()
+            self._beside.append(_thread("benchrouter-reload", self._watch, reload_every_s))
+        # A thread that is torn out of torch when the program ends aborts it.
+        atexit.register(self._end)
 
     # --- routing ---------------------------------------------------------------------------------
 
@@ -217,7 +228,11 @@ class Engine:
         """
         request, is_single = self._request(prompt, router, policy, deadline_s, embeddings)
         if not request.is_over:
-            await wait_for(request, lambda: self._expire(request))
+            self._waiting.add(request)
+            try:
+                await wait_for(request, lambda: self._expire(request))
+            finally:
+                self._waiting.discard(request)
         answers = request.answers()
         return answers[0] if is_single else answers
 
@@ -266,7 +281,11 @@ class Engine:
         """
         request, is_single = self._request(prompt, router, policy, deadline_s, embeddings)
         if not request.is_over:
-            wait_for_blocking(request, lambda: self._expire(request))
+            self._waiting.add(request)
+            try:
+                wait_for_blocking(request, lambda: self._expire(request))
+            finally:
+                self._waiting.discard(request)
         answers = request.answers()
         return answers[0] if is_single else answers
 
@@ -278,7 +297,8 @@ class Engine:
         Parameters
         ----------
         prompt, router, policy
-            As in :meth:`route`; models that a policy does not allow are shown all the same.
+            As in :meth:`route`; models that a policy does not allow are shown all the same, and
+            all count where the router knows none of those that it does.
 
         Returns
         -------
@@ -336,13 +356,14 @@ class Engine:
     def ready(self) -> bool:
         """Whether it is open and a device works."""
         return not self._is_closed and any(
-            worker.is_alive() and worker.failure is None for worker in self._workers
+            worker.is_alive() and worker.trouble is None for worker in self._workers
         )
 
     @property
     def failures(self) -> dict[str, str]:
-        """What is wrong with the devices that failed, by device."""
-        return {w.device: w.failure for w in self._workers if w.failure is not None}
+        """What is wrong with the devices that failed, or hang, by device."""
+        found = {worker.device: worker.trouble for worker in self._workers}
+        return {device: trouble for device, trouble in found.items() if trouble is not None}
 
     @property
     def queued(self) -> int:
@@ -393,7 +414,13 @@ class Engine:
             Whether all were answered in time.
         """
         self._is_closed = True
-        return self._queue.wait_until_idle(timeout_s)
+        until = time.monotonic() + timeout_s
+        is_idle = self._queue.wait_until_idle(timeout_s)
+        while is_idle and any(not request.is_over for request in list(self._waiting)):
+            if time.monotonic() > until:  # of what is decided aside
+                return False
+            time.sleep(0.01)
+        return is_idle
 
     def close(self, timeout_s: float = DRAIN_S) -> None:
         """Drain, and end the threads; what is left by then gets the fallback."""
@@ -401,8 +428,21 @@ class Engine:
         self._stop_watching.set()
         for job in self._queue.close():
             self._give_up_job(job, "closed", "")
-        for worker in self._workers:
-            worker.join(timeout_s)
+        self._aside.put(None)
+        for thread in (*self._workers, *self._beside):
+            thread.join(timeout_s)
+        for request in list(self._waiting):  # for a device that hangs
+            for i in request.unanswered():
+                self._give_up(request, i, "closed", "")
+        atexit.unregister(self._end)
+
+    def _has_threads(self) -> bool:
+        """Whether a device's thread lives: in a process forked later none does."""
+        return any(worker.is_alive() for worker in self._workers)
+
+    def _end(self) -> None:
+        if self._has_threads():
+            self.close(EXIT_S)
 
     def __enter__(self) -> Engine:
         """Return the engine."""
@@ -433,9 +473,7 @@ class Engine:
         """Make a request, answer what can be answered at once, and queue the rest."""
         shelved = self._shelf.get(router)
         info = shelved.info
-        policy = self._policy if policy is None else policy
-        if not isinstance(policy, RoutePolicy):
-            raise TypeError(f"policy must be a RoutePolicy, got {type(policy).__name__}")
+        policy = self._policy if policy is None else _policy(policy)
         shelved.router.check_rule(policy.rule, policy.k, policy.cost_policy)
         seconds = self._deadline_s if deadline_s is None else _deadline(deadline_s)
         is_single = _is_single(prompt, embeddings)
@@ -452,25 +490,27 @@ class Engine:
         for i, each in enumerate(prompts):
             try:
                 texts.append(None if each is None and rows is not None else text_of(each)[:LONGEST])  # type: ignore[arg-type]
-            except BadPrompt as e:
+            except Exception as e:  # BadPrompt, or whatever a strange object raises
                 texts.append(None)
                 bad[i] = str(e)
-        request = Request(info.name, policy, texts, rows, time.monotonic() + seconds)
+        request = Request(shelved, policy, texts, rows, time.monotonic() + seconds)
         for i, why in bad.items():
             if rows is None:
                 self._give_up(request, i, "bad_prompt", why)
-        jobs = list(self._jobs(request, info.version))
-        if jobs and (self._is_closed or not self._queue.put(jobs)):
+        jobs = list(self._jobs(request))
+        why = "" if self._is_closed or self._has_threads() else "it was made before a fork"
+        if jobs and (why or self._is_closed or not self._queue.put(jobs)):
             for job in jobs:
-                self._give_up_job(job, "closed", "")
+                self._give_up_job(job, "closed", why)
         return request, is_single
 
-    def _jobs(self, request: Request, version: str) -> Iterable[Job]:
+    def _jobs(self, request: Request) -> Iterable[Job]:
         """Jobs of the prompts that are neither answered nor kept from before."""
+        info = request.found.info
         for i in request.unanswered():
             text = request.texts[i]
             if request.rows is None and text is not None:
-                found = self._cache.get(request.router, version, request.policy.key, text)
+                found = self._cache.get(info.name, info.version, request.policy.key, text)
                 if found is not None:
                     self._answer(request, i, found)
                     continue
@@ -493,11 +533,8 @@ class Engine:
 
     def _give_up(self, request: Request, i: int, cause: Cause, why: str) -> None:
         """Answer by the fallback."""
-        info = self._shelf.get(request.router).info
-        ranking = info.standing
-        if request.policy.models is not None:
-            allowed = tuple(name for name in ranking if name in request.policy.models)
-            ranking = allowed or ranking
+        info = self._shelf.now(request.found).info
+        ranking = request.policy.allowed_of(info.standing) or info.standing
         routed = Routed(
             model=ranking[0],
             ranking=ranking,
@@ -526,14 +563,15 @@ class Engine:
         self, prompt: Prompt, router: str | None, policy: RoutePolicy | None
     ) -> Explanation:
         shelved = self._shelf.get(router)
-        policy = policy or self._policy
+        policy = self._policy if policy is None else _policy(policy)
         text = text_of(prompt)[:LONGEST]
         return shelved.router.explain(
             text,
-            embedding=self._embedded([text], shelved.router)[0],
+            embedding=self._embedded([text], shelved)[0],
             rule=policy.rule,
             k=policy.k,
             policy=policy.cost_policy,
+            models=policy.allowed_of(shelved.info.models) or None,
         )
 
     def _choose(
@@ -550,22 +588,31 @@ class Engine:
         for piece in windows(texts, len(texts), PIECE_CHARACTERS):
             if unwanted.is_set():
                 raise asyncio.CancelledError
-            pieces.append(self._embedded(piece, shelved.router))
+            pieces.append(self._embedded(piece, shelved))
         rows = np.concatenate(pieces)
         return shelved.router.choose(prompts, labels, embeddings=rows, score=score)
 
-    def _embedded(self, texts: Sequence[str], router: Router) -> NDArray[np.float32]:
-        encoder = self._encoders.of(router, self._workers[0].device)
+    def _embedded(self, texts: Sequence[str], shelved: Shelved) -> NDArray[np.float32]:
+        encoder = shelved.encoders[self._workers[0].device]
         rows: NDArray[np.float32] = encoder.encode_tensor(texts, warn=False).cpu().numpy()
         return rows
 
-    def _warm_up(self, router: Router, devices: Sequence[str]) -> None:
+    def _warm_up(self, router: Router, devices: Sequence[str]) -> dict[str, Encoder]:
         """Load what a router needs and use it once, before the first prompt comes."""
-        rows = None
-        for device in devices:
-            encoder = self._encoders.of(router, device)
-            rows = encoder.encode_tensor(["warm-up", "warm-up " * 64], warn=False).cpu().numpy()
-        router.rank(embeddings=rows)
+        encoders, rows = {device: self._encoders.of(router, device) for device in devices}, None
+        texts, policy = ["warm-up", "warm-up " * 64], self._policy
+        for encoder in encoders.values():
+            rows = encoder.encode_tensor(texts, warn=False).cpu().numpy()
+        router.rank(texts, embeddings=rows, rule=policy.rule, k=policy.k, policy=policy.cost_policy)
+        return encoders
+
+    def _work_aside(self) -> None:
+        """Make what decisions wait for that take seconds, one after the other."""
+        while (call := self._aside.get()) is not None:
+            try:
+                call()
+            except BaseException:
+                log.exception("a decision failed")
 
     def _watch(self, every_s: float) -> None:
         while not self._stop_watching.wait(every_s):
@@ -575,10 +622,19 @@ class Engine:
                 log.exception("looking at the routers' directories failed")
 
 
+def _thread(name: str, work: Callable[..., None], *arguments: object) -> threading.Thread:
+    """A thread that works already."""
+    thread = threading.Thread(target=work, args=arguments, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
 def _is_single(prompt: object, embeddings: NDArray[np.float32] | None) -> bool:
     """Whether it is one prompt: a str, or a list of messages; a list of them is many."""
-    if isinstance(prompt, str) or not isinstance(prompt, Sequence):
+    if prompt is None:
         return embeddings is None or np.ndim(embeddings) == 1
+    if isinstance(prompt, (str, bytes, bytearray)) or not isinstance(prompt, Sequence):
+        return True
     return len(prompt) > 0 and isinstance(prompt[0], Mapping)
 
 
@@ -589,14 +645,22 @@ def _rows(embeddings: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
     return rows
 
 
+def _policy(policy: RoutePolicy) -> RoutePolicy:
+    if not isinstance(policy, RoutePolicy):
+        raise TypeError(f"policy must be a RoutePolicy, got {type(policy).__name__}")
+    return policy
+
+
 def _deadline(seconds: float | None) -> float:
     if seconds is None:
         return math.inf
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
         raise ValueError(f"deadline_s must be seconds above 0, got {seconds!r}")
-    return float(seconds)
+    return float(seconds) if seconds < LONGEST_S else math.inf
 
 
-def _check_at_least(name: str, value: float, least: float) -> None:
+def _check_at_least(name: str, value: float, least: float, most: float = math.inf) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most:g}, got {value!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -92,4 +93,5 @@ def _text_of_part(part: Any) -> str:
 
 
 def _shortly(value: object) -> str:
-    return f"{type(value).__name__} {str(value)[:40]!r}"
+    shown = value if isinstance(value, str) else reprlib.repr(value)  # however deep it is
+    return f"{type(value).__name__} {shown[:40]!r}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, cast
@@ -92,6 +92,12 @@ class RoutePolicy:
         given = {name: getattr(self, name) for name in OF_COSTS}
         given = {name: value for name, value in given.items() if value is not None}
         return CostPolicy(**given) if given else None
+
+    def allowed_of(self, models: Sequence[str]) -> tuple[str, ...]:
+        """Those of a router's models that may be answered."""
+        if self.models is None:
+            return tuple(models)
+        return tuple(name for name in models if name in self.models)
 
     @cached_property
     def key(self) -> tuple[object, ...]:

@@ -7,13 +7,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.serving.answer import Routed
 from benchrouter.serving.policy import RoutePolicy
+from benchrouter.serving.shelf import Shelved
 
 
 class Request:
@@ -21,8 +21,8 @@ class Request:
 
     Parameters
     ----------
-    router : str
-        Name.
+    found : Shelved
+        The router as it was when they were asked.
     policy : RoutePolicy
     texts : sequence of (str or None)
         None where only an embedding is given, or the prompt is bad.
@@ -43,13 +43,13 @@ class Request:
 
     def __init__(
         self,
-        router: str,
+        found: Shelved,
         policy: RoutePolicy,
         texts: Sequence[str | None],
         rows: NDArray[np.float32] | None,
         deadline: float,
     ) -> None:
-        self.router = router
+        self.found = found
         self.policy = policy
         self.texts = texts
         self.rows = rows
@@ -76,7 +76,9 @@ class Request:
             self._answers[i] = routed
             self._left -= 1
             self.is_over = self._left == 0
-            tell = self._when_over if self.is_over else None
+            tell = None
+            if self.is_over:  # and not in a cycle with what tells, which would outlive its router
+                tell, self._when_over = self._when_over, None
         if tell is not None:
             tell()
         return True
@@ -117,7 +119,7 @@ class _Wakeup:
     """Wakes up those who wait in one event loop, all that are answered by then at once."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._calls: deque[Callable[[], None]] = deque()
         self._is_due = False
 
@@ -132,7 +134,7 @@ class _Wakeup:
         self._calls.append(call)
         if not self._is_due:
             self._is_due = True
-            self._loop.call_soon_threadsafe(self._run)
+            self.loop.call_soon_threadsafe(self._run)
 
     def _run(self) -> None:
         self._is_due = False  # before the first is taken: whoever adds later asks again
@@ -140,7 +142,13 @@ class _Wakeup:
             self._calls.popleft()()
 
 
-_WAKEUPS: WeakKeyDictionary[asyncio.AbstractEventLoop, _Wakeup] = WeakKeyDictionary()
+class _Local(threading.local):
+    """Of the loop that ran in a thread last: loops that have ended are not kept."""
+
+    wakeup: _Wakeup | None = None
+
+
+_HERE = _Local()
 
 
 async def wait_for(request: Request, expire: Callable[[], None]) -> None:
@@ -153,7 +161,9 @@ async def wait_for(request: Request, expire: Callable[[], None]) -> None:
         Called at its deadline; answers what is not answered.
     """
     loop = asyncio.get_running_loop()
-    wakeup = _WAKEUPS.get(loop) or _WAKEUPS.setdefault(loop, _Wakeup(loop))
+    wakeup = _HERE.wakeup
+    if wakeup is None or wakeup.loop is not loop:
+        wakeup = _HERE.wakeup = _Wakeup(loop)
     future: asyncio.Future[None] = loop.create_future()
 
     def done() -> None:
@@ -172,7 +182,7 @@ async def wait_for(request: Request, expire: Callable[[], None]) -> None:
         timer = loop.call_later(max(0.0, request.deadline - time.monotonic()), expire)
     try:
         await future
-    except asyncio.CancelledError:
+    except BaseException:  # cancelled, or its loop has gone
         request.cancel()
         raise
     finally:

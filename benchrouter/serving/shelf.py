@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchrouter.artifact import DESCRIPTION
+from benchrouter.encoder import Encoder
 from benchrouter.router import Router
 from benchrouter.serving.observer import log
 
@@ -72,6 +73,8 @@ class Shelved:
     """A router and what is known of it; replaced as a whole."""
 
     router: Router
+    encoders: Mapping[str, Encoder]
+    """By device."""
     info: RouterInfo
     signature: Signature | None
     revision: int
@@ -86,7 +89,8 @@ class Shelf:
     threads : int
         Of search and votes, 0 = all.
     prepare : callable
-        Takes a router that was just read, before anybody uses it; what it raises refuses it.
+        Takes a router that was just read, before anybody uses it, and returns its encoders by
+        device; what it raises refuses the router.
 
     Raises
     ------
@@ -95,7 +99,10 @@ class Shelf:
     """
 
     def __init__(
-        self, sources: Mapping[str, Source], threads: int, prepare: Callable[[Router], None]
+        self,
+        sources: Mapping[str, Source],
+        threads: int,
+        prepare: Callable[[Router], Mapping[str, Encoder]],
     ) -> None:
         self._threads = threads
         self._prepare = prepare
@@ -129,9 +136,13 @@ class Shelf:
                 f"router: found {name!r}, expected one of {list(self._shelved)}"
             ) from None
         if found.info.directory is None and found.router.revision != found.revision:
-            found = _in_memory(found.info.name, found.router)
+            found = _in_memory(found.info.name, found.router, found.encoders)
             self._shelved[found.info.name] = found
         return found
+
+    def now(self, found: Shelved) -> Shelved:
+        """What has become of a router: one in memory may have been updated, one read never is."""
+        return found if found.info.directory is not None else self.get(found.info.name)
 
     def reload(self, name: str) -> Shelved | None:
         """Read a directory again if it has changed.
@@ -162,8 +173,7 @@ class Shelf:
 
     def _first(self, name: str, source: Source) -> Shelved:
         if isinstance(source, Router):
-            self._prepare(source)
-            return _in_memory(name, source)
+            return _in_memory(name, source, self._prepare(source))
         return self._read(name, Path(source))
 
     def _read(self, name: str, directory: Path) -> Shelved:
@@ -173,7 +183,7 @@ class Shelf:
             try:
                 version = _version(directory)
                 router = Router.load(directory, threads=self._threads)
-                self._prepare(router)
+                encoders = self._prepare(router)
             except (ValueError, OSError):
                 if attempt == ATTEMPTS - 1 or _signature(directory) == signature:
                     raise
@@ -181,12 +191,14 @@ class Shelf:
                 continue
             if version == _version(directory) or attempt == ATTEMPTS - 1:
                 break
-        return Shelved(router, _info(name, version, directory, router), signature, router.revision)
+        info = _info(name, version, directory, router)
+        return Shelved(router, encoders, info, signature, router.revision)
 
 
-def _in_memory(name: str, router: Router) -> Shelved:
+def _in_memory(name: str, router: Router, encoders: Mapping[str, Encoder]) -> Shelved:
     revision = router.revision
-    return Shelved(router, _info(name, f"memory-{revision}", None, router), None, revision)
+    info = _info(name, f"memory-{revision}", None, router)
+    return Shelved(router, encoders, info, None, revision)
 
 
 def _info(name: str, version: str, directory: Path | None, router: Router) -> RouterInfo:

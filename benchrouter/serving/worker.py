@@ -5,22 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions import plain
-from benchrouter.encoder import Encoder
 from benchrouter.ranking import Ranking
 from benchrouter.serving.answer import CAUSES, Cause, Routed
-from benchrouter.serving.encoders import Encoders
 from benchrouter.serving.messages import LONGEST
 from benchrouter.serving.observer import log
 from benchrouter.serving.queue import Job, Queue
 from benchrouter.serving.shelf import RouterInfo, Shelf, Shelved
 
 RETRY_S = 1.0  # after which a device that failed is tried again
+HANG_S = 30.0  # at one batch, after which a device counts as one that hangs
 Item = TypeVar("Item")
 
 
@@ -32,13 +32,14 @@ class Worker(threading.Thread):
     device : str
     queue : Queue
     shelf : Shelf
-    encoders : Encoders
     answer : callable
         Takes a job and its answer.
     give_up : callable
         Takes a job, a cause and more words; answers by the fallback.
     tell_batch : callable
         Takes the device, the number of prompts and of tokens, and the seconds.
+    aside : callable
+        Takes a function without arguments, and calls it in another thread.
     """
 
     def __init__(
@@ -46,46 +47,62 @@ class Worker(threading.Thread):
         device: str,
         queue: Queue,
         shelf: Shelf,
-        encoders: Encoders,
         answer: Callable[[Job, Routed], None],
         give_up: Callable[[Job, Cause, str], None],
         tell_batch: Callable[[str, int, int, float], None],
+        aside: Callable[[Callable[[], None]], None],
     ) -> None:
         super().__init__(name=f"benchrouter-{device}", daemon=True)
         self.device = device
         self.others: list[Worker] = []
         self.failure: str | None = None
         self._failed_at = 0.0
+        self._busy_since: float | None = None
         self._queue = queue
         self._shelf = shelf
-        self._encoders = encoders
         self._answer = answer
         self._give_up = give_up
         self._tell_batch = tell_batch
+        self._aside = aside
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the device does not work, None where it does."""
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > HANG_S:
+            return f"it hangs: for {time.monotonic() - since:.0f} s it has been at one batch"
+        return self.failure
 
     def run(self) -> None:
         """Take batches until there are none."""
-        while True:
-            self._stand_back()
-            taken = self._queue.take(None if self.failure is None else RETRY_S)
-            if taken is None:
-                return
-            if not taken.batch and not taken.late:
-                self._probe()
-                continue
-            start, seconds = time.monotonic(), None
-            try:
-                for job in taken.late:
-                    self._give_up(job, "deadline", "")
-                self._work_off(taken.batch)
-                if self.failure is None:
-                    seconds = time.monotonic() - start
-            except Exception as e:  # nothing may end this thread
-                log.exception("a batch failed on %s", self.device)
-                for job in taken.batch:
-                    self._give_up(job, "error", str(e))
-            finally:
-                self._queue.done(taken, seconds)
+        while self._work():
+            pass
+
+    def _work(self) -> bool:
+        """Take a batch and work it off; whether there may be another."""
+        self._stand_back()
+        taken = self._queue.take(None if self.failure is None else RETRY_S)
+        if taken is None:
+            return False
+        if not taken.batch and not taken.late:
+            self._probe()
+            return True
+        self._busy_since = start = time.monotonic()
+        seconds = None
+        try:
+            for job in taken.late:
+                self._give_up(job, "deadline", "")
+            self._work_off(taken.batch)
+            if self.failure is None:
+                seconds = time.monotonic() - start
+        except BaseException as e:  # a panic in Rust, say: nothing may end this thread
+            log.exception("a batch failed on %s", self.device)
+            for job in taken.batch:
+                self._give_up(job, "error", str(e))
+        finally:
+            self._busy_since = None
+            self._queue.done(taken, seconds)
+        return True
 
     def _stand_back(self) -> None:
         """Leave the work to others for a while where this device failed and theirs have not."""
@@ -99,32 +116,28 @@ class Worker(threading.Thread):
         """Try a device that failed while nobody asks for it, so that it can be ready again."""
         try:
             self._embed(["probe"], self._shelf.get(self._shelf.names[0]))
-        except Exception as e:
+        except BaseException as e:
             self._failed(e)
 
     def _work_off(self, jobs: list[Job]) -> None:
         """Answer all jobs."""
         start, n_tokens = time.monotonic(), 0
-        shelved = {name: self._shelf.get(name) for name in {job.request.router for job in jobs}}
         embedded = [job for job in jobs if job.request.rows is not None]
-        for own in _grouped(embedded, lambda job: job.request.router):
+        for own in _grouped(embedded, lambda job: id(job.request.found)):
             rows = np.stack([job.request.row(job.place) for job in own])
-            self._decide(own, shelved, rows, [False] * len(own))
+            self._decide(own, rows, [False] * len(own))
         jobs = [job for job in jobs if job.request.rows is None]
-        for own in _grouped(jobs, lambda job: id(self._encoder(shelved[job.request.router]))):
+        for own in _grouped(jobs, lambda job: id(job.request.found.encoders[self.device])):
             try:
                 texts = [job.request.texts[job.place] or "" for job in own]
-                rows, truncated, n = self._embed(texts, shelved[own[0].request.router])
-            except Exception as e:  # of any kind: torch, CUDA, tokenizers
+                rows, truncated, n = self._embed(texts, own[0].request.found)
+            except BaseException as e:  # of any kind: torch, CUDA, tokenizers
                 self._device_failed(own, e)
                 continue
             n_tokens += n
-            self._decide(own, shelved, rows, truncated)
+            self._decide(own, rows, truncated)
         if n_tokens:
             self._tell_batch(self.device, len(jobs), n_tokens, time.monotonic() - start)
-
-    def _encoder(self, shelved: Shelved) -> Encoder:
-        return self._encoders.of(shelved.router, self.device)
 
     def _embed(
         self, texts: list[str], shelved: Shelved
@@ -132,7 +145,7 @@ class Worker(threading.Thread):
         """Rows of texts, which of them were too long, and the tokens."""
         if self.failure is not None and time.monotonic() < self._failed_at + RETRY_S:
             raise _StillBroken(self.failure)
-        encoder = self._encoder(shelved)
+        encoder = shelved.encoders[self.device]
         tokenised = encoder.tokenise(texts)
         rows = encoder.encode_tensor(tokenised, warn=False).cpu().numpy()
         if self.failure is not None:
@@ -141,13 +154,13 @@ class Worker(threading.Thread):
         cut = [len(text) >= LONGEST for text in texts]
         return rows, (tokenised.truncated | np.array(cut)).tolist(), tokenised.n_tokens
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         if not isinstance(error, _StillBroken):
             if self.failure is None:
                 log.error("%s failed: %s", self.device, error)
             self.failure, self._failed_at = str(error) or type(error).__name__, time.monotonic()
 
-    def _device_failed(self, jobs: list[Job], error: Exception) -> None:
+    def _device_failed(self, jobs: list[Job], error: BaseException) -> None:
         self._failed(error)
         if any(other.failure is None for other in self.others):
             self._queue.put_back([job for job in jobs if not job.was_put_back])
@@ -156,41 +169,44 @@ class Worker(threading.Thread):
             self._give_up(job, "encoder", str(error))
 
     def _decide(
-        self,
-        jobs: list[Job],
-        shelved: dict[str, Shelved],
-        rows: NDArray[np.float32],
-        truncated: Sequence[bool],
+        self, jobs: list[Job], rows: NDArray[np.float32], truncated: Sequence[bool]
     ) -> None:
-        """Rank the models of jobs whose embeddings are known, those of like requests together."""
-        places = range(len(jobs))
-        for own in _grouped(places, lambda i: (jobs[i].request.router, jobs[i].request.policy.key)):
-            found = shelved[jobs[own[0]].request.router]
-            policy = jobs[own[0]].request.policy
-            allowed = None
-            if policy.models is not None:
-                allowed = [name for name in policy.models if name in found.info.models]
-                if not allowed:
-                    for i in own:
-                        self._give_up(jobs[i], "no_model", f"{list(policy.models)}")
-                    continue
-            texts = [jobs[i].request.texts[jobs[i].place] for i in own]
-            try:
-                ranking = found.router.rank(
-                    None if None in texts else [text for text in texts if text is not None],
-                    embeddings=rows[own],
-                    rule=policy.rule,
-                    k=policy.k,
-                    policy=policy.cost_policy,
-                    models=allowed,
-                )
-            except Exception as e:
-                log.exception("router %r failed", found.info.name)
-                for i in own:
-                    self._give_up(jobs[i], "error", str(e))
-                continue
-            for at, i in enumerate(own):
-                self._answer(jobs[i], routed_of(ranking, at, found.info, policy.rule, truncated[i]))
+        """Decide on jobs whose embeddings are known, those of like requests together."""
+        for own in _grouped(range(len(jobs)), lambda i: _kind(jobs[i])):
+            like, cut = [jobs[i] for i in own], [truncated[i] for i in own]
+            policy, router = like[0].request.policy, like[0].request.found.router
+            if router.is_calibrated(policy.rule, policy.k, policy.cost_policy):
+                self._rank(like, rows[own], cut)
+            else:  # this takes seconds, for which nobody else is to wait
+                self._aside(partial(self._rank, like, rows[own], cut))
+
+    def _rank(self, jobs: list[Job], rows: NDArray[np.float32], truncated: Sequence[bool]) -> None:
+        """Rank the models for jobs of one router and policy, unless nobody waits any more."""
+        if all(job.request.is_over for job in jobs):
+            return
+        found, policy = self._shelf.now(jobs[0].request.found), jobs[0].request.policy
+        allowed = policy.allowed_of(found.info.models)
+        if not allowed:
+            for job in jobs:
+                self._give_up(job, "no_model", f"{list(policy.models or ())}")
+            return
+        texts = [job.request.texts[job.place] for job in jobs]
+        try:
+            ranking = found.router.rank(
+                None if None in texts else [text for text in texts if text is not None],
+                embeddings=rows,
+                rule=policy.rule,
+                k=policy.k,
+                policy=policy.cost_policy,
+                models=None if policy.models is None else allowed,
+            )
+        except BaseException as e:
+            log.exception("router %r failed", found.info.name)
+            for job in jobs:
+                self._give_up(job, "error", str(e))
+            return
+        for i, job in enumerate(jobs):
+            self._answer(job, routed_of(ranking, i, found.info, policy.rule, truncated[i]))
 
 
 class _StillBroken(RuntimeError):
@@ -250,6 +266,12 @@ def routed_of(
         router=info.name,
         version=info.version,
     )
+
+
+def _kind(job: Job) -> Hashable:
+    """What prompts that are decided on in one call have in common."""
+    request = job.request
+    return id(request.found), request.policy.key, request.texts[job.place] is None
 
 
 def _grouped(items: Sequence[Item], key: Callable[[Item], Hashable]) -> list[list[Item]]:
