@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchrouter.serving.pace import Pace
-from benchrouter.serving.queue import Job, Queue
+from benchrouter.serving.queue import MOST_TIGHT, Job, Queue
 
 BATCH_S = 0.2  # of 1,000 tokens, as it is learnt
 
@@ -52,6 +52,28 @@ def test_prompts_that_nobody_waits_for_are_left_out(queue):
     over, safe = put(queue, 60.0), put(queue, 60.0)
     over.request.is_over = True
     assert queue.take() == ([safe], [])
+
+
+def test_requests_that_are_over_are_let_go_while_no_device_takes_any(queue):
+    for _ in range(500):
+        put(queue, 60.0).request.is_over = True
+    assert len(queue) <= 1
+    waiting = [put(queue, 60.0) for _ in range(150)]
+    assert len(queue) == 150  # of which 100 are in it
+    for job in waiting[:100]:
+        job.request.is_over = True
+    new = put(queue, 60.0)
+    assert len(queue) == 51
+    assert queue.take().batch == waiting[100:102]
+    assert new.request.was_let_in
+
+
+def test_a_long_queue_is_not_searched_to_its_end(queue):
+    queue.most = 10_000
+    for _ in range(2 * MOST_TIGHT):
+        put(queue, 1.2 * BATCH_S)
+    safe = put(queue, 60.0)
+    assert safe not in queue.take().batch
 
 
 def test_a_prompt_larger_than_a_batch_is_a_batch(queue):

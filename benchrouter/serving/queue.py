@@ -13,6 +13,7 @@ from benchrouter.serving.request import Request
 # Times what a batch is expected to take, as work that comes too late is lost: what prompts should
 # have left until their deadline, and must have to be taken where a batch has room for more.
 SAFE, MARGIN = 3.0, 1.5
+MOST_TIGHT = 1000  # looked at in search of prompts that have more time left
 
 
 class Job(NamedTuple):
@@ -150,8 +151,13 @@ class Queue:
             return left
 
     def _let_in(self) -> None:
+        while self._jobs and self._jobs[0].request.is_over:  # no device may work just now
+            self._n_tokens -= self._jobs.popleft().n_tokens
         while self._outside:
             jobs = self._outside[0]
+            if jobs[0].request.is_over:
+                self._outside.popleft()
+                continue
             if self._jobs and len(self._jobs) + len(jobs) > self.most:
                 return
             self._outside.popleft()
@@ -182,7 +188,7 @@ class Queue:
             needed_s = margin * self._pace.expected_s(n_tokens + job.n_tokens)
             return now + needed_s <= job.request.deadline
 
-        while self._jobs and fits(self._jobs[0]):
+        while self._jobs and fits(self._jobs[0]) and len(tight) < MOST_TIGHT:
             job = self._jobs.popleft()
             self._n_tokens -= job.n_tokens
             if job.request.is_over:
