@@ -494,11 +494,13 @@ def test_a_cancelled_choice_ends_at_its_next_piece(router, encoder, slow, monkey
             choosing = asyncio.ensure_future(engine.choose(prompts))
             await asyncio.to_thread(slow.started.wait, 10)
             choosing.cancel()
+            await asyncio.sleep(0.05)
+            assert not choosing.done()  # its thread is at work
+            slow.go.set()
             with pytest.raises(asyncio.CancelledError):
                 await choosing
-            slow.go.set()
 
-        asyncio.run(choose())  # which waits for the threads that are left
+        asyncio.run(choose())
     assert len(pieces) == 1
 
 

@@ -561,8 +561,11 @@ def test_who_goes_away_is_not_waited_for(engine, caplog):
     ended = []
 
     async def choose(prompts, labels=None, **options):
-        await asyncio.sleep(0.2)
-        ended.append(True)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.2)
+            ended.append(True)
 
     app = make_app(Pretended(engine, choose=choose), Settings(max_tasks=1))
     body = json.dumps({"prompts": ["w1"]}).encode()
@@ -581,7 +584,7 @@ def test_who_goes_away_is_not_waited_for(engine, caplog):
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://here"
         ) as client:
-            # its thread goes on, and keeps its turn as long
+            # its thread takes a moment to end, and keeps its turn as long
             busy = await client.post("/v1/choose", json={"prompts": ["w1"]})
             await asyncio.sleep(0.3)
             return busy.status_code

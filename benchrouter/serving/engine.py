@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from queue import SimpleQueue
-from typing import Any, TypeAlias, cast, overload
+from typing import Any, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from benchrouter.serving.worker import Worker
 from benchrouter.task import Score
 
 Prompts: TypeAlias = Prompt | Sequence[str] | Sequence[Sequence[Message]] | None
+Result = TypeVar("Result")
 CHARACTERS_PER_TOKEN = 4  # of English prose; only the size of batches depends on it
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 DRAIN_S = 30.0
@@ -309,7 +310,7 @@ class Engine:
         BadPrompt, UnknownRouter, TypeError, ValueError
             Unlike :meth:`route`, also for a bad prompt.
         """
-        return await asyncio.to_thread(self._explain, prompt, router, policy)
+        return await _in_thread(lambda: self._explain(prompt, router, policy))
 
     async def choose(
         self,
@@ -319,7 +320,9 @@ class Engine:
         router: str | None = None,
         score: Score = "auto",
     ) -> TaskDecision:
-        """Choose one model for a task, in a thread beside the event loop; can be cancelled.
+        """Choose one model for a task, in a thread beside the event loop.
+
+        Where that is cancelled, the thread ends within a piece of the prompts, which is waited for.
 
         Parameters
         ----------
@@ -339,11 +342,9 @@ class Engine:
             As `Router.choose` does.
         """
         unwanted = threading.Event()
-        try:
-            return await asyncio.to_thread(self._choose, prompts, labels, router, score, unwanted)
-        except asyncio.CancelledError:
-            unwanted.set()  # the thread goes on, and an event loop that ends would wait for it
-            raise
+        return await _in_thread(
+            lambda: self._choose(prompts, labels, router, score, unwanted), unwanted
+        )
 
     # --- state -----------------------------------------------------------------------------------
 
@@ -627,6 +628,20 @@ def _thread(name: str, work: Callable[..., None], *arguments: object) -> threadi
     thread = threading.Thread(target=work, args=arguments, name=name, daemon=True)
     thread.start()
     return thread
+
+
+async def _in_thread(call: Callable[[], Result], unwanted: threading.Event | None = None) -> Result:
+    """Await a call in a thread; where that is cancelled, tell it and await its end all the same."""
+    working = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        if unwanted is not None:
+            unwanted.set()
+        await asyncio.wait([working])
+        if not working.cancelled():
+            working.exception()  # seen, though nobody asks for it
+        raise
 
 
 def _is_single(prompt: object, embeddings: NDArray[np.float32] | None) -> bool:

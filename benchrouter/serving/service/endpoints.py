@@ -205,7 +205,7 @@ def _labels_of(
 
 
 class _Turns:
-    """Work in threads, which goes on when its client has gone: so much of it at once, no more."""
+    """Work in threads, which take a while to end when their client has gone: so much at once."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -241,13 +241,14 @@ async def _offered(working: Coroutine[Any, Any, Result]) -> Result:
 
 
 async def _unless_gone(request: Request, task: asyncio.Task[Result]) -> Result:
-    """Await long work, but only as long as the client is there."""
+    """Await long work; cancel it once the client has gone."""
     gone = asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
     finally:
         gone.cancel()
     if not task.done():
+        task.cancel()
         raise ClientDisconnect
     return task.result()
 
