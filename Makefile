@@ -15,7 +15,8 @@ INSTALL := $(BIN)/$(PIP_INSTALL)
 BUILD_REQUIRES := "setuptools>=77" wheel "pybind11>=2.13" "cmake>=3.22" ninja
 INPUTS := pyproject.toml setup.py CMakeLists.txt $(sort $(wildcard csrc/*))
 NATIVE := $(wildcard csrc/* tests/cuda_on_host/*)
-HARNESSES := $(foreach name,lm-eval helm,$(VENV)/harnesses/$(name)/.installed)
+LITELLMS := $(foreach name,litellm litellm-proxy,$(VENV)/harnesses/$(name)/.installed)
+HARNESSES := $(foreach name,lm-eval helm,$(VENV)/harnesses/$(name)/.installed) $(LITELLMS)
 BENCHMARKS := $(filter-out benchmarks/report.py benchmarks/inputs.py benchmarks/http_load.py benchmarks/fuzz_inputs.py benchmarks/fuzz_formats.py,$(sort $(wildcard benchmarks/*.py)))
 
 # cmake, ninja and clang-format of .venv before any of the machine's.
@@ -44,7 +45,7 @@ endef
 help:
 	@echo "make demo       install, build, and run the main job on a synthetic benchmark"
 	@echo "make test       install, build, and run the test suite (minutes)"
-	@echo "make test-slow  the tests that take longer; installs lm-eval and crfm-helm for some"
+	@echo "make test-slow  the tests that take longer; installs lm-eval, crfm-helm and litellm for some"
 	@echo "make asan       the tests of the native code under ASan and UBSan"
 	@echo "make lint       ruff, mypy, clang-format; changes nothing"
 	@echo "make format     ruff and clang-format; changes files"
@@ -62,6 +63,10 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev $(HARNESSES)
 	$(BIN)/python -m pytest -m slow
+	@set -e; for stamp in $(LITELLMS); do if [ -f $$stamp ]; then \
+	    echo "== the tests of LiteLLM in $${stamp%/*}"; \
+	    $${stamp%/*}/bin/python -m pytest tests/test_litellm.py tests/test_litellm_proxy.py; \
+	fi; done
 
 asan: $(VENV)/.installed-dev
 	PYTHON=$(CURDIR)/$(BIN)/python tests/run_sanitized.sh
@@ -127,7 +132,10 @@ $(VENV)/.created-$(EXTRA):
 # the tests that run it are skipped.
 $(VENV)/harnesses/lm-eval/.installed: PACKAGE := lm-eval
 $(VENV)/harnesses/helm/.installed: PACKAGE := crfm-helm
-$(VENV)/harnesses/litellm/.installed: PACKAGE := litellm[proxy]
+# All tests of LiteLLM run in these two: it would take back versions of what .venv has, and its proxy
+# is on PyPI with all that it needs only for older versions than its SDK.
+$(VENV)/harnesses/litellm/.installed: PACKAGE := litellm==1.110.2
+$(VENV)/harnesses/litellm-proxy/.installed: PACKAGE := litellm[proxy]==1.108.7
 $(HARNESSES): $(VENV)/.installed-dev
 	@echo "== installing $(PACKAGE) into $(@D), for the tests that run it"
 	$(BIN)/python -m venv --without-pip $(@D)

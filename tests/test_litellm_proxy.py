@@ -1,4 +1,4 @@
-"""LiteLLM's proxy with the callbacks of docs/litellm.md, in an environment of its own."""
+"""LiteLLM's proxy with the callbacks of docs/litellm.md, in a process of its own."""
 
 from __future__ import annotations
 
@@ -22,21 +22,44 @@ from benchrouter.serving import RoutePolicy
 
 httpx = pytest.importorskip("httpx")
 openai = pytest.importorskip("openai")
+pytest.importorskip("litellm_proxy_extras", reason="the proxy, litellm[proxy], is not here")
 
 pytestmark = pytest.mark.slow
 ROOT = PAGE.parents[1]
-PLACE = Path(sys.prefix, "harnesses", "litellm")
 KEY = "sk-of-the-tests-0123456789abcdef"
 GROUPS = {"general-70b": "our-general-model", "maths-13b": "maths-13b", "small-3b": "small-3b"}
 ALIAS = GROUPS["general-70b"]
+KEYS = {  # what they may use by name
+    "sk-virtual": [VIRTUAL],
+    "sk-small": [VIRTUAL, "small-3b", "embeddings"],
+    "sk-alias": [ALIAS],
+    "sk-limited": [VIRTUAL],
+    "sk-embeddings": ["embeddings"],
+}
+AUTH = f"""
+from litellm.proxy._types import LitellmUserRoles, UserAPIKeyAuth
+
+async def check(request, api_key):
+    if api_key == {KEY!r}:
+        return UserAPIKeyAuth(api_key=api_key, user_role=LitellmUserRoles.PROXY_ADMIN)
+    limits = {{"model_rpm_limit": dict.fromkeys({list(GROUPS.values())!r}, 1)}}
+    metadata = limits if api_key == "sk-limited" else {{}}
+    return UserAPIKeyAuth(api_key=api_key, models={KEYS!r}[api_key], metadata=metadata)
+"""
+WITH_KEYS = """
+general_settings:
+  custom_auth: keys.check
+  custom_auth_run_common_checks: true
+litellm_settings:
+  enable_post_custom_auth_checks: true
+"""
 RUN = "import litellm; litellm.run_server()"  # as the command litellm does
+SERVE = [sys.executable, "-m", "benchrouter", "serve"]
 START_S = 240
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    if not (PLACE / ".installed").is_file():
-        pytest.skip(f"no litellm in {PLACE}: make test-slow installs it where it can")
     folder = tmp_path_factory.mktemp("proxy")
     write_router(folder)
     [config] = blocks("yaml")
@@ -76,7 +99,7 @@ class Proxy:
         self._log = folder / "proxy.log"
         with open(self._log, "w") as log:
             self._process = subprocess.Popen(
-                [PLACE / "bin" / "python", "-c", RUN, "--config=config.yaml", f"--port={port}"],
+                [sys.executable, "-c", RUN, "--config=config.yaml", f"--port={port}"],
                 cwd=folder,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
                 stdout=log,
@@ -114,10 +137,10 @@ class Proxy:
             self._process.kill()
             self._process.wait()
 
-    def ask(self, prompt, model=VIRTUAL, **options):
+    def ask(self, prompt, model=VIRTUAL, key=KEY, **options):
         """Ask for a chat completion; its text, and what is told in headers."""
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        completions = self.client.chat.completions.with_raw_response
+        completions = self.client.with_options(api_key=key).chat.completions.with_raw_response
         raw = completions.create(model=model, messages=messages, **options)
         own = {k: v for k, v in raw.headers.items() if k.startswith("x-benchrouter")}
         return raw.parse().choices[0].message.content.removeprefix("I am "), own
@@ -147,29 +170,18 @@ class Proxy:
         return httpx.post(f"{self.url}{path}", json=content, headers=self.headers, timeout=60)
 
 
-# --- in the proxy's process ----------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def proxy(folder, upstreams):
-    [callback] = [block for block in blocks("python") if "policies=" in block]
-    plain = 'Engine("router")'
-    assert plain in callback
-    patient = callback.replace(plain, 'Engine("router", deadline_s=30)')
-    found = Proxy(folder, patient, upstreams)
-    yield found
-    found.stop()
-
-
-def test_a_thousand_requests_and_an_upstream_that_is_killed(proxy, router, upstreams):
-    prompts = prompts_of([4, 9, 6, 3] * 250, seed=4)
+def ask_with_a_loss(proxy, router, upstreams, seed):
+    """Ask 1,000 prompts at once, kill the most asked model half-way, and check all answers."""
+    prompts = prompts_of([4, 9, 6, 3] * 250, seed=seed)
     ranking = router.rank(prompts)
     best, second = ([MODELS[m] for m in ranking.order[:, rank]] for rank in (0, 1))
     assert best == router.route(prompts).names()
     dead = max(MODELS, key=best[500:].count)
+    for upstream in upstreams.values():
+        upstream.requests.clear()
 
     async def half_way():
-        answers = asyncio.create_task(asyncio.to_thread(proxy.ask_all, prompts))
+        answers = asyncio.create_task(asyncio.to_thread(proxy.ask_all, prompts, 1000))
         while sum(len(upstream.requests) for upstream in upstreams.values()) < 500:
             await asyncio.sleep(0.005)
         upstreams[dead].kill()
@@ -185,6 +197,28 @@ def test_a_thousand_requests_and_an_upstream_that_is_killed(proxy, router, upstr
         n_moved += answer != first
     assert 0 < n_moved < best.count(dead)
     wait_until(lambda: proxy.ask(prompts[best.index(dead)])[0] == dead, 30)
+
+
+# --- in the proxy's process ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def proxy(folder, upstreams):
+    [callback] = [block for block in blocks("python") if "policies=" in block]
+    plain = 'Engine("router")'
+    assert plain in callback
+    patient = callback.replace(plain, 'Engine("router", deadline_s=30)')
+    (folder / "keys.py").write_text(AUTH)
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("litellm_settings:\n", WITH_KEYS.lstrip()))
+    found = Proxy(folder, patient, upstreams)
+    (folder / "config.yaml").write_text(config)
+    yield found
+    found.stop()
+
+
+def test_a_thousand_requests_and_an_upstream_that_is_killed(proxy, router, upstreams):
+    ask_with_a_loss(proxy, router, upstreams, seed=4)
 
 
 def test_what_is_told(proxy, router):
@@ -261,6 +295,72 @@ def test_other_models_are_not_touched(proxy):
     assert "x-benchrouter-model" not in answer.headers
 
 
+def test_a_response_is_continued_by_its_model(proxy, router):
+    prompts = prompts_of([4, 9, 6, 3] * 5, seed=5)
+    models = router.route(prompts).names()
+    first, other = 0, next(i for i, model in enumerate(models) if model != models[0])
+    response = proxy.post("/v1/responses", model=VIRTUAL, input=prompts[first]).json()
+    options = {"input": prompts[other], "previous_response_id": response["id"]}
+    answer = proxy.post("/v1/responses", model=VIRTUAL, **options)
+    assert answer.json()["output"][0]["content"][0]["text"] == f"I am {models[first]}"
+    assert answer.headers["x-benchrouter-model"] == GROUPS[models[first]]
+    options["previous_response_id"] = "resp_of_nobody"
+    answer = proxy.post("/v1/responses", model=VIRTUAL, **options)
+    assert answer.headers["x-benchrouter-model"] == GROUPS[models[other]]
+
+
+def test_a_model_that_failed_is_taken_again_whatever_endpoint_it_answers(proxy, router, upstreams):
+    prompt = prompts_of([5], seed=7)[0]
+    model = router.route([prompt]).names()[0]
+    messages = [{"role": "user", "content": prompt}]
+    requests = {
+        "/v1/messages": {"max_tokens": 9, "messages": messages},
+        "/v1/responses": {"input": prompt},
+        "/v1/completions": {"prompt": prompt},
+        "/v1/chat/completions": {"messages": messages},
+    }
+    for path, content in requests.items():
+
+        def chosen(path=path, content=content):
+            answer = proxy.post(path, model=VIRTUAL, **content)
+            assert answer.status_code == 200, answer.text
+            return answer.headers["x-benchrouter-model"]
+
+        upstreams[model].status = 500
+        try:
+            assert chosen() == GROUPS[model]  # and another answers
+            assert chosen() != GROUPS[model]
+        finally:
+            upstreams[model].status = 200
+        wait_until(lambda: chosen() == GROUPS[model], 20)
+        time.sleep(0.5)  # until LiteLLM has logged that it answered
+        assert chosen() == GROUPS[model], path
+
+
+def test_keys_get_only_models_that_they_may_use(proxy, router):
+    prompts = prompts_of([4, 9, 6, 3] * 5, seed=5)
+    models = router.route(prompts).names()
+    assert set(models) == set(MODELS)
+    assert [proxy.ask(prompt, key="sk-virtual")[0] for prompt in prompts] == models
+    for key, model in (("sk-small", "small-3b"), ("sk-alias", "general-70b")):
+        for prompt, best in zip(prompts, models, strict=True):
+            answer, told = proxy.ask(prompt, key=key)
+            assert answer == model
+            refused = f"this key may not use {GROUPS[best]}" in told["x-benchrouter-reason"]
+            assert refused == (best != model)
+    with pytest.raises(openai.PermissionDeniedError, match="benchrouter/default"):
+        proxy.ask(prompts[0], key="sk-embeddings")
+
+
+def test_a_limit_of_a_key_is_not_a_failure_of_the_model(proxy, router):
+    prompt = prompts_of([5], seed=7)[0]
+    model = router.route([prompt]).names()[0]
+    assert proxy.ask(prompt, key="sk-limited")[0] == model
+    with pytest.raises(openai.RateLimitError, match=f"model_per_key.*{GROUPS[model]}"):
+        proxy.ask(prompt, key="sk-limited")
+    assert proxy.ask(prompt)[1]["x-benchrouter-model"] == GROUPS[model]
+
+
 def test_the_virtual_model_is_listed(proxy):
     assert VIRTUAL in [model.id for model in proxy.client.models.list()]
 
@@ -273,7 +373,7 @@ class Service:
 
     def __init__(self, folder, port=0):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchrouter", "serve", "router", "--port", str(port)],
+            [*SERVE, "router", "--deadline-ms", "30000", "--port", str(port)],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
@@ -288,16 +388,19 @@ class Service:
         self._process.wait()
 
 
-def test_a_service_that_goes_down_and_comes_back(folder, router, upstreams):
+def test_a_service_that_is_asked_a_lot_goes_down_and_comes_back(folder, router, upstreams):
     [callback] = [block for block in blocks("python") if "BENCHROUTER_URL" in block]
     service = Service(folder)
     proxy = None
     try:
-        proxy = Proxy(folder, callback, upstreams, BENCHROUTER_URL=service.url)
+        patient = callback.replace("timeout_s=1.0", "timeout_s=30.0")
+        assert patient != callback
+        proxy = Proxy(folder, patient, upstreams, BENCHROUTER_URL=service.url)
         assert "libtorch" not in proxy.libraries
         prompts = prompts_of([4, 9, 6, 3] * 10, seed=9)
         expected = router.route(prompts).names()
         assert proxy.ask_all(prompts) == expected
+        ask_with_a_loss(proxy, router, upstreams, seed=10)
         service.kill()
         others = [name for name in expected if GROUPS[name] != ALIAS]
         assert others

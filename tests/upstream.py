@@ -63,6 +63,9 @@ class Upstream:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                if "content-length:" not in head:  # LiteLLM asks what models there are
+                    writer.write(HEAD.format(status=404, kind="text/plain", length=0).encode())
+                    continue
                 length = int(head.split("content-length:")[1].split("\r\n")[0])
                 request = json.loads(await reader.readexactly(length))
                 self.requests.append(request)

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import litellm
@@ -69,7 +69,8 @@ class Routing(CustomLogger):
     ``model_info: {benchrouter: …}`` names, or else to that of its own ``model_name``; models
     without a deployment are not chosen. The chosen model is the best of the ranking that neither
     cools down nor failed at its last request; the others follow as fallbacks. One request in every
-    `cooldown_time` of LiteLLM's router tries whether a model that failed answers again.
+    `cooldown_time` of LiteLLM's router tries whether a model that failed answers again. Of all
+    these, callers of the proxy get what they may use by name; where that is none of them, any.
 
     Whatever goes wrong here is logged, and the request goes to what LiteLLM's `model_group_alias`
     has for the virtual name, or else to the models known to be the router's, or else to the first
@@ -123,7 +124,11 @@ class Routing(CustomLogger):
     # --- requests --------------------------------------------------------------------------------
 
     async def prepare(
-        self, request: dict[str, Any], router: litellm.Router, prompt: str = "messages"
+        self,
+        request: dict[str, Any],
+        router: litellm.Router,
+        prompt: str = "messages",
+        previous_response: str | None = None,
     ) -> None:
         """Turn a request for a virtual model into one for the chosen model, in place.
 
@@ -135,10 +140,17 @@ class Routing(CustomLogger):
             Whose deployments there are.
         prompt : "messages", "input" or "prompt"
             Argument that is routed.
+        previous_response : str, optional
+            Id, from LiteLLM's router, of a response of OpenAI's Responses that is continued: by the
+            model that gave it, for no other knows of it.
         """
         try:
-            asked = self._asked(request, router, prompt)
+            asked = self._asked(request, router, prompt, previous_response)
             if asked is None:
+                return
+            continued = asked.continues
+            if continued is not None and await asked.gateway.may_use(continued, request):
+                self._continue(request, asked, continued)
                 return
             answer: Answer | Exception
             try:
@@ -146,8 +158,14 @@ class Routing(CustomLogger):
                 answer = await self._route(asked)
             except Exception as e:  # of any kind: the request is answered all the same
                 answer = e
-            cooling = await asked.gateway.cooling()
-            self._apply(request, asked, answer, cooling)
+            found = self._ranked(asked, answer)
+            if found is not None:
+                ranked, told = found
+                cooling = await asked.gateway.cooling()
+                allowed = await self._allowed(request, asked, ranked, cooling)
+                if allowed[0] != ranked[0]:
+                    told["reason"] += f"; this key may not use {ranked[0]}"
+                self._apply(request, asked, allowed, told, cooling)
         except Exception:
             log.exception("a request for %r is left as it is", request.get("model"))
 
@@ -162,7 +180,7 @@ class Routing(CustomLogger):
             As in :meth:`prepare`.
         """
         try:
-            asked = self._asked(request, router, prompt)
+            asked = self._asked(request, router, prompt, None)
             if asked is None:
                 return
             answer: Answer | Exception
@@ -171,11 +189,15 @@ class Routing(CustomLogger):
                 answer = self._route_blocking(asked)
             except Exception as e:
                 answer = e
-            self._apply(request, asked, answer, asked.gateway.cooling_blocking())
+            found = self._ranked(asked, answer)
+            if found is not None:
+                self._apply(request, asked, *found, asked.gateway.cooling_blocking())
         except Exception:
             log.exception("a request for %r is left as it is", request.get("model"))
 
-    def _asked(self, request: dict[str, Any], router: litellm.Router, prompt: str) -> _Asked | None:
+    def _asked(
+        self, request: dict[str, Any], router: litellm.Router, prompt: str, previous: str | None
+    ) -> _Asked | None:
         """Find what to route; None if the model is not a virtual one of ours."""
         virtual = request.get("model")
         if not isinstance(virtual, str) or not virtual.startswith(PREFIX):
@@ -188,7 +210,9 @@ class Routing(CustomLogger):
             text = _text(request.get(prompt))
         except BadPrompt:
             text = ""  # is answered by the best model on average
-        return _Asked(virtual, name, self._policy(policy, tuple(gateway.groups)), text, gateway)
+        narrowed = self._policy(policy, tuple(gateway.groups))
+        continues = gateway.group_of(_deployment_of(previous))
+        return _Asked(virtual, name, narrowed, text, gateway, continues)
 
     def _policy(self, name: str, models: tuple[str, ...]) -> RoutePolicy:
         """Allow only models that have a deployment."""
@@ -230,16 +254,10 @@ class Routing(CustomLogger):
         if time.monotonic() < self._paused_until:
             raise _Paused("the service failed a moment ago and was not asked")
 
-    def _apply(
-        self,
-        request: dict[str, Any],
-        asked: _Asked,
-        answer: Answer | Exception,
-        cooling: set[str],
-    ) -> None:
-        """Write the decision, or what there is instead of one, into the request."""
+    def _ranked(self, asked: _Asked, answer: Answer | Exception) -> tuple[list[str], _Told] | None:
+        """Groups of the decision, or of what there is instead of one, best first."""
         if isinstance(answer, UnknownRouter) or getattr(answer, "code", "") == "router_not_found":
-            return
+            return None
         ranked: list[str] = []
         if isinstance(answer, Exception):
             self._tell(answer)
@@ -255,7 +273,34 @@ class Routing(CustomLogger):
         ranked = ranked or self._without_ranking(asked)
         if not ranked:
             log.error("there is no deployment to answer %r", asked.virtual)
-            return
+            return None
+        return ranked, told
+
+    async def _allowed(
+        self, request: dict[str, Any], asked: _Asked, ranked: list[str], cooling: set[str]
+    ) -> list[str]:
+        """Leave out what the caller may not use by name, unless that is all."""
+        gateway, allowed, n_well = asked.gateway, [], 0
+        for group in ranked:
+            if await gateway.may_use(group, request):
+                allowed.append(group)
+                n_well += self._is_well(group, gateway, cooling)
+                if n_well > gateway.max_fallbacks:  # LiteLLM tries no more
+                    break
+        if allowed:
+            return allowed
+        alias = gateway.alias_of(asked.virtual)  # what it may use, it may use by its alias too
+        return [alias] if alias and await gateway.may_use(alias, request) else ranked
+
+    def _apply(
+        self,
+        request: dict[str, Any],
+        asked: _Asked,
+        ranked: list[str],
+        told: _Told,
+        cooling: set[str],
+    ) -> None:
+        """Write a decision into the request."""
         order = self._healthy_first(ranked, asked.gateway, cooling)
         if order[0] != ranked[0]:
             told["reason"] += f"; {ranked[0]} does not answer at the moment"
@@ -265,6 +310,12 @@ class Routing(CustomLogger):
         request["model"] = order[0]
         request["fallbacks"] = _alike([*order[1:], *own])
         _note(request, told)
+
+    def _continue(self, request: dict[str, Any], asked: _Asked, group: str) -> None:
+        """Let the model answer that gave the response before: no other knows of it."""
+        reason = f"continues a response of {group}"
+        request["model"] = group
+        _note(request, _Told(router=asked.router, deployment=group, reason=reason))
 
     def _without_ranking(self, asked: _Asked) -> list[str]:
         """Find where to go when benchrouter has no say."""
@@ -278,7 +329,7 @@ class Routing(CustomLogger):
         self, ranked: Sequence[str], gateway: _Gateway, cooling: set[str]
     ) -> list[str]:
         """Put what does not answer at the end, but for one request that tries whether it does."""
-        well = [g for g in ranked if g not in self._failed_at and not gateway.cools(g, cooling)]
+        well = [group for group in ranked if self._is_well(group, gateway, cooling)]
         now = time.monotonic()
         for group in ranked:
             if group in well[:1]:
@@ -288,6 +339,9 @@ class Routing(CustomLogger):
                 well.insert(0, group)
                 break
         return [*well, *(group for group in ranked if group not in well)]
+
+    def _is_well(self, group: str, gateway: _Gateway, cooling: set[str]) -> bool:
+        return group not in self._failed_at and not gateway.cools(group, cooling)
 
     def _tell(self, error: Exception) -> None:
         """Log a failure, and leave a service that fails alone for a while."""
@@ -307,7 +361,8 @@ class Routing(CustomLogger):
         from litellm.proxy.proxy_server import llm_router
 
         if call_type in PROMPTS and llm_router is not None:
-            await self.prepare(data, llm_router, PROMPTS[call_type])
+            previous = _opened(data.get("previous_response_id"), user_api_key_dict)
+            await self.prepare(data, llm_router, PROMPTS[call_type], previous)
         return data
 
     async def async_post_call_response_headers_hook(
@@ -340,7 +395,10 @@ class Routing(CustomLogger):
         traceback_str: str | None = None,
     ) -> None:
         """Remember that a model failed for which no other could answer."""
-        self._note_failure(request_data, None, original_exception)
+        from fastapi import HTTPException
+
+        if not isinstance(original_exception, HTTPException):  # else the proxy refused, not it
+            self._note_failure(request_data, None, original_exception)
 
     async def async_log_success_event(
         self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
@@ -437,6 +495,7 @@ class _Asked:
     policy: RoutePolicy
     text: str
     gateway: _Gateway
+    continues: str | None  # the group that gave the response before, of OpenAI's Responses
 
 
 class _Gateway:
@@ -463,6 +522,9 @@ class _Gateway:
             self._resolve = router.get_model_from_alias
         self.cooldown_s: float = settings.cooldown_time
         self.fallbacks: list[Any] = settings.fallbacks or []
+        self.max_fallbacks: int = router.max_fallbacks
+        self._router = router
+        self._check_access = settings.fallback_access_check
         self.groups: dict[str, list[str]] = {}
         self.marked: list[str] = []
         self._ids: dict[str, set[str]] = {}
@@ -471,6 +533,8 @@ class _Gateway:
 
     def _take(self, group: str, info: Mapping[str, Any]) -> None:
         if group.startswith(PREFIX) or "*" in group or info.get("mode") not in CHAT_MODES:
+            return
+        if info.get("blocked") or info.get("team_id"):  # paused by an admin; of one team only
             return
         self._ids.setdefault(group, set()).add(info.get("id", ""))
         for groups, is_in in (
@@ -489,6 +553,22 @@ class _Gateway:
         found: str | None = self._resolve(name)
         return found
 
+    def group_of(self, model_id: str | None) -> str | None:
+        """Group of a deployment."""
+        return next((group for group, ids in self._ids.items() if model_id in ids), None)
+
+    async def may_use(self, group: str, request: Mapping[str, Any]) -> bool:
+        """Whether the key, team and project of a request may name a group, as fallbacks must."""
+        if self._check_access is None:
+            return True
+        if not hasattr(self._router, "registry"):
+            check = partial(self._check_access, llm_router=self._router)
+        else:
+            from litellm.router_api import RoutingContext
+
+            check = RoutingContext(self._router).fallback_access_allowed
+        return bool(await check(model=group, request_kwargs=request))
+
     def cools(self, group: str, cooling: set[str]) -> bool:
         """Whether all deployments of a group are among those that cool down."""
         ids = self._ids.get(group)
@@ -504,6 +584,28 @@ class _Gateway:
         """Find the same from a thread."""
         ids = [model_id for ids in self._ids.values() for model_id in ids]
         return {model_id for model_id, _ in self._cooldowns.get_active_cooldowns(ids, None)}
+
+
+def _opened(response_id: Any, user: Any) -> str | None:
+    """Id of a response as the router of the proxy wrote it, from that which the proxy gave away."""
+    if not isinstance(response_id, str):
+        return None
+    try:
+        from litellm.proxy.hooks.responses_id_security import ResponsesIDSecurity
+
+        return str(ResponsesIDSecurity().authorize_response_id(response_id, user))
+    except Exception:  # it is not theirs, which LiteLLM tells them when this hook is over
+        return None
+
+
+def _deployment_of(response_id: str | None) -> str | None:
+    """Deployment that gave a response, as the router wrote it into its id."""
+    if response_id is None:
+        return None
+    from litellm.responses.utils import ResponsesAPIRequestUtils
+
+    found: str | None = ResponsesAPIRequestUtils.get_model_id_from_response_id(response_id)
+    return found
 
 
 def _text(prompt: Any) -> str:
