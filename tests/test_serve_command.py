@@ -195,6 +195,24 @@ def is_listening(service):
     return True
 
 
+def test_what_there_is_at_the_start_is_left_out_by_the_garbage_collector():
+    code = """
+import gc, os, signal
+from benchrouter.serving.service import run
+
+before = len(gc.get_objects())
+
+def ready():
+    print(gc.get_freeze_count() / before)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+with run.bind("127.0.0.1", 0) as bound:
+    run.serve(None, bound, ready)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert float(done.stdout) > 0.9, done.stderr
+
+
 def test_two_services_on_one_directory_that_is_replaced_and_their_ends(folder, tmp_path):
     directory = tmp_path / "router"
     shutil.copytree(folder / "router", directory)
