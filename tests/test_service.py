@@ -868,10 +868,12 @@ def test_examples_are_answered_and_answers_are_as_documented(app):
 
 def test_examples_of_errors_are_those_of_the_service(engine):
     app = make_app(engine, Settings(keys=(KEY,), max_prompts=1000))
+    open_app = make_app(engine, Settings(only_local_names=True))
     headers = {"Authorization": f"Bearer {KEY}"}
     found = {
         400: ask(app, "POST", "/v1/route", b"", headers=headers),
         401: ask(app, "POST", "/v1/route", {"prompt": "w1"}),
+        403: ask(open_app, "GET", "/v1/models", headers={"Host": "example.com"}),
         404: ask(app, "POST", "/v1/route", {"prompt": "w1", "router": "code"}, headers=headers),
         422: ask(app, "POST", "/v1/route", {"prompts": ["w1"] * 1200}, headers=headers),
     }

@@ -188,6 +188,12 @@ _INVALID = "invalid_request_error"
 ERRORS: dict[int, dict[str, Any]] = {
     400: _error(_INVALID, "invalid_json", "Invalid JSON: expected value at line 1 column 1"),
     401: _error("authentication_error", "invalid_api_key", "expected Authorization: Bearer KEY"),
+    403: _error(
+        _INVALID,
+        "host_not_local",
+        "without a key, Host must be an address or a name of this network: give "
+        "--api-key-file, or --no-api-key where something before this service asks",
+    ),
     404: _error(
         "not_found_error", "router_not_found", "found router 'code', expected one of ['default']"
     ),

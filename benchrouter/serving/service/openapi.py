@@ -38,6 +38,7 @@ ANSWERS: dict[str, tuple[type[BaseModel], ...]] = {
 ERRORS = {
     400: "The body is no JSON in UTF-8.",
     401: "The key is missing or not known.",
+    403: "The service has no key, and Host is a name of the public internet.",
     404: "There is no such router.",
     413: "The body is too large; it was not read.",
     415: "The body is said to be something else than JSON.",
@@ -45,13 +46,14 @@ ERRORS = {
     429: "Too much waits already; Retry-After says when to come back.",
     503: "No prompts are routed, yet or any more.",
 }
+OF_KEYS = (401, 403)
 OF_BODIES = (400, 413, 415, 422, 429)
 STATUSES = {
-    "/v1/route": (401, 404, *OF_BODIES),
-    "/v1/choose": (401, 404, *OF_BODIES),
-    "/v1/explain": (401, 404, *OF_BODIES),
-    "/v1/models": (401, 404, 422),
-    "/metrics": (401,),
+    "/v1/route": (*OF_KEYS, 404, *OF_BODIES),
+    "/v1/choose": (*OF_KEYS, 404, *OF_BODIES),
+    "/v1/explain": (*OF_KEYS, 404, *OF_BODIES),
+    "/v1/models": (*OF_KEYS, 404, 422),
+    "/metrics": OF_KEYS,
     "/readyz": (503,),
 }
 
