@@ -7,7 +7,8 @@ import atexit
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar, cast, overload
 
@@ -229,11 +230,8 @@ class Engine:
         """
         request, is_single = self._request(prompt, router, policy, deadline_s, embeddings)
         if not request.is_over:
-            self._waiting.add(request)
-            try:
+            with self._awaited(request):
                 await wait_for(request, lambda: self._expire(request))
-            finally:
-                self._waiting.discard(request)
         answers = request.answers()
         return answers[0] if is_single else answers
 
@@ -282,11 +280,8 @@ class Engine:
         """
         request, is_single = self._request(prompt, router, policy, deadline_s, embeddings)
         if not request.is_over:
-            self._waiting.add(request)
-            try:
+            with self._awaited(request):
                 wait_for_blocking(request, lambda: self._expire(request))
-            finally:
-                self._waiting.discard(request)
         answers = request.answers()
         return answers[0] if is_single else answers
 
@@ -504,6 +499,15 @@ class Engine:
             for job in jobs:
                 self._give_up_job(job, "closed", why)
         return request, is_single
+
+    @contextmanager
+    def _awaited(self, request: Request) -> Iterator[None]:
+        """Know of a request as long as somebody waits for it."""
+        self._waiting.add(request)
+        try:
+            yield
+        finally:
+            self._waiting.discard(request)
 
     def _jobs(self, request: Request) -> Iterable[Job]:
         """Jobs of the prompts that are neither answered nor kept from before."""

@@ -151,7 +151,7 @@ class Queue:
             return left
 
     def _let_in(self) -> None:
-        while self._jobs and self._jobs[0].request.is_over:  # no device may work just now
+        while self._jobs and self._jobs[0].request.is_over:  # they would stay while no device works
             self._n_tokens -= self._jobs.popleft().n_tokens
         while self._outside:
             jobs = self._outside[0]
