@@ -108,7 +108,7 @@ def votes_and_decisions(
             **inputs, prior_weight=1.0, similarities=capsule(d_similarities),
             preference=capsule(d_preference), kappa=K, rule="mean", threshold=0.5, p_table=None,
             p_start=0.0, p_step=1.0, distance_limit=np.inf, fallback_model=0,
-            out=tuple(capsule(tensor) for tensor in d_chosen),
+            allowed=None, out=tuple(capsule(tensor) for tensor in d_chosen),
         )  # fmt: skip
 
     vote()

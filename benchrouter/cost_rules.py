@@ -30,8 +30,8 @@ from benchrouter.costs import (
 )
 from benchrouter.decisions import Explanation
 from benchrouter.holdout import sample_of
-from benchrouter.ranking import AMONG, scores_and_margins
-from benchrouter.rules import BLOCK, Rule, Rules
+from benchrouter.ranking import scores_and_margins
+from benchrouter.rules import AMONG, BLOCK, Rule, Rules
 from benchrouter.voting import Chosen, unpack, votes
 
 CELLS = 1 << 20  # prompts × models of a block: 8 MiB of float64
@@ -393,10 +393,7 @@ class CostRules:
         score = predicted.astype(np.float64)
         if at.any():
             standing = self._rules.prior(plan.rule).astype(np.float64)
-            fallback = self._fit.fallback
-            if not allowed[fallback]:
-                among = np.where(allowed, standing, -np.inf)
-                fallback = scores.best_model(among, self._fit.preferred)
+            fallback = self._rules.fallback(plan.rule, allowed)
             own = standing[fallback]
             standing = np.minimum(standing, np.nextafter(own, -np.inf))  # a hair below its own
             standing[fallback] = own

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions import Decisions, Explanation
+from benchrouter.decisions import Decisions
 from benchrouter.rules import Rule, Rules
 from benchrouter.voting import Chosen
-
-AMONG = ", among the models allowed"
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def rank(
     Returns
     -------
     chosen : Chosen
-        Arrays of shape (n_prompts,); those of :meth:`Rules.decide` where all models are allowed.
+        Arrays of shape (n_prompts,), as of :meth:`Rules.decide`.
     scores : float32 array, shape (n_prompts, n_models)
     order : int32 array, shape (n_prompts, n_allowed)
         By score, on a fallback by standing; ties as in decisions.
@@ -104,7 +102,7 @@ def rank(
     k = rules.check(rule, k)
     fit = rules.fit
     neighbours = rules.index.search(rows, max(k, fit.settings.kappa))
-    chosen = rules.decide_on(neighbours, rule, k)
+    chosen = rules.decide_on(neighbours, rule, k, allowed=allowed)
     voting = np.ascontiguousarray(neighbours.ids[:, :k])
     found, _ = rules.scores_of_models(voting, rule, chosen.distance)
     predicted = found.astype(np.float32)  # as the fused decisions round them
@@ -114,32 +112,7 @@ def rank(
     counted[here, chosen.model] = np.inf  # the decision itself, a fallback model included
     ranked = np.lexsort((np.broadcast_to(fit.preferred, counted.shape), -counted), axis=1)
     order = ranked[allowed[ranked]].reshape(len(rows), int(allowed.sum())).astype(np.int32)
-    if not allowed.all():
-        model = order[:, 0]
-        score, margin = scores_and_margins(predicted, model, allowed)
-        chosen = Chosen(model, score, margin, chosen.distance, chosen.fallback)
     return chosen, predicted, order
-
-
-def explain_among(plain: Explanation, chosen: Chosen) -> Explanation:
-    """Explain the choice among some of the models instead of all.
-
-    Parameters
-    ----------
-    plain : Explanation
-        Of the choice among all.
-    chosen : Chosen
-        Arrays of shape (1,): of :func:`rank` where not all models are allowed.
-
-    Returns
-    -------
-    Explanation
-    """
-    model, reason = plain.models[chosen.model[0]], plain.reason
-    if not plain.fallback:
-        reason = f"{model} has the largest score under the rule {plain.rule!r}{AMONG}"
-    score, margin = float(chosen.score[0]), float(chosen.margin[0])
-    return replace(plain, model=model, reason=reason, score=score, margin=margin)
 
 
 def scores_and_margins(

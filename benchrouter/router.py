@@ -24,7 +24,7 @@ from benchrouter.groups import Groups
 from benchrouter.holdout import DRAWS, LABEL_SHARES
 from benchrouter.index import Index
 from benchrouter.living import kept, table_of, with_model, with_records
-from benchrouter.ranking import Ranking, allowed_of, explain_among, rank
+from benchrouter.ranking import Ranking, allowed_of, rank
 from benchrouter.rules import Rule, Rules
 from benchrouter.task import Score, check_choice, choose_for_task
 
@@ -660,9 +660,7 @@ class Router:
         )
         state = self._state
         allowed = allowed_of(state.rules.fit.models, models)
-        plain = state.rules.explain(prompt, rows, rule, k)
-        if not allowed.all():
-            plain = explain_among(plain, rank(state.rules, rows, rule, k, allowed)[0])
+        plain = state.rules.explain(prompt, rows, rule, k, allowed)
         return state.cost_rules.explain(plain, rows, k, policy, tokens, allowed)
 
     @property

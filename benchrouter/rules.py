@@ -20,6 +20,7 @@ from benchrouter.voting import Chosen, Outcomes, decide, unpack, votes
 Rule = Literal["mean", "raw", "s3"]
 RULES = ("mean", "raw", "s3")
 BLOCK = 16384  # prompts searched and decided at a time: bounds memory, not speed
+AMONG = ", among the models allowed"
 GRID = 1024  # steps of u over [0, 2] at which p̂ is tabulated
 MOST_NEIGHBOURS = 65535  # support is counted in 16 bits
 
@@ -48,7 +49,13 @@ class Rules:
         """Over its embeddings."""
         return self._index
 
-    def decide(self, rows: NDArray[np.float32], rule: Rule, k: int | None) -> Chosen:
+    def decide(
+        self,
+        rows: NDArray[np.float32],
+        rule: Rule,
+        k: int | None,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Chosen:
         """Choose a model for every prompt.
 
         Parameters
@@ -58,6 +65,8 @@ class Rules:
         rule : "mean", "raw" or "s3"
         k : int, optional
             Neighbours that vote, instead of the fit's.
+        allowed : bool array, shape (n_models,), optional
+            Models that may be chosen, by default all.
 
         Returns
         -------
@@ -88,11 +97,16 @@ class Rules:
                 chosen.distance[block],
                 chosen.fallback[block],
             )
-            self.decide_on(neighbours, rule, k, out)
+            self.decide_on(neighbours, rule, k, out, allowed)
         return chosen
 
     def explain(
-        self, prompt: str | None, row: NDArray[np.float32], rule: Rule, k: int | None
+        self,
+        prompt: str | None,
+        row: NDArray[np.float32],
+        rule: Rule,
+        k: int | None,
+        allowed: NDArray[np.bool_] | None = None,
     ) -> Explanation:
         """Decide on one prompt, and show on what.
 
@@ -104,6 +118,8 @@ class Rules:
             Its embedding.
         rule : "mean", "raw" or "s3"
         k : int, optional
+        allowed : bool array, shape (n_models,), optional
+            Models that may be chosen, by default all; the others are shown all the same.
 
         Returns
         -------
@@ -111,7 +127,7 @@ class Rules:
         """
         k = self.check(rule, k)
         neighbours = self._index.search(row, max(k, self._fit.settings.kappa))
-        chosen = self.decide_on(neighbours, rule, k)
+        chosen = self.decide_on(neighbours, rule, k, allowed=allowed)
         model, distance = int(chosen.model[0]), float(chosen.distance[0])
         voting = np.ascontiguousarray(neighbours.ids[:, :k])
         scored, support_of_all = self.scores_of_models(voting, rule, chosen.distance)
@@ -120,7 +136,7 @@ class Rules:
             prompt=prompt,
             rule=rule,
             model=self._fit.models[model],
-            reason=self._reason(bool(chosen.fallback[0]), distance, predicted, rule),
+            reason=self._reason(bool(chosen.fallback[0]), distance, predicted, rule, allowed),
             score=float(chosen.score[0]),
             margin=float(chosen.margin[0]),
             distance=distance,
@@ -172,7 +188,12 @@ class Rules:
 
     @stage("decide")
     def decide_on(
-        self, neighbours: Neighbours, rule: Rule, k: int, out: Chosen | None = None
+        self,
+        neighbours: Neighbours,
+        rule: Rule,
+        k: int,
+        out: Chosen | None = None,
+        allowed: NDArray[np.bool_] | None = None,
     ) -> Chosen:
         """Choose a model for prompts whose neighbours are known.
 
@@ -186,6 +207,8 @@ class Rules:
             Neighbours that vote.
         out : Chosen, optional
             Arrays to write to.
+        allowed : bool array, shape (n_models,), optional
+            Models that may be chosen, by default all.
 
         Returns
         -------
@@ -198,8 +221,29 @@ class Rules:
             k=k,
             threads=self._index.threads,
             out=out,
+            allowed=allowed,
+            fallback_model=self.fallback(rule, allowed),
             **self.arguments(rule),
         )
+
+    def fallback(self, rule: Rule, allowed: NDArray[np.bool_] | None) -> int:
+        """Position of the model to answer where evidence is too thin.
+
+        Parameters
+        ----------
+        rule : "mean", "raw" or "s3"
+        allowed : bool array, shape (n_models,), optional
+            Models that may be chosen, by default all.
+
+        Returns
+        -------
+        int
+            The fit's fallback model; where it is not allowed, the one of the best standing.
+        """
+        if allowed is None or allowed[self._fit.fallback]:
+            return self._fit.fallback
+        standing = np.where(allowed, self.prior(rule).astype(np.float64), -np.inf)
+        return scores.best_model(standing, self._fit.preferred)
 
     def prior(self, rule: Rule) -> NDArray[np.float32]:
         """Score of every model where there is no evidence: its standing.
@@ -215,7 +259,7 @@ class Rules:
         return self._voting(rule)[1]
 
     def arguments(self, rule: Rule) -> dict[str, Any]:
-        """Arguments of :func:`benchrouter.voting.decide` that do not depend on the prompts.
+        """Arguments of :func:`benchrouter.voting.decide` that only depend on the rule.
 
         Parameters
         ----------
@@ -240,7 +284,6 @@ class Rules:
             "p_start": 0.0,
             "p_step": 2.0 / GRID,
             "distance_limit": self._fit.distance_limit,
-            "fallback_model": self._fit.fallback,
         }
 
     def _voting(self, rule: Rule) -> tuple[Outcomes, NDArray[np.float32], float]:
@@ -291,12 +334,19 @@ class Rules:
         return predicted, voted.support.astype(np.int64)
 
     def _reason(
-        self, fallback: bool, distance: float, predicted: NDArray[np.float64], rule: Rule
+        self,
+        fallback: bool,
+        distance: float,
+        predicted: NDArray[np.float64],
+        rule: Rule,
+        allowed: NDArray[np.bool_] | None,
     ) -> str:
-        best = self._fit.models[scores.best_model(predicted, self._fit.preferred)]
+        counted = predicted if allowed is None else np.where(allowed, predicted, -np.inf)
+        best = self._fit.models[scores.best_model(counted, self._fit.preferred)]
         limit = self._fit.distance_limit
         if not fallback:
-            return f"{best} has the largest score under the rule {rule!r}"
+            of = "" if allowed is None or allowed.all() else AMONG
+            return f"{best} has the largest score under the rule {rule!r}{of}"
         if distance > limit:
             return (
                 f"the prompt's distance {distance:.3f} lies beyond {limit:.3f}, the 99th "

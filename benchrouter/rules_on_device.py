@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchrouter import voting_cuda
 from benchrouter.rules import BLOCK, Rule, Rules
 from benchrouter.search_torch import TorchIndex
@@ -44,7 +47,13 @@ class RulesOnDevice:
         self._arguments: dict[Rule, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
-    def decide(self, rows: Tensor, rule: Rule, k: int | None) -> Chosen:
+    def decide(
+        self,
+        rows: Tensor,
+        rule: Rule,
+        k: int | None,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Chosen:
         """Choose a model for every prompt.
 
         Parameters
@@ -54,6 +63,8 @@ class RulesOnDevice:
         rule : "mean", "raw" or "s3"
         k : int, optional
             Neighbours that vote, instead of the fit's.
+        allowed : bool array, shape (n_models,), optional
+            Models that may be chosen, by default all; in the host's memory.
 
         Returns
         -------
@@ -71,7 +82,11 @@ class RulesOnDevice:
         n, device = len(rows), rows.device
         kinds = (torch.int32, torch.float32, torch.float32, torch.float32, torch.bool)
         chosen: list[Any] = [torch.empty(n, dtype=kind, device=device) for kind in kinds]
-        arguments = self._arguments_of(rule)
+        arguments = {
+            **self._arguments_of(rule),
+            **voting_cuda.to_device({"allowed": allowed}, self._device),
+            "fallback_model": self._rules.fallback(rule, allowed),
+        }
         for start in range(0, n, BLOCK):
             block = slice(start, start + BLOCK)
             with stage("search", self._device):

@@ -236,6 +236,7 @@ def decide(
     p_step: float = 1.0,
     distance_limit: float = inf,
     fallback_model: int = 0,
+    allowed: NDArray[np.bool_] | None = None,
     weights: Floats | None = None,
     threads: int = 0,
     simd: Simd = "auto",
@@ -249,7 +250,8 @@ def decide(
     its rows and held at its ends. ``u = mean of max(1 − similarity, 1e-7)`` over the first kappa
     neighbours. Scores are rounded to float32 and the largest wins; equal scores go to the smaller
     preference number. Without support of any model, without neighbours, or beyond the distance
-    limit, the fallback model is taken.
+    limit, the fallback model is taken. Where `allowed` is given, the answer is that of a benchmark
+    of these models alone.
 
     Parameters
     ----------
@@ -281,6 +283,8 @@ def decide(
         Queries with a larger u fall back.
     fallback_model : int
         Column of the fallback model.
+    allowed : bool array, shape (n_models,), optional
+        Models that may be chosen, the fallback model among them; all of them by default.
     weights : float32 array, shape of neighbours, optional
         Weight of every neighbour, finite and at least 0.
     threads : int
@@ -307,14 +311,14 @@ def decide(
             neighbours, similarities, outcomes, prior=prior, preference=preference, k=k,
             kappa=kappa, rule=rule, prior_weight=prior_weight, threshold=threshold,
             p_table=p_table, p_start=p_start, p_step=p_step, distance_limit=distance_limit,
-            fallback_model=fallback_model, weights=weights, out=out,
+            fallback_model=fallback_model, allowed=allowed, weights=weights, out=out,
         )  # fmt: skip
     bits, present, scores, n_models = _split(outcomes)
     return Chosen(
         *_core.decide(
             neighbours, similarities, bits, present, scores, n_models, prior, preference, k, kappa,
             rule, prior_weight, threshold, p_table, p_start, p_step, distance_limit,
-            fallback_model, weights, threads, simd, _arrays_of(out, Chosen),
+            fallback_model, allowed, weights, threads, simd, _arrays_of(out, Chosen),
         )
     )  # fmt: skip
 

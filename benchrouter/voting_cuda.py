@@ -121,6 +121,7 @@ def decide(
     p_step: float,
     distance_limit: float,
     fallback_model: int,
+    allowed: Tensor | None,
     weights: Tensor | None,
     out: Chosen | None,
 ) -> Chosen:
@@ -130,7 +131,7 @@ def decide(
     ----------
     neighbours, similarities, outcomes, prior, preference, k, kappa, rule, prior_weight, threshold
         As there, with tensors for arrays.
-    p_table, p_start, p_step, distance_limit, fallback_model, weights, out
+    p_table, p_start, p_step, distance_limit, fallback_model, allowed, weights, out
         As there, with tensors for arrays.
 
     Returns
@@ -150,7 +151,7 @@ def decide(
 
     _check_tensors(
         neighbours=neighbours, similarities=similarities, prior=prior, preference=preference,
-        p_table=p_table, weights=weights,
+        p_table=p_table, allowed=allowed, weights=weights,
     )  # fmt: skip
     bits, present, scores, n_models = _split(outcomes)
     _check_matrix(neighbours)
@@ -180,6 +181,7 @@ def decide(
             p_step=p_step,
             distance_limit=distance_limit,
             fallback_model=fallback_model,
+            allowed=_capsule(allowed),
             weights=_capsule(weights),
             out=tuple(_capsule(tensor) for tensor in out),
             fault=_capsule(fault),
@@ -187,7 +189,7 @@ def decide(
         )
     _refuse(
         fault, neighbours, outcomes, prior, preference=preference, p_table=p_table,
-        weights=weights, similarities=similarities,
+        weights=weights, similarities=similarities, allowed=allowed, fallback_model=fallback_model,
     )  # fmt: skip
     return out
 
@@ -279,6 +281,8 @@ def _refuse(
     p_table: Tensor | None = None,
     weights: Tensor | None = None,
     similarities: Tensor | None = None,
+    allowed: Tensor | None = None,
+    fallback_model: int = 0,
 ) -> None:
     """Raise for the first value that the kernels, or the checks here, do not take."""
     import torch
@@ -288,12 +292,16 @@ def _refuse(
     if preference is not None:
         places = torch.arange(len(preference), device=preference.device)
         fine.append((preference.sort().values == places).all())
+    if allowed is not None:
+        fine.append(allowed[fallback_model])
     place, *passed = torch.cat([fault, torch.stack(fine).long()]).tolist()  # the only wait
     if not all(passed):
         for name, values in small.items():
             _refuse_infinite(name, values)
         assert preference is not None
         _refuse_order(preference.tolist())
+        if allowed is not None:
+            _refuse_models(allowed.tolist(), fallback_model)
     if place == NO_FAULT:
         return
     place, column = divmod(place, neighbours.shape[1])
@@ -328,6 +336,13 @@ def _refuse_infinite(name: str, values: Tensor) -> None:
     if bad:
         found = float(values[tuple(bad[0])])
         raise ValueError(f"{name} must be finite, got {found:.9g} at {bad[0]}")
+
+
+def _refuse_models(allowed: list[bool], fallback_model: int) -> None:
+    if not any(allowed):
+        raise ValueError("allowed must hold at least 1 model, got none")
+    if not allowed[fallback_model]:
+        raise ValueError(f"fallback_model must be a model allowed, got {fallback_model}")
 
 
 def _refuse_order(preference: list[int]) -> None:

@@ -92,8 +92,9 @@ void decide_binding(const py::object& neighbours, const py::object& similarities
                     int64_t n_models, const py::object& prior, const py::object& preference,
                     int64_t k, int64_t kappa, const std::string& rule, double prior_weight,
                     double threshold, const py::object& p_table, double p_start, double p_step,
-                    double distance_limit, int64_t fallback_model, const py::object& weights,
-                    const py::tuple& out, const py::object& fault, intptr_t stream) {
+                    double distance_limit, int64_t fallback_model, const py::object& allowed,
+                    const py::object& weights, const py::tuple& out, const py::object& fault,
+                    intptr_t stream) {
     DeviceInputs in = checked_inputs(neighbours, bits, present, scores, n_models, prior, k,
                                      prior_weight, weights, fault, stream);
     const int64_t models = in.outcomes.models;
@@ -109,6 +110,11 @@ void decide_binding(const py::object& neighbours, const py::object& similarities
     if (is_s3) {
         table = in.view<const float, 2>(p_table, "p_table");
         check_grid(table.shape[0], table.shape[1], p_start, p_step, models);
+    }
+    View<const bool, 1> allowed_view;
+    if (!allowed.is_none()) {
+        allowed_view = in.view<const bool, 1>(allowed, "allowed");
+        expect_length("allowed", "values", allowed_view.shape[0], "outcomes has models:", models);
     }
     if (out.size() != 5) refuse_value("out must hold 5 arrays, got " + std::to_string(out.size()));
     const std::array<int64_t, 1> shape{in.ballots.queries};
@@ -126,6 +132,7 @@ void decide_binding(const py::object& neighbours, const py::object& similarities
     inputs.push_back(extent(similarities_view));
     inputs.push_back(extent(preference_view));
     inputs.push_back(extent(table));
+    inputs.push_back(extent(allowed_view));
     refuse_overlap(
         {extent(model), extent(score), extent(margin), extent(distance), extent(fallback)}, inputs);
 
@@ -140,7 +147,9 @@ void decide_binding(const py::object& neighbours, const py::object& similarities
                             p_step,
                             table.shape[0],
                             distance_limit,
-                            fallback_model};
+                            fallback_model,
+                            allowed_view.data,
+                            0};
     const Chosen chosen{model.data, score.data, margin.data, distance.data, fallback.data};
     const py::gil_scoped_release released;
     decide_on_device(in.ballots, in.outcomes, in.drawn, decision, chosen, in.launch);
@@ -161,8 +170,8 @@ void bind_cuda(py::module_& module) {
                py::arg("prior"), py::arg("preference"), py::arg("k"), py::arg("kappa"),
                py::arg("rule"), py::arg("prior_weight"), py::arg("threshold"), py::arg("p_table"),
                py::arg("p_start"), py::arg("p_step"), py::arg("distance_limit"),
-               py::arg("fallback_model"), py::arg("weights"), py::arg("out"), py::arg("fault"),
-               py::arg("stream"));
+               py::arg("fallback_model"), py::arg("allowed"), py::arg("weights"), py::arg("out"),
+               py::arg("fault"), py::arg("stream"));
 }
 
 }  // namespace benchrouter

@@ -184,8 +184,9 @@ py::tuple decide_binding(const py::object& neighbours, const py::object& similar
                          const py::object& preference, const py::object& k, int64_t kappa,
                          const std::string& rule, double prior_weight, double threshold,
                          const py::object& p_table, double p_start, double p_step,
-                         double distance_limit, int64_t fallback_model, const py::object& weights,
-                         int64_t threads, const std::string& simd, const py::object& out) {
+                         double distance_limit, int64_t fallback_model, const py::object& allowed,
+                         const py::object& weights, int64_t threads, const std::string& simd,
+                         const py::object& out) {
     const Inputs in = checked_inputs(neighbours, bits, present, scores, n_models, prior, k,
                                      prior_weight, weights);
     const int64_t models = in.models();
@@ -199,6 +200,13 @@ py::tuple decide_binding(const py::object& neighbours, const py::object& similar
         check_decision(rule, !p_table.is_none(), threshold, distance_limit, fallback_model, models);
     View<const float, 2> table;
     if (is_s3) table = checked_p_table(p_table, p_start, p_step, models);
+    View<const bool, 1> allowed_view;
+    int64_t n_allowed = models;
+    if (!allowed.is_none()) {
+        allowed_view = read<bool, 1>(allowed, "allowed");
+        expect_length("allowed", "values", allowed_view.shape[0], "outcomes has models:", models);
+        n_allowed = count_allowed(allowed_view.data, models, fallback_model);
+    }
     const Run run = checked_run(threads, simd);
 
     const std::array<int64_t, 1> shape{in.queries()};
@@ -225,6 +233,7 @@ py::tuple decide_binding(const py::object& neighbours, const py::object& similar
     inputs.push_back(extent(similarities_view));
     inputs.push_back(extent(preference_view));
     inputs.push_back(extent(table));
+    inputs.push_back(extent(allowed_view));
     refuse_overlap({extent(model_view), extent(score_view), extent(margin_view),
                     extent(distance_view), extent(fallback_view)},
                    inputs);
@@ -240,7 +249,9 @@ py::tuple decide_binding(const py::object& neighbours, const py::object& similar
                             p_step,
                             table.shape[0],
                             distance_limit,
-                            fallback_model};
+                            fallback_model,
+                            allowed_view.data,
+                            n_allowed};
     const Chosen chosen{model_view.data, score_view.data, margin_view.data, distance_view.data,
                         fallback_view.data};
     Fault fault;
@@ -383,8 +394,8 @@ PYBIND11_MODULE(_core, module) {
                py::arg("prior"), py::arg("preference"), py::arg("k"), py::arg("kappa"),
                py::arg("rule"), py::arg("prior_weight"), py::arg("threshold"), py::arg("p_table"),
                py::arg("p_start"), py::arg("p_step"), py::arg("distance_limit"),
-               py::arg("fallback_model"), py::arg("weights"), py::arg("threads"), py::arg("simd"),
-               py::arg("out"));
+               py::arg("fallback_model"), py::arg("allowed"), py::arg("weights"),
+               py::arg("threads"), py::arg("simd"), py::arg("out"));
     module.def("task_scores", &task_scores_binding, py::arg("neighbours"), py::arg("bits"),
                py::arg("present"), py::arg("scores"), py::arg("n_models"), py::arg("offsets"),
                py::arg("prior"), py::arg("k"), py::arg("threshold"), py::arg("weights"),

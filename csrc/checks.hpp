@@ -71,4 +71,16 @@ inline bool check_decision(const std::string& rule, bool has_p_table, double thr
     return is_s3;
 }
 
+// Models that may be chosen; refuses where there is none, or where the fallback model is not one.
+inline int64_t count_allowed(const bool* allowed, int64_t models, int64_t fallback_model) {
+    int64_t count = 0;
+    for (int64_t m = 0; m < models; ++m) count += allowed[m];
+    if (count == 0) refuse_value("allowed must hold at least 1 model, got none");
+    if (!allowed[fallback_model]) {
+        refuse_value("fallback_model must be a model allowed, got " +
+                     std::to_string(fallback_model));
+    }
+    return count;
+}
+
 }  // namespace benchrouter

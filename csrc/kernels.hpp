@@ -588,6 +588,14 @@ void score_models(const Outcomes& outcomes, const Decision& decision, double u, 
     for (int64_t m = models; m < padded; ++m) scratch.score[m] = -__builtin_inff();
 }
 
+// Leaves models that may not be chosen without a score and without support.
+void exclude_models(const Outcomes& outcomes, const bool* allowed, Scratch& scratch) {
+    for (int64_t m = 0; m < outcomes.models; ++m) {
+        scratch.score[m] = allowed[m] ? scratch.score[m] : -__builtin_inff();
+        scratch.support[m] = allowed[m] ? scratch.support[m] : 0.0;
+    }
+}
+
 // The model that comes first by (score, then preference), and the best score but its own.
 struct Best {
     int64_t model;
@@ -643,7 +651,7 @@ void choose(const Outcomes& outcomes, const Decision& decision, double u, int64_
     const float other = model == best.model ? best.other : scratch.score[best.model];
     out.model[query] = static_cast<int32_t>(model);
     out.score[query] = scratch.score[model];
-    out.margin[query] = outcomes.models == 1 ? 0.0f : scratch.score[model] - other;
+    out.margin[query] = decision.n_allowed == 1 ? 0.0f : scratch.score[model] - other;
     out.distance[query] = static_cast<float>(u);
     out.fallback[query] = fallback;
 }
@@ -671,6 +679,7 @@ Fault decide(const Ballots& ballots, const Outcomes& outcomes, const Prior& prio
             const double u =
                 mean_distance(ballots.ids + row, decision.similarities + row, decision.kappa);
             score_models(outcomes, decision, u, scratch);
+            if (decision.allowed) exclude_models(outcomes, decision.allowed, scratch);
             choose(outcomes, decision, u, i, scratch, out);
         }
     }

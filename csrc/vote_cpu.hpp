@@ -51,6 +51,8 @@ struct Decision {
     int64_t grid_size;
     double distance_limit;
     int64_t fallback_model;
+    const bool* allowed;  // (models,) the models that may be chosen, or null = all
+    int64_t n_allowed;    // how many they are
 };
 
 struct Chosen {

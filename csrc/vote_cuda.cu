@@ -324,6 +324,7 @@ __global__ void __launch_bounds__(kBlock)
         for (int i = 0; i < kPerLane; ++i) {
             const int64_t model = pass * kPass + i * kLanes + seat.lane;
             if (model >= outcomes.models) continue;
+            if (decision.allowed && !decision.allowed[model]) continue;
             const double voted = found.vote_of(i, prior.mean[model], prior_weight);
             float score = static_cast<float>(voted);
             if (is_s3) {
@@ -354,7 +355,8 @@ __global__ void __launch_bounds__(kBlock)
     const float other = score_of(model == best.model ? best.second : best.first);
     out.model[seat.query] = model;
     out.score[seat.query] = score;
-    out.margin[seat.query] = outcomes.models == 1 ? 0.0f : score - other;
+    const bool alone = best.second == INT64_MIN;  // no other model was offered
+    out.margin[seat.query] = alone ? 0.0f : score - other;
     out.distance[seat.query] = static_cast<float>(u);
     out.fallback[seat.query] = fallback;
 }

@@ -69,6 +69,7 @@ def decide(
     p_step=1.0,
     distance_limit=np.inf,
     fallback_model=0,
+    allowed=None,
     weights=None,
 ):
     """One (model, score, margin, distance, fallback) per query."""
@@ -80,6 +81,7 @@ def decide(
         prior_weight=0.0 if rule == "s3" else prior_weight,
         weights=weights,
     )
+    candidates = [m for m in range(len(prior)) if allowed is None or allowed[m]]
     decisions = []
     for i in range(len(neighbours)):
         u = distance(neighbours[i, :kappa], similarities[i, :kappa])
@@ -89,10 +91,10 @@ def decide(
             scores = (predicted * p + (1 - predicted) * (1 - p)).astype(np.float32)
         else:
             scores = means[i].astype(np.float32)
-        fallback = not support[i].any() or np.isnan(u) or u > distance_limit
-        ranked = sorted(range(len(prior)), key=lambda m: (-scores[m], preference[m]))
+        fallback = not support[i, candidates].any() or np.isnan(u) or u > distance_limit
+        ranked = sorted(candidates, key=lambda m: (-scores[m], preference[m]))
         model = fallback_model if fallback else ranked[0]
-        others = [scores[m] for m in range(len(prior)) if m != model]
+        others = [scores[m] for m in candidates if m != model]
         margin = scores[model] - max(others) if others else np.float32(0)
         decisions.append((model, scores[model], margin, np.float32(u), fallback))
     return decisions

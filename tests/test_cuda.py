@@ -23,7 +23,7 @@ from device import ROOT, build_device_on_host, without_preload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import make_table, unit_rows
-from test_voting import cases, f32, i64
+from test_voting import cases, f32, i64, some_models
 from typer.testing import CliRunner
 
 from benchrouter import _core, router, voting, voting_cuda
@@ -79,7 +79,8 @@ def votes_there(device, neighbours, outcomes, **options):
 def decide_there(device, neighbours, similarities, outcomes, **options):
     defaults = {
         "rule": "mean", "prior_weight": 1.0, "threshold": 0.5, "p_table": None, "p_start": 0.0,
-        "p_step": 1.0, "distance_limit": np.inf, "fallback_model": 0, "weights": None, "out": None,
+        "p_step": 1.0, "distance_limit": np.inf, "fallback_model": 0, "allowed": None,
+        "weights": None, "out": None,
     }  # fmt: skip
     arguments = moved({**defaults, **options}, device)
     found = voting_cuda.decide(
@@ -123,7 +124,7 @@ def test_decisions_equal_those_of_the_cpu(device, kind, rule):
     @some
     @given(cases(kind), st.sampled_from((0.0, 1.0)), st.sampled_from((0.4, 1.0, np.inf)))
     def check(case, prior_weight, limit):
-        n_columns, n_models = case.neighbours.shape[1], len(case.prior)
+        n_columns = case.neighbours.shape[1]
         options = {
             "prior": case.prior,
             "preference": case.preference,
@@ -135,9 +136,11 @@ def test_decisions_equal_those_of_the_cpu(device, kind, rule):
             "p_start": 0.1,
             "p_step": 0.3,
             "distance_limit": limit,
-            "fallback_model": int(case.rng.integers(0, n_models)),
             "weights": case.weights,
         }
+        options["allowed"], options["fallback_model"] = some_models(case)
+        if case.rng.random() < 0.5:
+            options["allowed"] = None
         packed = [pack(case.outcomes)] if kind == "binary" else []
         for outcomes in (case.outcomes, *packed):
             arguments = (case.neighbours, case.similarities, outcomes)
@@ -247,6 +250,9 @@ FAULTS = [
     {"threshold": np.nan},
     {"distance_limit": np.nan},
     {"fallback_model": 2},
+    {"allowed": np.array([True])},
+    {"allowed": np.zeros(2, bool)},
+    {"allowed": np.array([False, True])},
     {"prior_weight": -1.0},
     {"k": 3},
     {"kappa": 3},
@@ -476,6 +482,10 @@ def test_rules_on_a_device_decide_as_those_of_the_cpu(device, fitted, monkeypatc
     expected = fitted._state.rules.decide(prompts, rule, k)
     assert expected.fallback.any() and not expected.fallback.all()
     assert_same(found, expected)
+    some = np.arange(7) != fitted._fit.fallback
+    found = there.decide(torch.tensor(prompts, device=device), rule, k, some)
+    assert some[found.model].all()
+    assert_same(found, fitted._state.rules.decide(prompts, rule, k, some))
 
 
 def test_a_router_on_a_device(device, fitted, monkeypatch, tmp_path):

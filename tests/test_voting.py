@@ -113,6 +113,19 @@ class TestWorkedExamples:
         assert_array_equal(found.score, f32([0.875, 0.625]))
         assert_array_equal(found.margin, f32([0.25, -0.25]))
 
+    def test_decide_among_the_models_allowed(self, outcomes, simd):
+        # Of model 1 alone, on records 0 and 1 (0, 1), on record 2 (not run), on nothing. Record 2
+        # supports model 0, which does not count.
+        found = decide(
+            i64([[0, 1], [2, -1], [-1, -1]]), f32([[0.5] * 2] * 3), outcomes, prior=PRIOR,
+            preference=np.array([0, 1], np.int32), k=2, kappa=2, prior_weight=0.0,
+            fallback_model=1, allowed=np.array([False, True]), simd=simd,
+        )  # fmt: skip
+        assert_array_equal(found.model, np.array([1, 1, 1], np.int32))
+        assert_array_equal(found.score, f32([0.5, 0.25, 0.25]))
+        assert_array_equal(found.margin, f32([0, 0, 0]))
+        assert_array_equal(found.fallback, [False, True, True])
+
     def test_task_scores(self, outcomes, simd):
         neighbours = i64([[0, 1], [2, 3], [2, -1]])
         found = task_scores(neighbours, outcomes, i64([0, 2, 2, 3]), prior=PRIOR, simd=simd)
@@ -253,6 +266,49 @@ def test_decisions_equal_the_reference_on_correctness(case, rule, prior_weight, 
             found = decide(case.neighbours, case.similarities, outcomes, simd=simd, **options)
             for i, decision in enumerate(expected):
                 assert_array_equal([values[i] for values in found], decision)
+
+
+@some
+@given(cases(), st.sampled_from(("mean", "s3")), st.sampled_from((0.4, np.inf)))
+def test_decisions_among_some_models_are_those_of_a_benchmark_of_these_models(case, rule, limit):
+    allowed, fallback = some_models(case)
+    kept = np.flatnonzero(allowed)
+    n_columns = case.neighbours.shape[1]
+    p_table = case.p_table if rule == "s3" else None
+    options = {
+        "k": int(case.rng.integers(0, n_columns + 1)),
+        "kappa": int(case.rng.integers(0, n_columns + 1)),
+        "rule": rule,
+        "p_step": 0.3,
+        "distance_limit": limit,
+    }
+    cut = decide(
+        case.neighbours, case.similarities, case.outcomes[:, kept].copy(), prior=case.prior[kept],
+        preference=case.preference[kept].argsort().argsort().astype(np.int32),
+        p_table=None if p_table is None else p_table[:, kept].copy(),
+        fallback_model=int((kept == fallback).argmax()), **options,
+    )  # fmt: skip
+    options |= {
+        "prior": case.prior, "preference": case.preference, "p_table": p_table,
+        "fallback_model": fallback, "allowed": allowed,
+    }  # fmt: skip
+    expected = reference.decide(case.neighbours, case.similarities, case.outcomes, **options)
+    for outcomes in (case.outcomes, pack(case.outcomes)):
+        for simd in LEVELS:
+            found = decide(case.neighbours, case.similarities, outcomes, simd=simd, **options)
+            for i, decision in enumerate(expected):
+                assert_array_equal([values[i] for values in found], decision)
+            assert_array_equal(found.model, kept[cut.model])
+            for values, of_cut in zip(found[1:], cut[1:], strict=True):
+                assert_array_equal(values, of_cut)
+
+
+def some_models(case):
+    """A random choice of models that may be chosen, and one of them."""
+    allowed = case.rng.random(len(case.prior)) < case.rng.choice((0.05, 0.5, 0.95))
+    fallback = int(case.rng.integers(0, len(allowed)))
+    allowed[fallback] = True
+    return allowed, fallback
 
 
 @some
@@ -744,6 +800,11 @@ BAD_DECIDE = [
     ({"distance_limit": NAN}, ValueError, "distance_limit must be a number, got nan"),
     ({"fallback_model": 2}, ValueError, r"fallback_model must be in \[0, 2\), got 2"),
     ({"fallback_model": -1}, ValueError, r"fallback_model must be in \[0, 2\), got -1"),
+    ({"allowed": np.array([0, 1])}, TypeError, "allowed must be bool, got int64"),
+    ({"allowed": np.array([True])}, ValueError, "allowed has 1 values, outcomes has models: 2"),
+    ({"allowed": np.zeros(2, bool)}, ValueError, "allowed must hold at least 1 model, got none"),
+    ({"allowed": np.array([False, True])}, ValueError,
+     "fallback_model must be a model allowed, got 0"),
     ({"out": VOTES_OUT}, TypeError, "out must be Chosen, got Votes"),
     ({"out": CHOSEN_OUT._replace(model=np.zeros(2, np.int64))}, TypeError,
      "out.model must be int32, got int64"),
