@@ -29,6 +29,7 @@ from benchrouter.costs import (
     source_of,
 )
 from benchrouter.decisions import Explanation
+from benchrouter.fit import Fit
 from benchrouter.holdout import sample_of
 from benchrouter.ranking import scores_and_margins
 from benchrouter.rules import AMONG, BLOCK, Rule, Rules
@@ -82,6 +83,8 @@ class _Plan(NamedTuple):
     policy: CostPolicy
     source: CostSource
     prices: Array
+    allowed: NDArray[np.bool_]
+    """bool, shape (n_models,): models that may be chosen."""
 
 
 class CostRules:
@@ -96,7 +99,6 @@ class CostRules:
         self._fit = rules.fit
         self._index = rules.index
         self._rules = rules
-        self._everyone = np.ones(len(self._fit.models), np.bool_)
         self._calibrations: dict[tuple[Rule, int], Calibration] = {}
 
     def decide(
@@ -107,6 +109,7 @@ class CostRules:
         k: int | None,
         policy: CostPolicy,
         tokens: NDArray[np.integer] | None = None,
+        allowed: NDArray[np.bool_] | None = None,
     ) -> Priced:
         """Choose a model for every prompt.
 
@@ -122,6 +125,8 @@ class CostRules:
         policy : CostPolicy
         tokens : int array, shape (n_prompts,), optional
             Tokens of the prompts, instead of an estimate.
+        allowed : bool array, shape (n_models,), optional
+            Models that may be chosen, by default all.
 
         Returns
         -------
@@ -134,7 +139,7 @@ class CostRules:
             If the rule or k is none, the benchmark does not offer the rule, a cost that is needed
             is not known, or the budget is below what the cheapest models cost.
         """
-        plan = self._plan(rule, k, policy)
+        plan = self._plan(rule, k, policy, allowed)
         blocks: Iterable[_Block] = self._blocks(rows, prompts, tokens, plan)
         cost_weight = policy.cost_weight or 0.0
         if policy.budget_usd is not None:
@@ -144,7 +149,12 @@ class CostRules:
         return _together(parts)
 
     def cost_weight(
-        self, batches: Iterable[Batch], rule: Rule, k: int | None, policy: CostPolicy
+        self,
+        batches: Iterable[Batch],
+        rule: Rule,
+        k: int | None,
+        policy: CostPolicy,
+        allowed: NDArray[np.bool_] | None = None,
     ) -> float:
         """Find the λ of a budget for prompts that come in batches.
 
@@ -155,6 +165,8 @@ class CostRules:
         k : int, optional
         policy : CostPolicy
             With a budget.
+        allowed : bool array, shape (n_models,), optional
+            Models that may be chosen, by default all.
 
         Returns
         -------
@@ -166,7 +178,7 @@ class CostRules:
         TypeError, ValueError
             As :meth:`decide` does.
         """
-        plan = self._plan(rule, k, policy)
+        plan = self._plan(rule, k, policy, allowed)
         blocks = [
             block
             for prompts, rows, tokens in batches
@@ -207,7 +219,7 @@ class CostRules:
         """
         if policy.budget_usd is not None:
             raise ValueError("budget_usd is for all prompts together, and these come one by one")
-        plan = self._plan(rule, k, policy)
+        plan = self._plan(rule, k, policy, allowed)
         n_models, weight = len(self._fit.models), policy.cost_weight or 0.0
         parts: list[Priced] = []
         scores = np.empty((len(rows), n_models), np.float32)
@@ -215,7 +227,7 @@ class CostRules:
         order = np.empty((len(rows), int(allowed.sum())), np.int32)
         start = 0
         for block in self._blocks(rows, prompts, tokens, plan):
-            weighed = self._choose(block, plan, weight, allowed)
+            weighed = self._choose(block, plan, weight)
             parts.append(self._priced(block, weighed, allowed))
             here = slice(start, start + len(block.voting))
             scores[here], cost_usd[here] = weighed.predicted, weighed.cost_usd
@@ -286,14 +298,14 @@ class CostRules:
         counts = None if tokens is None else np.array([tokens])
         asked = policy or CostPolicy()
         try:
-            plan = self._plan(rule, k, asked)
+            plan = self._plan(rule, k, asked, allowed)
             (block,) = self._blocks(row, prompts, counts, plan)
         except ValueError as e:
             if policy is not None:
                 raise
             nothing = np.isnan(self._fit.cost_usd).all() and np.isnan(self._fit.prices).all()
             return plain if nothing else replace(plain, no_cost=str(e))
-        weighed = self._choose(block, plan, asked.cost_weight or 0.0, allowed)
+        weighed = self._choose(block, plan, asked.cost_weight or 0.0)
         if policy is None:
             return replace(plain, cost_usd=weighed.cost_usd[0])
         decided = self._priced(block, weighed, allowed)
@@ -313,15 +325,26 @@ class CostRules:
             over_limit=over_limit,
         )
 
-    def check(self, rule: Rule, k: int | None, policy: CostPolicy) -> None:
+    def check(
+        self,
+        rule: Rule,
+        k: int | None,
+        policy: CostPolicy,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> None:
         """Refuse a policy that the benchmark does not offer.
+
+        Parameters
+        ----------
+        rule, k, policy, allowed
+            As in :meth:`decide`.
 
         Raises
         ------
         TypeError, ValueError
             As :meth:`decide` does.
         """
-        self._plan(rule, k, policy)
+        self._plan(rule, k, policy, allowed)
 
     def is_calibrated(self, rule: Rule, k: int | None, policy: CostPolicy) -> bool:
         """Whether the chances of success that a policy asks for are known, or it asks for none."""
@@ -329,18 +352,24 @@ class CostRules:
             policy.min_success is None or (rule, self._rules.check(rule, k)) in self._calibrations
         )
 
-    def _plan(self, rule: Rule, k: int | None, policy: CostPolicy) -> _Plan:
+    def _plan(
+        self,
+        rule: Rule,
+        k: int | None,
+        policy: CostPolicy,
+        allowed: NDArray[np.bool_] | None,
+    ) -> _Plan:
         k = self._rules.check(rule, k)
         fit = self._fit
-        has_records = fit.record_cost_usd is not None
-        prices = prices_of(policy, fit.models, fit.prices)
-        source = source_of(policy, fit.models, fit.cost_usd, prices, has_records)
+        if allowed is None:
+            allowed = np.ones(len(fit.models), np.bool_)
+        prices, source = costs_of(fit, policy, allowed)
         if policy.min_success is not None and fit.correct is None:
             raise ValueError(
                 "min_success needs to know what is correct: a dataset of this benchmark has no "
                 "threshold (--correct-above); use within or a cost weight"
             )
-        return _Plan(rule, k, policy, source, prices)
+        return _Plan(rule, k, policy, source, prices, allowed)
 
     def _blocks(
         self,
@@ -356,13 +385,12 @@ class CostRules:
             block = slice(start, start + size)
             depth = max(plan.k, self._fit.settings.kappa)
             neighbours = self._index.search(rows[block], depth)
-            plain = self._rules.decide_on(neighbours, plan.rule, plan.k)
+            plain = self._rules.decide_on(neighbours, plan.rule, plan.k, allowed=plan.allowed)
             voting = np.ascontiguousarray(neighbours.ids[:, : plan.k])
             yield _Block(voting, plain, None if tokens is None else tokens[block])
 
     def _decide(self, block: _Block, plan: _Plan, cost_weight: float) -> Priced:
-        weighed = self._choose(block, plan, cost_weight, self._everyone)
-        return self._priced(block, weighed, self._everyone)
+        return self._priced(block, self._choose(block, plan, cost_weight), plan.allowed)
 
     def _priced(self, block: _Block, weighed: _Weighed, allowed: NDArray[np.bool_]) -> Priced:
         model, plain = weighed.model, block.plain
@@ -373,9 +401,7 @@ class CostRules:
             weighed.over_limit,
         )
 
-    def _choose(
-        self, block: _Block, plan: _Plan, cost_weight: float, allowed: NDArray[np.bool_]
-    ) -> _Weighed:
+    def _choose(self, block: _Block, plan: _Plan, cost_weight: float) -> _Weighed:
         """Predicted scores, expected costs, the models chosen, and where none is within the limit.
 
         Where evidence is too thin, scores are standings, none counted above that of the fallback
@@ -383,7 +409,7 @@ class CostRules:
         cheaper model can take its place. Where it is not allowed, the one of the best standing
         takes its part.
         """
-        policy, at = plan.policy, block.plain.fallback
+        policy, allowed, at = plan.policy, plan.allowed, block.plain.fallback
         found, _ = self._rules.scores_of_models(block.voting, plan.rule, block.plain.distance)
         predicted = found.astype(np.float32)  # as the fused decisions round them
         cost = self._cost_of(block, plan).astype(np.float64)
@@ -421,7 +447,7 @@ class CostRules:
         def total_usd(cost_weight: float) -> float:
             total = 0.0
             for block in blocks:
-                weighed = self._choose(block, plan, cost_weight, self._everyone)
+                weighed = self._choose(block, plan, cost_weight)
                 here = np.arange(len(weighed.model))
                 total += float(weighed.cost_usd[here, weighed.model].sum())
             return total
@@ -469,6 +495,36 @@ class CostRules:
         dataset, seed = self._fit.dataset, self._fit.settings.seed
         codes = range(len(self._fit.datasets))
         return np.sort(np.concatenate([sample_of(dataset, code, seed) for code in codes]))
+
+
+def costs_of(
+    fit: Fit, policy: CostPolicy, allowed: NDArray[np.bool_]
+) -> tuple[Array, CostSource]:
+    """Find the prices that count, and where the costs of the models allowed come from.
+
+    Parameters
+    ----------
+    fit : Fit
+    policy : CostPolicy
+    allowed : bool array, shape (n_models,)
+        Models that may be chosen; the costs of the others may be unknown.
+
+    Returns
+    -------
+    prices : float64 array, shape (n_models, 2)
+        US$ per million tokens in and out; NaN = unknown.
+    source : "records", "models" or "prices"
+
+    Raises
+    ------
+    ValueError
+        Naming the models whose cost is not known, or what else is missing.
+    """
+    prices = prices_of(policy, fit.models, fit.prices)
+    names = [fit.models[m] for m in np.flatnonzero(allowed)]
+    has_records = fit.record_cost_usd is not None
+    source = source_of(policy, names, fit.cost_usd[allowed], prices[allowed], has_records)
+    return prices, source
 
 
 def neighbours_cost_usd(

@@ -348,6 +348,7 @@ class Router:
         k: int | None = None,
         policy: CostPolicy | None = None,
         tokens: NDArray[np.integer] | None = None,
+        models: Iterable[str] | None = None,
     ) -> Decisions:
         """Choose a model for every prompt.
 
@@ -367,6 +368,9 @@ class Router:
         tokens : int array, shape (n_prompts,), optional
             Tokens of the prompts, where a policy takes prices × tokens; estimated from the
             prompts by default.
+        models : iterable of str, optional
+            Models that may be chosen, by default all. Where the fallback model is to be answered
+            and is none of them, the one of the best standing is.
 
         Returns
         -------
@@ -377,18 +381,24 @@ class Router:
         TypeError, ValueError
             Naming the argument, what was found and what was expected.
         """
+        models = _held(models)
         if policy is None and self._device != "cpu":
-            return self._decide_there(self._embed_there(prompts, embeddings), rule, k)
-        return self._decide(prompts, self._embed(prompts, embeddings), rule, k, policy, tokens)
+            return self._decide_there(self._embed_there(prompts, embeddings), rule, k, models)
+        rows = self._embed(prompts, embeddings)
+        return self._decide(prompts, rows, rule, k, policy, tokens, models)
 
     def check_rule(
-        self, rule: Rule = "mean", k: int | None = None, policy: CostPolicy | None = None
+        self,
+        rule: Rule = "mean",
+        k: int | None = None,
+        policy: CostPolicy | None = None,
+        models: Iterable[str] | None = None,
     ) -> None:
         """Refuse what this router's benchmark does not offer, without routing anything.
 
         Parameters
         ----------
-        rule, k, policy
+        rule, k, policy, models
             As in :meth:`route`.
 
         Raises
@@ -398,8 +408,9 @@ class Router:
         """
         state = self._state
         state.rules.check(rule, k)
+        allowed = allowed_of(state.rules.fit.models, models)
         if policy is not None:
-            state.cost_rules.check(rule, k, policy)
+            state.cost_rules.check(rule, k, policy, allowed)
 
     def is_calibrated(
         self, rule: Rule = "mean", k: int | None = None, policy: CostPolicy | None = None
@@ -442,16 +453,13 @@ class Router:
 
         Parameters
         ----------
-        prompts, embeddings, rule, k, policy, tokens
+        prompts, embeddings, rule, k, policy, tokens, models
             As in :meth:`route`; a policy without a budget.
-        models : iterable of str, optional
-            Models that may be chosen, by default all. Where the fallback model is to be answered
-            and is none of them, the one of the best standing is.
 
         Returns
         -------
         Ranking
-            Its decisions are those of :meth:`route` where all models may be chosen.
+            Its decisions are those of :meth:`route`.
 
         Raises
         ------
@@ -477,9 +485,12 @@ class Router:
         decisions = Decisions(names, *priced.chosen, priced.cost_usd, priced.over_limit)
         return Ranking(decisions, scores, order, cost_usd)
 
-    def _decide_there(self, rows: Tensor, rule: Rule, k: int | None) -> Decisions:
+    def _decide_there(
+        self, rows: Tensor, rule: Rule, k: int | None, models: Sequence[str] | None
+    ) -> Decisions:
         there = self._rules_there()
-        return Decisions(there.models, *there.decide(rows, rule, k))
+        allowed = None if models is None else allowed_of(there.models, models)
+        return Decisions(there.models, *there.decide(rows, rule, k, allowed))
 
     def _decide(
         self,
@@ -488,13 +499,16 @@ class Router:
         rule: Rule,
         k: int | None,
         policy: CostPolicy | None,
-        tokens: NDArray[np.integer] | None = None,
+        tokens: NDArray[np.integer] | None,
+        models: Sequence[str] | None,
     ) -> Decisions:
         state = self._state
+        names = state.rules.fit.models
+        allowed = None if models is None else allowed_of(names, models)
         if policy is None:
-            return Decisions(state.rules.fit.models, *state.rules.decide(rows, rule, k))
-        priced = state.cost_rules.decide(rows, prompts, rule, k, policy, tokens)
-        return Decisions(state.rules.fit.models, *priced.chosen, priced.cost_usd, priced.over_limit)
+            return Decisions(names, *state.rules.decide(rows, rule, k, allowed))
+        priced = state.cost_rules.decide(rows, prompts, rule, k, policy, tokens, allowed)
+        return Decisions(names, *priced.chosen, priced.cost_usd, priced.over_limit)
 
     def route_stream(
         self,
@@ -503,6 +517,7 @@ class Router:
         rule: Rule = "mean",
         k: int | None = None,
         policy: CostPolicy | None = None,
+        models: Iterable[str] | None = None,
     ) -> Iterator[Decisions]:
         """Route batches as they come, holding one at a time.
 
@@ -519,6 +534,8 @@ class Router:
         k : int, optional
         policy : CostPolicy, optional
             Without a budget: its λ must be known first (:meth:`find_cost_weight`).
+        models : iterable of str, optional
+            Models that may be chosen, as in :meth:`route`.
 
         Yields
         ------
@@ -535,17 +552,18 @@ class Router:
                 "budget_usd is for all prompts, a stream holds one batch at a time: find the cost "
                 "weight first (find_cost_weight), and route by that"
             )
+        models = _held(models)
         if policy is None and self._device != "cpu":
             tokenised = treated_beside(self._tokenised, batches, name="tokenise")
             with closing(
                 treated_beside(lambda pair: self._embed_there(*pair), tokenised, name="encode")
             ) as embedded:
                 for rows_there in embedded:
-                    yield self._decide_there(rows_there, rule, k)
+                    yield self._decide_there(rows_there, rule, k, models)
             return
         with closing(self._embedded(batches)) as parts:
             for prompts, rows, tokens in parts:
-                yield self._decide(prompts, rows, rule, k, policy, tokens)
+                yield self._decide(prompts, rows, rule, k, policy, tokens, models)
 
     def _embedded(
         self, batches: Iterable[Batch]
@@ -585,6 +603,7 @@ class Router:
         *,
         rule: Rule = "mean",
         k: int | None = None,
+        models: Iterable[str] | None = None,
     ) -> float:
         """Find the λ at which routing all batches keeps to the budget of a policy.
 
@@ -600,6 +619,8 @@ class Router:
             With a budget.
         rule : "mean", "raw" or "s3"
         k : int, optional
+        models : iterable of str, optional
+            Models that may be chosen, as in :meth:`route`.
 
         Returns
         -------
@@ -615,7 +636,9 @@ class Router:
             (prompts, self._embed(prompts, given), tokens)
             for prompts, given, tokens in map(_with_tokens, batches)
         )
-        return self._state.cost_rules.cost_weight(rows, rule, k, policy)
+        state = self._state
+        allowed = allowed_of(state.rules.fit.models, models)
+        return state.cost_rules.cost_weight(rows, rule, k, policy, allowed)
 
     def explain(
         self,
@@ -643,7 +666,7 @@ class Router:
         tokens : int, optional
             Tokens of the prompt, where costs are prices × tokens; estimated by default.
         models : iterable of str, optional
-            Models that may be chosen, as in :meth:`rank`; the others are shown all the same.
+            Models that may be chosen, as in :meth:`route`; the others are shown all the same.
 
         Returns
         -------
@@ -933,6 +956,11 @@ def _checked(device: str) -> str:
     device = check_device(device)
     check_built()
     return device
+
+
+def _held(models: Iterable[str] | None) -> Sequence[str] | None:
+    """Names that can be read more than once."""
+    return models if models is None or isinstance(models, str) else tuple(models)
 
 
 def _with_tokens(
