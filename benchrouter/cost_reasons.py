@@ -60,15 +60,48 @@ def reason_of(
     -------
     str
     """
-    name, cap = plain.models[m], policy.max_cost_usd
+    what = "standing on the benchmark" if plain.fallback else f"score under the rule {plain.rule!r}"
+    found = why(
+        *(plain.models[m], score[m], cost_usd[m], None if chance is None else chance[m]),
+        *(policy, what, over_limit),
+    )
+    if plain.fallback and not over_limit:
+        return f"{plain.reason}; of models no dearer than the fallback model, {found}"
+    return found
+
+
+def why(
+    name: str,
+    score: float,
+    cost_usd: float,
+    chance: float | None,
+    policy: CostPolicy,
+    what: str,
+    over_limit: bool,
+) -> str:
+    """Say what makes a model the one to choose.
+
+    Parameters
+    ----------
+    name : str
+    score, cost_usd : float
+    chance : float or None
+        Of a correct answer, with `min_success`.
+    policy : CostPolicy
+    what : str
+        Name of the score.
+    over_limit : bool
+        Whether no model is within `max_cost_usd`.
+
+    Returns
+    -------
+    str
+    """
+    cap = policy.max_cost_usd
     if over_limit:
         return f"no model is expected to cost at most US$ {cap:g}: {name} is the cheapest"
     of = "" if cap is None else f" of those expected to cost at most US$ {cap:g}"
-    what = "standing on the benchmark" if plain.fallback else f"score under the rule {plain.rule!r}"
-    found = _found(name, score[m], cost_usd[m], None if chance is None else chance[m], policy, what)
-    if plain.fallback:
-        found = f"{plain.reason}; of models no dearer than the fallback model, {found}"
-    return found + of
+    return _found(name, score, cost_usd, chance, policy, what) + of
 
 
 def _found(

@@ -379,7 +379,7 @@ class CostRules:
         plan: _Plan,
     ) -> Iterator[_Block]:
         """Search, block by block."""
-        tokens = _tokens_of(len(rows), prompts, tokens) if plan.source == "prices" else None
+        tokens = tokens_of(len(rows), prompts, tokens) if plan.source == "prices" else None
         size = max(1, min(BLOCK, CELLS // len(self._fit.models)))
         for start in range(0, len(rows), size):
             block = slice(start, start + size)
@@ -414,16 +414,13 @@ class CostRules:
         predicted = found.astype(np.float32)  # as the fused decisions round them
         cost = self._cost_of(block, plan).astype(np.float64)
         cheapest = np.where(allowed, cost, np.inf).min(axis=1)
-        cap = math.inf if policy.max_cost_usd is None else _as_float32(policy.max_cost_usd)
+        cap = math.inf if policy.max_cost_usd is None else as_float32(policy.max_cost_usd)
         limit = np.maximum(cap, cheapest)
         score = predicted.astype(np.float64)
         if at.any():
             standing = self._rules.prior(plan.rule).astype(np.float64)
             fallback = self._rules.fallback(plan.rule, allowed)
-            own = standing[fallback]
-            standing = np.minimum(standing, np.nextafter(own, -np.inf))  # a hair below its own
-            standing[fallback] = own
-            score[at] = standing
+            score[at] = beneath(standing, fallback)
             limit[at] = np.minimum(limit[at], cost[at, fallback])
         chance = None
         if policy.min_success is not None:
@@ -434,14 +431,10 @@ class CostRules:
 
     def _cost_of(self, block: _Block, plan: _Plan) -> NDArray[np.float32]:
         """Expected cost of every model on every prompt, shape (n_prompts, n_models)."""
-        fit, shape = self._fit, (len(block.voting), len(self._fit.models))
-        if block.tokens is not None:
-            output_tokens = plan.policy.output_tokens or 0.0
-            return price_of(plan.prices, block.tokens, output_tokens).astype(np.float32)
-        if plan.source == "records" and fit.record_cost_usd is not None:
-            threads = self._index.threads
-            return neighbours_cost_usd(block.voting, fit.record_cost_usd, fit.cost_usd, threads)
-        return np.broadcast_to(fit.cost_usd.astype(np.float32), shape)
+        policy, source, prices = plan.policy, plan.source, plan.prices
+        return costs_of_prompts(
+            *(self._fit, policy, source, prices, block.voting, block.tokens, self._index.threads)
+        )
 
     def _cost_weight(self, blocks: Sequence[_Block], plan: _Plan) -> float:
         def total_usd(cost_weight: float) -> float:
@@ -497,9 +490,7 @@ class CostRules:
         return np.sort(np.concatenate([sample_of(dataset, code, seed) for code in codes]))
 
 
-def costs_of(
-    fit: Fit, policy: CostPolicy, allowed: NDArray[np.bool_]
-) -> tuple[Array, CostSource]:
+def costs_of(fit: Fit, policy: CostPolicy, allowed: NDArray[np.bool_]) -> tuple[Array, CostSource]:
     """Find the prices that count, and where the costs of the models allowed come from.
 
     Parameters
@@ -525,6 +516,61 @@ def costs_of(
     has_records = fit.record_cost_usd is not None
     source = source_of(policy, names, fit.cost_usd[allowed], prices[allowed], has_records)
     return prices, source
+
+
+def costs_of_prompts(
+    fit: Fit,
+    policy: CostPolicy,
+    source: CostSource,
+    prices: Array,
+    voting: NDArray[np.int64],
+    tokens: NDArray[np.integer] | None,
+    threads: int = 0,
+) -> NDArray[np.float32]:
+    """Expected cost of every model on every prompt.
+
+    Parameters
+    ----------
+    fit : Fit
+    policy : CostPolicy
+    source, prices
+        As :func:`costs_of` gives them.
+    voting : int64 array, shape (n_prompts, k)
+        The neighbours that vote, −1 = none.
+    tokens : int array, shape (n_prompts,), or None
+        Of the prompts, where costs are prices × tokens.
+    threads : int
+        0 = all.
+
+    Returns
+    -------
+    float32 array, shape (n_prompts, n_models)
+        US$; NaN = unknown.
+    """
+    if source == "prices" and tokens is not None:
+        return price_of(prices, tokens, policy.output_tokens or 0.0).astype(np.float32)
+    if source == "records" and fit.record_cost_usd is not None:
+        return neighbours_cost_usd(voting, fit.record_cost_usd, fit.cost_usd, threads)
+    return np.broadcast_to(fit.cost_usd.astype(np.float32), (len(voting), len(fit.models)))
+
+
+def beneath(score: Array, at: int) -> Array:
+    """Scores of models of which none counts above that of one of them.
+
+    Parameters
+    ----------
+    score : float64 array, shape (n_models,)
+    at : int
+        Position of that model.
+
+    Returns
+    -------
+    float64 array, shape (n_models,)
+        The others lie at least a hair below it.
+    """
+    found = np.minimum(score, np.nextafter(score[at], -np.inf))
+    found[at] = score[at]
+    return found
 
 
 def neighbours_cost_usd(
@@ -569,15 +615,36 @@ def _together(parts: Sequence[Priced]) -> Priced:
     )
 
 
-def _as_float32(value: float) -> float:
-    """Round as costs are, so that a model that costs 0.1 is not above a limit of 0.1."""
+def as_float32(value: float) -> float:
+    """Round as costs are, so that a model that costs 0.1 is not above a limit of 0.1.
+
+    Parameters
+    ----------
+    value : float
+    """
     return float(np.float32(min(value, float(np.finfo(np.float32).max))))
 
 
-def _tokens_of(
+def tokens_of(
     n_prompts: int, prompts: Sequence[str] | None, tokens: NDArray[np.integer] | None
 ) -> NDArray[np.integer]:
-    """Tokens as they were given, checked, or estimated."""
+    """Tokens as they were given, checked, or estimated.
+
+    Parameters
+    ----------
+    n_prompts : int
+    prompts : sequence of str, optional
+    tokens : int array, shape (n_prompts,), optional
+
+    Returns
+    -------
+    int array, shape (n_prompts,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If both are missing, or the tokens are invalid.
+    """
     if tokens is None:
         if prompts is None:
             raise ValueError(

@@ -100,6 +100,12 @@ class TaskDecision:
         Listed US$ per million tokens in and out; NaN = unknown.
     support : int64 array, shape (n_models,)
         Prompts with at least one neighbour on which the model was run.
+    allowed : bool array, shape (n_models,)
+        Models that may be chosen; `best_by_score` and `best_on_average` are among them.
+    task_cost_usd : float64 array, shape (n_models,), or None
+        Expected cost of a prompt of the task; None without a `CostPolicy`.
+    over_limit : bool or None
+        As in `Decisions`, for the mean prompt of the task.
     """
 
     model: str
@@ -128,6 +134,16 @@ class TaskDecision:
     params_b: Array
     cost_usd: Array
     prices: Array
+    allowed: NDArray[np.bool_]
+    task_cost_usd: Array | None = None
+    over_limit: bool | None = None
+
+    @property
+    def expected_cost_usd(self) -> float | None:
+        """Expected cost of the chosen model on a prompt of the task; None without a policy."""
+        if self.task_cost_usd is None:
+            return None
+        return float(self.task_cost_usd[self.models.index(self.model)])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, ready for JSON (unknown = None).
@@ -139,8 +155,9 @@ class TaskDecision:
         """
         columns = (
             "auto", "auto_sd", "s1", "s2", "s3", "p_hat", "support", "standing", "params_b",
-            "cost_usd",
+            "cost_usd", "allowed",
         )  # fmt: skip
+        costs = self.task_cost_usd
         return {
             "model": self.model,
             "reason": self.reason,
@@ -156,10 +173,13 @@ class TaskDecision:
             "warning": self.warning,
             "n_prompts": self.n_prompts,
             "n_labels": self.n_labels,
+            "expected_cost_usd": self.expected_cost_usd,
+            "over_limit": self.over_limit,
             "models": [
                 {
                     "model": name,
                     **{c: plain(getattr(self, c)[i].item()) for c in columns},
+                    "task_cost_usd": None if costs is None else plain(costs[i].item()),
                     "usd_per_million_tokens": finite(self.prices[i].tolist()),
                 }
                 for i, name in enumerate(self.models)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from benchrouter.index import Index
 from benchrouter.neighbours import Neighbours
 from benchrouter.rules import BLOCK
 from benchrouter.tally import Tally, evidence_of_task, no_tally, tally
-from benchrouter.task import Score, decide
+from benchrouter.task import Score, decide, mean_cost, stake
+from benchrouter.task_costs import TaskPolicy, shared_cost_weight
 
 
 class Groups:
@@ -26,15 +28,25 @@ class Groups:
         With correctness.
     index : Index
         Over the fit's embeddings.
+    asked : TaskPolicy
+        Models that may be chosen, and how cost counts.
     """
 
-    def __init__(self, fit: Fit, index: Index) -> None:
+    def __init__(self, fit: Fit, index: Index, asked: TaskPolicy) -> None:
         self._fit = fit
         self._index = index
+        self._asked = asked
         self._position: dict[Hashable, int] = {}
         self._sums = no_tally(fit, 0)
+        self._cost_usd = np.zeros((0, len(fit.models)))  # of all prompts of a task
 
-    def add(self, groups: Sequence[Hashable], embeddings: NDArray[np.float32]) -> None:
+    def add(
+        self,
+        groups: Sequence[Hashable],
+        embeddings: NDArray[np.float32],
+        prompts: Sequence[str] | None = None,
+        tokens: NDArray[np.integer] | None = None,
+    ) -> None:
         """Add prompts.
 
         Parameters
@@ -43,15 +55,26 @@ class Groups:
             Name of the task of every prompt; equal names are one task.
         embeddings : float32 array, shape (n_prompts, dim)
             Unit rows.
+        prompts : sequence of str, optional
+            Their tokens are estimated where costs are prices × tokens.
+        tokens : int array, shape (n_prompts,), optional
+            Instead of an estimate.
 
         Raises
         ------
         TypeError, ValueError
-            If there are more or fewer names than embeddings, or a name is missing (None or NaN).
+            If there are more or fewer names than embeddings, or a name is missing (None or NaN);
+            if tokens are needed and missing.
         """
         position = self._positions(groups, len(embeddings))
         for start in range(0, len(embeddings), BLOCK):
-            self._add(position[start : start + BLOCK], embeddings[start : start + BLOCK])
+            block = slice(start, start + BLOCK)
+            self._add(
+                position[block],
+                embeddings[block],
+                None if prompts is None else prompts[block],
+                None if tokens is None else tokens[block],
+            )
 
     def decisions(self, score: Score) -> Iterator[tuple[Hashable, TaskDecision]]:
         """Choose a model for every task.
@@ -65,8 +88,31 @@ class Groups:
         (hashable, TaskDecision)
             Name and decision, in the order in which the tasks first appeared.
         """
+        asked = self._within_budget(score)
         for group, position in self._position.items():
-            yield group, decide(self._fit, evidence_of_task(self._fit, self._sums, position), score)
+            seen = evidence_of_task(self._fit, self._sums, position)
+            yield group, decide(self._fit, seen, score, asked, self._cost_of(position))
+
+    def _within_budget(self, score: Score) -> TaskPolicy:
+        """What is asked, with the λ of a budget for all tasks in its place."""
+        asked = self._asked
+        if asked.policy is None or asked.policy.budget_usd is None or not self._position:
+            return asked
+        stakes = []
+        for position in range(len(self._position)):
+            cost_usd = self._cost_of(position)
+            assert cost_usd is not None
+            seen = evidence_of_task(self._fit, self._sums, position)
+            stakes.append(stake(self._fit, seen, score, asked, cost_usd))
+        n_prompts = self._sums.n_prompts[: len(stakes)]
+        cost_weight = shared_cost_weight(self._fit, asked, stakes, n_prompts)
+        policy = replace(asked.policy, budget_usd=None, cost_weight=cost_weight)
+        return replace(asked, policy=policy)
+
+    def _cost_of(self, position: int) -> NDArray[np.float64] | None:
+        if self._asked.policy is None:
+            return None
+        return mean_cost(self._cost_usd[position], int(self._sums.n_prompts[position]))
 
     def _positions(self, groups: Any, n_prompts: int) -> NDArray[np.int64]:
         if isinstance(groups, str) or not hasattr(groups, "__len__"):
@@ -81,7 +127,13 @@ class Groups:
         known = self._position
         return np.array([known.setdefault(name, len(known)) for name in names], np.int64)
 
-    def _add(self, position: NDArray[np.int64], rows: NDArray[np.float32]) -> None:
+    def _add(
+        self,
+        position: NDArray[np.int64],
+        rows: NDArray[np.float32],
+        prompts: Sequence[str] | None,
+        tokens: NDArray[np.integer] | None,
+    ) -> None:
         settings = self._fit.settings
         found = self._index.search(rows, max(settings.k, settings.kappa))
         order = np.argsort(position, kind="stable")
@@ -93,6 +145,10 @@ class Groups:
         sums: tuple[NDArray[Any], ...] = self._sums
         for total, some in zip(sums, part, strict=True):
             total[tasks] += some
+        costs = self._asked.costs(self._fit, found.ids, prompts, tokens, self._index.threads)
+        if costs is not None:
+            in_order = costs[order].astype(np.float64)
+            self._cost_usd[tasks] += np.add.reduceat(in_order, offsets[:-1], axis=0)
 
     def _make_room(self, n_tasks: int) -> None:
         room = len(self._sums.n_prompts)
@@ -101,3 +157,5 @@ class Groups:
             self._sums = Tally(
                 *(np.concatenate(pair) for pair in zip(self._sums, more, strict=True))
             )
+            more_usd = np.zeros((len(more.n_prompts), self._cost_usd.shape[1]))
+            self._cost_usd = np.concatenate((self._cost_usd, more_usd))

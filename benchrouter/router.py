@@ -27,6 +27,7 @@ from benchrouter.living import kept, table_of, with_model, with_records
 from benchrouter.ranking import Ranking, allowed_of, rank
 from benchrouter.rules import Rule, Rules
 from benchrouter.task import Score, check_choice, choose_for_task
+from benchrouter.task_costs import task_policy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +41,16 @@ if TYPE_CHECKING:
 Batch = (
     tuple[Sequence[str] | None, NDArray[np.float32] | None]
     | tuple[Sequence[str] | None, NDArray[np.float32] | None, NDArray[np.integer] | None]
+)
+# The same, after the name of every prompt's task.
+GroupedBatch = (
+    tuple[Sequence[Hashable], Sequence[str] | None, NDArray[np.float32] | None]
+    | tuple[
+        Sequence[Hashable],
+        Sequence[str] | None,
+        NDArray[np.float32] | None,
+        NDArray[np.integer] | None,
+    ]
 )
 
 
@@ -260,6 +271,9 @@ class Router:
         embeddings: NDArray[np.float32] | None = None,
         score: Score = "auto",
         label_threshold: float = 0.5,
+        models: Iterable[str] | None = None,
+        policy: CostPolicy | None = None,
+        tokens: NDArray[np.integer] | None = None,
     ) -> TaskDecision:
         """Choose one model for a task.
 
@@ -277,6 +291,17 @@ class Router:
             scores of arXiv 2309.15789, and the fallback of its eq. 8 belongs to "s3".
         label_threshold : float
             A label above it is correct.
+        models : iterable of str, optional
+            Models that may be chosen, by default all; the evidence tells of all of them. The best
+            on average is then that of these.
+        policy : CostPolicy, optional
+            How cost counts: a model's score on the task, and its expected cost, the mean over the
+            prompts, are weighed as those of one prompt are. `budget_usd` is for all prompts of
+            the task, and the best model that it affords is chosen; `min_success` takes the
+            cheapest model whose expected accuracy exceeds τ.
+        tokens : int array, shape (n_prompts,), optional
+            Tokens of the prompts, where a policy takes prices × tokens; estimated from the
+            prompts by default.
 
         Returns
         -------
@@ -290,16 +315,24 @@ class Router:
         rows = self._embed(prompts, embeddings)
         rules = self._state.rules
         return choose_for_task(
-            rules.fit, rules.index, rows, labels, score=score, label_threshold=label_threshold
+            rules.fit,
+            rules.index,
+            rows,
+            labels,
+            score=score,
+            label_threshold=label_threshold,
+            asked=task_policy(rules.fit, policy, allowed_of(rules.fit.models, models)),
+            prompts=prompts,
+            tokens=tokens,
         )
 
     def choose_groups(
         self,
-        batches: Iterable[
-            tuple[Sequence[Hashable], Sequence[str] | None, NDArray[np.float32] | None]
-        ],
+        batches: Iterable[GroupedBatch],
         *,
         score: Score = "auto",
+        models: Iterable[str] | None = None,
+        policy: CostPolicy | None = None,
     ) -> Iterator[tuple[Hashable, TaskDecision]]:
         """Choose one model for each of many tasks, whose prompts come in any order.
 
@@ -309,11 +342,17 @@ class Router:
 
         Parameters
         ----------
-        batches : iterable of (groups, prompts, embeddings)
+        batches : iterable of (groups, prompts, embeddings) or (groups, prompts, embeddings, tokens)
             Of every prompt the name of its task (hashable; equal names are one task), and the
-            prompts, their embeddings, or both, as in :meth:`choose`; one of the two may be None.
+            prompts, their embeddings, or both, and their tokens, as in :meth:`choose`; what is
+            not needed may be None.
         score : "auto", "s1", "s2" or "s3"
             What to maximise, as in :meth:`choose`.
+        models : iterable of str, optional
+            Models that may be chosen, as in :meth:`choose`.
+        policy : CostPolicy, optional
+            How cost counts, as in :meth:`choose`, but for a budget: it is for all prompts of all
+            tasks together, and one λ serves all tasks, as in :meth:`route`.
 
         Returns
         -------
@@ -334,9 +373,10 @@ class Router:
         """
         rules = self._state.rules
         check_choice(rules.fit, score)
-        tasks = Groups(rules.fit, rules.index)
-        for groups, prompts, embeddings in batches:
-            tasks.add(groups, self._embed(prompts, embeddings))
+        asked = task_policy(rules.fit, policy, allowed_of(rules.fit.models, models))
+        tasks = Groups(rules.fit, rules.index, asked)
+        for groups, prompts, embeddings, *tokens in batches:
+            tasks.add(groups, self._embed(prompts, embeddings), prompts, *tokens)
         return tasks.decisions(score)
 
     def route(

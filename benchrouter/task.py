@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,9 @@ from benchrouter.evidence import verdicts
 from benchrouter.fit import Fit
 from benchrouter.index import Index
 from benchrouter.neighbours import Neighbours, join
+from benchrouter.rules import AMONG
 from benchrouter.tally import DECIMALS, TaskEvidence, evidence_of_task, tally
+from benchrouter.task_costs import Stake, TaskPolicy, stake_of, task_policy, weigh
 from benchrouter.voting import PackedOutcomes, pack, task_scores, votes
 
 Array = NDArray[np.float64]
@@ -30,6 +33,9 @@ def choose_for_task(
     *,
     score: Score = "auto",
     label_threshold: float = 0.5,
+    asked: TaskPolicy | None = None,
+    prompts: Sequence[str] | None = None,
+    tokens: NDArray[np.integer] | None = None,
 ) -> TaskDecision:
     """Choose one model for all prompts of a task.
 
@@ -50,6 +56,12 @@ def choose_for_task(
         fallback belongs to "s3".
     label_threshold : float
         A label above it is correct.
+    asked : TaskPolicy, optional
+        Models that may be chosen, and how cost counts.
+    prompts : sequence of str, optional
+        Their tokens are estimated where costs are prices × tokens.
+    tokens : int array, shape (n_prompts,), optional
+        Instead of an estimate.
 
     Returns
     -------
@@ -58,9 +70,10 @@ def choose_for_task(
     Raises
     ------
     TypeError, ValueError
-        If there is no prompt, if the labels do not fit, or if the benchmark has datasets without
-        a correctness threshold.
+        If there is no prompt, if the labels or tokens do not fit, if the benchmark has datasets
+        without a correctness threshold, or if the budget is below what the cheapest model costs.
     """
+    asked = task_policy(fit, None, None) if asked is None else asked
     check_choice(fit, score)
     if len(embeddings) == 0:
         raise ValueError("a task needs at least one prompt, found none")
@@ -70,15 +83,17 @@ def choose_for_task(
     neighbours = index.search(embeddings, depth)
     sums = tally(fit, neighbours, np.array([0, len(embeddings)]), threads=index.threads)
     seen = evidence_of_task(fit, sums, 0)
+    costs = asked.costs(fit, neighbours.ids, prompts, tokens, index.threads)
+    cost_usd = None if costs is None else mean_cost(costs.sum(axis=0, dtype=np.float64), len(costs))
     if len(labelled) == 0:
-        return decide(fit, seen, score)
+        return decide(fit, seen, score, asked, cost_usd)
     known = known[labelled]
     found = auto.with_labels(_estimate(fit, seen), known, fit.within)
     joined = _with_labelled(embeddings, neighbours, labelled, index, depth)
     seen = _scores_among(fit, seen, joined, known, index.threads)
     voting = np.ascontiguousarray(neighbours.ids[labelled, : fit.settings.k])
     p = _measured_p(fit, _p_hat(fit, seen.distance), voting, known, index.threads)
-    return _decide(fit, score, found, seen, p, len(labelled))
+    return _decide(fit, score, found, seen, p, len(labelled), asked, cost_usd)
 
 
 def check_choice(fit: Fit, score: Score) -> None:
@@ -103,7 +118,9 @@ def check_choice(fit: Fit, score: Score) -> None:
         )
 
 
-def decide(fit: Fit, seen: TaskEvidence, score: Score) -> TaskDecision:
+def decide(
+    fit: Fit, seen: TaskEvidence, score: Score, asked: TaskPolicy, cost_usd: Array | None
+) -> TaskDecision:
     """Choose one model for a task without labels, from what its prompts add up to.
 
     Parameters
@@ -111,12 +128,49 @@ def decide(fit: Fit, seen: TaskEvidence, score: Score) -> TaskDecision:
     fit : Fit
     seen : TaskEvidence
     score : "auto", "s1", "s2" or "s3"
+    asked : TaskPolicy
+    cost_usd : float64 array, shape (n_models,), or None
+        Expected cost of a prompt, where the policy asks for it.
 
     Returns
     -------
     TaskDecision
     """
-    return _decide(fit, score, _estimate(fit, seen), seen, _p_hat(fit, seen.distance), 0)
+    found, p = _estimate(fit, seen), _p_hat(fit, seen.distance)
+    return _decide(fit, score, found, seen, p, 0, asked, cost_usd)
+
+
+def stake(fit: Fit, seen: TaskEvidence, score: Score, asked: TaskPolicy, cost_usd: Array) -> Stake:
+    """What a cost policy weighs for a task without labels.
+
+    Parameters
+    ----------
+    fit, seen, score, asked, cost_usd
+        As in :func:`decide`.
+
+    Returns
+    -------
+    Stake
+    """
+    found, p = _estimate(fit, seen), _p_hat(fit, seen.distance)
+    return _stake(fit, asked, found, _lead(fit, score, found, seen, p, 0, asked.allowed), cost_usd)
+
+
+def mean_cost(total_usd: Array, n_prompts: int) -> Array:
+    """Expected cost of a prompt of a task.
+
+    Parameters
+    ----------
+    total_usd : float64 array, shape (n_models,)
+        Of all its prompts.
+    n_prompts : int
+
+    Returns
+    -------
+    float64 array, shape (n_models,)
+        Rounded to float32, so that it is the same in any order of the prompts.
+    """
+    return (total_usd / n_prompts).astype(np.float32).astype(np.float64)
 
 
 def _estimate(fit: Fit, seen: TaskEvidence) -> auto.Estimate:
@@ -233,14 +287,35 @@ def _present(outcomes: PackedOutcomes) -> NDArray[np.uint64]:
     return np.repeat(everything, len(outcomes.bits), axis=0)
 
 
-def _decide(
-    fit: Fit, score: Score, found: auto.Estimate, seen: TaskEvidence, p: Array, n_labels: int
-) -> TaskDecision:
-    s1, s2, u, n_prompts = seen.s1, seen.s2, seen.distance, seen.n_prompts
-    s3 = scores.s3(s2, p)
-    bma = fit.best_on_average
+class _Lead(NamedTuple):
+    """Who leads on a task where cost does not count, among the models allowed."""
+
+    values: Array
+    """What is maximised; NaN where not allowed."""
+    best: int
+    """The model of the largest value."""
+    bma: int
+    """The best on average."""
+    chosen: int
+    """One of the two."""
+    probability: float
+
+
+def _lead(
+    fit: Fit,
+    score: Score,
+    found: auto.Estimate,
+    seen: TaskEvidence,
+    p: Array,
+    n_labels: int,
+    allowed: NDArray[np.bool_],
+) -> _Lead:
+    s1, s2, n_prompts = seen.s1, seen.s2, seen.n_prompts
     n_scored = n_prompts - n_labels or n_prompts
-    values = {"auto": found.mean, "s1": s1, "s2": s2, "s3": s3}[score]
+    values = {"auto": found.mean, "s1": s1, "s2": s2, "s3": scores.s3(s2, p)}[score]
+    values = np.where(allowed, values, np.nan)
+    few = np.flatnonzero(allowed)
+    bma = int(few[scores.best_on_average(fit.means[:, few], fit.preferred[few])])
     first_tie = None if score == "auto" else s1  # as the best on average: no tie departs from it
     best = bma if np.isnan(values).all() else scores.best_model(values, fit.preferred, first_tie)
     probability = float("nan")
@@ -251,10 +326,48 @@ def _decide(
     chosen = best
     if score == "s3" and best != bma and not probability > fit.settings.eta:
         chosen = bma
+    return _Lead(values, best, bma, chosen, probability)
+
+
+def _stake(
+    fit: Fit, asked: TaskPolicy, found: auto.Estimate, lead: _Lead, cost_usd: Array
+) -> Stake:
+    unknown = bool(np.isnan(lead.values).all())
+    values = fit.prior.astype(np.float64) if unknown else lead.values
+    accuracy = np.array([found.expected(m) for m in range(len(values))])
+    held = unknown or lead.chosen != lead.best
+    return stake_of(asked, values, accuracy, cost_usd, lead.chosen, held)
+
+
+def _decide(
+    fit: Fit,
+    score: Score,
+    found: auto.Estimate,
+    seen: TaskEvidence,
+    p: Array,
+    n_labels: int,
+    asked: TaskPolicy,
+    cost_usd: Array | None,
+) -> TaskDecision:
+    s1, s2, u, n_prompts = seen.s1, seen.s2, seen.distance, seen.n_prompts
+    s3 = scores.s3(s2, p)
+    n_scored = n_prompts - n_labels or n_prompts
+    lead = _lead(fit, score, found, seen, p, n_labels, asked.allowed)
+    best, bma, chosen, probability = lead.best, lead.bma, lead.chosen, lead.probability
+    reason = _reason(fit, score, lead)
+    if not asked.allowed.all():
+        reason += AMONG
+    over_limit = None
+    if cost_usd is not None:
+        weighed = _stake(fit, asked, found, lead, cost_usd)
+        chosen, by_cost = weigh(fit, asked, weighed, n_prompts, _name(score))
+        over_limit = weighed.over_limit
+        if by_cost is not None:
+            reason = f"{reason}; {by_cost}" if lead.chosen != best else by_cost
     return TaskDecision(
         model=fit.models[chosen],
-        reason=_reason(fit, score, values, best, chosen, probability) + _caveat(score, found),
-        fallback=chosen != best,
+        reason=reason + _caveat(score, found),
+        fallback=chosen == lead.chosen != best,
         score=score,
         expected_accuracy=found.expected(chosen),
         interval=auto.interval(found, chosen, n_scored),
@@ -278,12 +391,18 @@ def _decide(
         params_b=fit.params_b,
         cost_usd=fit.cost_usd,
         prices=fit.prices,
+        allowed=asked.allowed,
+        task_cost_usd=cost_usd,
+        over_limit=over_limit,
     )
 
 
-def _reason(fit: Fit, score: str, values: Array, best: int, chosen: int, probability: float) -> str:
-    what = "expected accuracy" if score == "auto" else score.upper()
-    bma = fit.best_on_average
+def _name(score: str) -> str:
+    return "expected accuracy" if score == "auto" else score.upper()
+
+
+def _reason(fit: Fit, score: str, lead: _Lead) -> str:
+    what, (values, best, bma, chosen, probability) = _name(score), lead
     model, average = fit.models[best], fit.models[bma]
     if np.isnan(values).all():
         return (
