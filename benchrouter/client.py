@@ -210,6 +210,7 @@ class Client:
         *,
         router: str | None = None,
         score: str = "auto",
+        policy: Mapping[str, Any] | None = None,
         timeout_s: float = TASK_TIMEOUT_S,
     ) -> dict[str, Any]:
         """Choose one model for a task.
@@ -222,6 +223,8 @@ class Client:
         router : str, optional
         score : str
             "auto", "s1", "s2" or "s3".
+        policy : mapping, optional
+            As in :meth:`route`, without a rule and k.
         timeout_s : float
             Instead of the client's: the prompts have to be encoded.
 
@@ -230,7 +233,8 @@ class Client:
         dict
             As `TaskDecision.to_dict`, and "router" and "version".
         """
-        body = _body(_prompts(prompts), labels=_labels(labels), router=router, score=score)
+        options = {"router": router, "score": score, "policy": policy}
+        body = _body(_prompts(prompts), labels=_labels(labels), **options)
         return self._ask("POST", "/v1/choose", body, timeout_s)
 
     def explain(
@@ -355,10 +359,12 @@ class AsyncClient:
         *,
         router: str | None = None,
         score: str = "auto",
+        policy: Mapping[str, Any] | None = None,
         timeout_s: float = TASK_TIMEOUT_S,
     ) -> dict[str, Any]:
         """As :meth:`Client.choose`."""
-        body = _body(_prompts(prompts), labels=_labels(labels), router=router, score=score)
+        options = {"router": router, "score": score, "policy": policy}
+        body = _body(_prompts(prompts), labels=_labels(labels), **options)
         return await self._ask("POST", "/v1/choose", body, timeout_s)
 
     async def explain(

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar, cast, overload
 
@@ -75,7 +76,8 @@ class Engine:
     reload_every_s : float, optional
         How often directories are looked at; None = only by :meth:`reload`.
     policy : RoutePolicy
-        Of requests that bring none. A router that cannot offer it is not served: an error at
+        Of requests that bring none; its models are also those of requests whose policy names none.
+        A router that cannot offer it is not served: an error at
         first, and when directories are read again.
     observers : sequence of Observer
         Told of answers, batches and reloads.
@@ -314,6 +316,7 @@ class Engine:
         *,
         router: str | None = None,
         score: Score = "auto",
+        policy: RoutePolicy | None = None,
     ) -> TaskDecision:
         """Choose one model for a task, in a thread beside the event loop.
 
@@ -326,6 +329,9 @@ class Engine:
         router : str, optional
         score : "auto", "s1", "s2" or "s3"
             As in `Router.choose`.
+        policy : RoutePolicy, optional
+            Models that may be chosen, and how cost counts; its rule and k are for prompts. By
+            default the engine's.
 
         Returns
         -------
@@ -338,7 +344,7 @@ class Engine:
         """
         unwanted = threading.Event()
         return await _in_thread(
-            lambda: self._choose(prompts, labels, router, score, unwanted), unwanted
+            lambda: self._choose(prompts, labels, router, score, policy, unwanted), unwanted
         )
 
     # --- state -----------------------------------------------------------------------------------
@@ -469,8 +475,9 @@ class Engine:
         """Make a request, answer what can be answered at once, and queue the rest."""
         shelved = self._shelf.get(router)
         info = shelved.info
-        policy = self._policy if policy is None else _policy(policy)
-        shelved.router.check_rule(policy.rule, policy.k, policy.cost_policy)
+        policy = self._policy_of(policy)
+        allowed = policy.allowed_of(info.models) or None
+        shelved.router.check_rule(policy.rule, policy.k, policy.cost_policy, allowed)
         seconds = self._deadline_s if deadline_s is None else _deadline(deadline_s)
         is_single = _is_single(prompt, embeddings)
         prompts = cast(list[Prompt | None], [prompt] if is_single else list(prompt or ()))
@@ -568,7 +575,7 @@ class Engine:
         self, prompt: Prompt, router: str | None, policy: RoutePolicy | None
     ) -> Explanation:
         shelved = self._shelf.get(router)
-        policy = self._policy if policy is None else _policy(policy)
+        policy = self._policy_of(policy)
         text = text_of(prompt)[:LONGEST]
         return shelved.router.explain(
             text,
@@ -585,9 +592,10 @@ class Engine:
         labels: NDArray[np.floating] | None,
         router: str | None,
         score: Score,
+        policy: RoutePolicy | None,
         unwanted: threading.Event,
     ) -> TaskDecision:
-        shelved = self._shelf.get(router)
+        shelved, policy = self._shelf.get(router), self._policy_of(policy)
         texts = [text[:LONGEST] for text in prompts]
         pieces = [np.empty((0, shelved.info.description["dim"]), np.float32)]
         for piece in windows(texts, len(texts), PIECE_CHARACTERS):
@@ -595,7 +603,22 @@ class Engine:
                 raise asyncio.CancelledError
             pieces.append(self._embedded(piece, shelved))
         rows = np.concatenate(pieces)
-        return shelved.router.choose(prompts, labels, embeddings=rows, score=score)
+        return shelved.router.choose(
+            prompts,
+            labels,
+            embeddings=rows,
+            score=score,
+            models=policy.allowed_of(shelved.info.models) or policy.models,
+            policy=policy.cost_policy,
+        )
+
+    def _policy_of(self, policy: RoutePolicy | None) -> RoutePolicy:
+        """Policy of a request that brings one or none."""
+        own = self._policy
+        found = own if policy is None else _policy(policy)
+        if own.models is None or found.models is not None:
+            return found
+        return replace(found, models=own.models)
 
     def _embedded(self, texts: Sequence[str], shelved: Shelved) -> NDArray[np.float32]:
         encoder = shelved.encoders[self._workers[0].device]
@@ -608,7 +631,14 @@ class Engine:
         texts, policy = ["warm-up", "warm-up " * 64], self._policy
         for encoder in encoders.values():
             rows = encoder.encode_tensor(texts, warn=False).cpu().numpy()
-        router.rank(texts, embeddings=rows, rule=policy.rule, k=policy.k, policy=policy.cost_policy)
+        router.rank(
+            texts,
+            embeddings=rows,
+            rule=policy.rule,
+            k=policy.k,
+            policy=policy.cost_policy,
+            models=policy.allowed_of(router.models) or None,
+        )
         return encoders
 
     def _work_aside(self) -> None:

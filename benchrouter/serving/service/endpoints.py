@@ -77,7 +77,9 @@ class Endpoints:
         name = self._router_of(asked.router)
         labels = _labels_of(asked.labels, self._engine.routers[name].models)
         note = self._note(request, asked, router=name, n_prompts=len(asked.prompts))
-        choosing = self._engine.choose(asked.prompts, labels, router=name, score=asked.score)
+        choosing = self._engine.choose(
+            *(asked.prompts, labels), router=name, score=asked.score, policy=_policy_of(asked)
+        )
         found = await _offered(_unless_gone(request, self._choosing.start(choosing)))
         note["model"] = found.model
         return _json({**found.to_dict(), **_identity(self._engine.routers[name])})
@@ -173,7 +175,9 @@ def _prompt_of(asked: schemas.RouteRequest | schemas.ExplainRequest) -> Prompt:
     return prompt
 
 
-def _policy_of(asked: schemas.RouteRequest | schemas.ExplainRequest) -> RoutePolicy | None:
+def _policy_of(
+    asked: schemas.RouteRequest | schemas.ExplainRequest | schemas.ChooseRequest,
+) -> RoutePolicy | None:
     """Policy of a request, None where it brings none; contradictions are refused."""
     if asked.policy is None:
         return None

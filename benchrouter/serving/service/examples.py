@@ -57,6 +57,10 @@ REQUESTS: dict[str, dict[str, Any]] = {
             "prompts": [_PROMPT, "What is 6 times 7?"],
             "labels": [{"maths-13b": 1, "general-70b": 0, "small-3b": None}],
         },
+        "policy": {
+            "prompts": [_PROMPT, "What is 6 times 7?"],
+            "policy": {"models": ["maths-13b", "small-3b"]},
+        },
     },
     "/v1/explain": {
         "prompt": {"prompt": _PROMPT},
@@ -86,6 +90,8 @@ ANSWERS: dict[str, dict[str, Any]] = {
             "warning": None,
             "n_prompts": 2,
             "n_labels": 0,
+            "expected_cost_usd": None,
+            "over_limit": None,
             "models": [
                 {
                     "model": "maths-13b",
@@ -99,6 +105,8 @@ ANSWERS: dict[str, dict[str, Any]] = {
                     "standing": 0.62,
                     "params_b": 13.0,
                     "cost_usd": None,
+                    "allowed": True,
+                    "task_cost_usd": None,
                     "usd_per_million_tokens": [0.2, 0.2],
                 }
             ],

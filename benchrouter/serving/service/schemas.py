@@ -42,13 +42,9 @@ def _whole(number: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-class Policy(Request):
-    """How a model is chosen; at most one of cost_weight, within and min_success."""
+class TaskPolicy(Request):
+    """Who may be chosen, and how cost counts; at most one of cost_weight, within, min_success."""
 
-    rule: Literal["mean", "raw", "s3"] = "mean"
-    k: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole)] | None = Field(
-        None, description="Neighbours that vote."
-    )
     models: Annotated[list[str], Field(min_length=1, fail_fast=True)] | None = Field(
         None, description="Only these models; names that the router lacks are passed over."
     )
@@ -68,6 +64,15 @@ class Policy(Request):
     )
     prices: dict[str, Pair] | None = Field(
         None, description="US$ per million tokens in and out, by model."
+    )
+
+
+class Policy(TaskPolicy):
+    """How a model is chosen; at most one of cost_weight, within and min_success."""
+
+    rule: Literal["mean", "raw", "s3"] = "mean"
+    k: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole)] | None = Field(
+        None, description="Neighbours that vote."
     )
 
 
@@ -135,6 +140,7 @@ class ChooseRequest(Request):
     ) = Field(None, description="Of each of the first prompts the models' scores; null = not run.")
     router: str | None = ROUTER
     score: Literal["auto", "s1", "s2", "s3"] = "auto"
+    policy: TaskPolicy | None = None
 
 
 class Answer(BaseModel):
@@ -190,6 +196,8 @@ class TaskModel(Answer):
     standing: Number
     params_b: Number
     cost_usd: Number
+    allowed: bool
+    task_cost_usd: Number = Field(description="Expected cost of a prompt of the task.")
     usd_per_million_tokens: list[Number]
 
 
@@ -210,6 +218,8 @@ class TaskAnswer(Answer):
     warning: str | None
     n_prompts: int
     n_labels: int
+    expected_cost_usd: Number = Field(description="Of the model chosen, on a prompt of the task.")
+    over_limit: bool | None
     models: list[TaskModel]
     router: str
     version: str
