@@ -488,10 +488,6 @@ def test_explain_refuses_what_does_not_fit(files):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        *(
-            (["--group-by", "task", *words], f"{words[0]} is for prompts one by one")
-            for words in OF_COSTS
-        ),
         (["--group-by", "task", "--resume"], "--resume is for prompts one by one"),
         *((["--ray", "local", *words], f"{words[0]} does not go with --ray") for words in OF_COSTS),
         (["--ray", "local", "--profile"], "--profile does not go with --ray"),

@@ -12,6 +12,7 @@ from benchrouter.batch.rejected import RAW_CHARACTERS, Rejected
 
 if TYPE_CHECKING:
     from benchrouter.batch.prompts import PromptBatch
+    from benchrouter.batch.token_column import Counted
 
 
 class GroupedBatch(NamedTuple):
@@ -22,6 +23,8 @@ class GroupedBatch(NamedTuple):
     prompts: list[str]
     embeddings: NDArray[Any] | None
     """float16 or float32, shape (n_prompts, dim)."""
+    tokens: NDArray[np.int64] | None
+    """Tokens of the prompts, shape (n_prompts,), where they are known."""
     rejected: tuple[Rejected, ...]
     """The records left out, for want of a prompt or of a group."""
     share: float | None
@@ -29,7 +32,7 @@ class GroupedBatch(NamedTuple):
 
 
 def with_groups(
-    pairs: Iterable[tuple[PromptBatch, NDArray[Any] | None]],
+    counted: Iterable[Counted],
     column: str,
     *,
     name: str,
@@ -43,7 +46,7 @@ def with_groups(
 
     Parameters
     ----------
-    pairs : iterable of (PromptBatch, embeddings or None)
+    counted : iterable of (PromptBatch, embeddings or None, tokens or None)
         All the batches of one file.
     column : str
         Name of the field.
@@ -63,7 +66,7 @@ def with_groups(
         first being 0.
     """
     kind: str | None = None
-    for batch, block in pairs:
+    for batch, block, tokens in counted:
         groups = values_of(batch, column, name)
         if kind is None:
             kind = next((_kind(g) for g in groups if _wrong(g, _kind(g)) is None), None)
@@ -74,9 +77,13 @@ def with_groups(
         kept = [i for i in range(len(groups)) if i not in wrong]
         if wrong:
             groups = [groups[i] for i in kept]
-            block = None if block is None else block[np.array(kept, np.int64)]
+            left = np.array(kept, np.int64)
+            block = None if block is None else block[left]
+            tokens = None if tokens is None else tokens[left]
         prompts = [batch.prompts[i] for i in kept] if wrong else batch.prompts
-        yield GroupedBatch(groups, prompts, block, (*batch.rejected, *rejected), batch.share)
+        yield GroupedBatch(
+            groups, prompts, block, tokens, (*batch.rejected, *rejected), batch.share
+        )
 
 
 def values_of(batch: PromptBatch, column: str, name: str) -> list[Any]:

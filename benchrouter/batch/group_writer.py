@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -40,16 +40,22 @@ RESULTS = {
     "reason": "string",
     "warning": "string",
 }
+OF_COSTS = {"cost_usd": "double", "over_limit": "bool"}
 
 
 def group_table(
-    column: str, decisions: Iterable[tuple[Hashable, TaskDecision]], *, prefix: str = ""
+    column: str,
+    decisions: Iterable[tuple[Hashable, TaskDecision]],
+    *,
+    prefix: str = "",
+    further: Sequence[str] = (),
 ) -> pa.Table:
     """Decisions as a table, one row a group.
 
     The group's column comes first, then `RESULTS`, null where not known. ``score`` is the chosen
     model's value of what was maximised, and ``margin`` is by how much it is above that of
-    ``runner_up``, the best of the others (below 0 on a fallback). The 80 % interval of
+    ``runner_up``, the best of the others that may be chosen (below 0 on a fallback, or where a
+    cheaper model was taken). The 80 % interval of
     ``expected_accuracy`` goes from ``interval_low`` to ``interval_high``. The others are the
     attributes of `benchrouter.decisions.TaskDecision` of the same name.
 
@@ -60,6 +66,9 @@ def group_table(
     decisions : iterable of (group, TaskDecision)
     prefix : str
         Put before the names of the results.
+    further : sequence of str
+        Those of `OF_COSTS` that are written as well: ``cost_usd``, the expected cost of the chosen
+        model on a prompt of the group, and ``over_limit``.
 
     Returns
     -------
@@ -72,7 +81,7 @@ def group_table(
     """
     import pyarrow as pa
 
-    check_column(column, prefix)
+    check_column(column, prefix, further)
     groups: list[Any] = []
     rows: list[dict[str, Any]] = []
     for group, decision in decisions:
@@ -82,24 +91,25 @@ def group_table(
         columns = [pa.array(groups)]
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as e:
         raise ValueError(f"the groups in {column!r} do not fit one type ({e})") from e
-    for name, kind in RESULTS.items():
+    kinds = {**RESULTS, **{name: OF_COSTS[name] for name in further}}
+    for name, kind in kinds.items():
         columns.append(pa.array([row[name] for row in rows], pa.type_for_alias(kind)))
-    return pa.table(columns, names=[column, *(prefix + name for name in RESULTS)])
+    return pa.table(columns, names=[column, *(prefix + name for name in kinds)])
 
 
-def check_column(column: str, prefix: str) -> None:
+def check_column(column: str, prefix: str, further: Sequence[str] = ()) -> None:
     """Refuse a groups' column that has the name of a result.
 
     Parameters
     ----------
-    column, prefix : str
+    column, prefix, further
         As in :func:`group_table`.
 
     Raises
     ------
     ValueError
     """
-    if column in (prefix + name for name in RESULTS):
+    if column in (prefix + name for name in (*RESULTS, *further)):
         raise ValueError(
             f"the groups' column {column!r} has the name of a result: give a prefix for the "
             "results (--prefix)"
@@ -109,11 +119,14 @@ def check_column(column: str, prefix: str) -> None:
 def _row(decision: TaskDecision) -> dict[str, Any]:
     values = getattr(decision, decision.score)
     chosen = decision.models.index(decision.model)
-    others = np.where(np.arange(len(values)) == chosen, np.nan, values)
+    is_other = decision.allowed & (np.arange(len(values)) != chosen)
+    others = np.where(is_other, values, np.nan)
     second = None if np.isnan(others).all() else int(np.nanargmax(others))
     low, high = decision.interval
     return {
         **{name: getattr(decision, name, None) for name in RESULTS},
+        "cost_usd": decision.expected_cost_usd,
+        "over_limit": decision.over_limit,
         "score": plain(float(values[chosen])),
         "runner_up": None if second is None else decision.models[second],
         "margin": None if second is None else plain(float(values[chosen] - others[second])),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def route_batches(
     *,
     rule: Rule = "mean",
     policy: CostPolicy | None = None,
+    models: Sequence[str] | None = None,
 ) -> Generator[tuple[PromptBatch, Decisions | None], None, None]:
     """Route batches as they come.
 
@@ -33,6 +34,8 @@ def route_batches(
     rule : "mean", "raw" or "s3"
     policy : CostPolicy, optional
         How cost counts; without it only scores do.
+    models : sequence of str, optional
+        Models that may be chosen, by default all.
 
     Yields
     ------
@@ -48,7 +51,7 @@ def route_batches(
                 needed = block is None or policy is not None  # which may count the tokens
                 yield batch.prompts if needed else None, block, tokens
 
-    for decisions in router.route_stream(feed(), rule=rule, policy=policy):
+    for decisions in router.route_stream(feed(), rule=rule, policy=policy, models=models):
         while not len(waiting[0]):
             yield waiting.popleft(), None
         yield waiting.popleft(), decisions

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchrouter.cli import options, output
+from benchrouter.cli import cost_options, options, output
 from benchrouter.cli.encoding import (
     cache_folder,
     encode_all,
@@ -17,6 +18,10 @@ from benchrouter.cli.encoding import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from benchrouter.batch.prompts import PromptBatch
     from benchrouter.decisions import TaskDecision
 
 
@@ -34,6 +39,16 @@ def choose(
     score: Annotated[
         str, typer.Option(help="auto (expected accuracy, from all evidence), s1, s2 or s3.")
     ] = "auto",
+    models: options.ModelsAtHand = None,
+    cost_weight: cost_options.CostWeight = None,
+    max_cost_usd: cost_options.MaxCost = None,
+    budget_usd: cost_options.Budget = None,
+    within: cost_options.Within = None,
+    min_success: cost_options.MinSuccess = None,
+    costs: cost_options.Costs = None,
+    output_tokens: cost_options.OutputTokens = None,
+    prices: cost_options.Prices = None,
+    tokens_column: cost_options.TokensColumn = None,
     embeddings: options.Embeddings = None,
     encoder: options.EncoderName = None,
     cache: options.Cache = True,
@@ -45,18 +60,48 @@ def choose(
     on_error: options.OnError = "raise",
     as_json: options.Json = False,
 ) -> None:
-    """Choose one model for a task, from some of its prompts."""
+    """Choose one model for a task, from some of its prompts.
+
+    With an option of costs, a model's score on the task is weighed against its expected cost, the
+    mean over the prompts: --budget-usd is for all these prompts, and --min-success takes the
+    cheapest model whose expected accuracy exceeds τ.
+    """
     chosen_score = options.check_score(score)
     options.check_format(format)
     options.check_on_error(on_error)
     if labels is not None and on_error == "skip":
         raise typer.BadParameter("--labels needs every prompt, so --on-error must be raise")
+    import numpy as np
+
     from benchrouter.batch.labels import read_labels
     from benchrouter.batch.prompts import read_prompts
+    from benchrouter.batch.token_column import with_tokens
 
-    texts, rows, n_records, skipped = read_all(
-        read_prompts(prompts, prompt_column=prompt_column, on_error=on_error, format=format)
+    policy = cost_options.policy_of(
+        cost_weight=cost_weight,
+        max_cost_usd=max_cost_usd,
+        budget_usd=budget_usd,
+        within=within,
+        min_success=min_success,
+        costs=costs,
+        output_tokens=output_tokens,
+        prices=prices,
+        tokens=None if tokens_column is None else "--tokens-column",
     )
+    counts: list[NDArray[np.int64]] = []
+
+    def counted() -> Iterator[PromptBatch]:
+        batches = read_prompts(
+            prompts, prompt_column=prompt_column, on_error=on_error, format=format
+        )
+        pairs = ((batch, None) for batch in batches)
+        name = "standard input" if prompts == "-" else prompts
+        for batch, _, tokens in with_tokens(pairs, tokens_column, name=name, on_error=on_error):
+            if tokens is not None:
+                counts.append(tokens)
+            yield batch
+
+    texts, rows, n_records, skipped = read_all(counted())
     output.say_skipped(skipped)
     if not texts:
         raise ValueError(f"{prompts}: found no prompt, expected at least one")
@@ -81,7 +126,15 @@ def choose(
         known = read_labels(labels, router.models, texts, prompt_column=prompt_column)
     if given is None:
         given = encode_all(router.encoder, texts)
-    decision = router.choose(texts, known, embeddings=given, score=chosen_score)
+    decision = router.choose(
+        texts,
+        known,
+        embeddings=given,
+        score=chosen_score,
+        models=options.listed(models),
+        policy=policy,
+        tokens=np.concatenate(counts) if counts else None,
+    )
     if as_json:
         output.emit({**decision.to_dict(), "skipped": skipped})
     else:
@@ -98,6 +151,8 @@ def show_task(decision: TaskDecision, title: str = "") -> None:
     used = getattr(decision, decision.score)
     order = np.argsort(-used, kind="stable").tolist()  # NaN comes last
     chosen = decision.models.index(decision.model)
+    here = decision.task_cost_usd
+    own = [] if here is None else ["US$ here"]
     rows: list[list[Any]] = [
         [
             decision.models[m],
@@ -108,12 +163,24 @@ def show_task(decision: TaskDecision, title: str = "") -> None:
             output.amount(decision.params_b[m]),
             output.amount(decision.cost_usd[m]),
             output.amounts(decision.prices[m]),
+            *([] if here is None else [output.amount(here[m])]),
         ]
         for m in order
     ]
     output.table(
         title or f"{decision.n_prompts:,} prompts, by {NAMES[decision.score]}",
-        ["model", "accuracy", "S1", "S2", "S3", "p̂", "support", "standing", *output.MODEL_FACTS],
+        [
+            "model",
+            "accuracy",
+            "S1",
+            "S2",
+            "S3",
+            "p̂",
+            "support",
+            "standing",
+            *output.MODEL_FACTS,
+            *own,
+        ],
         rows,
         marked=order.index(chosen),
     )
@@ -124,6 +191,7 @@ def show_task(decision: TaskDecision, title: str = "") -> None:
         ("model", decision.model),
         ("why", decision.reason),
         ("expected accuracy", _expected(decision)),
+        *_expected_cost(decision),
         ("distance u", f"{decision.distance:.3f}{span}"),
     ]
     if decision.n_labels:
@@ -131,6 +199,14 @@ def show_task(decision: TaskDecision, title: str = "") -> None:
     if decision.warning:
         facts.append(("warning", decision.warning))
     output.facts(facts)
+
+
+def _expected_cost(decision: TaskDecision) -> list[tuple[str, str]]:
+    """What the choice is expected to cost, where a policy asked for it."""
+    cost, n = decision.expected_cost_usd, decision.n_prompts
+    if cost is None:
+        return []
+    return [("expected cost", f"US$ {cost:.4g} a prompt, US$ {cost * n:.4g} for all {n:,}")]
 
 
 def _plus_minus(mean: float, sd: float) -> str:

@@ -1,4 +1,4 @@
-"""Options of `benchrouter route` by which cost counts, and what is said of it."""
+"""Options by which cost counts, and what is said of it."""
 
 from __future__ import annotations
 
@@ -153,6 +153,7 @@ def within_budget(
     prompts: str,
     batches: Callable[[], Generator[Counted, None, None]],
     rule: Literal["mean", "raw", "s3"],
+    models: list[str] | None = None,
 ) -> CostPolicy | None:
     """Turn a budget into the cost weight that keeps to it, by reading the prompts once.
 
@@ -166,6 +167,8 @@ def within_budget(
     batches : callable
         Begins to read the prompts, with their embeddings and tokens, if there are any.
     rule : "mean", "raw" or "s3"
+    models : list of str, optional
+        Models that may be chosen.
 
     Returns
     -------
@@ -188,7 +191,7 @@ def within_budget(
                     yield batch.prompts, rows, tokens
                     advance(len(batch.prompts))
 
-        cost_weight = router.find_cost_weight(read(), policy, rule=rule)
+        cost_weight = router.find_cost_weight(read(), policy, rule=rule, models=models)
     return replace(policy, budget_usd=None, cost_weight=cost_weight)
 
 
@@ -221,7 +224,7 @@ def totals_of(policy: CostPolicy | None, totals: Totals) -> dict[str, Any]:
     return found
 
 
-def say_totals(policy: CostPolicy | None, totals: Totals) -> None:
+def say_totals(policy: CostPolicy | None, totals: Totals, of: str = "prompts") -> None:
     """Tell the same on stderr; nothing without a policy."""
     found = totals_of(policy, totals)
     if not found:
@@ -229,7 +232,7 @@ def say_totals(policy: CostPolicy | None, totals: Totals) -> None:
     weight = f" at λ = {found['cost_weight']:.6g} a US$" if "cost_weight" in found else ""
     output.say(f"  expected cost: US$ {found['cost_usd']:.6g}{weight}")
     if found.get("over_limit"):
-        output.say(f"  no model within --max-cost-usd: {found['over_limit']:,} prompts")
+        output.say(f"  no model within --max-cost-usd: {found['over_limit']:,} {of}")
 
 
 def _option(name: str) -> str:

@@ -18,6 +18,7 @@ def explain(
     directory: options.RouterDir,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt; - reads stdin.")],
     rule: Annotated[str, typer.Option(help="mean, raw or s3.")] = "mean",
+    models: options.ModelsAtHand = None,
     cost_weight: cost_options.CostWeight = None,
     max_cost_usd: cost_options.MaxCost = None,
     within: cost_options.Within = None,
@@ -65,6 +66,7 @@ def explain(
         rule=chosen_rule,
         policy=policy,
         tokens=tokens,
+        models=options.listed(models),
     )
     if as_json:
         output.emit(found.to_dict())

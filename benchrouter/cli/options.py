@@ -35,6 +35,14 @@ Models = Annotated[
         metavar="A,B", help="Only these models; a name that holds a comma in double quotes."
     ),
 ]
+ModelsAtHand = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--models",
+        metavar="A,B",
+        help="Choose among these models only; a name that holds a comma in double quotes.",
+    ),
+]
 Datasets = Annotated[
     list[str] | None,
     typer.Option(

@@ -35,6 +35,7 @@ def route(
         ),
     ],
     rule: Annotated[str, typer.Option(help="mean, raw or s3.")] = "mean",
+    models: options.ModelsAtHand = None,
     fallback: Annotated[
         str | None,
         typer.Option(
@@ -134,17 +135,32 @@ def route(
     not kept: encode prompts that are routed again with `benchrouter encode`.
 
     With --group-by the output holds a row for every group instead: COLUMN, n_prompts, model,
-    score, runner_up, margin, expected_accuracy, its interval, fallback, reason and more.
+    score, runner_up, margin, expected_accuracy, its interval, fallback, reason and more; the
+    options of costs weigh a group's score and mean cost, and a budget is for all groups together.
     """
     options.check_format(format)
     options.one_of(on_error, ("report", "skip", "raise"), "--on-error")
     if as_json and target == "-":
         raise typer.BadParameter("--json and --output - both want stdout")
-    check_options(context, group_by, prompt_column, prefix)
+    among = options.listed(models)
     options.check_distinct_files(
         prompts=prompts, embeddings=embeddings, output=target, rejected=rejected
     )
     batch_size = batch_size or (ENCODED_BATCH if embeddings is None else GIVEN_BATCH)
+    if ray is not None and group_by is None:
+        options.refuse_given(context, NOT_ON_RAY, "does not go with --ray")
+    policy = cost_options.policy_of(
+        cost_weight=cost_weight,
+        max_cost_usd=max_cost_usd,
+        budget_usd=budget_usd,
+        within=within,
+        min_success=min_success,
+        costs=costs,
+        output_tokens=output_tokens,
+        prices=prices,
+        tokens=None if tokens_column is None else "--tokens-column",
+    )
+    check_options(context, group_by, prompt_column, prefix, policy)
     if group_by is not None:
         route_groups(
             directory,
@@ -152,6 +168,9 @@ def route(
             target,
             column=group_by,
             score=options.check_score(score),
+            models=among,
+            policy=policy,
+            tokens_column=tokens_column,
             embeddings=embeddings,
             encoder=encoder,
             device=device,
@@ -168,24 +187,12 @@ def route(
     chosen_rule = options.check_rule(rule)
     if ray is None and ray_actors is not None:
         raise typer.BadParameter("found no --ray ADDRESS", param_hint="--ray-actors")
-    if ray is not None:
-        options.refuse_given(context, NOT_ON_RAY, "does not go with --ray")
-    policy = cost_options.policy_of(
-        cost_weight=cost_weight,
-        max_cost_usd=max_cost_usd,
-        budget_usd=budget_usd,
-        within=within,
-        min_success=min_success,
-        costs=costs,
-        output_tokens=output_tokens,
-        prices=prices,
-        tokens=None if tokens_column is None else "--tokens-column",
-    )
     route_file(
         directory,
         prompts,
         target,
         rule=chosen_rule,
+        models=among,
         policy=policy,
         tokens_column=tokens_column,
         fallback=fallback,

@@ -31,6 +31,7 @@ def route_file(
     target: str,
     *,
     rule: Rule,
+    models: list[str] | None,
     policy: CostPolicy | None,
     tokens_column: str | None,
     fallback: str | None,
@@ -109,6 +110,7 @@ def route_file(
             **_job(directory, prompts, embeddings, encoder, format),
             "prompt_column": prompt_column,
             "rule": rule,
+            "models": None if models is None else sorted(set(models)),
             "costs": cost_options.text_of(policy),
             "tokens_column": tokens_column,
             "fallback": fallback,
@@ -137,9 +139,10 @@ def route_file(
                     fallback=fallback,
                     route_on=routing_device(device),
                 )
-                policy = cost_options.within_budget(router, policy, prompts, read, rule)
+                router.check_rule(rule, policy=policy, models=models)
+                policy = cost_options.within_budget(router, policy, prompts, read, rule, models)
                 pairs = held.enter_context(closing(read(sink.first_row)))
-                decided = route_batches(router, pairs, rule=rule, policy=policy)
+                decided = route_batches(router, pairs, rule=rule, policy=policy, models=models)
             else:
                 decided = decided_on_ray(
                     ray,
@@ -153,6 +156,7 @@ def route_file(
                     device=device,
                     threads=threads,
                     rule=rule,
+                    models=models,
                 )
             with (
                 measuring() if profile else nullcontext() as stages,

@@ -10,21 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from benchrouter.cli import options, output
+from benchrouter.cli import cost_options, options, output
 from benchrouter.cli.encoding import load_router
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from benchrouter.batch.manifest import Totals
+    from benchrouter.costs import CostPolicy
     from benchrouter.task import Score
 
 OF_PROMPTS = (
-    *("rule", "fallback", "cost_weight", "max_cost_usd", "budget_usd", "within", "min_success"),
-    *("costs", "output_tokens", "prices", "tokens_column", "keep_prompt", "part_size"),
+    *("rule", "fallback", "keep_prompt", "part_size"),
     *("output_format", "resume", "profile", "ray", "ray_actors"),
 )
 
 
 def check_options(
-    context: typer.Context, group_by: str | None, prompt_column: str, prefix: str
+    context: typer.Context,
+    group_by: str | None,
+    prompt_column: str,
+    prefix: str,
+    policy: CostPolicy | None,
 ) -> None:
     """Refuse options that say nothing about groups, and --score without them.
 
@@ -44,7 +51,7 @@ def check_options(
         raise typer.BadParameter(
             f"found {group_by!r}, the prompts' own column", param_hint="--group-by"
         )
-    check_column(group_by, prefix)
+    check_column(group_by, prefix, cost_options.columns_of(policy))
 
 
 def route_groups(
@@ -54,6 +61,9 @@ def route_groups(
     *,
     column: str,
     score: Score,
+    models: list[str] | None,
+    policy: CostPolicy | None,
+    tokens_column: str | None,
     embeddings: Path | None,
     encoder: str | None,
     device: str,
@@ -72,6 +82,7 @@ def route_groups(
     from benchrouter.batch.group_writer import group_table, open_table
     from benchrouter.batch.prompts import read_ahead, read_prompts
     from benchrouter.batch.rejected import side_file
+    from benchrouter.batch.token_column import with_tokens
 
     name = "standard input" if prompts == "-" else prompts
     kept_on = "raise" if on_error == "raise" else "skip"
@@ -79,15 +90,16 @@ def route_groups(
     skipped = output.Skips(listed=on_error == "report" and rejected is None)
     n_skipped = 0
 
-    def feed() -> Iterator[tuple[list[Any], list[str] | None, Any]]:
+    def feed() -> Iterator[tuple[list[Any], list[str] | None, Any, Any]]:
         nonlocal n_skipped
         for batch in with_groups(pairs, column, name=name, on_error=kept_on):
             n_skipped += len(batch.rejected)
             skipped.note([record.message for record in batch.rejected])
             reject(batch.rejected)
             if batch.prompts:
-                given = batch.embeddings is not None
-                yield batch.groups, None if given else batch.prompts, batch.embeddings
+                needed = batch.embeddings is None or policy is not None  # which may count tokens
+                texts = batch.prompts if needed else None
+                yield batch.groups, texts, batch.embeddings, batch.tokens
             advance(len(batch.prompts), batch.share)
 
     with open_table(target) as write, side_file(rejected) as reject:
@@ -99,16 +111,28 @@ def route_groups(
         )
         with (
             output.Progress("route", "prompts") as advance,
-            closing(read_ahead(prompts, with_embeddings(batches, embeddings))) as pairs,
+            closing(
+                read_ahead(
+                    prompts,
+                    with_tokens(
+                        with_embeddings(batches, embeddings),
+                        tokens_column,
+                        name=name,
+                        on_error=kept_on,
+                    ),
+                )
+            ) as pairs,
         ):
-            decisions = router.choose_groups(feed(), score=score)
-            table = group_table(column, decisions, prefix=prefix)
+            decisions = router.choose_groups(feed(), score=score, models=models, policy=policy)
+            further = cost_options.columns_of(policy)
+            table = group_table(column, decisions, prefix=prefix, further=further)
             seconds = advance.seconds
         if table.num_rows == 0:
             output.say_skipped(skipped.first, n_skipped)
             raise ValueError(f"{name}: found no prompt with a group, expected at least one")
         write(table)
-    models = Counter(table.column(f"{prefix}model").to_pylist())
+    chosen = Counter(table.column(f"{prefix}model").to_pylist())
+    totals = _totals(table, prefix)
     document = {
         "output": target,
         "score": score,
@@ -117,8 +141,9 @@ def route_groups(
         "prompts": advance.done,
         "seconds": seconds,
         "prompts_per_second": advance.done / seconds if seconds else None,
-        "models": dict(models.most_common()),
+        "models": dict(chosen.most_common()),
         "fallbacks": sum(table.column(f"{prefix}fallback").to_pylist()),
+        **cost_options.totals_of(policy, totals),
         "skipped": n_skipped,
         "first_skipped": skipped.first,
         "rejected": str(rejected) if rejected is not None and n_skipped else None,
@@ -128,8 +153,21 @@ def route_groups(
         output.emit(document)
     else:
         _summary(document)
+        cost_options.say_totals(policy, totals, "groups")
     if on_error == "report" and n_skipped:
         raise typer.Exit(output.SOME_REJECTED)
+
+
+def _totals(table: pa.Table, prefix: str) -> Totals:
+    """What all groups are expected to cost, where the table tells."""
+    from benchrouter.batch.manifest import Totals
+
+    names = [f"{prefix}{name}" for name in ("n_prompts", "cost_usd", "over_limit")]
+    n, cost, over = (
+        table.column(name).to_pylist() if name in table.column_names else [] for name in names
+    )
+    spent = sum(count * each for count, each in zip(n, cost, strict=False))
+    return Totals(prompts=sum(n), cost_usd=spent, over_limit=sum(over))
 
 
 def _summary(document: dict[str, Any]) -> None:

@@ -69,6 +69,7 @@ def decided_on_ray(
     device: str,
     threads: int,
     rule: Rule,
+    models: list[str] | None,
 ) -> Generator[tuple[PromptBatch, Decisions | None], None, None]:
     """Route prompts of a file on a cluster, whose machines see it under the same path.
 
@@ -100,6 +101,7 @@ def decided_on_ray(
 
     # What is wrong with the router or the first prompts is said here, as without Ray.
     router = load_router(directory, encoder=encoder, embeddings=embeddings, device="cpu", threads=1)
+    router.check_rule(rule, models=models)
     first = next(batches, None)
     if first is None:
         return
@@ -118,6 +120,7 @@ def decided_on_ray(
             read,
             directory.resolve(),
             rule=rule,
+            models=models,
             prompt_column=PROMPT,
             embeddings_column=None if embeddings is None else EMBEDDING,
             encoder=_absolute(encoder),

@@ -79,6 +79,7 @@ def serve(
             help="How often to look whether a router was replaced; 0 = never.",
         ),
     ] = 2,
+    models: options.ModelsAtHand = None,
     encoder: options.EncoderName = None,
     device: Annotated[
         list[str] | None,
@@ -111,12 +112,13 @@ def serve(
     with output.encoder_needed():
         from benchrouter.encoder import EncoderNotFound
         from benchrouter.encoder.devices import check_device
-        from benchrouter.serving import DecisionLog, Engine
+        from benchrouter.serving import DecisionLog, Engine, RoutePolicy
         from benchrouter.serving.service import Metrics, Settings, make_app, run
         from benchrouter.serving.service.logs import log_to_stderr
 
         devices = [check_device(name) for name in device or ["cpu"]]
     routers = _routers(directory, router)
+    among = options.listed(models)
     keys = _keys(api_key_file)
     if keys and no_api_key:
         raise typer.BadParameter("found a key, expected none beside it", param_hint="--no-api-key")
@@ -149,6 +151,7 @@ def serve(
                 reload_every_s=reload_every or None,
                 observers=observers,
                 threads=threads,
+                policy=None if among is None else RoutePolicy(models=tuple(among)),
             )
         except EncoderNotFound as e:
             raise output.EncoderUnavailable(str(e)) from e
@@ -156,6 +159,7 @@ def serve(
         for info in engine.routers.values():
             n = len(info.models)
             run.log.info("router %r: version %s, %d models", info.name, info.version, n)
+        _check_models(among, {info.name: info.models for info in engine.routers.values()})
         settings = Settings(
             keys=keys,
             only_local_names=not (keys or no_api_key),
@@ -166,6 +170,20 @@ def serve(
         )
         app = make_app(engine, settings, metrics=metrics)
         run.serve(app, bound, lambda: print(f"listening on {run.url_of(bound)}", flush=True))
+
+
+def _check_models(among: list[str] | None, models: dict[str, tuple[str, ...]]) -> None:
+    """Refuse a model that no router has, and a router of which no model is left."""
+    if among is None:
+        return
+    everyone = {name for names in models.values() for name in names}
+    unknown = [name for name in among if name not in everyone]
+    without = [router for router, names in models.items() if not set(among) & set(names)]
+    if unknown or without:
+        found = f"{unknown[0]!r}, of no router" if unknown else f"none of router {without[0]!r}"
+        raise typer.BadParameter(
+            f"found {found}, expected some of {sorted(everyone)}", param_hint="--models"
+        )
 
 
 def _routers(directory: Path | None, named: list[str] | None) -> dict[str, Path]:

@@ -43,6 +43,8 @@ class RouteBatch:
         A saved router; every machine reads it.
     rule : "mean", "raw" or "s3"
         As in `Router.route`.
+    models : sequence of str, optional
+        Models that may be chosen, as in `Router.route`.
     prompt_column : str
         Column of the prompts, strings.
     embeddings_column : str, optional
@@ -62,7 +64,7 @@ class RouteBatch:
     Raises
     ------
     ValueError
-        If the directory is not a whole router, or has no such encoder or rule.
+        If the directory is not a whole router, or has no such encoder, rule or model.
 
     Examples
     --------
@@ -84,6 +86,7 @@ class RouteBatch:
         directory: str | Path,
         *,
         rule: Rule = "mean",
+        models: Sequence[str] | None = None,
         prompt_column: str = "prompt",
         embeddings_column: str | None = None,
         encoder: str | None = None,
@@ -93,6 +96,7 @@ class RouteBatch:
     ) -> None:
         n_cpus, n_gpus = _given_resources()
         self.rule = rule
+        self.models = models
         self.prompt_column = prompt_column
         self.embeddings_column = embeddings_column
         self.names = [prefix + name for name in RESULTS]
@@ -104,6 +108,7 @@ class RouteBatch:
             threads=n_cpus,
             encodes=embeddings_column is None,
         )
+        self.router.check_rule(rule, models=models)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Route one batch.
@@ -141,10 +146,10 @@ class RouteBatch:
             )
         if self.embeddings_column is None:
             prompts = _prompts(batch, self.prompt_column)
-            decisions = self.router.route(prompts, rule=self.rule)
+            decisions = self.router.route(prompts, rule=self.rule, models=self.models)
         else:
             rows = _embeddings(batch, self.embeddings_column)
-            decisions = self.router.route(embeddings=rows, rule=self.rule)
+            decisions = self.router.route(embeddings=rows, rule=self.rule, models=self.models)
         columns = (
             pa.array(decisions.names(), pa.string()),
             pa.array(decisions.score),
@@ -183,7 +188,7 @@ def route_dataset(
     num_cpus, num_gpus : float, optional
         Of an actor.
     **options
-        Of `RouteBatch`: rule, prompt_column, embeddings_column, encoder, device, prefix,
+        Of `RouteBatch`: rule, models, prompt_column, embeddings_column, encoder, device, prefix,
         drop_columns.
 
     Returns
