@@ -500,15 +500,115 @@ def test_options_that_do_not_go_together(files, tmp_path, arguments, message):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [*OF_COSTS, ["--within=0.1"], ["--tokens", 3]])
-def test_choose_refuses_options_of_costs_and_says_where_they_belong(files, words):
-    result = call(
-        *("choose", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy", *words)
-    )
+@pytest.mark.parametrize("words", [["--tokens", 3], ["--tokens=3"]])
+def test_choose_refuses_the_tokens_of_one_prompt(files, words):
+    result = choose(files, *words)
     assert (result.exit_code, result.stdout) == (2, "")
-    shown = " ".join(result.stderr.replace("│", " ").split())
-    option = words[0].partition("=")[0]
-    assert f"Invalid value for {option}: costs are weighed prompt by prompt, by" in shown
+    assert "a task has many prompts: their --tokens-column" in plain(result.stderr)
+
+
+def choose(files, *arguments):
+    given = ("--embeddings", files / "p.npy")
+    return call("choose", files / "R", files / "p.jsonl", *given, *arguments)
+
+
+def plain(text):
+    """What a box of typer says, in one line."""
+    return " ".join(text.replace("│", " ").split())
+
+
+POLICIES_OF_TASKS = [
+    {"cost_weight": 3.0},
+    {"max_cost_usd": 0.02},
+    {"within": 0.2, "max_cost_usd": 0.05},
+    {"min_success": 0.5},
+    {"budget_usd": 9.0},
+    {"costs": "prices", "output_tokens": 40.0, "cost_weight": 1000.0},
+]
+
+
+def words_of(policy):
+    return [w for n, v in policy.items() for w in ("--" + n.replace("_", "-"), v)]
+
+
+@pytest.mark.parametrize("policy", POLICIES_OF_TASKS)
+@pytest.mark.parametrize("models", [None, ("middling", "cheap")])
+def test_choose_decides_as_the_library_does(files, policy, models):
+    among = () if models is None else ("--models", ",".join(models))
+    result = choose(files, *words_of(policy), *among, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    prompts = [json.loads(line)["prompt"] for line in (files / "p.jsonl").read_text().splitlines()]
+    expected = Router.load(files / "R").choose(
+        *(prompts,), embeddings=np.load(files / "p.npy"), policy=CostPolicy(**policy), models=models
+    )
+    assert {**found, "skipped": None} == {**expected.to_dict(), "skipped": None}
+    assert found["expected_cost_usd"] == expected.expected_cost_usd > 0
+    if models is not None:
+        assert found["model"] in models
+        assert [m["allowed"] for m in found["models"]] == [True, True, False]
+
+
+def test_choose_counts_tokens_and_tells_the_cost(files, tmp_path):
+    lines = [json.dumps({"prompt": "x", "n": 100}) + "\n" for _ in range(200)]
+    (tmp_path / "p.jsonl").write_text("".join(lines))
+    result = call(
+        *("choose", files / "R", tmp_path / "p.jsonl", "--embeddings", files / "p.npy"),
+        *("--models", "middling", "--tokens-column", "n", "--output-tokens", 40),
+    )
+    assert result.exit_code == 0, result.output
+    # middling costs 3 and 6 US$ per million tokens: (100 × 3 + 40 × 6) / 1e6
+    assert "US$ 0.00054 a prompt, US$ 0.108 for all 200" in plain(result.stdout)
+    assert "US$ here" in result.stdout and "among the models allowed" in plain(result.stdout)
+
+
+@pytest.mark.parametrize("policy", [{}, {"within": 0.2}, {"budget_usd": 6.0}])
+def test_route_among_some_models_decides_as_the_library_does(files, policy):
+    models = ["dear", "cheap"]
+    _, lines = route(files, *words_of(policy), "--models", "dear,cheap")
+    router = Router.load(files / "R")
+    given = {"policy": CostPolicy(**policy)} if policy else {}
+    expected = router.route(embeddings=np.load(files / "p.npy"), models=models, **given)
+    assert [line["model"] for line in lines] == expected.names()
+    assert {line["model"] for line in lines} == set(models)
+
+
+@pytest.mark.parametrize("command", ["route", "choose", "explain", "groups"])
+def test_a_model_that_the_router_lacks(files, tmp_path, command):
+    out = ("-o", tmp_path / "o.jsonl")
+    np.save(files / "one.npy", np.load(files / "p.npy")[5:6])
+    arguments = {
+        "route": ("route", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy", *out),
+        "choose": ("choose", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy"),
+        "explain": ("explain", files / "R", "?", "--embeddings", files / "one.npy"),
+    }
+    arguments["groups"] = (*arguments["route"], "--group-by", "task")
+    for names, words in (
+        ("dear,gone", "models: found 'gone', expected some of ['cheap', 'middling', 'dear']"),
+        ("dear,,", "found an empty name"),
+    ):
+        result = call(*arguments[command], "--models", names)
+        assert result.exit_code in (1, 2) and words in plain(result.stderr), result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_explain_among_some_models(files):
+    np.save(files / "one.npy", np.load(files / "p.npy")[5:6])
+    given = ("--embeddings", files / "one.npy", "--models", "cheap", "--json")
+    found = json.loads(call("explain", files / "R", "?", *given).stdout)
+    assert found["model"] == "cheap" and len(found["models"]) == 3
+    assert found["reason"].endswith(", among the models allowed")
+
+
+def test_a_job_is_not_resumed_with_other_models(files, tmp_path):
+    fixed = ("route", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy")
+    fixed = (*fixed, "-o", tmp_path / "parts", "--part-size", 50)
+    assert call(*fixed, "--models", "dear,cheap").exit_code == 0
+    assert call(*fixed, "--resume", "--models", "cheap,dear").exit_code == 0  # the same
+    for models in ((), ("--models", "cheap")):
+        result = call(*fixed, "--resume", *models)
+        assert result.exit_code == 1
+        assert "models was" in plain(result.stderr) and "another job" in plain(result.stderr)
 
 
 def test_a_prompt_may_look_like_an_option_behind_two_dashes(files):

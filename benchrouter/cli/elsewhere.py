@@ -1,4 +1,4 @@
-"""Options that a command lacks, and why: what weighs costs is not offered everywhere."""
+"""Options of costs that a command lacks, and why."""
 
 from __future__ import annotations
 
@@ -9,17 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-_OF_PROMPTS = (
-    "costs are weighed prompt by prompt, by `benchrouter route` and `explain`; a task's model is "
-    "chosen by its accuracy, and cost decides between equals"
-)
-OF_CHOOSE = dict.fromkeys(
-    (
-        *("--cost-weight", "--max-cost-usd", "--budget-usd", "--within", "--min-success"),
-        *("--costs", "--output-tokens", "--prices", "--tokens-column", "--tokens"),
-    ),
-    _OF_PROMPTS,
-)
+OF_CHOOSE = {"--tokens": "a task has many prompts: their --tokens-column counts the tokens"}
 OF_EXPLAIN = {
     "--budget-usd": "a budget is for all prompts together: give the --cost-weight that "
     "`benchrouter route` found for it",
