@@ -92,6 +92,55 @@ def test_only_models_that_are_allowed(router, queries, policy, models):
         assert_array_equal(found.decisions.margin[free], difference[free])
 
 
+@pytest.mark.parametrize("rule", ["mean", "raw", "s3"])
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("models", [["model 3"], ["model 1", "model 4"], ["model 0", "model 2"]])
+def test_route_among_some_models(router, queries, rule, policy, models):
+    ranked = router.rank(embeddings=queries, rule=rule, policy=policy, models=models).decisions
+    routed = router.route(embeddings=queries, rule=rule, policy=policy, models=iter(models))
+    assert routed.models == router.models
+    assert set(routed.names()) <= set(models)
+    parts = [(None, queries[:7]), (None, queries[7:])]
+    streamed = list(router.route_stream(parts, rule=rule, policy=policy, models=iter(models)))
+    for name in ("model", "score", "margin", "distance", "fallback", "cost_usd", "over_limit"):
+        expected = getattr(ranked, name)
+        if expected is None:
+            assert getattr(routed, name) is None
+            continue
+        assert_array_equal(getattr(routed, name), expected, err_msg=name)
+        found = np.concatenate([getattr(part, name) for part in streamed])
+        assert_array_equal(found, expected, err_msg=name)
+
+
+def test_a_budget_among_some_models(router, queries):
+    models = ["model 1", "model 4"]
+    best = router.route(embeddings=queries, policy=CostPolicy(), models=models).cost_usd
+    cheap = CostPolicy(cost_weight=float("inf"))
+    least = router.route(embeddings=queries, policy=cheap, models=models).cost_usd
+    budget = float(best.sum(dtype=float) + least.sum(dtype=float)) / 2
+    policy = CostPolicy(budget_usd=budget)
+    found = router.route(embeddings=queries, policy=policy, models=models)
+    assert set(found.names()) == set(models)
+    assert least.sum(dtype=float) < found.cost_usd.sum(dtype=float) <= budget * (1 + 1e-6)
+    weight = router.find_cost_weight([(None, queries)], policy, models=models)
+    again = CostPolicy(cost_weight=weight)
+    assert router.route(embeddings=queries, policy=again, models=models).names() == found.names()
+
+
+def test_among_some_models_is_as_fitted_on_these_models(router, queries):
+    models = ["model 0", "model 2", "model 3"]
+    alone = Router.fit(
+        router.table.select(models=models), embeddings=router._fit.embeddings, k=5, kappa=7
+    )
+    for rule in ("mean", "raw"):
+        found = router.route(embeddings=queries, rule=rule, models=models)
+        expected = alone.route(embeddings=queries, rule=rule)
+        assert_array_equal(found.fallback, expected.fallback)
+        assert found.names() == expected.names()
+        assert_array_equal(found.score, expected.score)
+        assert_array_equal(found.margin, expected.margin)
+
+
 def test_a_fallback_model_that_is_not_allowed_is_replaced_by_the_best_standing(router, queries):
     everyone = router.rank(embeddings=queries)
     far = everyone.decisions.fallback

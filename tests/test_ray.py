@@ -124,6 +124,19 @@ def test_batch_is_routed_as_by_the_router(given, column):
     assert [found.schema.field(f"r_{name}").type for name in RESULTS] == kinds
 
 
+def test_only_models_that_are_allowed(given):
+    rows = unit_rows(50, DIM, seed=3)
+    batch = pa.table({"embedding": lists(rows)})
+    router = Router.load(given)
+    models = list(router.models[:2])
+    found = RouteBatch(given, embeddings_column="embedding", models=models)(batch)
+    expected = columns_of(router.route(embeddings=rows, models=models))
+    assert {name: found[name].to_pylist() for name in RESULTS} == expected
+    assert set(expected["model"]) == set(models)
+    with pytest.raises(ValueError, match="models: found 'gone', expected some of"):
+        RouteBatch(given, embeddings_column="embedding", models=["gone"])
+
+
 def test_slice_and_half_precision(given):
     rows = unit_rows(50, DIM, seed=3).astype(np.float16)
     batch = pa.table({"embedding": lists(rows), "id": range(50)}).slice(10, 20)
