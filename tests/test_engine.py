@@ -22,7 +22,7 @@ import pytest
 from tables import make_table
 from tiny_encoder import prompts_of, write_bert
 
-from benchrouter import Router
+from benchrouter import CostPolicy, Router
 from benchrouter.cost_rules import CostRules
 from benchrouter.encoder import Encoder
 from benchrouter.serving import (
@@ -257,6 +257,39 @@ def test_the_policy_of_a_request(router, encoder, prompts):
         if policy.cost_policy is not None:
             costs = [r.cost_usd for r in answers]
             np.testing.assert_allclose(costs, expected.decisions.cost_usd, rtol=1e-5)
+
+
+def test_the_models_of_the_engine_are_those_of_every_request(router, encoder, prompts):
+    ours = RoutePolicy(models=("model 2", "nobody's", "model 1"))
+    with made(router, encoder=encoder, policy=ours) as engine:
+        for policy in (None, RoutePolicy(rule="raw"), RoutePolicy(cost_weight=50.0)):
+            asked = policy or ours
+            options = {"rule": asked.rule, "policy": asked.cost_policy}
+            found = engine.route_blocking(prompts, policy=policy)
+            expected = router.route(prompts, models=["model 1", "model 2"], **options)
+            assert [routed.model for routed in found] == expected.names()
+            told = asyncio.run(engine.explain(prompts[0], policy=policy))
+            assert told.model == found[0].model
+        other = engine.route_blocking(prompts, policy=RoutePolicy(models=("model 0",)))
+        assert {routed.model for routed in other} == {"model 0"}
+
+
+def test_the_policy_of_a_task(router, encoder, prompts):
+    ours = RoutePolicy(models=("model 2", "nobody's", "model 1"), rule="raw", k=3)
+    with made(router, encoder=encoder, policy=ours) as engine:
+        for policy, given in (
+            (None, {"models": ["model 1", "model 2"]}),
+            (RoutePolicy(models=("model 0",)), {"models": ["model 0"]}),
+            (
+                RoutePolicy(cost_weight=50.0),
+                {"models": ["model 1", "model 2"], "policy": CostPolicy(cost_weight=50.0)},
+            ),
+        ):
+            found = asyncio.run(engine.choose(prompts, policy=policy))
+            expected = router.choose(prompts, **given)
+            assert (found.model, found.reason) == (expected.model, expected.reason)
+        with pytest.raises(ValueError, match="models: found 'x', expected some of"):
+            asyncio.run(engine.choose(prompts, policy=RoutePolicy(models=("x",))))
 
 
 def test_one_request_without_texts_does_not_fail_another(router, encoder, slow):

@@ -154,6 +154,83 @@ def test_json_says_what_was_done(files, tmp_path):
     assert found["prompts_per_second"] > 0
 
 
+@pytest.fixture(scope="module")
+def prices(tmp_path_factory):
+    """US$ 4, 2 and 1 per million tokens of the prompt; answers are free."""
+    path = tmp_path_factory.mktemp("prices") / "prices.json"
+    path.write_text(json.dumps({f"model {m}": [4.0 / 2**m, 0.0] for m in range(3)}))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_costs_of_groups_by_hand(files, tmp_path, prices, suffix):
+    prompts = write_jsonl(tmp_path / "p.jsonl", plain_records())
+    target = tmp_path / f"o.{suffix}"
+    of_costs = ["--prices", prices, "--output-tokens", 9, "--tokens-column", "n", "--within", 1]
+    of_costs += ["--score", "s1"]
+    result = call(files, prompts, target, *of_costs, "--max-cost-usd", 0.00005, "--json")
+    assert result.exit_code == 0, result.output
+    rows, document = rows_of(target), json.loads(result.stdout)
+    assert list(rows[0]) == ["task", *RESULTS, "cost_usd", "over_limit"]
+    # n is 0, 3 … 57, then 1, 4 … 58, then 2 … 59: 28.5, 29.5 and 30.5 on average; the cheapest
+    # model costs US$ 1 per million of them.
+    assert {row["model"] for row in rows} == {"model 2"}
+    costs = [float(row["cost_usd"]) for row in rows]
+    assert costs == pytest.approx([28.5e-6, 29.5e-6, 30.5e-6])
+    assert document["cost_usd"] == pytest.approx(20 * 88.5e-6)
+    assert document["over_limit"] == 0
+    cheapest = "model 2 is the cheapest model within 1 of the largest S1"
+    assert any(row["reason"].startswith(cheapest) for row in rows)
+    result = call(files, prompts, target, *of_costs, "--max-cost-usd", 0.00003)
+    assert "no model within --max-cost-usd: 1 groups" in result.stderr
+    assert "expected cost: US$ 0.00177" in result.stderr
+
+
+def test_a_budget_is_for_all_groups(files, tmp_path, prices):
+    prompts = write_jsonl(tmp_path / "p.jsonl", plain_records())
+    of_costs = ["--prices", prices, "--output-tokens", 9, "--tokens-column", "n", "--json"]
+    spent = []
+    for budget in (0.00708, 0.005, 0.00178):  # the dearest and the cheapest cost 4 and 1 × .00177
+        result = call(files, prompts, tmp_path / "o.csv", *of_costs, "--budget-usd", budget)
+        assert result.exit_code == 0, result.output
+        spent.append(json.loads(result.stdout)["cost_usd"])
+        assert spent[-1] <= budget
+    assert spent == sorted(spent, reverse=True)
+    result = call(files, prompts, tmp_path / "o.csv", *of_costs, "--budget-usd", 0.0017)
+    assert result.exit_code == 1
+    assert "budget_usd 0.0017 is below what the cheapest models cost" in result.stderr
+
+
+def test_groups_among_some_models(files, tmp_path):
+    prompts = write_jsonl(tmp_path / "p.jsonl", plain_records())
+    result = call(files, prompts, tmp_path / "o.jsonl", "--models", "model 2,model 1")
+    assert result.exit_code == 0, result.output
+    router = Router.load(files / "R")
+    for i, row in enumerate(rows_of(tmp_path / "o.jsonl")):
+        given = np.load(files / "p.npy")[i::3]
+        decision = router.choose(embeddings=given, models=["model 1", "model 2"])
+        assert row["model"] == decision.model and row["reason"] == decision.reason
+        pair = {"model 1", "model 2"}
+        assert {row["model"], row["runner_up"]} == pair  # the best of all, model 0, is neither
+        assert row["margin"] == pytest.approx(abs(decision.auto[1] - decision.auto[2]))
+        assert list(row) == ["task", *RESULTS]
+    result = call(files, prompts, tmp_path / "o.jsonl", "--models", "model 2")
+    assert result.exit_code == 0, result.output
+    for row in rows_of(tmp_path / "o.jsonl"):
+        assert (row["model"], row["runner_up"], row["margin"]) == ("model 2", None, None)
+
+
+def test_a_column_of_groups_that_is_named_as_the_costs(files, tmp_path, prices):
+    records = [{"cost_usd": task_of(i), "prompt": "x"} for i in range(N)]
+    prompts = write_jsonl(tmp_path / "p.jsonl", records)
+    target, column = tmp_path / "o.jsonl", ["--group-by", "cost_usd"]
+    result = call(files, prompts, target, *column)
+    assert result.exit_code == 0, result.output
+    result = call(files, prompts, target, *column, "--prices", prices, "--output-tokens", 1)
+    assert result.exit_code == 1
+    assert "the groups' column 'cost_usd' has the name of a result" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("groups", "kind"),
     [

@@ -174,6 +174,21 @@ def test_choose_answers_what_the_router_chooses(app, router):
     assert found["n_labels"] == 2
 
 
+def test_a_task_among_some_models(app, router):
+    asked = {"prompts": PROMPTS, "policy": {"models": ["small-3b", "maths-13b", "nobody's"]}}
+    found = ask(app, "POST", "/v1/choose", asked).json()
+    expected = router.choose(PROMPTS, models=["small-3b", "maths-13b"]).to_dict()
+    assert {**found, **expected} == found
+    assert found["expected_cost_usd"] is None
+    asked["policy"] |= {"within": 1.0, "prices": {"maths-13b": [1, 1], "small-3b": [2, 2]}}
+    asked["policy"]["output_tokens"] = 5
+    found = ask(app, "POST", "/v1/choose", asked).json()
+    assert found["model"] == "maths-13b" and found["expected_cost_usd"] > 0
+    asked["policy"] = {"rule": "raw"}
+    code, kind = refusal(ask(app, "POST", "/v1/choose", asked))
+    assert (code, kind) == (422, "invalid_request")
+
+
 def test_explain_answers_what_the_router_explains(app, router, engine):
     found = ask(app, "POST", "/v1/explain", {"prompt": PROMPTS[3]}).json()
     expected = router.explain(PROMPTS[3]).to_dict()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,7 +132,7 @@ def route_groups(
             raise ValueError(f"{name}: found no prompt with a group, expected at least one")
         write(table)
     chosen = Counter(table.column(f"{prefix}model").to_pylist())
-    totals = _totals(table, prefix)
+    totals = _totals(table, prefix, further)
     document = {
         "output": target,
         "score": score,
@@ -158,16 +158,20 @@ def route_groups(
         raise typer.Exit(output.SOME_REJECTED)
 
 
-def _totals(table: pa.Table, prefix: str) -> Totals:
+def _totals(table: pa.Table, prefix: str, further: Sequence[str]) -> Totals:
     """What all groups are expected to cost, where the table tells."""
     from benchrouter.batch.manifest import Totals
 
-    names = [f"{prefix}{name}" for name in ("n_prompts", "cost_usd", "over_limit")]
-    n, cost, over = (
-        table.column(name).to_pylist() if name in table.column_names else [] for name in names
-    )
-    spent = sum(count * each for count, each in zip(n, cost, strict=False))
-    return Totals(prompts=sum(n), cost_usd=spent, over_limit=sum(over))
+    def column(name: str) -> list[Any]:
+        return table.column(f"{prefix}{name}").to_pylist()
+
+    totals = Totals(prompts=sum(column("n_prompts")))
+    if "cost_usd" in further:
+        pairs = zip(column("n_prompts"), column("cost_usd"), strict=True)
+        totals.cost_usd = sum(n * cost for n, cost in pairs)
+    if "over_limit" in further:
+        totals.over_limit = sum(column("over_limit"))
+    return totals
 
 
 def _summary(document: dict[str, Any]) -> None:
