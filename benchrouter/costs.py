@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CostPolicy:
-    """How `Router.route` weighs expected cost against predicted score.
+    """How a router weighs expected cost against predicted score, of a prompt or of a task.
 
     At most one of `cost_weight`, `budget_usd`, `within` and `min_success` may be given; each goes
     with `max_cost_usd`. With none of them the largest predicted score wins, and the decisions tell
@@ -40,7 +40,8 @@ class CostPolicy:
     budget_usd : float, optional
         For all prompts together: λ is found by bisection, such that their expected costs add up
         to no more. One λ serves all prompts; those that change their model at the same λ do so
-        together, so some of the budget may be left.
+        together, so some of the budget may be left. For one task (`Router.choose`) the best model
+        that it affords on all prompts.
     within : float, optional
         ε ≥ 0: the cheapest model whose predicted score is at least the best − ε.
     min_success : float, optional
@@ -48,7 +49,7 @@ class CostPolicy:
         where none does, the model of the largest predicted score. The chance is the predicted
         score, calibrated by isotonic regression on the benchmark's records, each predicted from
         all others, at the first call: right on average for prompts of the benchmark's kinds, too
-        sure for prompts of others.
+        sure for prompts of others. For a task it is the expected accuracy.
     costs : "auto", "records", "models" or "prices"
         Where an expected cost comes from. "records": the mean recorded cost of the neighbours that
         vote, drawn by one pseudo-record towards the model's mean. "models": the model's mean

@@ -69,6 +69,28 @@ def memory(process, name="VmRSS"):
 # --- hostile clients -----------------------------------------------------------------------------
 
 
+def test_only_the_models_at_hand(folder):
+    options = ("--deadline-ms", 20_000, "--models", "small-3b,maths-13b")
+    service = Service(folder, folder / "router", *options)
+    for policy in ({}, {"policy": {"rule": "raw"}}):
+        found = route(service.url, {"prompts": ["w1 w2", "w3"], **policy}).json()["decisions"]
+        assert all(set(one["ranking"]) == {"small-3b", "maths-13b"} for one in found)
+    found = httpx.post(service.url + "/v1/choose", json={"prompts": ["w1"]}, timeout=60).json()
+    assert found["model"] != "general-70b" and len(found["models"]) == 3
+    assert service.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [("maths-13b,gone", "found 'gone', of no router"), ("a,,b", "found an empty name in")],
+)
+def test_models_that_no_router_has(folder, models, words):
+    given = ("--port", 0, "--encoder", folder / "encoder")
+    result = call(folder / "router", *given, "--models", models)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_answers_over_the_wire(service):
     found = route(service.url, {"prompts": ["w1 w2", "w3"]})
     assert found.status_code == 200 and len(found.json()["decisions"]) == 2
