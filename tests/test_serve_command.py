@@ -84,7 +84,7 @@ def test_only_the_models_at_hand(folder):
     ("models", "words"),
     [("maths-13b,gone", "found 'gone', of no router"), ("a,,b", "found an empty name in")],
 )
-def test_models_that_no_router_has(folder, models, words):
+def test_models_that_no_router_has(folder, logging_as_before, models, words):
     given = ("--port", 0, "--encoder", folder / "encoder")
     result = call(folder / "router", *given, "--models", models)
     assert result.exit_code == 2

@@ -36,8 +36,8 @@ Budget = Annotated[
     typer.Option(
         "--budget-usd",
         metavar="US$",
-        help="For all prompts together. Prompt by prompt, λ is found for it, which reads the prompts "
-        "twice.",
+        help="For all prompts together. Prompt by prompt, λ is found for it, which reads the "
+        "prompts twice.",
     ),
 ]
 Within = Annotated[
