@@ -67,6 +67,8 @@ class Groups:
             if tokens are needed and missing.
         """
         position = self._positions(groups, len(embeddings))
+        if tokens is not None and len(tokens) != len(position):
+            raise ValueError(f"{len(tokens)} tokens came with {len(position)} prompts")
         for start in range(0, len(embeddings), BLOCK):
             block = slice(start, start + BLOCK)
             self._add(

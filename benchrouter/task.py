@@ -300,6 +300,11 @@ class _Lead(NamedTuple):
     """One of the two."""
     probability: float
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the best on average is kept for want of evidence for another."""
+        return self.chosen != self.best or bool(np.isnan(self.values).all())
+
 
 def _lead(
     fit: Fit,
@@ -332,11 +337,10 @@ def _lead(
 def _stake(
     fit: Fit, asked: TaskPolicy, found: auto.Estimate, lead: _Lead, cost_usd: Array
 ) -> Stake:
-    unknown = bool(np.isnan(lead.values).all())
+    unknown = np.isnan(lead.values).all()
     values = fit.prior.astype(np.float64) if unknown else lead.values
     accuracy = np.array([found.expected(m) for m in range(len(values))])
-    held = unknown or lead.chosen != lead.best
-    return stake_of(asked, values, accuracy, cost_usd, lead.chosen, held)
+    return stake_of(asked, values, accuracy, cost_usd, lead.chosen, lead.is_held)
 
 
 def _decide(
@@ -355,15 +359,15 @@ def _decide(
     lead = _lead(fit, score, found, seen, p, n_labels, asked.allowed)
     best, bma, chosen, probability = lead.best, lead.bma, lead.chosen, lead.probability
     reason = _reason(fit, score, lead)
-    if not asked.allowed.all():
-        reason += AMONG
     over_limit = None
     if cost_usd is not None:
         weighed = _stake(fit, asked, found, lead, cost_usd)
         chosen, by_cost = weigh(fit, asked, weighed, n_prompts, _name(score))
         over_limit = weighed.over_limit
         if by_cost is not None:
-            reason = f"{reason}; {by_cost}" if lead.chosen != best else by_cost
+            reason = f"{reason}; {by_cost}" if lead.is_held else by_cost
+    if not asked.allowed.all():
+        reason += AMONG
     return TaskDecision(
         model=fit.models[chosen],
         reason=reason + _caveat(score, found),

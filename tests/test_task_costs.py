@@ -164,6 +164,26 @@ def test_only_models_that_are_allowed(router, score, models):
     assert rows == {name: name in models for name in MODELS}
 
 
+def test_costs_among_some_models(router):
+    policy, names = CostPolicy(within=0.3), ["small", "middling"]
+    found = router.choose(embeddings=NEAR, score="s1", policy=policy, models=names)
+    assert found.model == "small"
+    assert found.reason == (
+        "small is the cheapest model within 0.3 of the largest S1: 0.250 for US$ 0.044 a prompt; "
+        "if cost did not count it would be middling, 0.500 for US$ 0.22, among the models allowed"
+    )
+
+
+def test_one_dataset_gives_no_s3_and_the_best_on_average_is_not_outbid():
+    table = make_table([[1, 1, 0], [1, 0, 0], [1, 0, 0]], [0, 0, 0], models=MODELS,
+                       cost_usd=np.tile(np.float32([0.8, 0.9, 0.1]), (3, 1)))  # fmt: skip
+    router = Router.fit(table, embeddings=np.eye(2, dtype=np.float32)[[0, 0, 0]])
+    found = router.choose(embeddings=NEAR, score="s3", policy=CostPolicy(within=1.0))
+    assert found.model == "small" and "S3 needs at least two datasets" in found.reason
+    assert "small is the cheapest model within 1 of the largest S3" in found.reason
+    assert router.choose(embeddings=NEAR, score="s3", policy=CostPolicy()).model == "strong"
+
+
 def test_labels_and_models_and_costs_together(router):
     labels = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 1]], dtype=np.float64)
     found = router.choose(None, labels, embeddings=NEAR, models=["strong", "middling"])
@@ -222,6 +242,8 @@ def test_tokens_that_are_missing(router):
         router.choose(embeddings=NEAR, policy=policy)
     with pytest.raises(ValueError, match=words):
         router.choose_groups([(["a"] * 3, None, NEAR)], policy=policy)
+    with pytest.raises(ValueError, match="4 tokens came with 3 prompts"):
+        router.choose_groups([(["a"] * 3, None, NEAR, np.arange(4))], policy=policy)
     groups = [(["a"] * 3, None, NEAR, np.array([1, 2, 6]))]
     ((_, found),) = router.choose_groups(groups, policy=policy)
     np.testing.assert_allclose(found.task_cost_usd, [4e-6] * 3, rtol=1e-6)
