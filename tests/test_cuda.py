@@ -501,6 +501,13 @@ def test_a_router_on_a_device(device, fitted, monkeypatch, tmp_path):
         assert found.names() == expected.names()
         np.testing.assert_array_equal(found.distance, expected.distance)
         np.testing.assert_array_equal(found.margin, expected.margin)
+        few = [name for name in fitted.models if name != fitted.fallback][:3]
+        found = on_device.route(embeddings=prompts, rule=rule, models=few)
+        expected = fitted.route(embeddings=prompts, rule=rule, models=few)
+        assert found.names() == expected.names() and set(found.names()) <= set(few)
+        np.testing.assert_array_equal(found.margin, expected.margin)
+        (streamed,) = on_device.route_stream([(None, prompts)], rule=rule, models=iter(few))
+        assert streamed.names() == expected.names()
     with pytest.raises(ValueError, match="prompts or embeddings are needed"):
         on_device.route()
     with pytest.raises(TypeError, match="prompts must be a list of strings, got a single string"):
