@@ -519,6 +519,7 @@ def job(given, tmp_path_factory):
     np.save(folder / "p.npy", unit_rows(n, DIM, seed=7))
     arguments = [given, folder / "p.jsonl", "--embeddings", folder / "p.npy"]
     arguments += ["--part-size", 500, "--batch-size", 20, "--resume"]
+    arguments += ["--models", "model 0,model 2,model 3"]
     whole = folder / "whole"
     done = CliRunner().invoke(app, ["route", *map(str, arguments), "-o", str(whole)])
     assert done.exit_code == 4, done.output
@@ -576,6 +577,7 @@ def test_command_writes_what_a_single_process_writes(job, tmp_path):
     document = json.loads(run.stdout)
     assert (document["prompts"], document["skipped"], document["parts"]) == (11_997, 3, 24)
     assert sum(document["models"].values()) == 11_997
+    assert set(document["models"]) == {"model 0", "model 2", "model 3"}
     assert "p.jsonl, line 6: found null" in document["first_skipped"][0]
 
 
