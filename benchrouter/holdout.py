@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from benchrouter.cells import cells_of, distinct, moves_of
 from benchrouter.evidence import Evidence
-from benchrouter.neighbours import Neighbours, merge
+from benchrouter.neighbours import Neighbours, merge, without_dropped
 
 LABEL_SHARES = tuple(round(0.02 * i, 2) for i in range(15))  # arXiv 2309.15789, sec. 5
 DRAWS = 10  # per label share, arXiv 2309.15789, sec. 5
 ALL_RECORDS = 100_000  # up to here every record is held out, above it a sample
 SAMPLE = 500  # records per dataset in that sample
+MOST_VOTERS = 32  # neighbours that the rule `auto` may ask for, outside any one dataset
+SAME_PROMPT = np.float32(1.0 - 1e-6)  # a record of at least this similarity is the prompt itself
 
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -37,11 +39,16 @@ class HeldOut:
         Its records (a seeded sample of them in a large benchmark).
     neighbours : Neighbours
         Arrays of shape (n, 2·depth): enough to leave out any one dataset more.
+    alone, apart : Neighbours
+        Nearest records of any dataset but the record itself and those with its prompt, and of the
+        other datasets alone; arrays of shape (n, 2·max(32, kappa)), enough for the same.
     """
 
     code: int
     rows: NDArray[np.int64]
     neighbours: Neighbours
+    alone: Neighbours
+    apart: Neighbours
 
 
 @dataclass(frozen=True)
@@ -87,18 +94,27 @@ def hold_out(
     n_datasets = evidence.n_datasets
     for code in range(n_datasets):
         rows = sample_of(evidence.dataset, code, seed)
+        width = max(MOST_VOTERS, evidence.depth)
         lists = evidence.index.search_per_dataset(
             np.ascontiguousarray(evidence.index.embeddings[rows]),
-            evidence.depth,
+            width + 1,  # the record itself is one of its own dataset's
             evidence.dataset,
             n_datasets,
-            skip=code,
-            keep=2 * evidence.depth,
+            keep=3 * (width + 1),  # its own dataset and one more may be left out
         )
         own = np.arange(n_datasets) == code
-        yield HeldOut(code, rows, merge(lists, own, 2 * evidence.depth))
+        short = Neighbours(*(part[:, :, : evidence.depth] for part in lists))
+        both = [merge(lists, excluded, 2 * width + 1) for excluded in (np.zeros_like(own), own)]
+        alone, apart = (_without_prompt(found, rows, 2 * width) for found in both)
+        yield HeldOut(code, rows, merge(short, own, 2 * evidence.depth), alone, apart)
         if progress is not None:
             progress("holding out each dataset", code + 1, n_datasets)
+
+
+def _without_prompt(found: Neighbours, rows: NDArray[np.int64], width: int) -> Neighbours:
+    """Neighbours but the rows themselves and records with the same prompt."""
+    same = (found.ids == rows[:, None]) | (found.similarities >= SAME_PROMPT)
+    return without_dropped(found, same, width)
 
 
 def sample_of(dataset: NDArray[np.int32], code: int, seed: int) -> NDArray[np.int64]:
@@ -138,16 +154,11 @@ def without(held_out: HeldOut, evidence: Evidence, code: int | None = None) -> N
     Neighbours
         Arrays of shape (n, depth).
     """
-    ids, similarities = held_out.neighbours
-    if code is None or code == held_out.code:
-        return Neighbours(ids[:, : evidence.depth], similarities[:, : evidence.depth])
-    dropped = (ids < 0) | (evidence.dataset[ids] == code)
-    order = np.argsort(dropped, axis=1, kind="stable")[:, : evidence.depth]
-    lost = np.take_along_axis(dropped, order, axis=1)
-    return Neighbours(
-        np.where(lost, -1, np.take_along_axis(ids, order, axis=1)),
-        np.where(lost, np.float32(-np.inf), np.take_along_axis(similarities, order, axis=1)),
-    )
+    neighbours = held_out.neighbours
+    dropped = np.zeros(neighbours.ids.shape, np.bool_)
+    if code is not None:
+        dropped = evidence.dataset[neighbours.ids] == code
+    return without_dropped(neighbours, dropped, evidence.depth)
 
 
 def pairs_of(

@@ -65,6 +65,31 @@ def join(one: Neighbours, other: Neighbours, k: int) -> Neighbours:
     return nearest(Neighbours(ids, similarities), k)
 
 
+def without_dropped(found: Neighbours, dropped: NDArray[np.bool_], k: int) -> Neighbours:
+    """First k of every list that are not dropped.
+
+    Parameters
+    ----------
+    found : Neighbours
+        Arrays of shape (n_queries, n_columns), nearest first.
+    dropped : bool array, same shape
+    k : int
+        Neighbours wanted; where fewer are left, the rest is −1.
+
+    Returns
+    -------
+    Neighbours
+        Arrays of shape (n_queries, min(k, n_columns)).
+    """
+    gone = dropped | (found.ids < 0)
+    order = np.argsort(gone, axis=1, kind="stable")[:, :k]
+    lost = np.take_along_axis(gone, order, axis=1)
+    return Neighbours(
+        np.where(lost, -1, np.take_along_axis(found.ids, order, axis=1)),
+        np.where(lost, np.float32(-np.inf), np.take_along_axis(found.similarities, order, axis=1)),
+    )
+
+
 def nearest(candidates: Neighbours, k: int) -> Neighbours:
     """Best k of each row's candidates, by (similarity descending, id ascending).
 

@@ -209,7 +209,7 @@ def votes(
             neighbours, outcomes, prior=prior, k=k, prior_weight=prior_weight, weights=weights,
             out=out,
         )  # fmt: skip
-    bits, present, scores, n_models = _split(outcomes)
+    bits, present, scores, n_models = outcome_arrays(outcomes)
     out_votes, out_support = _arrays_of(out, Votes)
     return Votes(
         *_core.votes(
@@ -313,7 +313,7 @@ def decide(
             p_table=p_table, p_start=p_start, p_step=p_step, distance_limit=distance_limit,
             fallback_model=fallback_model, allowed=allowed, weights=weights, out=out,
         )  # fmt: skip
-    bits, present, scores, n_models = _split(outcomes)
+    bits, present, scores, n_models = outcome_arrays(outcomes)
     return Chosen(
         *_core.decide(
             neighbours, similarities, bits, present, scores, n_models, prior, preference, k, kappa,
@@ -368,7 +368,7 @@ def task_scores(
     TypeError, ValueError
         Naming the argument, what was found and what was expected.
     """
-    bits, present, scores, n_models = _split(outcomes)
+    bits, present, scores, n_models = outcome_arrays(outcomes)
     return TaskScores(
         *_core.task_scores(
             neighbours, bits, present, scores, n_models, offsets, prior, k, threshold, weights,
@@ -397,7 +397,8 @@ def _on_device(array: Any) -> bool:
     return torch is not None and isinstance(array, torch.Tensor) and array.is_cuda
 
 
-def _split(outcomes: Outcomes) -> tuple[Bits | None, Bits | None, Floats | None, int]:
+def outcome_arrays(outcomes: Outcomes) -> tuple[Bits | None, Bits | None, Floats | None, int]:
+    """Outcomes as the extension takes them: bits, presence mask, scores, number of models."""
     if isinstance(outcomes, PackedOutcomes):
         return outcomes.bits, outcomes.present, None, outcomes.n_models
     if isinstance(outcomes, np.ndarray):

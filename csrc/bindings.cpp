@@ -11,13 +11,10 @@
 #include "arrays.hpp"
 #include "bindings.hpp"
 #include "checks.hpp"
-#include "vote_cpu.hpp"
+#include "inputs.hpp"
 
 namespace benchrouter {
 namespace {
-
-using Floats2 = View<const float, 2>;
-using Ids2 = View<const int64_t, 2>;
 
 std::string at(int64_t row, int64_t column) {
     return " at [" + std::to_string(row) + ", " + std::to_string(column) + "]";
@@ -32,23 +29,7 @@ std::vector<std::string> simd_levels() {
     return levels;
 }
 
-// The arguments that every kind of vote has in common, checked.
-struct Inputs {
-    Ids2 neighbours;
-    Floats2 weights, scores;
-    View<const uint64_t, 2> bits, present;
-    View<const float, 1> prior;
-    Ballots ballots{};
-    Outcomes outcomes{};
-    Prior drawn{};
-
-    int64_t queries() const { return ballots.queries; }
-    int64_t models() const { return outcomes.models; }
-    std::vector<Extent> extents() const {
-        return {extent(neighbours), extent(weights), extent(scores),
-                extent(bits),       extent(present), extent(prior)};
-    }
-};
+}  // namespace
 
 Inputs checked_inputs(const py::handle& neighbours, const py::handle& bits,
                       const py::handle& present, const py::handle& scores, int64_t n_models,
@@ -116,6 +97,8 @@ void refuse_fault(const Fault& fault, const Inputs& in, const float* similaritie
     }
 }
 
+namespace {
+
 template <class T>
 py::object given_or_new(const py::object& given, std::vector<py::ssize_t> shape) {
     if (!given.is_none()) return given;
@@ -147,7 +130,8 @@ py::tuple votes_binding(const py::object& neighbours, const py::object& bits,
     return py::make_tuple(votes_array, support_array);
 }
 
-// Models by ascending preference number; refuses what is not a permutation.
+}  // namespace
+
 std::vector<int64_t> order_of(const View<const int32_t, 1>& preference, int64_t models) {
     expect_length("preference", "values", preference.shape[0], "outcomes has models:", models);
     std::vector<int64_t> order(static_cast<size_t>(models), -1);
@@ -163,6 +147,41 @@ std::vector<int64_t> order_of(const View<const int32_t, 1>& preference, int64_t 
     }
     return order;
 }
+
+Allowed checked_allowed(const py::object& allowed, int64_t models, int64_t fallback_model) {
+    if (allowed.is_none()) return {{}, models};
+    const auto view = read<bool, 1>(allowed, "allowed");
+    expect_length("allowed", "values", view.shape[0], "outcomes has models:", models);
+    return {view, count_allowed(view.data, models, fallback_model)};
+}
+
+ChosenArrays chosen_arrays(const py::object& out, int64_t queries) {
+    py::tuple given =
+        out.is_none() ? py::make_tuple(py::none(), py::none(), py::none(), py::none(), py::none())
+                      : py::tuple(out);
+    if (given.size() != 5)
+        refuse_value("out must hold 5 arrays, got " + std::to_string(given.size()));
+    const std::array<int64_t, 1> shape{queries};
+    const std::array<py::object, 5> arrays{
+        given_or_new<int32_t>(given[0], {queries}), given_or_new<float>(given[1], {queries}),
+        given_or_new<float>(given[2], {queries}), given_or_new<float>(given[3], {queries}),
+        given_or_new<bool>(given[4], {queries})};
+    const auto model = write<int32_t, 1>(arrays[0], "out.model");
+    const auto score = write<float, 1>(arrays[1], "out.score");
+    const auto margin = write<float, 1>(arrays[2], "out.margin");
+    const auto distance = write<float, 1>(arrays[3], "out.distance");
+    const auto fallback = write<bool, 1>(arrays[4], "out.fallback");
+    expect_shape(model, shape, "(queries,)");
+    expect_shape(score, shape, "(queries,)");
+    expect_shape(margin, shape, "(queries,)");
+    expect_shape(distance, shape, "(queries,)");
+    expect_shape(fallback, shape, "(queries,)");
+    return {arrays,
+            {model.data, score.data, margin.data, distance.data, fallback.data},
+            {extent(model), extent(score), extent(margin), extent(distance), extent(fallback)}};
+}
+
+namespace {
 
 // The part of a decision that only rule "s3" has.
 View<const float, 2> checked_p_table(const py::object& p_table, double start, double step,
@@ -200,43 +219,16 @@ py::tuple decide_binding(const py::object& neighbours, const py::object& similar
         check_decision(rule, !p_table.is_none(), threshold, distance_limit, fallback_model, models);
     View<const float, 2> table;
     if (is_s3) table = checked_p_table(p_table, p_start, p_step, models);
-    View<const bool, 1> allowed_view;
-    int64_t n_allowed = models;
-    if (!allowed.is_none()) {
-        allowed_view = read<bool, 1>(allowed, "allowed");
-        expect_length("allowed", "values", allowed_view.shape[0], "outcomes has models:", models);
-        n_allowed = count_allowed(allowed_view.data, models, fallback_model);
-    }
+    const Allowed among = checked_allowed(allowed, models, fallback_model);
     const Run run = checked_run(threads, simd);
 
-    const std::array<int64_t, 1> shape{in.queries()};
-    py::tuple given =
-        out.is_none() ? py::make_tuple(py::none(), py::none(), py::none(), py::none(), py::none())
-                      : py::tuple(out);
-    if (given.size() != 5)
-        refuse_value("out must hold 5 arrays, got " + std::to_string(given.size()));
-    const py::object arrays[] = {
-        given_or_new<int32_t>(given[0], {shape[0]}), given_or_new<float>(given[1], {shape[0]}),
-        given_or_new<float>(given[2], {shape[0]}), given_or_new<float>(given[3], {shape[0]}),
-        given_or_new<bool>(given[4], {shape[0]})};
-    const auto model_view = write<int32_t, 1>(arrays[0], "out.model");
-    const auto score_view = write<float, 1>(arrays[1], "out.score");
-    const auto margin_view = write<float, 1>(arrays[2], "out.margin");
-    const auto distance_view = write<float, 1>(arrays[3], "out.distance");
-    const auto fallback_view = write<bool, 1>(arrays[4], "out.fallback");
-    expect_shape(model_view, shape, "(queries,)");
-    expect_shape(score_view, shape, "(queries,)");
-    expect_shape(margin_view, shape, "(queries,)");
-    expect_shape(distance_view, shape, "(queries,)");
-    expect_shape(fallback_view, shape, "(queries,)");
+    const ChosenArrays made = chosen_arrays(out, in.queries());
     std::vector<Extent> inputs = in.extents();
     inputs.push_back(extent(similarities_view));
     inputs.push_back(extent(preference_view));
     inputs.push_back(extent(table));
-    inputs.push_back(extent(allowed_view));
-    refuse_overlap({extent(model_view), extent(score_view), extent(margin_view),
-                    extent(distance_view), extent(fallback_view)},
-                   inputs);
+    inputs.push_back(extent(among.view));
+    refuse_overlap(made.extents, inputs);
 
     const Decision decision{is_s3 ? Rule::s3 : Rule::mean,
                             similarities_view.data,
@@ -250,17 +242,15 @@ py::tuple decide_binding(const py::object& neighbours, const py::object& similar
                             table.shape[0],
                             distance_limit,
                             fallback_model,
-                            allowed_view.data,
-                            n_allowed};
-    const Chosen chosen{model_view.data, score_view.data, margin_view.data, distance_view.data,
-                        fallback_view.data};
+                            among.view.data,
+                            among.count};
     Fault fault;
     {
         const py::gil_scoped_release released;
-        fault = decide(in.ballots, in.outcomes, in.drawn, decision, chosen, run);
+        fault = decide(in.ballots, in.outcomes, in.drawn, decision, made.chosen, run);
     }
     refuse_fault(fault, in, similarities_view.data);
-    return py::make_tuple(arrays[0], arrays[1], arrays[2], arrays[3], arrays[4]);
+    return py::tuple(py::cast(made.arrays));
 }
 
 py::tuple task_scores_binding(const py::object& neighbours, const py::object& bits,
@@ -406,6 +396,7 @@ PYBIND11_MODULE(_core, module) {
                py::arg("threads"), "What memory allows: benchmarks/votes.py compares with it.");
     bind_attention(module);
     bind_cells(module);
+    bind_expect(module);
     bind_quantize(module);
     bind_search(module);
 #if defined(BR_CUDA)

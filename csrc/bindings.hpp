@@ -12,6 +12,7 @@ namespace benchrouter {
 
 void bind_attention(pybind11::module_& module);
 void bind_cells(pybind11::module_& module);
+void bind_expect(pybind11::module_& module);
 void bind_quantize(pybind11::module_& module);
 void bind_search(pybind11::module_& module);
 void bind_cuda(pybind11::module_& module);  // where it is built with CUDA

@@ -686,6 +686,10 @@ Fault decide(const Ballots& ballots, const Outcomes& outcomes, const Prior& prio
     return {};
 }
 
+// ----------------------------------------------------------------------------- expected scores
+
+#include "expect_kernel.hpp"
+
 // ------------------------------------------------------------------------------------------ tasks
 
 Fault task(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior, double threshold,
@@ -779,7 +783,7 @@ void similarities(const double* query, const float* records, int64_t dim, const 
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {votes, decide, task, similarities, copy};
+const Kernels kernels = {votes, decide, expect, task, similarities, copy};
 
 }  // namespace BR_LEVEL
 }  // namespace benchrouter

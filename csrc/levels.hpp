@@ -1,6 +1,7 @@
 // The loops over queries, compiled once for each instruction set from kernels.hpp.
 #pragma once
 
+#include "expect.hpp"
 #include "vote.hpp"
 #include "vote_cpu.hpp"
 
@@ -32,6 +33,8 @@ struct Scratch {
     double* s2;
     double* supported;
     float* score;
+    double* views;        // 4 * Expectation::width
+    int32_t* counts;      // Expectation::datasets zeros
     char* block_votes;    // block_queries() * models + 2 * kModelGroup float32
     char* block_support;  // as many uint16
 };
@@ -41,6 +44,8 @@ struct Kernels {
                    float* votes, uint16_t* support, bool stream, Scratch&);
     Fault (*decide)(const Ballots&, const Outcomes&, const Prior&, const Decision&, int64_t begin,
                     int64_t end, const Chosen&, Scratch&);
+    Fault (*expect)(const Ballots&, const Outcomes&, const Prior&, const Decision&,
+                    const Expectation&, int64_t begin, int64_t end, const Expected&, Scratch&);
     // Sums of g, 1[g > threshold] and 1[support > 0] over the queries.
     Fault (*task)(const Ballots&, const Outcomes&, const Prior&, double threshold, int64_t begin,
                   int64_t end, double* s1, double* s2, int64_t* support, Scratch&);

@@ -25,7 +25,7 @@ constexpr int64_t kStreamBytes = 8 << 20;
 class Workspace {
 public:
     Workspace(const Outcomes& outcomes, const Prior& prior, int threads,
-              const int32_t* preference = nullptr) {
+              const int32_t* preference = nullptr, const Expectation* expectation = nullptr) {
         const int64_t models = padded_models(outcomes.models);
         const int64_t block = block_queries(outcomes.models) * outcomes.models + 2 * kModelGroup;
         float* const padded_prior = take<float>(models);
@@ -43,6 +43,10 @@ public:
                 *array = take<double>(models);
             }
             s.score = take<float>(models);
+            if (expectation) {
+                s.views = take<double>(4 * expectation->width);
+                s.counts = take<int32_t>(expectation->datasets);
+            }
             s.block_votes = reinterpret_cast<char*>(take<float>(block));
             s.block_support = reinterpret_cast<char*>(take<uint16_t>(block));
             scratch_.push_back(s);
@@ -116,6 +120,23 @@ Fault decide(const Ballots& ballots, const Outcomes& outcomes, const Prior& prio
     return for_chunks(chunks, threads, [&](int64_t chunk, int thread) {
         const int64_t begin = chunk * step, end = std::min(begin + step, ballots.queries);
         return kernels.decide(ballots, outcomes, prior, decision, begin, end, chosen,
+                              workspace.of(thread));
+    });
+}
+
+Fault expect(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
+             const Decision& decision, const Expectation& expectation, const Expected& out,
+             Run run) {
+    const Kernels& kernels = kernels_of(run.simd);
+    const int64_t work =
+        work_per_query(ballots, outcomes) + 2 * expectation.dim * expectation.width;
+    const int64_t step = chunk_queries(ballots.queries, work);
+    const int64_t chunks = (ballots.queries + step - 1) / step;
+    const int threads = threads_for(run.threads, chunks);
+    Workspace workspace(outcomes, prior, threads, decision.preference, &expectation);
+    return for_chunks(chunks, threads, [&](int64_t chunk, int thread) {
+        const int64_t begin = chunk * step, end = std::min(begin + step, ballots.queries);
+        return kernels.expect(ballots, outcomes, prior, decision, expectation, begin, end, out,
                               workspace.of(thread));
     });
 }

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "expect.hpp"
+
 namespace benchrouter {
 
 enum class Simd { scalar = 0, avx2 = 1, avx512 = 2 };
@@ -63,6 +65,13 @@ struct Chosen {
     bool* fallback;
 };
 
+// What the rule `auto` answers.
+struct Expected {
+    Chosen chosen;
+    float* strange;  // (queries,) chance that the prompt comes from a dataset that is not there
+    float* scores;   // (queries, models) expected scores, or null
+};
+
 struct TaskScores {
     double* s1;        // (tasks, models)
     double* s2;        // (tasks, models)
@@ -86,6 +95,10 @@ struct Run {
 Fault votes(const Ballots&, const Outcomes&, const Prior&, float* votes, uint16_t* support, Run);
 
 Fault decide(const Ballots&, const Outcomes&, const Prior&, const Decision&, const Chosen&, Run);
+
+// Decides by expected scores. Of the decision the rule and its table are not used.
+Fault expect(const Ballots&, const Outcomes&, const Prior&, const Decision&, const Expectation&,
+             const Expected&, Run);
 
 // Queries of a task are summed in blocks of kTaskBlock, so that the sums depend on nothing else.
 constexpr int64_t kTaskBlock = 1024;
