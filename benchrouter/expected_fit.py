@@ -6,13 +6,14 @@ out alone, they stand for prompts of known kinds; left out with their dataset, f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import scores
 from benchrouter.expected import SCALE, Expectation, chance_features
+from benchrouter.holdout import MOST_VOTERS, HeldOut
 from benchrouter.neighbours import Neighbours
 from benchrouter.regression import least_squares, logistic, sigmoid
 from benchrouter.views import VIEWS, Linear, Records, linear_views, of_datasets, of_votes
@@ -20,7 +21,11 @@ from benchrouter.views import VIEWS, Linear, Records, linear_views, of_datasets,
 Array = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
-NEIGHBOURS = (8, 16, 32)  # that may vote; held-out records choose. More cost more time in search
+NEIGHBOURS = (
+    8,
+    16,
+    MOST_VOTERS,
+)  # that may vote; held-out records choose. More cost more time in search
 STRANGE_SHARE = 1.0 / 3.0  # of prompts that are taken to be strange before anything is seen of them
 SAMPLE = 500  # records of a dataset that are learnt from
 REACH = 2.0  # models this many dataset deviations below the best count e^-1/2
@@ -49,6 +54,120 @@ class Sample:
     rows: Ids
     alone: Neighbours
     apart: Neighbours
+
+
+def sampled(held_out: HeldOut, seed: int) -> Sample:
+    """At most 500 records of a held-out dataset, drawn at random.
+
+    Parameters
+    ----------
+    held_out : HeldOut
+    seed : int
+
+    Returns
+    -------
+    Sample
+    """
+    n, width = len(held_out.rows), NEIGHBOURS[-1]
+    kept = np.arange(n)
+    if n > SAMPLE:
+        rng = np.random.default_rng([seed, held_out.code])
+        kept = np.sort(rng.choice(n, SAMPLE, replace=False))
+    alone, apart = (
+        Neighbours(found.ids[kept, :width], found.similarities[kept, :width])
+        for found in (held_out.alone, held_out.apart)
+    )
+    return Sample(held_out.rows[kept], alone, apart)
+
+
+def joined(samples: list[Sample]) -> Sample:
+    """Samples of several datasets as one.
+
+    Parameters
+    ----------
+    samples : list of Sample
+
+    Returns
+    -------
+    Sample
+    """
+    alone, apart = (
+        Neighbours(*(np.concatenate(parts) for parts in zip(*lists, strict=True)))
+        for lists in ([s.alone for s in samples], [s.apart for s in samples])
+    )
+    return Sample(np.concatenate([s.rows for s in samples]), alone, apart)
+
+
+def own_distances(held_out: HeldOut, kappa: int) -> NDArray[np.float32]:
+    """Mean distance of held-out records to their nearest others.
+
+    Parameters
+    ----------
+    held_out : HeldOut
+    kappa : int
+
+    Returns
+    -------
+    float32 array, shape (n,)
+        NaN for a record without any other.
+    """
+    similarities = held_out.alone.similarities[:, :kappa]
+    known = np.isfinite(similarities).any(axis=1)
+    own = np.full(len(similarities), np.nan, np.float32)
+    own[known] = scores.prompt_distances(similarities[known])
+    return own
+
+
+def filled_by_dataset(
+    own_distance: NDArray[np.float32], dataset: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    """Distances that were not measured, by the mean of their dataset's.
+
+    Parameters
+    ----------
+    own_distance : float32 array, shape (n_records,)
+        NaN = not measured.
+    dataset : int32 array, shape (n_records,)
+
+    Returns
+    -------
+    float32 array, shape (n_records,)
+        The mean of all where a dataset has none; 1, as of unrelated texts, where nothing has.
+    """
+    known = ~np.isnan(own_distance)
+    if known.all():
+        return own_distance
+    overall = float(own_distance[known].mean(dtype=np.float64)) if known.any() else 1.0
+    count = np.bincount(dataset[known], minlength=int(dataset.max()) + 1)
+    total = np.bincount(dataset[known], own_distance[known], minlength=len(count))
+    means = np.where(count > 0, total / np.maximum(count, 1), overall).astype(np.float32)
+    return np.where(known, own_distance, means[dataset])
+
+
+def extended(learnt: Expectation, records: Records) -> Expectation:
+    """What was learnt before records came, for all records and datasets of today.
+
+    Standings and slopes stay those of the last fit; datasets have their means of today. The first
+    records are those that it was learnt from.
+
+    Parameters
+    ----------
+    learnt : Expectation
+    records : Records
+
+    Returns
+    -------
+    Expectation
+    """
+    own_distance = np.full(len(records.dataset), np.nan, np.float32)
+    own_distance[: len(learnt.own_distance)] = learnt.own_distance
+    return replace(
+        learnt,
+        of_dataset=_of_dataset(
+            records.means, learnt.standing, learnt.share, learnt.apart, learnt.level
+        ),
+        own_distance=filled_by_dataset(own_distance, records.dataset),
+    )
 
 
 @dataclass(frozen=True)
@@ -127,9 +246,7 @@ def learn(
         calibration = _calibration(sides, expected, strange, right, unit)
         spread = _spread(sides, expected, strange, right, calibration, unit)
     share = _contenders(standing[None], deviation, np.ones((1, len(standing)), np.bool_))[0]
-    slopes_of = (apart_slopes, level_slopes)
-    of_dataset = _split(np.where(np.isnan(records.means), 0.0, records.means - standing), share)
-    weights, offset = _linear(fitted, standing, share, slopes_of)
+    weights, offset = _linear(fitted, standing, share, (apart_slopes, level_slopes))
     return Expectation(
         neighbours=k,
         standing=standing,
@@ -138,10 +255,7 @@ def learn(
         level=level_slopes,
         weights=weights.astype(np.float32),
         offset=offset,
-        of_dataset=np.stack(
-            [a[1] * of_dataset[0] + v[1] * of_dataset[1] for a, v in zip(*slopes_of, strict=True)],
-            axis=1,
-        ).astype(np.float32),
+        of_dataset=_of_dataset(records.means, standing, share, apart_slopes, level_slopes),
         own_distance=own_distance,
         gate=gate,
         margin=margin,
@@ -347,6 +461,16 @@ def _combined(side: _Side, views: Array, strange: Array, apart: Array, level: Ar
         np.einsum("sv,sn,vnm->nm", apart, factor, differences)
         + np.einsum("sv,sn,vnm->nm", level, factor, levels)
     )
+
+
+def _of_dataset(
+    means: Array, standing: Array, share: Array, apart: Array, level: Array
+) -> NDArray[np.float32]:
+    """What a neighbour of each dataset adds, shape (D, 2, M); 0 for a model not run there."""
+    deviation = np.where(np.isnan(means), 0.0, means - standing)
+    differences, levels = _split(deviation, share)
+    sides = [a[1] * differences + v[1] * levels for a, v in zip(apart, level, strict=True)]
+    return np.stack(sides, axis=1).astype(np.float32)
 
 
 def _linear(

@@ -14,6 +14,16 @@ from benchrouter import scores
 from benchrouter.auto import HeldOutTasks
 from benchrouter.encoder.precomputed import as_unit_rows
 from benchrouter.evidence import Evidence, evidence_of, model_costs_usd, prior_of
+from benchrouter.expected import Expectation
+from benchrouter.expected_fit import (
+    Sample,
+    extended,
+    filled_by_dataset,
+    joined,
+    learn,
+    own_distances,
+    sampled,
+)
 from benchrouter.holdout import (
     DRAWS,
     LABEL_SHARES,
@@ -28,6 +38,7 @@ from benchrouter.holdout import (
 from benchrouter.index import Index, check_count
 from benchrouter.local import local_of_held_out, pooled, within_covariance
 from benchrouter.search_faiss import Approximate
+from benchrouter.views import Records
 from benchrouter.voting import Outcomes, PackedOutcomes
 
 if TYPE_CHECKING:
@@ -150,6 +161,8 @@ class Fit:
         there are no others, or no correctness.
     within : float64 array, shape (n_models, n_models)
         Covariance of two models' correctness on one record of a dataset.
+    expectation : Expectation
+        What the rule `auto` has learnt.
     distance_limit : float
         99th percentile of the held-out prompts' own distances.
     tau : float
@@ -159,7 +172,7 @@ class Fit:
     fallback_is_named : bool
         Whether the latter was asked for, and so stays whatever the best on average comes to be.
     compact : bool
-        Whether pairs, benchmark_u, local, distance_limit and tau, which holding out datasets
+        Whether pairs, benchmark_u, local, expectation, distance_limit and tau, which holding out
         teaches, are of these very records. If not, they are of those before the last additions:
         NaN in benchmark_u and local for a dataset that came since.
     approximation : Approximation or None
@@ -188,6 +201,7 @@ class Fit:
     benchmark_u: Array
     local: Array
     within: Array
+    expectation: Expectation
     distance_limit: float
     tau: float
     best_on_average: int
@@ -219,6 +233,11 @@ class Fit:
             n_records=np.bincount(self.dataset, minlength=len(self.datasets))[codes],
             within=self.within,
         )
+
+    @cached_property
+    def costs_known(self) -> bool:
+        """Whether models are compared by cost where held-out records cannot tell them apart."""
+        return not (np.isnan(self.cost_usd).all() and np.isnan(self.prices).all())
 
     @cached_property
     def preferred(self) -> NDArray[np.int32]:
@@ -282,12 +301,31 @@ def fit(
     correctness = evidence.correctness
     is_binary = bool(np.all((table.scores == correctness) | np.isnan(correctness)))
     means = evidence.means if routable else np.full_like(raw_means, np.nan)
-    held_out = (
-        _held_out(evidence, settings, routable, progress)
-        if learnt is None
-        else _kept(learnt, table.datasets)
+    records = Records(
+        embeddings=evidence.index.embeddings,
+        outcomes=correct if is_binary and correct is not None else table.scores,
+        scores=table.scores,
+        dataset=table.dataset,
+        means=raw_means,
+        codes=np.arange(table.n_datasets),
     )
-    pairs, benchmark_u, local, distance_limit = held_out
+    known = correctness if routable else None
+    if learnt is None:
+        pairs, benchmark_u, local, distance_limit, sample, own_distance = _held_out(
+            evidence, settings, routable, progress
+        )
+        expectation = learn(
+            records,
+            sample,
+            own_distance,
+            kappa=settings.kappa,
+            correctness=known,
+            preferred=preferred,
+            threads=threads,
+        )
+    else:
+        pairs, benchmark_u, local, distance_limit = _kept(learnt, table.datasets)
+        expectation = extended(learnt.expectation, records)
     within = pooled(within_covariance(correctness, table.dataset, table.n_datasets))
     best = scores.best_on_average(means if routable else raw_means, preferred)
     return Fit(
@@ -313,6 +351,7 @@ def fit(
         benchmark_u=benchmark_u,
         local=local,
         within=within if routable else np.full_like(within, np.nan),
+        expectation=expectation,
         distance_limit=distance_limit,
         tau=_tau(pairs, evidence, settings) if learnt is None else learnt.tau,
         best_on_average=best,
@@ -355,23 +394,25 @@ def _evidence(
 
 def _held_out(
     evidence: Evidence, settings: Settings, routable: bool, progress: Progress | None
-) -> tuple[Pairs, Array, Array, float]:
-    """Training pairs; every dataset's distance and neighbourhood; the limit for single prompts."""
+) -> tuple[Pairs, Array, Array, float, Sample, NDArray[np.float32]]:
+    """What holding out teaches, and the held-out records themselves with their own distances.
+
+    In order: training pairs; every dataset's distance and neighbourhood; the limit for single
+    prompts; a sample of the records; how far each record lies from its nearest others.
+    """
     n_models = evidence.means.shape[1]
     local = np.full_like(evidence.means, np.nan)
-    if evidence.n_datasets == 1:
-        rows = sample_of(evidence.dataset, 0, settings.seed)
-        queries = np.ascontiguousarray(evidence.index.embeddings[rows])
-        own = evidence.index.search(queries, settings.kappa + 1)
-        others = own.similarities[:, 1:]  # without the record itself
-        known = np.isfinite(others).any(axis=1)
-        distances = scores.prompt_distances(others[known])
-        limit = float(np.quantile(distances, DISTANCE_QUANTILE)) if len(distances) else np.inf
-        return concatenate([], n_models), np.empty(0), local, limit
-    parts = []
+    parts, samples, per_dataset = [], [], []
     benchmark_u = np.empty(evidence.n_datasets)
-    per_dataset = []
+    own_distance = np.full(len(evidence.dataset), np.nan, np.float32)
+    one = evidence.n_datasets == 1
     for held_out in hold_out(evidence, seed=settings.seed, progress=progress):
+        own = own_distances(held_out, settings.kappa)
+        own_distance[held_out.rows] = own
+        samples.append(sampled(held_out, settings.seed))
+        if one:
+            per_dataset.append(own[~np.isnan(own)].astype(np.float64))
+            continue
         similarities = without(held_out, evidence).similarities[:, : settings.kappa]
         per_dataset.append(scores.prompt_distances(similarities))
         benchmark_u[held_out.code] = per_dataset[-1].mean()
@@ -386,8 +427,16 @@ def _held_out(
                     seed=settings.seed,
                 )
             )
-    limit = float(np.quantile(np.concatenate(per_dataset), DISTANCE_QUANTILE))
-    return concatenate(parts, n_models), benchmark_u, local, limit
+    distances = np.concatenate(per_dataset)
+    limit = float(np.quantile(distances, DISTANCE_QUANTILE)) if len(distances) else np.inf
+    return (
+        concatenate(parts, n_models),
+        np.empty(0) if one else benchmark_u,
+        local,
+        limit,
+        joined(samples),
+        filled_by_dataset(own_distance, evidence.dataset),
+    )
 
 
 def _kept(learnt: Fit, datasets: tuple[str, ...]) -> tuple[Pairs, Array, Array, float]:
