@@ -93,7 +93,8 @@ class Calibration:
     Attributes
     ----------
     optimism : float
-        By how much the estimate of a chosen model is too large (the winner's curse), at least 0.
+        By how many of its standard deviations the estimate of a chosen model is too large (the
+        winner's curse), at least 0.
     errors : float64 array, shape (n_datasets, n_draws)
         Accuracy less what was expected of the chosen model, in its standard deviations, unsigned.
     """
@@ -159,8 +160,10 @@ class Estimate:
         ----------
         model : int
         """
-        optimism = 0.0 if self.calibration is None else self.calibration.optimism
-        return max(float(self.mean[model]) - optimism, 0.0)
+        if self.calibration is None:
+            return float(self.mean[model])
+        deviation = math.sqrt(max(float(self.covariance[model, model]), 0.0))
+        return max(float(self.mean[model]) - self.calibration.optimism * deviation, 0.0)
 
 
 def estimate(tasks: HeldOutTasks, standing: Array, local: Array, distance: float) -> Estimate:
@@ -300,13 +303,32 @@ def with_labels(before: Estimate, labels: NDArray[np.floating], within: Array) -
         return before
     observed = np.nansum(labels[:, seen], axis=0) / common[seen, seen]
     # The noise must not depend on the labels: a lucky mean would be believed more than an unlucky.
-    one_prompt = _correlation(within) * np.outer(_spread(before.mean), _spread(before.mean))
-    covariance = before.covariance
-    if before.degrees == 0:
-        covariance = one_prompt / PRIOR_LABELS
-    noise = one_prompt[np.ix_(seen, seen)] * _of_means(common, seen)
+    noise = _one_prompt(before, within)[np.ix_(seen, seen)] * _of_means(common, seen)
+    covariance = covariance_of(before, within)
     mean, after = _update(before.mean, covariance, seen, observed[None, :], noise)
     return Estimate(mean[0], after, before.trust, max(before.degrees, 1))
+
+
+def covariance_of(found: Estimate, within: Array) -> Array:
+    """Covariance of the models' accuracies; that of ten labels where no spread was measured.
+
+    Parameters
+    ----------
+    found : Estimate
+    within : float64 array, shape (n_models, n_models)
+        As in :class:`HeldOutTasks`.
+
+    Returns
+    -------
+    float64 array, shape (n_models, n_models)
+    """
+    return found.covariance if found.degrees else _one_prompt(found, within) / PRIOR_LABELS
+
+
+def _one_prompt(found: Estimate, within: Array) -> Array:
+    """Covariance of the models' correctness on one prompt of the task."""
+    spread = _spread(found.mean)
+    return _correlation(within) * np.outer(spread, spread)
 
 
 def in_common(labels: NDArray[np.floating]) -> Array:
@@ -418,7 +440,7 @@ def calibration(tasks: HeldOutTasks, common: Array) -> Calibration | None:
     correlation = _correlation(tasks.within)
     labelled = np.flatnonzero(np.diag(common))
     luck = _luck(correlation, common, labelled)
-    errors, deviations = [], []
+    found = []
     for of_task, accuracy, n in zip(tasks.estimates, tasks.accuracy, tasks.n_records, strict=True):
         ran = ~np.isnan(accuracy)
         if not ran.any():
@@ -433,13 +455,13 @@ def calibration(tasks: HeldOutTasks, common: Array) -> Calibration | None:
             noise = one_prompt[np.ix_(seen, seen)] * _of_means(common, seen)
             mean, covariance = _update(of_task.mean, covariance, seen, observed, noise)
         best = np.where(ran, mean, -np.inf).argmax(axis=1)
-        errors.append(accuracy[best] - mean[np.arange(len(best)), best])
-        deviations.append(np.sqrt(np.diag(covariance)[best]))
-    if not errors:
+        error = accuracy[best] - mean[np.arange(len(best)), best]
+        found.append(error / np.sqrt(np.diag(covariance)[best]))
+    if not found:
         return None
-    error = np.array(errors)
-    optimism = max(-float(error.mean(axis=1).sum()) / (len(error) + TRUST_TASKS), 0.0)
-    return Calibration(optimism, np.abs(error + optimism) / np.array(deviations))
+    errors = np.array(found)
+    optimism = max(-float(errors.mean(axis=1).sum()) / (len(errors) + TRUST_TASKS), 0.0)
+    return Calibration(optimism, np.abs(errors + optimism))
 
 
 def _luck(correlation: Array, common: Array, seen: NDArray[np.int64]) -> Array:

@@ -259,7 +259,7 @@ class Router:
         *,
         embeddings: NDArray[np.float32] | None = None,
         score: Score = "auto",
-        label_threshold: float = 0.5,
+        label_threshold: float | None = None,
     ) -> TaskDecision:
         """Choose one model for a task.
 
@@ -275,8 +275,9 @@ class Router:
             What to maximise. "auto" is each model's expected accuracy, from its standing, the
             task's neighbourhood and the labels (:mod:`benchrouter.auto`); "s1" to "s3" are the
             scores of arXiv 2309.15789, and the fallback of its eq. 8 belongs to "s3".
-        label_threshold : float
-            A label above it is correct.
+        label_threshold : float, optional
+            A label above it is correct. By default labels must lie in [0, 1], and count as correct
+            above 0.5.
 
         Returns
         -------
@@ -304,7 +305,8 @@ class Router:
         """Choose one model for each of many tasks, whose prompts come in any order.
 
         Every decision is that of :meth:`choose` on the prompts of its task, without labels: those
-        must be near their prompts, which are not kept. All batches are read at once; memory grows
+        must be near their prompts, which are not kept. (How many prompts repeat is therefore
+        estimated, and the interval's sampling error with it, to some 5 %.) All batches are read at once; memory grows
         with the tasks (some numbers per task and model), not with the prompts.
 
         Parameters

@@ -111,14 +111,14 @@ def _row(decision: TaskDecision) -> dict[str, Any]:
     chosen = decision.models.index(decision.model)
     others = np.where(np.arange(len(values)) == chosen, np.nan, values)
     second = None if np.isnan(others).all() else int(np.nanargmax(others))
-    low, high = decision.interval
+    low, high = decision.interval or (None, None)
     return {
         **{name: getattr(decision, name, None) for name in RESULTS},
         "score": plain(float(values[chosen])),
         "runner_up": None if second is None else decision.models[second],
         "margin": None if second is None else plain(float(values[chosen] - others[second])),
-        "interval_low": plain(low),
-        "interval_high": plain(high),
+        "interval_low": low,
+        "interval_high": high,
         "probability": plain(decision.probability),
     }
 

@@ -88,6 +88,7 @@ def choose(
         show_task(decision)
 
 
+REPEATED = 0.8  # of the prompts; where fewer count, the user is told
 NAMES = {"auto": "expected accuracy", "s1": "S1", "s2": "S2", "s3": "S3"}
 
 
@@ -139,15 +140,17 @@ def _plus_minus(mean: float, sd: float) -> str:
 
 def _expected(decision: TaskDecision) -> str:
     """Expected accuracy of the choice and its interval, or why there is none."""
-    low, high = decision.interval
-    if low != low:
+    if decision.interval is None:
         return (
             f"{decision.expected_accuracy:.3f} (too few datasets in the benchmark for an interval)"
         )
+    low, high = decision.interval
     unlabelled = decision.n_prompts - decision.n_labels
     on = f"{decision.n_prompts:,} prompts of the task"
     if 0 < unlabelled < decision.n_prompts:
         on = f"the {unlabelled:,} prompts without labels"
+    if decision.n_effective < REPEATED * (unlabelled or decision.n_prompts):
+        on += f" (many repeat: they tell as much as {decision.n_effective:,.0f})"
     return (
         f"{decision.expected_accuracy:.3f}; measured on {on}, with 80 % chance between "
         f"{low:.3f} and {high:.3f} (sampling error included)"

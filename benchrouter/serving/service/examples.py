@@ -86,6 +86,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
             "warning": None,
             "n_prompts": 2,
             "n_labels": 0,
+            "n_effective": 2.0,
             "models": [
                 {
                     "model": "maths-13b",

@@ -201,7 +201,7 @@ class TaskAnswer(Answer):
     fallback: bool
     score: str
     expected_accuracy: Number
-    interval: list[Number]
+    interval: list[float] | None
     best_by_score: str
     best_on_average: str
     probability: Number
@@ -210,6 +210,7 @@ class TaskAnswer(Answer):
     warning: str | None
     n_prompts: int
     n_labels: int
+    n_effective: float
     models: list[TaskModel]
     router: str
     version: str
