@@ -69,16 +69,19 @@ class HeldOutTasks:
     @cached_property
     def estimates(self) -> tuple[Estimate, ...]:
         """Estimate of every held-out dataset from the others, without labels."""
-        per_task = (self.accuracy, self.standing, self.local, self.distance, self.n_records)
-        return tuple(
-            estimate(
-                HeldOutTasks(*(np.delete(a, z, axis=0) for a in per_task), self.within, self.sigma),
-                self.standing[z],
-                self.local[z],
-                float(self.distance[z]),
+        found = []
+        for z in range(len(self.accuracy)):
+            others = replace(
+                self,
+                accuracy=np.delete(self.accuracy, z, axis=0),
+                standing=np.delete(self.standing, z, axis=0),
+                local=np.delete(self.local, z, axis=0),
+                distance=np.delete(self.distance, z),
+                n_records=np.delete(self.n_records, z),
             )
-            for z in range(len(self.accuracy))
-        )
+            u = float(self.distance[z])
+            found.append(estimate(others, self.standing[z], self.local[z], u))
+        return tuple(found)
 
     @cached_property
     def calibration(self) -> Calibration | None:
@@ -413,8 +416,9 @@ def calibrated(found: Estimate, tasks: HeldOutTasks, common: Array | None = None
     -------
     Estimate
     """
-    none = common is None or not common.any()
-    return replace(found, calibration=tasks.calibration if none else calibration(tasks, common))
+    if common is None or not common.any():
+        return replace(found, calibration=tasks.calibration)
+    return replace(found, calibration=calibration(tasks, common))
 
 
 def calibration(tasks: HeldOutTasks, common: Array) -> Calibration | None:

@@ -50,9 +50,9 @@ def choose_for_task(
         Unit rows.
     labels : float array, shape (n_labels, n_models), optional
         Scores of the first n_labels prompts, NaN = not run. "auto" takes them as observations of
-        the models' accuracies, several of one prompt as a single one. For S1, S2, S3 prompts with a label join the neighbours, and the
-        scores are then of the other prompts (where none is left, of all, each without its own
-        label).
+        the models' accuracies, several of one prompt as a single one. For S1, S2, S3 prompts with a
+        label join the neighbours, and the scores are then of the other prompts (where none is left,
+        of all, each without its own label).
     score : "auto", "s1", "s2" or "s3"
         What to maximise. "auto" is the expected accuracy (:mod:`benchrouter.auto`); eq. 8's
         fallback belongs to "s3".
@@ -323,8 +323,9 @@ def _decide(
     bma = fit.best_on_average
     n_scored = n_prompts - n_labels or n_prompts
     values = {"auto": found.mean, "s1": s1, "s2": s2, "s3": s3}[score]
-    # Of equal expected accuracies one with labels wins; else no tie departs from the best on average.
-    first_tie = (~np.isnan(labels)).any(axis=0).astype(np.float64) if score == "auto" else s1
+    # Of equal expected accuracies one with labels wins; else none departs from the best on average.
+    labelled = np.asarray((~np.isnan(labels)).any(axis=0), dtype=np.float64)
+    first_tie = labelled if score == "auto" else s1
     best = bma if np.isnan(values).all() else scores.best_model(values, fit.preferred, first_tie)
     probability = float("nan")
     if score == "auto":

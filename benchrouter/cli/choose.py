@@ -17,7 +17,10 @@ from benchrouter.cli.encoding import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchrouter.decisions import TaskDecision
+    from benchrouter.grading import LabelSuggestion
 
 
 def choose(
@@ -27,10 +30,44 @@ def choose(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Correctness (1, 0 or empty) of models on the first prompts: .csv, .jsonl or "
-            ".parquet, a column a model, a row a prompt.",
+            help="Scores from 0 (wrong) to 1 (right), or nothing, of models on some prompts: .csv, "
+            ".jsonl or .parquet, a column a model, a row a prompt. Rows are those of the first "
+            "prompts, or of the prompts that a column `row` (from 1) or `prompt` names.",
         ),
     ] = None,
+    label_threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="A label above it is right. Without it labels must lie in [0, 1], and are right "
+            "above 0.5.",
+        ),
+    ] = None,
+    suggest_labels: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Name N prompts, and the models to grade on them next: those that may still be "
+            "the best. With --output as a CSV file to fill in and hand back by --labels.",
+        ),
+    ] = None,
+    output_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.csv",
+            help="For --suggest-labels: labels so far, and empty cells to fill in.",
+        ),
+    ] = None,
+    max_regret: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="For --suggest-labels: no more labels are needed once the choice lies with 90 % "
+            "chance at most so far below the best model's accuracy.",
+        ),
+    ] = 0.01,
     score: Annotated[
         str, typer.Option(help="auto (expected accuracy, from all evidence), s1, s2 or s3.")
     ] = "auto",
@@ -49,9 +86,11 @@ def choose(
     chosen_score = options.check_score(score)
     options.check_format(format)
     options.check_on_error(on_error)
+    if output_file is not None and (suggest_labels is None or output_file.suffix != ".csv"):
+        raise typer.BadParameter(f"--output {output_file} expects --suggest-labels N and a .csv")
     if labels is not None and on_error == "skip":
         raise typer.BadParameter("--labels needs every prompt, so --on-error must be raise")
-    from benchrouter.batch.labels import read_labels
+    from benchrouter.batch.labels import read_labels, write_labels
     from benchrouter.batch.prompts import read_prompts
 
     texts, rows, n_records, skipped = read_all(
@@ -78,14 +117,37 @@ def choose(
     )
     known = None
     if labels is not None:
-        known = read_labels(labels, router.models, texts, prompt_column=prompt_column)
+        known = read_labels(
+            *(labels, router.models, texts),
+            prompt_column=prompt_column,
+            any_scale=label_threshold is not None,
+        )
     if given is None:
         given = encode_all(router.encoder, texts)
-    decision = router.choose(texts, known, embeddings=given, score=chosen_score)
+    decision = router.choose(
+        texts, known, embeddings=given, score=chosen_score, label_threshold=label_threshold
+    )
+    asked = None
+    if suggest_labels is not None:
+        asked = router.suggest_labels(
+            *(texts, known),
+            n=suggest_labels,
+            embeddings=given,
+            max_regret=max_regret,
+            label_threshold=label_threshold,
+        )
+    if asked is not None and output_file is not None:
+        write_labels(
+            *(output_file, router.models, texts, known, asked.prompts.tolist(), asked.models),
+            prompt_column=prompt_column,
+        )
     if as_json:
-        output.emit({**decision.to_dict(), "skipped": skipped})
-    else:
-        show_task(decision)
+        suggestion = {} if asked is None else {"suggestion": asked.to_dict()}
+        output.emit({**decision.to_dict(), **suggestion, "skipped": skipped})
+        return
+    show_task(decision)
+    if asked is not None:
+        show_suggestion(asked, texts, output_file)
 
 
 REPEATED = 0.8  # of the prompts; where fewer count, the user is told
@@ -131,6 +193,30 @@ def show_task(decision: TaskDecision, title: str = "") -> None:
         facts.append(("labelled prompts", f"{decision.n_labels:,}"))
     if decision.warning:
         facts.append(("warning", decision.warning))
+    output.facts(facts)
+
+
+def show_suggestion(asked: LabelSuggestion, prompts: Sequence[str], file: Path | None) -> None:
+    """Print which labels to grade next, or that no more are needed."""
+    facts: list[tuple[str, Any]] = [
+        (
+            "good enough",
+            f"{asked.best} lies at most {asked.max_regret:g} below the best model with "
+            f"{asked.chance:.0%} chance; " + ("90 % are needed" if not asked.reached else "enough"),
+        )
+    ]
+    if asked.reached:
+        facts.append(("labels", "no more are needed"))
+    elif len(asked.prompts) == 0:
+        facts.append(("labels", "every prompt has some; give more prompts"))
+    else:
+        facts.append(("models to grade", ", ".join(asked.models)))
+        facts.append(("on prompts", f"{len(asked.prompts):,}, fresh ones"))
+    if file is not None:
+        facts.append(("written", f"{file}: fill in the empty cells, and give it by --labels"))
+    elif len(asked.prompts):
+        rows = [[int(i) + 1, output.shorten(prompts[i])] for i in asked.prompts]
+        output.table("prompts to grade", ["row", "prompt"], rows)
     output.facts(facts)
 
 
