@@ -25,7 +25,6 @@ from benchrouter import scores
 TRUST = 0.75  # how far to move towards the neighbourhood before any dataset was held out
 TRUST_TASKS = 5.0  # what that is worth, in held-out datasets
 REACH = 2.0  # models this many task deviations below the best count e^-1/2 in the measurement
-LEAST_VARIANCE = 0.05  # of the error that remains when sampling noise seems to explain all of it
 PRIOR_LABELS = 10.0  # what standings are worth, in labels, where no dataset could be held out
 COVERAGE = 0.8  # of the interval that users are told
 NEVER_CERTAIN = 0.05  # an accuracy counts as this far from 0 and 1 in the noise of labels
@@ -272,7 +271,8 @@ def _variances(
     squares = (share**2).sum(axis=1)
     found = float(weight @ (share * apart**2).sum(axis=1))
     noise = float(weight @ ((share @ np.diag(tasks.within) - of_mean) / records))
-    own = max(found - noise, LEAST_VARIANCE * found) / max(float(weight @ (1.0 - squares)), 1e-12)
+    least = math.sqrt(2.0 / len(records)) * noise  # one standard error: 0 was never measured
+    own = max(found - noise, least) / max(float(weight @ (1.0 - squares)), 1e-12)
     of_level = float(weight @ (level**2 - of_mean / records - own * squares))
     return max(of_level / float(weight.sum()), 0.0), own + 1e-9
 

@@ -92,7 +92,7 @@ class TaskDecision:
     n_prompts, n_labels : int
     n_effective : float
         Prompts on which the accuracy will be measured, those that repeat counted less: the same
-        prompt 2,000 times is one. Of the tasks of `choose_groups` an estimate, off by 9 % (1 sd).
+        prompt 2,000 times is one. Of the tasks of `choose_groups` it is an estimate.
     models : tuple of str
     auto, auto_sd : float64 arrays, shape (n_models,)
         Expected accuracy, in [0, 1], and its standard deviation (NaN = too few datasets to tell).

@@ -368,9 +368,10 @@ class Router:
         """Choose one model for each of many tasks, whose prompts come in any order.
 
         Every decision is that of :meth:`choose` on the prompts of its task, without labels: those
-        must be near their prompts, which are not kept. (How many prompts repeat is therefore
-        estimated, and the interval's sampling error with it, to some 5 %.) All batches are read at
-        once; memory grows with the tasks (some numbers per task and model), not with the prompts.
+        must be near their prompts, which are not kept. How often prompts repeat is
+        therefore estimated: less than a third of them is not seen, more to 9 % (1 sd). All batches
+        are read at once; memory grows with the tasks (some numbers per task and model), not with
+        the prompts.
 
         Parameters
         ----------

@@ -22,7 +22,8 @@ from benchrouter.voting import task_scores
 # stay equal, and the cheaper one is chosen.
 DECIMALS = 12
 
-SIGNS = 256  # of every prompt, in the sketch of repeated prompts; the estimate is off by 9 % (1 sd)
+SIGNS = 256  # of every prompt, in the sketch of repeated prompts
+NOT_SEEN = 1.0 + 4.0 * (2.0 / SIGNS) ** 0.5  # Σc²/n up to which prompts count as different: 4 sd
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -235,7 +236,7 @@ def evidence_of_task(fit: Fit, sums: Tally, task: int) -> TaskEvidence:
     """
     n = int(sums.n_prompts[task])
     # E (Σ signs)² = Σ c² (Alon, Matias and Szegedy 1996): in memory for tasks, not for prompts.
-    squares = float((sums.signs[task].astype(np.float64) ** 2).mean())
+    repeats = float((sums.signs[task].astype(np.float64) ** 2).mean()) / n
     s1, wide = (np.round(total[task] / n, DECIMALS) for total in (sums.near, sums.wide))
     return TaskEvidence(
         n_prompts=n,
@@ -244,5 +245,5 @@ def evidence_of_task(fit: Fit, sums: Tally, task: int) -> TaskEvidence:
         support=sums.support[task].copy(),
         local=mean_of_views(s1, wide, sums.datasets[task], fit.means, fit.prior),
         distance=round(float(sums.distance[task]) / n, DECIMALS),
-        n_effective=min(max(n * n / max(squares, 1.0), 1.0), float(n)),
+        n_effective=float(n) if repeats < NOT_SEEN else max(n / repeats, 1.0),
     )
