@@ -68,6 +68,36 @@ class HeldOutTasks:
     @cached_property
     def estimates(self) -> tuple[Estimate, ...]:
         """Estimate of every held-out dataset from the others, without labels."""
+        return self._trusting if self.leaving_pays else self._each(0.0)
+
+    @cached_property
+    def leaving_pays(self) -> bool:
+        """Whether choices that left the best standing gained accuracy on held-out datasets.
+
+        What they gained is added up, together with five more that each gained 3/4 of what was
+        promised on the average.
+        """
+        promised, gained = [], []
+        for of_task, accuracy, standing in zip(
+            self._trusting, self.accuracy, self.standing, strict=True
+        ):
+            ran = ~np.isnan(accuracy)
+            if of_task.degrees and ran.any():
+                best, kept = (
+                    int(np.where(ran, of, -np.inf).argmax()) for of in (of_task.mean, standing)
+                )
+                promised.append(float(of_task.mean[best] - of_task.mean[kept]))
+                gained.append(float(accuracy[best] - accuracy[kept]))
+        n_left = sum(p > 0.0 for p in promised)
+        if n_left == 0:
+            return True
+        return sum(gained) + TRUST_TASKS * TRUST * sum(promised) / n_left > 0.0
+
+    @cached_property
+    def _trusting(self) -> tuple[Estimate, ...]:
+        return self._each(1.0)
+
+    def _each(self, most_trust: float) -> tuple[Estimate, ...]:
         found = []
         for z in range(len(self.accuracy)):
             others = replace(
@@ -79,7 +109,7 @@ class HeldOutTasks:
                 n_records=np.delete(self.n_records, z),
             )
             u = float(self.distance[z])
-            found.append(estimate(others, self.standing[z], self.local[z], u))
+            found.append(_estimate(others, self.standing[z], self.local[z], u, most_trust))
         return tuple(found)
 
     @cached_property
@@ -176,7 +206,8 @@ def estimate(tasks: HeldOutTasks, standing: Array, local: Array, distance: float
     differences between models, `level` the difficulty of the task. Both are least-squares slopes
     over the held-out datasets, within [0, 1] and drawn towards 3/4 as by five datasets. A held-out
     dataset counts more the nearer its distance is to the task's (the kernel of arXiv 2309.15789,
-    eq. 14).
+    eq. 14). Where choices that left the best standing lost accuracy on the held-out datasets,
+    `trust` is 0.
 
     Parameters
     ----------
@@ -191,6 +222,12 @@ def estimate(tasks: HeldOutTasks, standing: Array, local: Array, distance: float
     Estimate
         Not calibrated. With fewer than two held-out datasets: the standings, without a spread.
     """
+    return _estimate(tasks, standing, local, distance, 1.0 if tasks.leaving_pays else 0.0)
+
+
+def _estimate(
+    tasks: HeldOutTasks, standing: Array, local: Array, distance: float, most_trust: float
+) -> Estimate:
     n_tasks, n_models = tasks.accuracy.shape
     if n_tasks < 2:
         return Estimate(_in_range(standing), np.full((n_models, n_models), np.nan), 0.0, 0)
@@ -205,6 +242,7 @@ def estimate(tasks: HeldOutTasks, standing: Array, local: Array, distance: float
     found_apart = np.where(known, found - found_level[:, None], 0.0)
     gap_apart = np.where(known, gap - gap_level[:, None], 0.0)
     trust = _slope(gap_apart, found_apart, share * weight[:, None], weight.sum())
+    trust = min(trust, most_trust)
     level = _slope(gap_level, found_level, weight, weight.sum())
     shared, own = _variances(
         found_apart - trust * gap_apart, found_level - level * gap_level, share, tasks, weight

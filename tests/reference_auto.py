@@ -7,8 +7,22 @@ import math
 import numpy as np
 
 
-def estimate(accuracy, standing_z, local_z, distance_z, n_records, within, standing, local, u, s):
+def estimate(
+    accuracy,
+    standing_z,
+    local_z,
+    distance_z,
+    n_records,
+    within,
+    standing,
+    local,
+    u,
+    s,
+    trusting=None,
+):
     """Mean and covariance of the accuracies, and trust; arguments of auto.estimate."""
+    if trusting is None:
+        trusting = leaving_pays(accuracy, standing_z, local_z, distance_z, n_records, within, s)
     n_tasks, n_models = accuracy.shape
     tasks, models = range(n_tasks), range(n_models)
     ran = ~np.isnan(accuracy)
@@ -48,6 +62,8 @@ def estimate(accuracy, standing_z, local_z, distance_z, n_records, within, stand
             for m in models
         ]
     )
+    if not trusting:
+        trust = 0.0
     level = slope([(weight[z], r[4], r[3]) for z, r in enumerate(rows)])
     own = own_noise = room = 0.0
     for z, (share, y, x, y_level, x_level) in enumerate(rows):
@@ -78,6 +94,27 @@ def estimate(accuracy, standing_z, local_z, distance_z, n_records, within, stand
     ]
     mean = np.array([min(max(value, 0.0), 1.0) for value in mean])
     return mean, covariance * n_tasks / max(n_tasks - 2, 1), trust
+
+
+def leaving_pays(accuracy, standing, local, distance, n_records, within, s):
+    """Whether held-out choices that left the best standing gained, with five that did as told."""
+    n_tasks, n_models = accuracy.shape
+    if n_tasks < 3:
+        return True
+    gained, promised = [], []
+    for z in range(n_tasks):
+        others = [y for y in range(n_tasks) if y != z]
+        mean, _, _ = estimate(
+            *(a[others] for a in (accuracy, standing, local, distance, n_records)),
+            *(within, standing[z], local[z], distance[z], s, True),
+        )
+        there = [m for m in range(n_models) if not np.isnan(accuracy[z, m])]
+        best = max(there, key=lambda m, mean=mean: mean[m])
+        kept = max(there, key=lambda m, z=z: standing[z, m])
+        if mean[best] > mean[kept]:
+            gained.append(accuracy[z, best] - accuracy[z, kept])
+            promised.append(mean[best] - mean[kept])
+    return not gained or sum(gained) + 5 * 0.75 * np.mean(promised) > 0
 
 
 def with_labels(mean, covariance, labels, within):
@@ -118,11 +155,12 @@ def calibration(accuracy, standing, local, distance, n_records, within, s):
     """Optimism and sorted errors of choices without labels; arguments as of `estimate`."""
     n_tasks, n_models = accuracy.shape
     errors = []
+    trusting = leaving_pays(accuracy, standing, local, distance, n_records, within, s)
     for z in range(n_tasks):
         others = [y for y in range(n_tasks) if y != z]
         mean, covariance, _ = estimate(
             *(a[others] for a in (accuracy, standing, local, distance, n_records)),
-            *(within, standing[z], local[z], distance[z], s),
+            *(within, standing[z], local[z], distance[z], s, trusting),
         )
         there = [m for m in range(n_models) if not np.isnan(accuracy[z, m])]
         best = max(there, key=lambda m, mean=mean: mean[m])

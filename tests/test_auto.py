@@ -57,6 +57,27 @@ def test_trust_is_measured_on_held_out_datasets_and_drawn_to_three_quarters():
     np.testing.assert_allclose(wrong.mean, 0.6)
 
 
+def test_where_leaving_the_best_standing_lost_it_is_not_left():
+    # The neighbourhood of the smaller differences is right, and of the large ones it is wrong: the
+    # slope is above 0, but model 1, of the lower standing, was chosen twice and lost 0.3 each time.
+    standing = np.tile([0.6, 0.5], (8, 1))
+    gap = np.tile([[0.1, -0.1]], (8, 1))
+    gap[6:] = [[-0.1, 0.1]]
+    accuracy = standing + 0.8 * gap
+    accuracy[6:] = [[0.8, 0.5]]
+    tasks = tasks_of(accuracy, standing, standing + gap)
+    new = np.array([0.6, 0.5]), np.array([0.45, 0.65])
+    assert not tasks.leaving_pays
+    assert all(of_task.trust > 0.0 for of_task in tasks._trusting)
+    found = auto.estimate(tasks, *new, 0.3)
+    assert found.trust == 0.0 and found.mean[0] > found.mean[1]
+    accuracy[6:] = [[0.5, 0.6]]
+    right = tasks_of(accuracy, standing, standing + gap)
+    assert right.leaving_pays
+    found = auto.estimate(right, *new, 0.3)
+    assert found.trust > 0.5 and found.mean[1] > found.mean[0]
+
+
 def test_models_far_behind_do_not_decide_the_trust():
     # Models 0 and 1 contend and follow their neighbourhood; 2 is far behind and never does.
     rng = np.random.default_rng(0)
