@@ -210,6 +210,7 @@ class Client:
         *,
         router: str | None = None,
         score: str = "auto",
+        label_threshold: float | None = None,
         timeout_s: float = TASK_TIMEOUT_S,
     ) -> dict[str, Any]:
         """Choose one model for a task.
@@ -222,6 +223,8 @@ class Client:
         router : str, optional
         score : str
             "auto", "s1", "s2" or "s3".
+        label_threshold : float, optional
+            A label above it is correct. Without it labels must lie in [0, 1].
         timeout_s : float
             Instead of the client's: the prompts have to be encoded.
 
@@ -230,7 +233,13 @@ class Client:
         dict
             As `TaskDecision.to_dict`, and "router" and "version".
         """
-        body = _body(_prompts(prompts), labels=_labels(labels), router=router, score=score)
+        body = _body(
+            _prompts(prompts),
+            labels=_labels(labels),
+            label_threshold=label_threshold,
+            router=router,
+            score=score,
+        )
         return self._ask("POST", "/v1/choose", body, timeout_s)
 
     def explain(
@@ -355,10 +364,17 @@ class AsyncClient:
         *,
         router: str | None = None,
         score: str = "auto",
+        label_threshold: float | None = None,
         timeout_s: float = TASK_TIMEOUT_S,
     ) -> dict[str, Any]:
         """As :meth:`Client.choose`."""
-        body = _body(_prompts(prompts), labels=_labels(labels), router=router, score=score)
+        body = _body(
+            _prompts(prompts),
+            labels=_labels(labels),
+            label_threshold=label_threshold,
+            router=router,
+            score=score,
+        )
         return await self._ask("POST", "/v1/choose", body, timeout_s)
 
     async def explain(

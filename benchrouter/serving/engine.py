@@ -314,6 +314,7 @@ class Engine:
         *,
         router: str | None = None,
         score: Score = "auto",
+        label_threshold: float | None = None,
     ) -> TaskDecision:
         """Choose one model for a task, in a thread beside the event loop.
 
@@ -325,6 +326,7 @@ class Engine:
         labels : float array, shape (n_labels, n_models), optional
         router : str, optional
         score : "auto", "s1", "s2" or "s3"
+        label_threshold : float, optional
             As in `Router.choose`.
 
         Returns
@@ -338,7 +340,8 @@ class Engine:
         """
         unwanted = threading.Event()
         return await _in_thread(
-            lambda: self._choose(prompts, labels, router, score, unwanted), unwanted
+            lambda: self._choose(prompts, labels, router, score, label_threshold, unwanted),
+            unwanted,
         )
 
     # --- state -----------------------------------------------------------------------------------
@@ -585,6 +588,7 @@ class Engine:
         labels: NDArray[np.floating] | None,
         router: str | None,
         score: Score,
+        label_threshold: float | None,
         unwanted: threading.Event,
     ) -> TaskDecision:
         shelved = self._shelf.get(router)
@@ -595,7 +599,9 @@ class Engine:
                 raise asyncio.CancelledError
             pieces.append(self._embedded(piece, shelved))
         rows = np.concatenate(pieces)
-        return shelved.router.choose(prompts, labels, embeddings=rows, score=score)
+        return shelved.router.choose(
+            prompts, labels, embeddings=rows, score=score, label_threshold=label_threshold
+        )
 
     def _embedded(self, texts: Sequence[str], shelved: Shelved) -> NDArray[np.float32]:
         encoder = shelved.encoders[self._workers[0].device]

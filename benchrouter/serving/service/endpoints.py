@@ -77,7 +77,12 @@ class Endpoints:
         name = self._router_of(asked.router)
         labels = _labels_of(asked.labels, self._engine.routers[name].models)
         note = self._note(request, asked, router=name, n_prompts=len(asked.prompts))
-        choosing = self._engine.choose(asked.prompts, labels, router=name, score=asked.score)
+        choosing = self._engine.choose(
+            *(asked.prompts, labels),
+            router=name,
+            score=asked.score,
+            label_threshold=asked.label_threshold,
+        )
         found = await _offered(_unless_gone(request, self._choosing.start(choosing)))
         note["model"] = found.model
         return _json({**found.to_dict(), **_identity(self._engine.routers[name])})

@@ -133,6 +133,11 @@ class ChooseRequest(Request):
         Annotated[list[dict[str, float | None]], Field(max_length=MAX_TASK_PROMPTS, fail_fast=True)]
         | None
     ) = Field(None, description="Of each of the first prompts the models' scores; null = not run.")
+    label_threshold: float | None = Field(
+        None,
+        description="A label above it is correct. Without it labels must lie in [0, 1], and are "
+        "correct above 0.5.",
+    )
     router: str | None = ROUTER
     score: Literal["auto", "s1", "s2", "s3"] = "auto"
 
