@@ -74,8 +74,8 @@ class HeldOutTasks:
     def leaving_pays(self) -> bool:
         """Whether choices that left the best standing gained accuracy on held-out datasets.
 
-        What they gained is added up, together with five more that each gained 3/4 of what was
-        promised on the average.
+        What they gained is added up, together with five more that each gained 3/4 of what such
+        choices promised on the average.
         """
         promised, gained = [], []
         for of_task, accuracy, standing in zip(
