@@ -82,16 +82,17 @@ class HeldOutTasks:
             self._trusting, self.accuracy, self.standing, strict=True
         ):
             ran = ~np.isnan(accuracy)
-            if of_task.degrees and ran.any():
-                best, kept = (
-                    int(np.where(ran, of, -np.inf).argmax()) for of in (of_task.mean, standing)
-                )
+            if of_task.degrees == 0 or not ran.any():
+                continue
+            best, kept = (
+                int(np.where(ran, of, -np.inf).argmax()) for of in (of_task.mean, standing)
+            )
+            if of_task.mean[best] > of_task.mean[kept]:
                 promised.append(float(of_task.mean[best] - of_task.mean[kept]))
                 gained.append(float(accuracy[best] - accuracy[kept]))
-        n_left = sum(p > 0.0 for p in promised)
-        if n_left == 0:
+        if not gained:
             return True
-        return sum(gained) + TRUST_TASKS * TRUST * sum(promised) / n_left > 0.0
+        return sum(gained) + TRUST_TASKS * TRUST * sum(promised) / len(promised) > 0.0
 
     @cached_property
     def _trusting(self) -> tuple[Estimate, ...]:
