@@ -53,6 +53,50 @@ def decide(
     simd: str,
     out: tuple[Any, ...],
 ) -> tuple[NDArray[np.int32], _Floats, _Floats, _Floats, NDArray[np.bool_]]: ...
+
+expect_columns: int
+
+class Expectation:
+    def __init__(
+        self,
+        *,
+        dataset: NDArray[np.int32],
+        own_distance: _Floats,
+        standing: NDArray[np.float64],
+        share: NDArray[np.float64],
+        apart: list[float],
+        level: list[float],
+        of_dataset: _Floats,
+        linear: _Floats,
+        offset: NDArray[np.float64],
+        gate: list[float],
+        margin: list[float],
+        tolerance: list[float],
+    ) -> None: ...
+
+def expect(
+    learnt: Expectation,
+    queries: _Floats,
+    neighbours: _Ids,
+    similarities: _Floats,
+    bits: _Bits | None,
+    present: _Bits | None,
+    scores: _Floats | None,
+    n_models: int,
+    prior: _Floats,
+    preference: NDArray[np.int32],
+    k: int,
+    kappa: int,
+    distance_limit: float,
+    fallback_model: int,
+    home: int,
+    allowed: NDArray[np.bool_] | None,
+    threads: int,
+    simd: str,
+    out: tuple[Any, ...] | None,
+    out_strange: _Floats | None,
+    out_scores: _Floats | None,
+) -> tuple[tuple[Any, ...], _Floats]: ...
 def task_scores(
     neighbours: _Ids,
     bits: _Bits | None,

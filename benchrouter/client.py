@@ -210,6 +210,7 @@ class Client:
         *,
         router: str | None = None,
         score: str = "auto",
+        label_threshold: float | None = None,
         policy: Mapping[str, Any] | None = None,
         timeout_s: float = TASK_TIMEOUT_S,
     ) -> dict[str, Any]:
@@ -223,6 +224,8 @@ class Client:
         router : str, optional
         score : str
             "auto", "s1", "s2" or "s3".
+        label_threshold : float, optional
+            A label above it is correct. Without it labels must lie in [0, 1].
         policy : mapping, optional
             As in :meth:`route`, without a rule and k.
         timeout_s : float
@@ -233,8 +236,14 @@ class Client:
         dict
             As `TaskDecision.to_dict`, and "router" and "version".
         """
-        options = {"router": router, "score": score, "policy": policy}
-        body = _body(_prompts(prompts), labels=_labels(labels), **options)
+        body = _body(
+            _prompts(prompts),
+            labels=_labels(labels),
+            label_threshold=label_threshold,
+            router=router,
+            score=score,
+            policy=policy,
+        )
         return self._ask("POST", "/v1/choose", body, timeout_s)
 
     def explain(
@@ -359,12 +368,19 @@ class AsyncClient:
         *,
         router: str | None = None,
         score: str = "auto",
+        label_threshold: float | None = None,
         policy: Mapping[str, Any] | None = None,
         timeout_s: float = TASK_TIMEOUT_S,
     ) -> dict[str, Any]:
         """As :meth:`Client.choose`."""
-        options = {"router": router, "score": score, "policy": policy}
-        body = _body(_prompts(prompts), labels=_labels(labels), **options)
+        body = _body(
+            _prompts(prompts),
+            labels=_labels(labels),
+            label_threshold=label_threshold,
+            router=router,
+            score=score,
+            policy=policy,
+        )
         return await self._ask("POST", "/v1/choose", body, timeout_s)
 
     async def explain(

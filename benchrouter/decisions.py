@@ -75,8 +75,8 @@ class TaskDecision:
         What was maximised.
     expected_accuracy : float
         Expected accuracy of the chosen model on the task, in [0, 1].
-    interval : tuple of float
-        80 % interval of the accuracy that will be measured on the prompts without labels; NaN
+    interval : tuple of float, or None
+        80 % interval of the accuracy that will be measured on the prompts without labels; None
         where the benchmark has too few datasets to tell.
     best_by_score, best_on_average : str
         The model of the largest score, and the benchmark's best on average.
@@ -90,9 +90,12 @@ class TaskDecision:
     warning : str or None
         Set when the task lies farther away than any benchmark dataset.
     n_prompts, n_labels : int
+    n_effective : float
+        Prompts on which the accuracy will be measured, those that repeat counted less: the same
+        prompt 2,000 times is one. Of the tasks of `choose_groups` it is an estimate.
     models : tuple of str
     auto, auto_sd : float64 arrays, shape (n_models,)
-        Expected accuracy and its standard deviation (NaN = too few datasets to tell).
+        Expected accuracy, in [0, 1], and its standard deviation (NaN = too few datasets to tell).
     s1, s2, s3, p_hat, standing, params_b, cost_usd : float64 arrays, shape (n_models,)
         p_hat includes what labels say of p; cost_usd is the mean recorded per prompt; NaN =
         unknown.
@@ -113,7 +116,7 @@ class TaskDecision:
     fallback: bool
     score: str
     expected_accuracy: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     best_by_score: str
     best_on_average: str
     probability: float
@@ -122,6 +125,7 @@ class TaskDecision:
     warning: str | None
     n_prompts: int
     n_labels: int
+    n_effective: float
     models: tuple[str, ...]
     auto: Array
     auto_sd: Array
@@ -173,6 +177,7 @@ class TaskDecision:
             "warning": self.warning,
             "n_prompts": self.n_prompts,
             "n_labels": self.n_labels,
+            "n_effective": self.n_effective,
             "expected_cost_usd": self.expected_cost_usd,
             "over_limit": self.over_limit,
             "models": [

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter import scores
 from benchrouter.expected import SCALE, Expectation, chance_features
 from benchrouter.holdout import MOST_VOTERS, HeldOut
 from benchrouter.neighbours import Neighbours
@@ -491,8 +490,8 @@ def _margins(
     """When to leave the best on average, and which differences are none; shape (2,) each.
 
     Of all margins the one is taken whose gain on held-out records, less its standard error, is
-    largest; where none is above 0, the best on average is always kept. The tolerance is the standard
-    error of the mean difference between the two best models of each held-out record.
+    largest; where none is above 0, the best on average is always kept. The tolerance is the
+    standard error of the mean difference between the two best models of each held-out record.
     """
     margin, tolerance = np.full(2, np.inf), np.zeros(2)
     for i, (side, score) in enumerate(zip(sides, expected, strict=True)):
@@ -557,7 +556,8 @@ def _calibration(
         weights.append(np.broadcast_to(weight[:, None], known.shape)[known])
     prior = np.array([1.0, 0.0, 1.0, 0.0])
     penalty = np.full(4, CHANCE_PENALTY)
-    found = logistic(*map(np.concatenate, (rows, outcomes, weights)), prior, penalty)
+    features, outcome, weight = map(np.concatenate, (rows, outcomes, weights))
+    found = logistic(features, outcome, weight, prior, penalty)
     return found.reshape(2, 2)
 
 

@@ -232,6 +232,7 @@ class Fit:
             distance=self.benchmark_u[codes] if len(codes) else np.empty(0),
             n_records=np.bincount(self.dataset, minlength=len(self.datasets))[codes],
             within=self.within,
+            sigma=self.settings.sigma,
         )
 
     @cached_property

@@ -142,7 +142,7 @@ class Groups:
         tasks, counts = np.unique(position, return_counts=True)
         offsets = np.concatenate(([0], np.cumsum(counts)))
         by_task = Neighbours(found.ids[order], found.similarities[order])
-        part = tally(self._fit, by_task, offsets, threads=self._index.threads)
+        part = tally(self._fit, by_task, offsets, rows[order], threads=self._index.threads)
         self._make_room(int(tasks[-1]) + 1)
         sums: tuple[NDArray[Any], ...] = self._sums
         for total, some in zip(sums, part, strict=True):

@@ -103,7 +103,8 @@ def hold_out(
             keep=3 * (width + 1),  # its own dataset and one more may be left out
         )
         own = np.arange(n_datasets) == code
-        short = Neighbours(*(part[:, :, : evidence.depth] for part in lists))
+        nearest = np.s_[:, :, : evidence.depth]
+        short = Neighbours(lists.ids[nearest], lists.similarities[nearest])
         both = [merge(lists, excluded, 2 * width + 1) for excluded in (np.zeros_like(own), own)]
         alone, apart = (_without_prompt(found, rows, 2 * width) for found in both)
         yield HeldOut(code, rows, merge(short, own, 2 * evidence.depth), alone, apart)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
@@ -16,7 +17,14 @@ from benchrouter.fit import Fit
 from benchrouter.index import Index
 from benchrouter.neighbours import Neighbours, join
 from benchrouter.rules import AMONG
-from benchrouter.tally import DECIMALS, TaskEvidence, evidence_of_task, tally
+from benchrouter.tally import (
+    DECIMALS,
+    TaskEvidence,
+    distinct,
+    effective_number,
+    evidence_of_task,
+    tally,
+)
 from benchrouter.task_costs import Stake, TaskPolicy, stake_of, task_policy, weigh
 from benchrouter.voting import PackedOutcomes, pack, task_scores, votes
 
@@ -32,7 +40,7 @@ def choose_for_task(
     labels: NDArray[np.floating] | None = None,
     *,
     score: Score = "auto",
-    label_threshold: float = 0.5,
+    label_threshold: float | None = None,
     asked: TaskPolicy | None = None,
     prompts: Sequence[str] | None = None,
     tokens: NDArray[np.integer] | None = None,
@@ -48,14 +56,15 @@ def choose_for_task(
         Unit rows.
     labels : float array, shape (n_labels, n_models), optional
         Scores of the first n_labels prompts, NaN = not run. "auto" takes them as observations of
-        the models' accuracies. For S1, S2, S3 prompts with a label join the neighbours, and the
-        scores are then of the other prompts (where none is left, of all, each without its own
-        label).
+        the models' accuracies, several of one prompt as a single one. For S1, S2, S3 prompts with a
+        label join the neighbours, and the scores are then of the other prompts (where none is left,
+        of all, each without its own label).
     score : "auto", "s1", "s2" or "s3"
         What to maximise. "auto" is the expected accuracy (:mod:`benchrouter.auto`); eq. 8's
         fallback belongs to "s3".
-    label_threshold : float
-        A label above it is correct.
+    label_threshold : float, optional
+        A label above it is correct. By default labels must lie in [0, 1], and count as correct
+        above 0.5.
     asked : TaskPolicy, optional
         Models that may be chosen, and how cost counts.
     prompts : sequence of str, optional
@@ -77,23 +86,28 @@ def choose_for_task(
     check_choice(fit, score)
     if len(embeddings) == 0:
         raise ValueError("a task needs at least one prompt, found none")
-    known = _check_labels(labels, len(embeddings), fit, label_threshold)
+    known = check_labels(labels, len(embeddings), fit, label_threshold)
     labelled = np.flatnonzero(~np.isnan(known).all(axis=1))
     depth = max(fit.settings.k, fit.settings.kappa)
     neighbours = index.search(embeddings, depth)
-    sums = tally(fit, neighbours, np.array([0, len(embeddings)]), threads=index.threads)
-    seen = evidence_of_task(fit, sums, 0)
+    everything = np.array([0, len(embeddings)])
+    sums = tally(fit, neighbours, everything, embeddings, threads=index.threads)
+    numbers = distinct(embeddings)
+    rest = np.delete(numbers, labelled) if len(labelled) < len(numbers) else numbers
+    seen = replace(evidence_of_task(fit, sums, 0), n_effective=effective_number(rest))
     costs = asked.costs(fit, neighbours.ids, prompts, tokens, index.threads)
     cost_usd = None if costs is None else mean_cost(costs.sum(axis=0, dtype=np.float64), len(costs))
     if len(labelled) == 0:
         return decide(fit, seen, score, asked, cost_usd)
     known = known[labelled]
-    found = auto.with_labels(_estimate(fit, seen), known, fit.within)
+    of_prompts = once_each(known, numbers[labelled])
+    found = auto.with_labels(estimate_of(fit, seen), of_prompts, fit.within)
+    found = auto.calibrated(found, fit.held_out_tasks, auto.in_common(of_prompts))
     joined = _with_labelled(embeddings, neighbours, labelled, index, depth)
     seen = _scores_among(fit, seen, joined, known, index.threads)
     voting = np.ascontiguousarray(neighbours.ids[labelled, : fit.settings.k])
     p = _measured_p(fit, _p_hat(fit, seen.distance), voting, known, index.threads)
-    return _decide(fit, score, found, seen, p, len(labelled), asked, cost_usd)
+    return _decide(fit, score, found, seen, p, known, asked, cost_usd)
 
 
 def check_choice(fit: Fit, score: Score) -> None:
@@ -136,8 +150,8 @@ def decide(
     -------
     TaskDecision
     """
-    found, p = _estimate(fit, seen), _p_hat(fit, seen.distance)
-    return _decide(fit, score, found, seen, p, 0, asked, cost_usd)
+    found, p = _without_labels(fit, seen)
+    return _decide(fit, score, found, seen, p, _no_labels(fit), asked, cost_usd)
 
 
 def stake(fit: Fit, seen: TaskEvidence, score: Score, asked: TaskPolicy, cost_usd: Array) -> Stake:
@@ -152,8 +166,9 @@ def stake(fit: Fit, seen: TaskEvidence, score: Score, asked: TaskPolicy, cost_us
     -------
     Stake
     """
-    found, p = _estimate(fit, seen), _p_hat(fit, seen.distance)
-    return _stake(fit, asked, found, _lead(fit, score, found, seen, p, 0, asked.allowed), cost_usd)
+    found, p = _without_labels(fit, seen)
+    lead = _lead(fit, score, found, seen, p, _no_labels(fit), asked.allowed)
+    return _stake(fit, asked, found, lead, cost_usd)
 
 
 def mean_cost(total_usd: Array, n_prompts: int) -> Array:
@@ -173,12 +188,53 @@ def mean_cost(total_usd: Array, n_prompts: int) -> Array:
     return (total_usd / n_prompts).astype(np.float32).astype(np.float64)
 
 
-def _estimate(fit: Fit, seen: TaskEvidence) -> auto.Estimate:
-    """Accuracy of every model on the task, from the benchmark alone."""
+def _without_labels(fit: Fit, seen: TaskEvidence) -> tuple[auto.Estimate, Array]:
+    """Calibrated estimate, and p̂."""
+    found = auto.calibrated(estimate_of(fit, seen), fit.held_out_tasks)
+    return found, _p_hat(fit, seen.distance)
+
+
+def _no_labels(fit: Fit) -> NDArray[np.float32]:
+    return np.empty((0, len(fit.models)), np.float32)
+
+
+def estimate_of(fit: Fit, seen: TaskEvidence) -> auto.Estimate:
+    """Estimate the accuracy of every model on the task, from the benchmark alone.
+
+    Parameters
+    ----------
+    fit : Fit
+    seen : TaskEvidence
+
+    Returns
+    -------
+    Estimate
+        Not calibrated.
+    """
     standing = fit.prior.astype(np.float64)
-    return auto.estimate(
-        fit.held_out_tasks, standing, seen.local, seen.distance, fit.settings.sigma
-    )
+    return auto.estimate(fit.held_out_tasks, standing, seen.local, seen.distance)
+
+
+def once_each(labels: NDArray[np.float32], prompts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Take the mean of the labels of one and the same prompt: they are one observation.
+
+    Parameters
+    ----------
+    labels : float32 array, shape (n_labels, n_models)
+        NaN = not run.
+    prompts : int64 array, shape (n_labels,)
+        As :func:`benchrouter.tally.distinct` numbers them.
+
+    Returns
+    -------
+    float32 array, shape (n_distinct, n_models)
+    """
+    _, row = np.unique(prompts, return_inverse=True)
+    known = ~np.isnan(labels)
+    count, total = (np.zeros((int(row.max(initial=-1)) + 1, labels.shape[1])) for _ in range(2))
+    np.add.at(count, row, known)
+    np.add.at(total, row, np.where(known, labels, 0.0))
+    return np.where(count > 0, total / np.maximum(count, 1.0), np.nan).astype(np.float32)
 
 
 def _p_hat(fit: Fit, distance: float) -> Array:
@@ -224,13 +280,36 @@ def _measured_p(
     return np.where(np.isnan(known).all(axis=0), p, measured)
 
 
-def _check_labels(
-    labels: NDArray[np.floating] | None, n_prompts: int, fit: Fit, threshold: float
+def check_labels(
+    labels: NDArray[np.floating] | None, n_prompts: int, fit: Fit, threshold: float | None
 ) -> NDArray[np.float32]:
-    """Labels as correctness 0, 1 or NaN, shape (n_labels, n_models)."""
+    """Read labels as correctness.
+
+    Parameters
+    ----------
+    labels : float array, shape (n_labels, n_models), or None
+        NaN = not run.
+    n_prompts : int
+        Of the task.
+    fit : Fit
+    threshold : float or None
+        A label above it is correct; None = labels lie in [0, 1], and are correct above 0.5.
+
+    Returns
+    -------
+    float32 array, shape (n_labels, n_models)
+        0, 1 or NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the labels do not fit, are infinite, or lie outside [0, 1] without a threshold.
+    """
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(f"label_threshold must be a finite number, got {threshold}")
     n_models = len(fit.models)
     if labels is None:
-        return np.empty((0, n_models), dtype=np.float32)
+        return _no_labels(fit)
     if not isinstance(labels, np.ndarray) or labels.dtype.kind != "f":
         found = getattr(labels, "dtype", type(labels).__name__)
         raise TypeError(f"labels must be a float array, got {found}")
@@ -241,7 +320,13 @@ def _check_labels(
         )
     if np.isinf(labels).any():
         raise ValueError("labels must be finite or NaN, found an infinity")
-    correct = np.where(np.isnan(labels), np.nan, labels > threshold)
+    outside = labels[(labels < 0.0) | (labels > 1.0)]
+    if threshold is None and len(outside):
+        raise ValueError(
+            f"labels must lie in [0, 1], found {outside[0]:g}; for scores of another scale give "
+            "label_threshold, above which one is correct"
+        )
+    correct = np.where(np.isnan(labels), np.nan, labels > (0.5 if threshold is None else threshold))
     return np.asarray(correct, dtype=np.float32)
 
 
@@ -312,16 +397,18 @@ def _lead(
     found: auto.Estimate,
     seen: TaskEvidence,
     p: Array,
-    n_labels: int,
+    labels: NDArray[np.float32],
     allowed: NDArray[np.bool_],
 ) -> _Lead:
     s1, s2, n_prompts = seen.s1, seen.s2, seen.n_prompts
-    n_scored = n_prompts - n_labels or n_prompts
+    n_scored = n_prompts - len(labels) or n_prompts
     values = {"auto": found.mean, "s1": s1, "s2": s2, "s3": scores.s3(s2, p)}[score]
     values = np.where(allowed, values, np.nan)
     few = np.flatnonzero(allowed)
     bma = int(few[scores.best_on_average(fit.means[:, few], fit.preferred[few])])
-    first_tie = None if score == "auto" else s1  # as the best on average: no tie departs from it
+    # Of equal expected accuracies one with labels wins; else none departs from the best on average.
+    labelled = np.asarray((~np.isnan(labels)).any(axis=0), dtype=np.float64)
+    first_tie = labelled if score == "auto" else s1
     best = bma if np.isnan(values).all() else scores.best_model(values, fit.preferred, first_tie)
     probability = float("nan")
     if score == "auto":
@@ -349,14 +436,13 @@ def _decide(
     found: auto.Estimate,
     seen: TaskEvidence,
     p: Array,
-    n_labels: int,
+    labels: NDArray[np.float32],
     asked: TaskPolicy,
     cost_usd: Array | None,
 ) -> TaskDecision:
     s1, s2, u, n_prompts = seen.s1, seen.s2, seen.distance, seen.n_prompts
     s3 = scores.s3(s2, p)
-    n_scored = n_prompts - n_labels or n_prompts
-    lead = _lead(fit, score, found, seen, p, n_labels, asked.allowed)
+    lead = _lead(fit, score, found, seen, p, labels, asked.allowed)
     best, bma, chosen, probability = lead.best, lead.bma, lead.chosen, lead.probability
     reason = _reason(fit, score, lead)
     over_limit = None
@@ -374,7 +460,7 @@ def _decide(
         fallback=chosen == lead.chosen != best,
         score=score,
         expected_accuracy=found.expected(chosen),
-        interval=auto.interval(found, chosen, n_scored),
+        interval=auto.interval(found, chosen, seen.n_effective),
         best_by_score=fit.models[best],
         best_on_average=fit.models[bma],
         probability=probability,
@@ -382,7 +468,8 @@ def _decide(
         benchmark_distances=fit.benchmark_u,
         warning=_warning(u, fit.benchmark_u),
         n_prompts=n_prompts,
-        n_labels=n_labels,
+        n_labels=len(labels),
+        n_effective=seen.n_effective,
         models=fit.models,
         auto=found.mean,
         auto_sd=np.sqrt(np.maximum(np.diag(found.covariance), 0.0)),

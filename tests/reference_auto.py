@@ -7,8 +7,22 @@ import math
 import numpy as np
 
 
-def estimate(accuracy, standing_z, local_z, distance_z, n_records, within, standing, local, u, s):
-    """Mean and covariance of the accuracies, trust, optimism; arguments of auto.estimate."""
+def estimate(
+    accuracy,
+    standing_z,
+    local_z,
+    distance_z,
+    n_records,
+    within,
+    standing,
+    local,
+    u,
+    s,
+    trusting=None,
+):
+    """Mean and covariance of the accuracies, and trust; arguments of auto.estimate."""
+    if trusting is None:
+        trusting = leaving_pays(accuracy, standing_z, local_z, distance_z, n_records, within, s)
     n_tasks, n_models = accuracy.shape
     tasks, models = range(n_tasks), range(n_models)
     ran = ~np.isnan(accuracy)
@@ -48,27 +62,29 @@ def estimate(accuracy, standing_z, local_z, distance_z, n_records, within, stand
             for m in models
         ]
     )
+    if not trusting:
+        trust = 0.0
     level = slope([(weight[z], r[4], r[3]) for z, r in enumerate(rows)])
-    error = np.full((n_tasks, n_models), np.nan)
-    for z, (_, y, x, _, x_level) in enumerate(rows):
-        for m in models:
-            if ran[z, m]:
-                error[z, m] = y[m] - trust * (x[m] - x_level) - level * x_level
-    there = [z for z in tasks if ran[z].any()]
-    too_large = []
-    for z in there:
-        largest = max(
-            (m for m in models if ran[z, m]), key=lambda m, z=z: accuracy[z, m] - error[z, m]
+    own = own_noise = room = 0.0
+    for z, (share, y, x, y_level, x_level) in enumerate(rows):
+        apart = [y[m] - y_level - trust * (x[m] - x_level) if ran[z, m] else 0.0 for m in models]
+        own += weight[z] * sum(share[m] * apart[m] ** 2 for m in models)
+        of_mean = sum(share[i] * share[j] * within[i, j] for i in models for j in models)
+        of_models = sum(share[m] * within[m, m] for m in models)
+        own_noise += weight[z] * (of_models - of_mean) / n_records[z]
+        room += weight[z] * (1 - sum(share[m] ** 2 for m in models))
+    own = max(own - own_noise, math.sqrt(2 / n_tasks) * own_noise) / max(room, 1e-12)
+    shared = 0.0
+    for z, (share, _, _, y_level, x_level) in enumerate(rows):
+        of_mean = sum(share[i] * share[j] * within[i, j] for i in models for j in models)
+        shared += weight[z] * (
+            (y_level - level * x_level) ** 2
+            - of_mean / n_records[z]
+            - own * sum(share[m] ** 2 for m in models)
         )
-        too_large.append(-error[z, largest])
-    optimism = np.average(too_large, weights=[weight[z] for z in there])
-    optimism *= len(there) / (len(there) + 5)
-    covariance = shrunk(error, ran, weight)
-    per_record = sum(w / n for w, n in zip(weight, n_records, strict=True)) / sum(weight)
-    least = 0.05 * np.mean(np.diag(covariance)) + 1e-9
-    values, vectors = np.linalg.eigh(covariance - within * per_record)
-    covariance = sum(
-        max(value, least) * np.outer(vectors[:, i], vectors[:, i]) for i, value in enumerate(values)
+    shared = max(shared / sum(weight), 0.0)
+    covariance = np.array(
+        [[shared + (own + 1e-9 if i == j else 0) for j in models] for i in models]
     )
     share = contenders(standing, [True] * n_models)
     gap_level = sum(share[m] * (local[m] - standing[m]) for m in models)
@@ -76,37 +92,80 @@ def estimate(accuracy, standing_z, local_z, distance_z, n_records, within, stand
         standing[m] + trust * (local[m] - standing[m] - gap_level) + level * gap_level
         for m in models
     ]
-    return np.array(mean), covariance * n_tasks / max(n_tasks - 2, 1), trust, optimism
+    mean = np.array([min(max(value, 0.0), 1.0) for value in mean])
+    return mean, covariance * n_tasks / max(n_tasks - 2, 1), trust
 
 
-def shrunk(error, ran, weight):
-    """Weighted covariance around zero, shrunk as Ledoit and Wolf do to a compound-symmetric one."""
-    n_tasks, n_models = error.shape
-    sample = np.full((n_models, n_models), np.nan)
-    for i in range(n_models):
-        for j in range(n_models):
-            both = [z for z in range(n_tasks) if ran[z, i] and ran[z, j]]
-            if both:
-                total = sum(weight[z] for z in both)
-                sample[i, j] = sum(weight[z] * error[z, i] * error[z, j] for z in both) / total
-    variance = np.nanmean(np.diag(sample))
-    apart = [
-        sample[i, j]
-        for i in range(n_models)
-        for j in range(n_models)
-        if i != j and not np.isnan(sample[i, j])
-    ]
-    target = np.full((n_models, n_models), max(np.mean(apart), 0.0) if apart else 0.0)
-    np.fill_diagonal(target, variance)
-    sample = np.where(np.isnan(sample), target, sample)
-    filled = np.where(ran, error, 0.0)
-    away = ((sample - target) ** 2).sum()
-    noise = (
-        sum(
-            weight[z] ** 2 * ((np.outer(filled[z], filled[z]) - sample) ** 2).sum()
-            for z in range(n_tasks)
+def leaving_pays(accuracy, standing, local, distance, n_records, within, s):
+    """Whether held-out choices that left the best standing gained, with five that did as told."""
+    n_tasks, n_models = accuracy.shape
+    if n_tasks < 3:
+        return True
+    gained, promised = [], []
+    for z in range(n_tasks):
+        others = [y for y in range(n_tasks) if y != z]
+        mean, _, _ = estimate(
+            *(a[others] for a in (accuracy, standing, local, distance, n_records)),
+            *(within, standing[z], local[z], distance[z], s, True),
         )
-        / sum(weight) ** 2
-    )
-    intensity = min(1.0, noise / away) if away > 0 else 1.0
-    return intensity * target + (1 - intensity) * sample
+        there = [m for m in range(n_models) if not np.isnan(accuracy[z, m])]
+        best = max(there, key=lambda m, mean=mean: mean[m])
+        kept = max(there, key=lambda m, z=z: standing[z, m])
+        if mean[best] > mean[kept]:
+            gained.append(accuracy[z, best] - accuracy[z, kept])
+            promised.append(mean[best] - mean[kept])
+    return not gained or sum(gained) + 5 * 0.75 * np.mean(promised) > 0
+
+
+def with_labels(mean, covariance, labels, within):
+    """Mean and covariance after labels; arguments of auto.with_labels, a spread being known."""
+    n_models = len(mean)
+    has = [not np.isnan(labels[:, m]).all() for m in range(n_models)]
+    seen = [m for m in range(n_models) if has[m]]
+    noise = np.array([[noise_of(mean, labels, within, i, j) for j in seen] for i in seen])
+    total = np.array([[covariance[i, j] for j in seen] for i in seen]) + noise
+    gain = covariance[:, seen] @ np.linalg.inv(total + 1e-9 * np.eye(len(seen)))
+    observed = [np.nanmean(labels[:, m]) for m in seen]
+    moved = mean + gain @ (observed - mean[seen])
+    for m in range(n_models):
+        alone, variance = mean[m], covariance[m, m]
+        if has[m]:
+            own_noise = noise_of(mean, labels, within, m, m)
+            alone += variance / (variance + own_noise) * (np.nanmean(labels[:, m]) - mean[m])
+            variance *= own_noise / (variance + own_noise)
+        reach = 1.2815515655446004 * math.sqrt(variance)
+        moved[m] = min(max(moved[m], alone - reach), alone + reach)
+    top = max(moved[m] for m in seen)
+    for m in range(n_models):
+        if not has[m]:
+            moved[m] = min(moved[m], max(mean[m], top))
+    return np.clip(moved, 0, 1), covariance - gain @ covariance[seen]
+
+
+def noise_of(mean, labels, within, i, j):
+    """Covariance of the sampling errors of two models' means over their labels."""
+    known = ~np.isnan(labels)
+    both = (known[:, i] & known[:, j]).sum()
+    spread = [math.sqrt(p * (1 - p)) for p in np.clip(mean, 0.05, 0.95)]
+    correlation = within[i, j] / math.sqrt(within[i, i] * within[j, j])
+    return correlation * spread[i] * spread[j] * both / (known[:, i].sum() * known[:, j].sum())
+
+
+def calibration(accuracy, standing, local, distance, n_records, within, s):
+    """Optimism and sorted errors of choices without labels; arguments as of `estimate`."""
+    n_tasks, n_models = accuracy.shape
+    errors = []
+    trusting = leaving_pays(accuracy, standing, local, distance, n_records, within, s)
+    for z in range(n_tasks):
+        others = [y for y in range(n_tasks) if y != z]
+        mean, covariance, _ = estimate(
+            *(a[others] for a in (accuracy, standing, local, distance, n_records)),
+            *(within, standing[z], local[z], distance[z], s, trusting),
+        )
+        there = [m for m in range(n_models) if not np.isnan(accuracy[z, m])]
+        best = max(there, key=lambda m, mean=mean: mean[m])
+        chance = min(max(mean[best], 0.05), 0.95)
+        variance = covariance[best, best] + chance * (1 - chance) / n_records[z]
+        errors.append((accuracy[z, best] - mean[best]) / math.sqrt(variance))
+    optimism = max(-sum(errors) / (len(errors) + 5), 0.0)
+    return optimism, [abs(e + optimism) for e in errors]

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 choose = importlib.import_module("benchrouter.cli.choose")  # the package's name is the command
-NAN = float("nan")
 
 
 @pytest.mark.parametrize(
@@ -21,7 +20,11 @@ NAN = float("nan")
 )
 def test_the_interval_is_one_of_what_will_be_measured(n_labels, on):
     decision = SimpleNamespace(
-        expected_accuracy=0.6124, interval=(0.55, 0.68), n_prompts=1200, n_labels=n_labels
+        expected_accuracy=0.6124,
+        interval=(0.55, 0.68),
+        n_prompts=1200,
+        n_labels=n_labels,
+        n_effective=1150.0,
     )
     assert choose._expected(decision) == (
         f"0.612; measured on {on}, with 80 % chance between 0.550 and 0.680 (sampling error "
@@ -29,8 +32,17 @@ def test_the_interval_is_one_of_what_will_be_measured(n_labels, on):
     )
 
 
+def test_prompts_that_repeat_are_told():
+    decision = SimpleNamespace(
+        expected_accuracy=0.6, interval=(0.2, 1.0), n_prompts=2000, n_labels=0, n_effective=1.0
+    )
+    assert "on 2,000 prompts of the task (many repeat: they tell as much as 1), with" in (
+        choose._expected(decision)
+    )
+
+
 def test_without_an_interval_the_reason_is_said():
-    decision = SimpleNamespace(expected_accuracy=0.6, interval=(NAN, NAN))
+    decision = SimpleNamespace(expected_accuracy=0.6, interval=None)
     assert choose._expected(decision) == (
         "0.600 (too few datasets in the benchmark for an interval)"
     )

@@ -494,6 +494,68 @@ def test_choose_by_another_score_and_with_labels(files, tmp_path):
     np.testing.assert_allclose([m["p_hat"] for m in labelled["models"]], expected.p_hat)
 
 
+def test_labels_are_asked_for_filled_in_and_handed_back(files, tmp_path):
+    arguments = ["choose", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy"]
+    asked, suggest = tmp_path / "asked.csv", ["--suggest-labels", "2"]
+    found = document(call(*arguments, *suggest, "--output", asked, "--json"))["suggestion"]
+    assert len(found["rows"]) == 2 and not found["reached"] and len(found["models"]) >= 2
+    assert found["max_regret"] == 0.01 and 0 < found["chance"] < 0.9
+    header, *lines = asked.read_text().splitlines()
+    assert header == "row,prompt," + ",".join(found["models"])
+    assert [int(line.split(",")[0]) for line in lines] == found["rows"]
+    # as it is: nothing graded yet
+    assert document(call(*arguments, "--labels", asked, "--json"))["n_labels"] == 0
+    empty = "," * len(found["models"])
+    graded = [line.removesuffix(empty) + ",1" * len(found["models"]) for line in lines]
+    asked.write_text("\n".join([header, *graded]) + "\n")
+    result = call(*arguments, "--labels", asked, *suggest, "--output", asked)
+    assert result.exit_code == 0, result.output
+    assert "models to grade" in result.stdout and "fill in the empty cells" in result.stdout
+    rows = [line.split(",")[0] for line in asked.read_text().splitlines()[1:]]
+    assert rows[:2] == [str(row) for row in found["rows"]] and len(set(rows)) == 3  # distinct
+    after = document(call(*arguments, "--labels", asked, "--json"))
+    assert after["n_labels"] == 2
+    labels = np.full((5, 3), np.nan, np.float32)
+    for name in found["models"]:
+        labels[np.array(found["rows"]) - 1, MODELS.index(name)] = 1.0
+    expected = Router.load(files / "R").choose(None, labels, embeddings=np.load(files / "p.npy"))
+    np.testing.assert_allclose([m["auto"] for m in after["models"]], expected.auto)
+    # without a file they are listed; a loose aim is reached at once
+    listed = call(*arguments, *suggest)
+    assert "prompts to grade" in listed.stdout and "90 % are needed" in listed.stdout
+    two = call(*arguments, *suggest, "--models", f"{MODELS[0]},{MODELS[2]}", "--json")
+    assert document(two)["suggestion"]["models"] == [MODELS[0], MODELS[2]]
+    done = call(*arguments, *suggest, "--max-regret", "1")
+    assert "no more are needed" in done.stdout
+
+
+def test_labels_of_another_scale_need_an_option(files, tmp_path):
+    (tmp_path / "l.csv").write_text("m-a,m-b\n7,3\n2,9\n")
+    arguments = ["choose", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy"]
+    arguments += ["--labels", tmp_path / "l.csv"]
+    result = call(*arguments)
+    assert result.exit_code == 1
+    assert "row 1, m-a: found '7', expected a score from 0 to 1" in " ".join(result.stderr.split())
+    assert "--label-threshold" in result.stderr
+    found = document(call(*arguments, "--label-threshold", "5", "--json"))
+    (tmp_path / "l.csv").write_text("m-a,m-b\n1,0\n0,1\n")
+    assert document(call(*arguments, "--json"))["models"] == found["models"]
+    (tmp_path / "l.csv").write_text("m-a,m-b\n0.7,0.3\n0.2,0.9\n")
+    assert document(call(*arguments, "--json"))["models"] == found["models"]
+
+
+@pytest.mark.parametrize(
+    "options", [["--output", "l.csv"], ["--suggest-labels", "2", "-o", "l.txt"]]
+)
+def test_a_file_of_labels_belongs_to_suggestions(files, options):
+    arguments = ["choose", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy"]
+    result = call(*arguments, *options)
+    assert result.exit_code == 2
+    assert "expects --suggest-labels N and a .csv" in " ".join(
+        result.stderr.replace("│", "").split()
+    )
+
+
 def test_explain_names_the_neighbours(files, tmp_path):
     np.save(tmp_path / "one.npy", np.load(files / "p.npy")[1:2])
     arguments = ["explain", files / "R", "why?", "--embeddings", tmp_path / "one.npy"]

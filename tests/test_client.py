@@ -98,6 +98,11 @@ def test_tasks_explanations_and_models(url, directory):
     expected = router.choose(PROMPTS, np.array([[np.nan, 1, np.nan]]), score="s1").to_dict()
     for found in both(url, lambda c: c.choose(PROMPTS, labels, score="s1"), api_key=KEY):
         assert {**found, **expected} == found and found["n_labels"] == 1
+    labels = [{"maths-13b": 9.0}]
+    for found in both(
+        url, lambda c: c.choose(PROMPTS, labels, score="s1", label_threshold=5.0), api_key=KEY
+    ):
+        assert {**found, **expected} == found
     for found in both(url, lambda c: c.explain(PROMPTS[0]), api_key=KEY):
         assert found["neighbours"] and found["decision"]["model"] == found["model"]
     for found in both(url, lambda c: c.models(), api_key=KEY):

@@ -47,7 +47,11 @@ def test_nothing_is_learnt_from_the_held_out_dataset(missing):
         after = estimates(replace(table, scores=scores), rows)
         np.testing.assert_array_equal(after[code].before.mean, before[code].before.mean)
         np.testing.assert_array_equal(after[code].before.covariance, before[code].before.covariance)
-        np.testing.assert_array_equal(after[code].within, before[code].within)
+        np.testing.assert_array_equal(after[code].tasks.within, before[code].tasks.within)
+        labels = table.scores[own][:9].astype(float)
+        one, other = (found[code].after(labels).calibration for found in (before, after))
+        np.testing.assert_array_equal(one.errors, other.errors)
+        assert one.optimism == other.optimism
         other = (code + 1) % N_DATASETS
         assert np.abs(after[other].before.mean - before[other].before.mean).max() > 1e-3
 

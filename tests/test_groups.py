@@ -116,7 +116,7 @@ def test_the_sums_say_what_the_functions_of_one_task_say(router, prompts):
     fit, index = router._fit, router._state.rules.index
     found = index.search(prompts, 9)
     offsets = np.array([0, 1, 100, 260, 400])
-    sums = tally(fit, found, offsets)
+    sums = tally(fit, found, offsets, prompts)
     scored = task_scores(found.ids, fit.correct, offsets, prior=fit.prior, k=5)
     for task, (start, stop) in enumerate(pairwise(offsets)):
         seen = evidence_of_task(fit, sums, task)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchrouter.batch.labels import read_labels
+from benchrouter.batch.labels import read_labels, write_labels
 
 NAN = np.nan
 
@@ -52,6 +52,49 @@ def test_every_line_is_the_row_of_its_prompt(tmp_path, text, expected):
     np.testing.assert_array_equal(found, np.float32(expected))
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("prompt,a\nz,1\nx,0\n", [[0, NAN], [NAN, NAN], [1, NAN]]),
+        ("row,a,b\n3,1,-\n1,,0.25\n", [[NAN, 0.25], [NAN, NAN], [1, NAN]]),
+        ("row,prompt,a\n2,y,1\n", [[NAN, NAN], [1, NAN]]),
+    ],
+)
+def test_rows_belong_to_the_prompts_that_they_name(tmp_path, text, expected):
+    np.testing.assert_array_equal(labels_of(write(tmp_path / "l.csv", text)), np.float32(expected))
+
+
+def test_rows_of_equal_prompts_are_taken_in_turn(tmp_path):
+    path = write(tmp_path / "l.csv", "prompt,a\nx,1\ny,0\nx,0\n")
+    found = read_labels(path, ("a",), ["x", "x", "y"])
+    np.testing.assert_array_equal(found[:, 0], [1, 0, 0])
+
+
+def test_scores_of_another_scale_are_read_on_demand(tmp_path):
+    path = write(tmp_path / "l.csv", "a,b\n7,-3\n10,\n")
+    found = read_labels(path, ("a", "b"), ["x", "y"], any_scale=True)
+    np.testing.assert_array_equal(found, np.float32([[7, -3], [10, NAN]]))
+    with pytest.raises(ValueError, match="row 1, a: found 'inf', expected a finite number"):
+        read_labels(write(path, "a\ninf\n"), ("a", "b"), ["x", "y"], any_scale=True)
+
+
+def test_what_is_written_to_fill_in_is_read_as_it_is(tmp_path):
+    prompts = ["x", 'y, "quoted"\nand long', "z", "x"]
+    labels = np.array([[1.0, NAN, 0.25], [NAN, NAN, NAN]])
+    path = tmp_path / "l.csv"
+    write_labels(path, ("a", "b", "c"), prompts, labels, [1, 3], ["a", "b"])
+    assert path.read_text().splitlines()[0] == "row,prompt,a,b,c"
+    assert path.read_bytes().split(b"\r\n")[1] == b"1,x,1,-,0.25"
+    assert path.read_bytes().endswith(b"4,x,,,-\r\n")
+    found = read_labels(path, ("a", "b", "c"), prompts)
+    np.testing.assert_array_equal(found[0], np.float32([1, NAN, 0.25]))
+    assert np.isnan(found[1:]).all() and len(found) == 4
+    path.write_bytes(path.read_bytes().replace(b"4,x,,,-", b"4,x,0,1,-"))
+    np.testing.assert_array_equal(
+        read_labels(path, ("a", "b", "c"), prompts)[3], np.float32([0, 1, NAN])
+    )
+
+
 def test_columns_without_rows_are_no_labels(tmp_path):
     assert labels_of(write(tmp_path / "l.csv", "a,b\n")).shape == (0, 2)
     pq.write_table(pa.table({"a": pa.array([], pa.int8())}), tmp_path / "l.parquet")
@@ -64,9 +107,17 @@ def test_columns_without_rows_are_no_labels(tmp_path):
         ("a,gpt\n1,0\n", "found column 'gpt', expected models"),
         ("id\n1\n", "expected one of"),
         ("a\n1\n1\n1\n", "found 3 rows of labels for 2 prompts"),
-        ("a,prompt\n1,other\n", "row 1: found prompt 'other', the task's prompt there is 'x'"),
-        ("a\n0.5\n", "row 1, a: found '0.5', expected 0, 1 or nothing"),
-        ("a\nyes\n", "row 1, a: found 'yes', expected 0, 1 or nothing"),
+        ("a,prompt\n1,other\n", "row 1: found prompt 'other', which is none of the task's"),
+        ("a,prompt\n1,x\n0,x\n", "row 2: found labels of prompt 1 once more, after row 1"),
+        ("a,row\n1,2\n0,2.0\n", "row 2: found labels of prompt 2 once more, after row 1"),
+        ("a,row,prompt\n1,2,x\n", "row 1: found prompt 'x', the task's prompt 2 is 'y'"),
+        ("a,row\n1,3\n", "row 1: found row '3', expected the number of a prompt, 1 to 2"),
+        ("a,row\n1,0\n", "row 1: found row '0', expected the number"),
+        ("a,row\n1,1.5\n", "row 1: found row '1.5', expected the number"),
+        ("a\n2\n", "row 1, a: found '2', expected a score from 0 to 1 or nothing; of another"),
+        ("a\n-1\n", "row 1, a: found '-1', expected a score from 0 to 1 or nothing"),
+        ("a\ninf\n", "row 1, a: found 'inf', expected a score from 0 to 1 or nothing"),
+        ("a\nyes\n", "row 1, a: found 'yes', expected a score from 0 to 1 or nothing"),
     ],
 )
 def test_bad_labels_are_refused(tmp_path, text, words):

@@ -327,9 +327,21 @@ def test_labels_that_do_not_fit_are_refused(app):
         ([{}] * 3, "not_offered"),
         ([{"small-3b": "1"}], "invalid_request"),
         ([[1, 0, 1]], "invalid_request"),
+        ([{"small-3b": 7}], "not_offered"),
     ):
         body = {"prompts": ["w1", "w2"], "labels": labels}
         assert refusal(ask(app, "POST", "/v1/choose", body)) == (422, code)
+
+
+def test_labels_of_another_scale_are_held_against_a_threshold(app):
+    found = [
+        ask(app, "POST", "/v1/choose", {"prompts": ["w1", "w2"], **body}).json()["models"]
+        for body in (
+            {"labels": [{"small-3b": 7, "maths-13b": 3}], "label_threshold": 5},
+            {"labels": [{"small-3b": 1, "maths-13b": 0}]},
+        )
+    ]
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def _row(decision: TaskDecision) -> dict[str, Any]:
     is_other = decision.allowed & (np.arange(len(values)) != chosen)
     others = np.where(is_other, values, np.nan)
     second = None if np.isnan(others).all() else int(np.nanargmax(others))
-    low, high = decision.interval
+    low, high = decision.interval or (None, None)
     return {
         **{name: getattr(decision, name, None) for name in RESULTS},
         "cost_usd": decision.expected_cost_usd,
@@ -130,8 +130,8 @@ def _row(decision: TaskDecision) -> dict[str, Any]:
         "score": plain(float(values[chosen])),
         "runner_up": None if second is None else decision.models[second],
         "margin": None if second is None else plain(float(values[chosen] - others[second])),
-        "interval_low": plain(low),
-        "interval_high": plain(high),
+        "interval_low": low,
+        "interval_high": high,
         "probability": plain(decision.probability),
     }
 

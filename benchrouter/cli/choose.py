@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from benchrouter.batch.prompts import PromptBatch
     from benchrouter.decisions import TaskDecision
+    from benchrouter.grading import LabelSuggestion
 
 
 def choose(
@@ -32,10 +33,44 @@ def choose(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Correctness (1, 0 or empty) of models on the first prompts: .csv, .jsonl or "
-            ".parquet, a column a model, a row a prompt.",
+            help="Scores from 0 (wrong) to 1 (right), or nothing, of models on some prompts: .csv, "
+            ".jsonl or .parquet, a column a model, a row a prompt. Rows are those of the first "
+            "prompts, or of the prompts that a column `row` (from 1) or `prompt` names.",
         ),
     ] = None,
+    label_threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="A label above it is right. Without it labels must lie in [0, 1], and are right "
+            "above 0.5.",
+        ),
+    ] = None,
+    suggest_labels: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Name N prompts, and the models to grade on them next: those that may still be "
+            "the best. With --output as a CSV file to fill in and hand back by --labels.",
+        ),
+    ] = None,
+    output_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.csv",
+            help="For --suggest-labels: labels so far, and empty cells to fill in.",
+        ),
+    ] = None,
+    max_regret: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="For --suggest-labels: no more labels are needed once the choice lies with 90 % "
+            "chance at most so far below the best model's accuracy.",
+        ),
+    ] = 0.01,
     score: Annotated[
         str, typer.Option(help="auto (expected accuracy, from all evidence), s1, s2 or s3.")
     ] = "auto",
@@ -69,11 +104,13 @@ def choose(
     chosen_score = options.check_score(score)
     options.check_format(format)
     options.check_on_error(on_error)
+    if output_file is not None and (suggest_labels is None or output_file.suffix != ".csv"):
+        raise typer.BadParameter(f"--output {output_file} expects --suggest-labels N and a .csv")
     if labels is not None and on_error == "skip":
         raise typer.BadParameter("--labels needs every prompt, so --on-error must be raise")
     import numpy as np
 
-    from benchrouter.batch.labels import read_labels
+    from benchrouter.batch.labels import read_labels, write_labels
     from benchrouter.batch.prompts import read_prompts
     from benchrouter.batch.token_column import with_tokens
 
@@ -123,24 +160,49 @@ def choose(
     )
     known = None
     if labels is not None:
-        known = read_labels(labels, router.models, texts, prompt_column=prompt_column)
+        known = read_labels(
+            *(labels, router.models, texts),
+            prompt_column=prompt_column,
+            any_scale=label_threshold is not None,
+        )
     if given is None:
         given = encode_all(router.encoder, texts)
+    listed = options.listed(models)
     decision = router.choose(
         texts,
         known,
         embeddings=given,
         score=chosen_score,
-        models=options.listed(models),
+        label_threshold=label_threshold,
+        models=listed,
         policy=policy,
         tokens=np.concatenate(counts) if counts else None,
     )
+    asked = None
+    if suggest_labels is not None:
+        asked = router.suggest_labels(
+            *(texts, known),
+            n=suggest_labels,
+            embeddings=given,
+            max_regret=max_regret,
+            label_threshold=label_threshold,
+            models=listed,
+        )
+    if asked is not None and output_file is not None:
+        write_labels(
+            *(output_file, router.models, texts, known, asked.prompts.tolist(), asked.models),
+            prompt_column=prompt_column,
+        )
     if as_json:
-        output.emit({**decision.to_dict(), "skipped": skipped})
-    else:
-        show_task(decision)
+        suggestion = {} if asked is None else {"suggestion": asked.to_dict()}
+        output.emit({**decision.to_dict(), **suggestion, "skipped": skipped})
+        return
+    show_task(decision)
+    if asked is not None:
+        show_suggestion(asked, texts, output_file)
 
 
+REPEATED = 0.8  # of the prompts; where fewer count, the user is told
 NAMES = {"auto": "expected accuracy", "s1": "S1", "s2": "S2", "s3": "S3"}
 
 
@@ -209,21 +271,47 @@ def _expected_cost(decision: TaskDecision) -> list[tuple[str, str]]:
     return [("expected cost", f"US$ {cost:.4g} a prompt, US$ {cost * n:.4g} for all {n:,}")]
 
 
+def show_suggestion(asked: LabelSuggestion, prompts: Sequence[str], file: Path | None) -> None:
+    """Print which labels to grade next, or that no more are needed."""
+    facts: list[tuple[str, Any]] = [
+        (
+            "good enough",
+            f"{asked.best} lies at most {asked.max_regret:g} below the best model with "
+            f"{asked.chance:.0%} chance; " + ("90 % are needed" if not asked.reached else "enough"),
+        )
+    ]
+    if asked.reached:
+        facts.append(("labels", "no more are needed"))
+    elif len(asked.prompts) == 0:
+        facts.append(("labels", "every prompt has some; give more prompts"))
+    else:
+        facts.append(("models to grade", ", ".join(asked.models)))
+        facts.append(("on prompts", f"{len(asked.prompts):,}, fresh ones"))
+    if file is not None:
+        facts.append(("written", f"{file}: fill in the empty cells, and give it by --labels"))
+    elif len(asked.prompts):
+        rows = [[int(i) + 1, output.shorten(prompts[i])] for i in asked.prompts]
+        output.table("prompts to grade", ["row", "prompt"], rows)
+    output.facts(facts)
+
+
 def _plus_minus(mean: float, sd: float) -> str:
     return f"{mean:.3f}" if sd != sd else f"{mean:.3f} ± {sd:.3f}"
 
 
 def _expected(decision: TaskDecision) -> str:
     """Expected accuracy of the choice and its interval, or why there is none."""
-    low, high = decision.interval
-    if low != low:
+    if decision.interval is None:
         return (
             f"{decision.expected_accuracy:.3f} (too few datasets in the benchmark for an interval)"
         )
+    low, high = decision.interval
     unlabelled = decision.n_prompts - decision.n_labels
     on = f"{decision.n_prompts:,} prompts of the task"
     if 0 < unlabelled < decision.n_prompts:
         on = f"the {unlabelled:,} prompts without labels"
+    if decision.n_effective < REPEATED * (unlabelled or decision.n_prompts):
+        on += f" (many repeat: they tell as much as {decision.n_effective:,.0f})"
     return (
         f"{decision.expected_accuracy:.3f}; measured on {on}, with 80 % chance between "
         f"{low:.3f} and {high:.3f} (sampling error included)"

@@ -316,6 +316,7 @@ class Engine:
         *,
         router: str | None = None,
         score: Score = "auto",
+        label_threshold: float | None = None,
         policy: RoutePolicy | None = None,
     ) -> TaskDecision:
         """Choose one model for a task, in a thread beside the event loop.
@@ -328,6 +329,7 @@ class Engine:
         labels : float array, shape (n_labels, n_models), optional
         router : str, optional
         score : "auto", "s1", "s2" or "s3"
+        label_threshold : float, optional
             As in `Router.choose`.
         policy : RoutePolicy, optional
             Models that may be chosen, and how cost counts; its rule and k are for prompts. By
@@ -344,7 +346,8 @@ class Engine:
         """
         unwanted = threading.Event()
         return await _in_thread(
-            lambda: self._choose(prompts, labels, router, score, policy, unwanted), unwanted
+            lambda: self._choose(prompts, labels, router, score, label_threshold, policy, unwanted),
+            unwanted,
         )
 
     # --- state -----------------------------------------------------------------------------------
@@ -592,6 +595,7 @@ class Engine:
         labels: NDArray[np.floating] | None,
         router: str | None,
         score: Score,
+        label_threshold: float | None,
         policy: RoutePolicy | None,
         unwanted: threading.Event,
     ) -> TaskDecision:
@@ -608,6 +612,7 @@ class Engine:
             labels,
             embeddings=rows,
             score=score,
+            label_threshold=label_threshold,
             models=policy.allowed_of(shelved.info.models) or policy.models,
             policy=policy.cost_policy,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,16 +29,17 @@ class HeldOutEstimate:
         The dataset.
     before : Estimate
         Without labels.
-    within : float64 array, shape (n_models, n_models)
-        Covariance of two models' correctness on one record, from the other datasets.
+    tasks : HeldOutTasks
+        What holding out each of the other datasets teaches.
     standing : float64 array, shape (n_models,)
         On the other datasets.
     """
 
     code: int
     before: auto.Estimate
-    within: Array
+    tasks: auto.HeldOutTasks
     standing: Array
+    _calibrations: dict[bytes, auto.Calibration | None] = field(default_factory=dict, repr=False)
 
     def after(self, labels: NDArray[np.floating]) -> auto.Estimate:
         """Add labels of the dataset.
@@ -52,7 +53,15 @@ class HeldOutEstimate:
         -------
         Estimate
         """
-        return auto.with_labels(self.before, labels, self.within)
+        common = auto.in_common(labels)
+        if not common.any():
+            return self.before
+        # The same for all draws of so many labels of all models.
+        key = common.tobytes()
+        if key not in self._calibrations:
+            self._calibrations[key] = auto.calibration(self.tasks, common)
+        after = auto.with_labels(self.before, labels, self.tasks.within)
+        return replace(after, calibration=self._calibrations[key])
 
 
 def held_out_estimates(
@@ -85,18 +94,18 @@ def held_out_estimates(
         for i, other in enumerate(others if n_datasets > 2 else []):
             distance[i], standing[i], local[i] = local_of_held_out(other, evidence, task.code)
         learnt = slice(None) if n_datasets > 2 else slice(0)
-        within = pooled(scatter[codes])
         tasks = auto.HeldOutTasks(
             accuracy=evidence.means[codes][learnt],
             standing=standing[learnt],
             local=local[learnt],
             distance=distance[learnt],
             n_records=n_records[codes][learnt],
-            within=within,
+            within=pooled(scatter[codes]),
+            sigma=sigma,
         )
         u, of_others, neighbourhood = local_of_held_out(task, evidence)
-        before = auto.estimate(tasks, of_others, neighbourhood, u, sigma)
-        yield HeldOutEstimate(task.code, before, within, of_others)
+        before = auto.estimate(tasks, of_others, neighbourhood, u)
+        yield HeldOutEstimate(task.code, auto.calibrated(before, tasks), tasks, of_others)
 
 
 def with_our_rules(
@@ -155,7 +164,7 @@ def with_our_rules(
                     else labels_alone(shares[cell], found.standing, preferred)
                 )
                 expected[cell] = after.expected(best)
-                intervals[cell] = auto.interval(after, best, left)
+                intervals[cell] = auto.interval(after, best, left) or (np.nan, np.nan)
     strict = {}
     for rule, chosen in results.picks["strict"].items():
         strict[rule] = chosen

@@ -78,7 +78,11 @@ class Endpoints:
         labels = _labels_of(asked.labels, self._engine.routers[name].models)
         note = self._note(request, asked, router=name, n_prompts=len(asked.prompts))
         choosing = self._engine.choose(
-            *(asked.prompts, labels), router=name, score=asked.score, policy=_policy_of(asked)
+            *(asked.prompts, labels),
+            router=name,
+            score=asked.score,
+            label_threshold=asked.label_threshold,
+            policy=_policy_of(asked),
         )
         found = await _offered(_unless_gone(request, self._choosing.start(choosing)))
         note["model"] = found.model

@@ -90,6 +90,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
             "warning": None,
             "n_prompts": 2,
             "n_labels": 0,
+            "n_effective": 2.0,
             "expected_cost_usd": None,
             "over_limit": None,
             "models": [

@@ -138,6 +138,11 @@ class ChooseRequest(Request):
         Annotated[list[dict[str, float | None]], Field(max_length=MAX_TASK_PROMPTS, fail_fast=True)]
         | None
     ) = Field(None, description="Of each of the first prompts the models' scores; null = not run.")
+    label_threshold: float | None = Field(
+        None,
+        description="A label above it is correct. Without it labels must lie in [0, 1], and are "
+        "correct above 0.5.",
+    )
     router: str | None = ROUTER
     score: Literal["auto", "s1", "s2", "s3"] = "auto"
     policy: TaskPolicy | None = None
@@ -209,7 +214,7 @@ class TaskAnswer(Answer):
     fallback: bool
     score: str
     expected_accuracy: Number
-    interval: list[Number]
+    interval: list[float] | None
     best_by_score: str
     best_on_average: str
     probability: Number
@@ -218,6 +223,7 @@ class TaskAnswer(Answer):
     warning: str | None
     n_prompts: int
     n_labels: int
+    n_effective: float
     expected_cost_usd: Number = Field(description="Of the model chosen, on a prompt of the task.")
     over_limit: bool | None
     models: list[TaskModel]
