@@ -42,14 +42,15 @@ def approximated(fit: Fit, factory: str, *, threads: int = 0) -> Fit:
     n = len(fit.embeddings)
     rng = np.random.default_rng(fit.settings.seed)
     rows = np.sort(rng.choice(n, min(n, QUERIES), replace=False))
-    k, depth = fit.settings.k, max(fit.settings.k, fit.settings.kappa)
+    k = fit.expectation.neighbours
+    depth = max(k, fit.settings.kappa)
     queries = np.ascontiguousarray(fit.embeddings[rows])
     near, models = [], []
     for approximate in (None, trained):
         index = Index(fit.embeddings, threads=threads, verify=False, approximate=approximate)
         found = _others(index.search(queries, depth + 1), rows)
         near.append(found.ids[:, :k])
-        models.append(Rules(fit, index).decide_on(found, "mean", k).model)
+        models.append(Rules(fit, index).decide_on(queries, found, "auto", k).model)
     exact, found_ids = near
     hits = (found_ids[:, :, None] == exact[:, None, :]).any(axis=1) & (exact >= 0)
     measured = Approximation(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions import finite, plain
+from benchrouter.expected import Expectation
 from benchrouter.fit import Approximation, Fit, Settings
 from benchrouter.holdout import ALL_RECORDS, SAMPLE, Pairs
 from benchrouter.naming import naming
@@ -22,12 +23,13 @@ from benchrouter.replacing import replacing, write_array
 from benchrouter.search_faiss import Approximate
 from benchrouter.voting import Outcomes, PackedOutcomes
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 DESCRIPTION = "router.json"
 RECORDS = "records.arrow"  # Arrow IPC: memory-mapped, unlike Parquet; read by pyarrow, polars, R
 ARRAYS = (
     "embeddings", "dataset", "means", "raw_means", "local", "within", "pair_u", "pair_p",
     "pair_dataset", "pair_share", "raw", "correct_bits", "correct_present", "record_cost_usd",
+    "auto_weights", "auto_offset", "auto_of_dataset", "auto_own_distance",
 )  # fmt: skip
 APPROXIMATE = "approximate.faiss"  # where an approximate index was asked for
 FILES = {DESCRIPTION, RECORDS, APPROXIMATE, *(f"{name}.npy" for name in ARRAYS)}
@@ -183,6 +185,7 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
         else np.empty(0),
         local=arrays["local"],
         within=arrays["within"],
+        expectation=_read_expectation(arrays, content["auto"]),
         distance_limit=np.inf if content["distance_limit"] is None else content["distance_limit"],
         tau=content["tau"],
         best_on_average=content["best_on_average"],
@@ -273,6 +276,10 @@ def _arrays(fit: Fit) -> dict[str, NDArray[Any]]:
         "pair_p": fit.pairs.p,
         "pair_dataset": fit.pairs.dataset,
         "pair_share": fit.pairs.share,
+        "auto_weights": fit.expectation.weights,
+        "auto_offset": fit.expectation.offset,
+        "auto_of_dataset": fit.expectation.of_dataset,
+        "auto_own_distance": fit.expectation.own_distance,
     }
     if not isinstance(fit.raw, PackedOutcomes):
         arrays["raw"] = fit.raw
@@ -317,6 +324,7 @@ def _description(fit: Fit) -> dict[str, Any]:
         ],
         "has_distances": len(fit.benchmark_u) > 0,
         "scores_are_binary": isinstance(fit.raw, PackedOutcomes),
+        "auto": fit.expectation.to_dict(),
         "distance_limit": plain(fit.distance_limit),
         "tau": fit.tau,
         "estimated_from": f"at most {SAMPLE} records a dataset"
@@ -335,6 +343,16 @@ def _description(fit: Fit) -> dict[str, Any]:
             "n_queries": fit.approximation.n_queries,
         },
     }
+
+
+def _read_expectation(arrays: dict[str, NDArray[Any]], recorded: dict[str, Any]) -> Expectation:
+    return Expectation.from_dict(
+        recorded,
+        weights=arrays["auto_weights"],
+        offset=arrays["auto_offset"],
+        of_dataset=arrays["auto_of_dataset"],
+        own_distance=arrays["auto_own_distance"],
+    )
 
 
 def _read_approximation(root: Path, content: dict[str, Any]) -> Approximation | None:
@@ -432,6 +450,10 @@ def _check_shapes(
         "correct_bits": (np.uint64, (n, words)),
         "correct_present": (np.uint64, (n, words)),
         "record_cost_usd": (np.float32, (n, models)),
+        "auto_weights": (np.float32, (content["dim"], 2, models)),
+        "auto_offset": (np.float64, (2, models)),
+        "auto_of_dataset": (np.float32, (datasets, 2, models)),
+        "auto_own_distance": (np.float32, (n,)),
     }
     for name, array in arrays.items():
         dtype, shape = expected[name]

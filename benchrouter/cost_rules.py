@@ -30,14 +30,14 @@ from benchrouter.costs import (
 )
 from benchrouter.decisions import Explanation
 from benchrouter.fit import Fit
-from benchrouter.holdout import sample_of
+from benchrouter.holdout import sample_of, without_prompt
+from benchrouter.neighbours import Neighbours
 from benchrouter.ranking import scores_and_margins
-from benchrouter.rules import AMONG, BLOCK, Rule, Rules
+from benchrouter.rules import AMONG, BLOCK, Rule, Rules, Scored
 from benchrouter.voting import Chosen, unpack, votes
 
 CELLS = 1 << 20  # prompts × models of a block: 8 MiB of float64
-SAME_PROMPT = np.float32(1.0 - 1e-6)  # a record of at least this similarity is the prompt itself
-SAME_PROMPTS = 8  # so many neighbours may be
+SAME_PROMPTS = 8  # so many neighbours may be the prompt itself
 
 Array = NDArray[np.float64]
 Batch = tuple[Sequence[str] | None, NDArray[np.float32], NDArray[np.integer] | None]
@@ -59,6 +59,7 @@ class _Block(NamedTuple):
 
     voting: NDArray[np.int64]
     plain: Chosen  # without a policy: its distance and fallback hold with one
+    scored: Scored
     tokens: NDArray[np.integer] | None
 
 
@@ -71,6 +72,7 @@ class _Weighed(NamedTuple):
     cost_usd: Array
     limit_usd: Array
     chance: Array | None
+    within: Array | float | None
     model: NDArray[np.int32]
     over_limit: NDArray[np.bool_]
 
@@ -119,7 +121,7 @@ class CostRules:
             Unit rows.
         prompts : sequence of str, optional
             Their tokens are estimated where costs are prices × tokens.
-        rule : "mean", "raw" or "s3"
+        rule : "auto", "mean", "raw" or "s3"
         k : int, optional
             Neighbours that vote, instead of the fit's.
         policy : CostPolicy
@@ -161,7 +163,7 @@ class CostRules:
         Parameters
         ----------
         batches : iterable of (prompts or None, float32 array of unit rows, tokens or None)
-        rule : "mean", "raw" or "s3"
+        rule : "auto", "mean", "raw" or "s3"
         k : int, optional
         policy : CostPolicy
             With a budget.
@@ -249,7 +251,7 @@ class CostRules:
             chosen.append(
                 choose(
                     *(weighed.score, weighed.cost_usd, limit, self._fit.preferred, policy),
-                    *(cost_weight, weighed.chance, left),
+                    *(cost_weight, weighed.chance, left, weighed.within),
                 )
             )
         return np.stack(chosen, axis=1)
@@ -310,7 +312,7 @@ class CostRules:
             return replace(plain, cost_usd=weighed.cost_usd[0])
         decided = self._priced(block, weighed, allowed)
         score, cost, m = weighed.score[0], weighed.cost_usd[0], int(weighed.model[0])
-        chance = None if weighed.chance is None else weighed.chance[0]
+        chance = plain.chance if weighed.chance is None else weighed.chance[0]
         over_limit = bool(weighed.over_limit[0])
         reason = reason_of(plain, score, cost, chance, m, policy, over_limit)
         return replace(
@@ -348,9 +350,8 @@ class CostRules:
 
     def is_calibrated(self, rule: Rule, k: int | None, policy: CostPolicy) -> bool:
         """Whether the chances of success that a policy asks for are known, or it asks for none."""
-        return (
-            policy.min_success is None or (rule, self._rules.check(rule, k)) in self._calibrations
-        )
+        k = self._rules.check(rule, k)
+        return policy.min_success is None or rule == "auto" or (rule, k) in self._calibrations
 
     def _plan(
         self,
@@ -363,6 +364,8 @@ class CostRules:
         fit = self._fit
         if allowed is None:
             allowed = np.ones(len(fit.models), np.bool_)
+        if policy.within == "auto" and rule != "auto":
+            raise ValueError(f"within='auto' goes with the rule 'auto', got the rule {rule!r}")
         prices, source = costs_of(fit, policy, allowed)
         if policy.min_success is not None and fit.correct is None:
             raise ValueError(
@@ -385,9 +388,11 @@ class CostRules:
             block = slice(start, start + size)
             depth = max(plan.k, self._fit.settings.kappa)
             neighbours = self._index.search(rows[block], depth)
-            plain = self._rules.decide_on(neighbours, plan.rule, plan.k, allowed=plan.allowed)
+            asked = rows[block], neighbours, plan.rule, plan.k
+            plain = self._rules.decide_on(*asked, allowed=plan.allowed)
+            scored = self._rules.scores_of_models(*asked, plain.distance)
             voting = np.ascontiguousarray(neighbours.ids[:, : plan.k])
-            yield _Block(voting, plain, None if tokens is None else tokens[block])
+            yield _Block(voting, plain, scored, None if tokens is None else tokens[block])
 
     def _decide(self, block: _Block, plan: _Plan, cost_weight: float) -> Priced:
         return self._priced(block, self._choose(block, plan, cost_weight), plan.allowed)
@@ -404,30 +409,45 @@ class CostRules:
     def _choose(self, block: _Block, plan: _Plan, cost_weight: float) -> _Weighed:
         """Predicted scores, expected costs, the models chosen, and where none is within the limit.
 
-        Where evidence is too thin, scores are standings, none counted above that of the fallback
-        model and none dearer allowed: it is answered unless money has a price, and then only a
-        cheaper model can take its place. Where it is not allowed, the one of the best standing
-        takes its part.
+        Where evidence is too thin, no model dearer than the fallback model is allowed: it is
+        answered unless money has a price, and then only a cheaper model can take its place. Where
+        it is not allowed, the one of the best standing takes its part.
         """
         policy, allowed, at = plan.policy, plan.allowed, block.plain.fallback
-        found, _ = self._rules.scores_of_models(block.voting, plan.rule, block.plain.distance)
-        predicted = found.astype(np.float32)  # as the fused decisions round them
         cost = self._cost_of(block, plan).astype(np.float64)
         cheapest = np.where(allowed, cost, np.inf).min(axis=1)
         cap = math.inf if policy.max_cost_usd is None else as_float32(policy.max_cost_usd)
         limit = np.maximum(cap, cheapest)
-        score = predicted.astype(np.float64)
+        score = self._rules.counted(block.scored, at, plan.rule, allowed)
         if at.any():
-            standing = self._rules.prior(plan.rule).astype(np.float64)
             fallback = self._rules.fallback(plan.rule, allowed)
-            score[at] = beneath(standing, fallback)
             limit[at] = np.minimum(limit[at], cost[at, fallback])
-        chance = None
-        if policy.min_success is not None:
-            chance = self._calibration(plan.rule, plan.k)(score)
-        preference = self._fit.preferred
-        model = choose(score, cost, limit, preference, policy, cost_weight, chance, allowed)
-        return _Weighed(predicted, score, cost, limit, chance, model, cheapest > cap)
+        chance = self._chance(block.scored, score, plan)
+        within = self._within(block.scored, plan)
+        model = choose(
+            *(score, cost, limit, self._fit.preferred, policy),
+            *(cost_weight, chance, allowed, within),
+        )
+        return _Weighed(
+            block.scored.scores, score, cost, limit, chance, within, model, cheapest > cap
+        )
+
+    def _chance(self, scored: Scored, score: Array, plan: _Plan) -> Array | None:
+        """Chances of success at what counts as scores, where the policy asks for them."""
+        if plan.policy.min_success is None:
+            return None
+        if scored.strange is not None:
+            return self._fit.expectation.chance(score, scored.strange[:, None])
+        return self._calibration(plan.rule, plan.k)(score)
+
+    def _within(self, scored: Scored, plan: _Plan) -> Array | float | None:
+        """How far below the best score a cheaper model may lie, of every prompt."""
+        within, policy = plan.policy.within, plan.policy
+        if within == "auto" or (scored.strange is not None and not policy.has_objective):
+            assert scored.strange is not None
+            learnt = self._fit.expectation
+            return learnt.kind(learnt.tolerance, scored.strange)[:, None]
+        return within
 
     def _cost_of(self, block: _Block, plan: _Plan) -> NDArray[np.float32]:
         """Expected cost of every model on every prompt, shape (n_prompts, n_models)."""
@@ -468,20 +488,13 @@ class CostRules:
         fit, depth = self._fit, max(k, self._fit.settings.kappa)
         rows = self._sample()
         queries = np.ascontiguousarray(fit.embeddings[rows])
-        ids, similarities = self._index.search(queries, depth + SAME_PROMPTS)
-        hidden = (ids == rows[:, None]) | (similarities >= SAME_PROMPT)
-        order = np.argsort(hidden, axis=1, kind="stable")[:, :depth]
-        hidden = np.take_along_axis(hidden, order, axis=1)
-        ids = np.where(hidden, -1, np.take_along_axis(ids, order, axis=1))
-        similarities = np.where(
-            hidden, np.float32(-np.inf), np.take_along_axis(similarities, order, axis=1)
-        )
-        known = (ids >= 0).any(axis=1)
-        distance = scores.prompt_distances(similarities[known]).astype(np.float32)
-        voting = np.ascontiguousarray(ids[known, :k])
-        predicted, _ = self._rules.scores_of_models(voting, rule, distance)
+        found = without_prompt(self._index.search(queries, depth + SAME_PROMPTS), rows, depth)
+        known = (found.ids >= 0).any(axis=1)
+        found = Neighbours(found.ids[known], found.similarities[known])
+        distance = scores.prompt_distances(found.similarities).astype(np.float32)
+        scored = self._rules.scores_of_models(queries[known], found, rule, k, distance)
         assert fit.correct is not None
-        return predicted.ravel(), unpack(fit.correct, rows[known]).ravel()
+        return scored.scores.ravel(), unpack(fit.correct, rows[known]).ravel()
 
     def _sample(self) -> NDArray[np.int64]:
         """All records, or in a large benchmark some of every dataset."""
@@ -552,25 +565,6 @@ def costs_of_prompts(
     if source == "records" and fit.record_cost_usd is not None:
         return neighbours_cost_usd(voting, fit.record_cost_usd, fit.cost_usd, threads)
     return np.broadcast_to(fit.cost_usd.astype(np.float32), (len(voting), len(fit.models)))
-
-
-def beneath(score: Array, at: int) -> Array:
-    """Scores of models of which none counts above that of one of them.
-
-    Parameters
-    ----------
-    score : float64 array, shape (n_models,)
-    at : int
-        Position of that model.
-
-    Returns
-    -------
-    float64 array, shape (n_models,)
-        The others lie at least a hair below it.
-    """
-    found = np.minimum(score, np.nextafter(score[at], -np.inf))
-    found[at] = score[at]
-    return found
 
 
 def neighbours_cost_usd(

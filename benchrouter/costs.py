@@ -42,8 +42,10 @@ class CostPolicy:
         to no more. One λ serves all prompts; those that change their model at the same λ do so
         together, so some of the budget may be left. For one task (`Router.choose`) the best model
         that it affords on all prompts.
-    within : float, optional
-        ε ≥ 0: the cheapest model whose predicted score is at least the best − ε.
+    within : float or "auto", optional
+        ε ≥ 0: the cheapest model whose predicted score is at least the best − ε. "auto" takes the
+        difference that held-out records cannot tell from none (with the rule "auto"); it is the
+        default there, where no objective is given.
     min_success : float, optional
         τ in [0, 1]: the cheapest model whose calibrated chance of a correct answer exceeds τ;
         where none does, the model of the largest predicted score. The chance is the predicted
@@ -70,17 +72,26 @@ class CostPolicy:
     cost_weight: float | None = None
     max_cost_usd: float | None = None
     budget_usd: float | None = None
-    within: float | None = None
+    within: float | Literal["auto"] | None = None
     min_success: float | None = None
     costs: CostSource = "auto"
     output_tokens: float | None = None
     prices: Mapping[str, tuple[float, float]] | None = None
+
+    @property
+    def has_objective(self) -> bool:
+        """Whether anything but the largest score is asked for."""
+        return any(getattr(self, name) is not None for name in OBJECTIVES)
 
     def __post_init__(self) -> None:
         """Refuse what is no number, out of range, or contradicts itself."""
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in ("costs", "prices") or value is None:
+                continue
+            if field.name == "within" and isinstance(value, str):
+                if value != "auto":
+                    raise ValueError(f"within must be a number or 'auto', got {value!r}")
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
                 raise TypeError(f"{field.name} must be a number, got {type(value).__name__}")
@@ -262,6 +273,7 @@ def choose(
     cost_weight: float = 0.0,
     chance: Array | None = None,
     among: NDArray[np.bool_] | None = None,
+    within: Array | float | None = None,
 ) -> NDArray[np.int32]:
     """Choose a model for every prompt under a policy.
 
@@ -274,13 +286,15 @@ def choose(
     preference : int32 array, shape (n_models,)
         Rank of every model among equals.
     policy : CostPolicy
-        Its `within` and `min_success`.
+        Its `min_success`.
     cost_weight : float
-        λ, where neither of them is given.
+        λ, where neither `within` nor `min_success` is given.
     chance : float64 array, shape (n_prompts, n_models), optional
         Calibrated chance of success, for `min_success`.
     among : bool array, shape (n_models,) or (n_prompts, n_models), optional
         Models that may be chosen, by default all.
+    within : float, or float64 array of shape (n_prompts, 1), optional
+        The cheapest model wins whose score is at least the best less this.
 
     Returns
     -------
@@ -293,9 +307,9 @@ def choose(
     allowed = cost <= limit_usd[:, None]
     if among is not None:
         allowed &= among[..., order]
-    if policy.within is not None:
+    if within is not None:
         best = np.where(allowed, score, -np.inf).max(axis=1, keepdims=True)
-        picked = _first(allowed & (score >= best - policy.within), -cost, score)
+        picked = _first(allowed & (score >= best - within), -cost, score)
     elif policy.min_success is not None and chance is not None:
         enough = allowed & (chance[:, order] > policy.min_success)
         found = enough.any(axis=1)
@@ -306,6 +320,25 @@ def choose(
         with np.errstate(over="ignore"):  # an infinite loss loses, and its ties go by cost
             picked = _first(allowed, score - cost_weight * cost, -cost)
     return order[picked].astype(np.int32)
+
+
+def beneath(score: Array, at: int) -> Array:
+    """Scores of models of which none counts above that of one of them.
+
+    Parameters
+    ----------
+    score : float64 array, shape (n_models,)
+    at : int
+        Position of that model.
+
+    Returns
+    -------
+    float64 array, shape (n_models,)
+        The others lie at least a hair below it.
+    """
+    found = np.minimum(score, np.nextafter(score[at], -np.inf))
+    found[at] = score[at]
+    return found
 
 
 def _first(candidates: NDArray[np.bool_], *keys: Array) -> NDArray[np.int64]:

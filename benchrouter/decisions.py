@@ -201,6 +201,8 @@ class Neighbour:
     dataset, sample_id, prompt : str
     similarity : float
         Cosine, in [-1, 1].
+    weight : float
+        Its share of the votes, in (0, 1].
     scores : dict of str to float or None
         Recorded score of every model, None = not run.
     """
@@ -209,6 +211,7 @@ class Neighbour:
     sample_id: str
     prompt: str
     similarity: float
+    weight: float
     scores: dict[str, float | None]
 
 
@@ -229,7 +232,9 @@ class Explanation:
     support : int64 array, shape (n_models,)
         Neighbours on which the model was run.
     neighbours : list of Neighbour
-        Those that voted, most similar first.
+        Those that voted, most similar first; by the rule "auto" the first ten of them.
+    n_voting : int
+        How many voted.
     cost_usd : float64 array, shape (n_models,), or None
         Expected cost of every model on the prompt; None where it is not known of all of them.
     no_cost : str or None
@@ -238,7 +243,17 @@ class Explanation:
         Score − λ·cost, where a policy has a finite λ. On a fallback the score is the model's
         standing, and none counts above that of the fallback model.
     chance : float64 array, shape (n_models,), or None
-        Calibrated chance of a correct answer, where a policy asks for it.
+        Calibrated chance of a correct answer, by the rule "auto" or where a policy asks for it;
+        None where correctness is not known.
+    chance_low, chance_high : float64 arrays, shape (n_models,), or None
+        80 % interval of the success rate on prompts like this one, by the rule "auto".
+    standing : float64 array, shape (n_models,), or None
+        By the rule "auto": expected score before anything is seen of the prompt.
+    pulls : dict of str to float64 array of shape (n_models,), or None
+        By the rule "auto": what the votes, the datasets that they come from and the embedding add
+        to the standing. The sum of all is the score.
+    strange : float or None
+        By the rule "auto": chance that the prompt comes from a dataset that the benchmark lacks.
     over_limit : bool or None
         As in `Decisions`; None without a policy.
     """
@@ -255,10 +270,16 @@ class Explanation:
     scores: Array
     support: NDArray[np.int64]
     neighbours: list[Neighbour]
+    n_voting: int
     cost_usd: Array | None = None
     no_cost: str | None = None
     utility: Array | None = None
     chance: Array | None = None
+    chance_low: Array | None = None
+    chance_high: Array | None = None
+    standing: Array | None = None
+    pulls: dict[str, Array] | None = None
+    strange: float | None = None
     over_limit: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -274,6 +295,9 @@ class Explanation:
             for name, values in (
                 *(("score", self.scores), ("support", self.support), ("cost_usd", self.cost_usd)),
                 *(("utility", self.utility), ("chance", self.chance)),
+                *(("chance_low", self.chance_low), ("chance_high", self.chance_high)),
+                ("standing", self.standing),
+                *((f"{view}_pull", pull) for view, pull in (self.pulls or {}).items()),
             )
         }
         return {
@@ -287,6 +311,8 @@ class Explanation:
             "fallback": self.fallback,
             "over_limit": self.over_limit,
             "no_cost": self.no_cost,
+            "strange": self.strange,
+            "n_voting": self.n_voting,
             "models": [
                 {"model": name, **{column: values[i] for column, values in columns.items()}}
                 for i, name in enumerate(self.models)

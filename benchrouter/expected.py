@@ -9,13 +9,13 @@ is. docs/method.md works an example by hand; docs/quality.md says how well it do
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import _core
+from benchrouter.decisions import plain
 from benchrouter.neighbours import Neighbours
 from benchrouter.regression import sigmoid
 from benchrouter.views import VIEWS
@@ -174,17 +174,69 @@ class Expectation:
             "tolerance": (self.tolerance if costs_known else np.zeros(2)).tolist(),
         }
 
-    @cached_property
-    def facts(self) -> dict[str, Any]:
-        """What `inspect` tells, as plain values."""
+    def pulls(
+        self,
+        row: Floats,
+        voters: NDArray[np.int64],
+        dataset: NDArray[np.int32],
+        outcomes: Floats,
+        strange: float,
+    ) -> dict[str, Array]:
+        """What each view of one prompt adds to the standings.
+
+        Parameters
+        ----------
+        row : float32 array, shape (dim,)
+            Unit row of the prompt.
+        voters : int64 array, shape (n_voters,)
+            Its neighbours that vote.
+        dataset : int32 array, shape (N,)
+            Dataset of every record.
+        outcomes : float32 array, shape (n_voters, M)
+            Scores of the voters, NaN = not run.
+        strange : float
+            Of the prompt.
+
+        Returns
+        -------
+        dict of str to float64 array of shape (M,)
+            "votes", "datasets" and "embedding"; with the standings they add up to the expected
+            scores, but for rounding.
+        """
+        known = ~np.isnan(outcomes)
+        count = known.sum(axis=0)
+        total = np.where(known, outcomes, 0.0).sum(axis=0, dtype=np.float64)
+        vote = np.where(count > 0, total / np.maximum(count, 1) - self.standing, 0.0)
+        level = float(self.share @ vote)
+        apart, levels = (float(blend(slopes[:, 0], strange)) for slopes in (self.apart, self.level))
+        of_dataset = self.of_dataset[dataset[voters]].astype(np.float64)
+        of_datasets = of_dataset.sum(axis=0) / max(len(voters), 1)
+        embedding = self.offset + np.einsum("d,dsm->sm", row.astype(np.float64), self.weights)
+        return {
+            "votes": apart * (vote - level) + levels * level,
+            "datasets": blend(of_datasets, strange),
+            "embedding": blend(embedding, strange),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the large arrays, as plain values, ready for JSON (infinite = None).
+
+        Returns
+        -------
+        dict
+        """
         return {
             "neighbours": self.neighbours,
             "views": list(VIEWS),
+            "unit": self.unit,
+            "standing": self.standing.tolist(),
+            "share": self.share.tolist(),
+            "gate": self.gate.tolist(),
             **{
                 kind: {
                     "weights": self.apart[i].tolist(),
                     "level_weights": self.level[i].tolist(),
-                    "margin": float(self.margin[i]),
+                    "margin": plain(float(self.margin[i])),
                     "tolerance": float(self.tolerance[i]),
                     "spread": float(self.spread[i]),
                     "calibration": None
@@ -193,14 +245,119 @@ class Expectation:
                 }
                 for i, kind in enumerate(KINDS)
             },
-            "gate": self.gate.tolist(),
         }
 
+    @classmethod
+    def from_dict(
+        cls,
+        recorded: dict[str, Any],
+        *,
+        weights: NDArray[np.float32],
+        offset: Array,
+        of_dataset: NDArray[np.float32],
+        own_distance: NDArray[np.float32],
+    ) -> Expectation:
+        """Put together what :meth:`to_dict` and the arrays hold.
 
-def blend(values: Array, strange: NDArray[np.floating]) -> Array:
+        Parameters
+        ----------
+        recorded : dict
+        weights, offset, of_dataset, own_distance : arrays
+            As the attributes.
+
+        Returns
+        -------
+        Expectation
+        """
+        sides = [recorded[kind] for kind in KINDS]
+        calibrated = sides[0]["calibration"] is not None
+        return cls(
+            neighbours=int(recorded["neighbours"]),
+            standing=np.array(recorded["standing"], np.float64),
+            share=np.array(recorded["share"], np.float64),
+            apart=np.array([side["weights"] for side in sides], np.float64),
+            level=np.array([side["level_weights"] for side in sides], np.float64),
+            weights=weights,
+            offset=offset,
+            of_dataset=of_dataset,
+            own_distance=own_distance,
+            gate=np.array(recorded["gate"], np.float64),
+            margin=np.array(
+                [np.inf if side["margin"] is None else side["margin"] for side in sides]
+            ),
+            tolerance=np.array([side["tolerance"] for side in sides], np.float64),
+            calibration=np.array([side["calibration"] for side in sides]) if calibrated else None,
+            spread=np.array([side["spread"] for side in sides], np.float64),
+            unit=bool(recorded["unit"]),
+        )
+
+    def kind(self, values: Array, strange: NDArray[np.floating]) -> Array:
+        """Margin or tolerance of prompts: each is taken for what it more likely is.
+
+        Parameters
+        ----------
+        values : float64 array, shape (2,)
+        strange : float array
+
+        Returns
+        -------
+        float64 array, shape of strange
+        """
+        return np.where(np.asarray(strange) > 0.5, values[1], values[0])
+
+
+def blend(values: Array, strange: NDArray[np.floating] | float) -> Array:
     """One value for known prompts and one for strange ones, mixed by strangeness."""
     chance = np.asarray(strange, np.float64)
     return np.asarray((1.0 - chance) * values[0] + chance * values[1])
+
+
+def reason_of(
+    learnt: Expectation,
+    models: tuple[str, ...],
+    model: int,
+    home: int,
+    scores: Array,
+    strange: float,
+) -> str:
+    """Say why the rule `auto` chose a model.
+
+    Parameters
+    ----------
+    learnt : Expectation
+    models : tuple of str
+    model, home : int
+        Positions of the choice, and of the best model on average among those allowed.
+    scores : float64 array, shape (M,)
+        Expected, −inf = not allowed.
+    strange : float
+        Of the prompt.
+
+    Returns
+    -------
+    str
+    """
+    best = int(np.argmax(scores))
+    margin = float(learnt.kind(learnt.margin, np.array(strange)))
+    name, lead = models[model], float(scores[best] - scores[home])
+    if model == best:
+        found = f"{name} has the largest expected score, {scores[model]:.3f}"
+        return found + (", and is also the best model on average" if model == home else "")
+    if model == home and lead <= margin:
+        why = (
+            "leaving it did not pay on held-out records of this kind"
+            if np.isinf(margin)
+            else f"leads of up to {margin:.3f} did not pay on held-out records of this kind"
+        )
+        return (
+            f"{name}, the best model on average, is kept: {models[best]} is ahead by {lead:.3f}, "
+            f"but {why}"
+        )
+    tolerance = float(learnt.kind(learnt.tolerance, np.array(strange)))
+    return (
+        f"{name} is preferred among the models whose expected score lies within {tolerance:.3f} of "
+        f"the largest, that of {models[best]}: held-out records cannot tell them apart"
+    )
 
 
 def chance_features(score: NDArray[np.floating], unit: bool) -> Array:

@@ -7,10 +7,12 @@ out alone, they stand for prompts of known kinds; left out with their dataset, f
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter import scores
 from benchrouter.expected import SCALE, Expectation, chance_features
 from benchrouter.holdout import MOST_VOTERS, HeldOut
 from benchrouter.neighbours import Neighbours
@@ -33,7 +35,6 @@ LARGEST_WEIGHT = 1.5
 RIDGE = 1e-3  # of the mean diagonal: views that say the same share their weight
 GATE_PENALTY = 1e-2
 CHANCE_PENALTY = 1e-4
-MARGINS = (0.0, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1)
 ERRORS = 1.0  # standard errors that a gain on held-out records must exceed
 
 
@@ -70,7 +71,7 @@ def sampled(held_out: HeldOut, seed: int) -> Sample:
     n, width = len(held_out.rows), NEIGHBOURS[-1]
     kept = np.arange(n)
     if n > SAMPLE:
-        rng = np.random.default_rng([seed, held_out.code])
+        rng = np.random.default_rng([seed, n])  # whatever the dataset's number
         kept = np.sort(rng.choice(n, SAMPLE, replace=False))
     alone, apart = (
         Neighbours(found.ids[kept, :width], found.similarities[kept, :width])
@@ -225,20 +226,18 @@ def learn(
         sides.append(_side(records, sample, apart, own_distance, deviation, kappa, strange=True))
     gate = _gate(sides)
     strange = [sigmoid(side.features @ gate) for side in sides]
-    best = None
+    tried = []
     for k in NEIGHBOURS:
         views = [_views(side, records, sample, k, threads) for side in sides]
-        slopes = _slopes(sides, views, strange)
-        if best is None or slopes[2] < best[1][2] - 1e-12:
-            best = k, slopes, views
-    assert best is not None
-    k, (apart_slopes, level_slopes, _), views = best
+        tried.append((k, views, *_slopes(sides, views, strange)))
+    k, views, apart_slopes, level_slopes, _ = _fewest_neighbours(tried)
     expected = [
         side.standing + _combined(side, view, chance, apart_slopes, level_slopes)
         for side, view, chance in zip(sides, views, strange, strict=True)
     ]
     margin, tolerance = _margins(sides, expected, preferred)
-    unit = bool(np.nanmin(records.scores) >= 0.0 and np.nanmax(records.scores) <= 1.0)
+    counted = records.scores[np.isin(records.dataset, records.codes)]
+    unit = bool(np.nanmin(counted) >= 0.0 and np.nanmax(counted) <= 1.0)
     calibration, spread = None, np.zeros(2)
     if correctness is not None:
         right = correctness[sample.rows].astype(np.float64)
@@ -384,31 +383,49 @@ def _blended(strange: Array, n_views: int) -> Array:
 
 def _slopes(
     sides: list[_Side], views: list[Array], strange: list[Array]
-) -> tuple[Array, Array, float]:
-    """Weights of the views, of differences and of levels, shape (2, n_views) each, and the loss."""
+) -> tuple[Array, Array, Array]:
+    """Weights of the views, of differences and of levels, shape (2, n_views) each.
+
+    And by how much they lower the squared error of differences, for each dataset of each side.
+    """
     n = len(VIEWS)
     gram, moment = np.zeros((2, 2 * n, 2 * n)), np.zeros((2, 2 * n))
-    per_dataset = []
+    apart, level = [], []
     for side, view, chance in zip(sides, views, strange, strict=True):
         found, found_level = _split(np.where(np.isnan(side.found), 0.0, side.found), side.share)
-        apart, level = _split(view, side.share)
-        factor = _blended(chance, n)
-        weight = side.weight * _prior_share(side)
-        root = np.sqrt(weight[:, None] * side.share)
-        x = np.tile(apart, (2, 1, 1)) * factor[:, :, None] * root
-        v = np.tile(level[:, :, 0], (2, 1)) * factor * np.sqrt(weight)
-        y, z = found * root, found_level[:, 0] * np.sqrt(weight)
-        flat = x.reshape(2 * n, -1)
-        gram += np.stack([flat @ flat.T, v @ v.T])
-        moment += np.stack([flat @ y.ravel(), v @ z])
-        if side.strange:
-            per_dataset = [(side.dataset, x, y), (side.dataset, v[:, :, None], z[:, None])]
+        differences, levels = _split(view, side.share)
+        factor = np.repeat(np.stack([1.0 - chance, chance]), n, axis=0)
+        root = np.sqrt(side.weight * _prior_share(side))
+        x = np.tile(differences, (2, 1, 1)) * factor[:, :, None]
+        apart.append((x * (y_root := root[:, None] * np.sqrt(side.share)), found * y_root))
+        v = np.tile(levels[:, :, 0], (2, 1)) * factor * root
+        level.append((v[:, :, None], (found_level[:, 0] * root)[:, None]))
+        for i, (row, target) in enumerate((apart[-1], level[-1])):
+            flat = row.reshape(2 * n, -1)
+            gram[i] += flat @ flat.T
+            moment[i] += flat @ target.ravel()
     slopes = np.stack([_weights(g, m) for g, m in zip(gram, moment, strict=True)])
-    loss = float(slopes[0] @ gram[0] @ slopes[0] - 2.0 * moment[0] @ slopes[0])
-    for i in range(2):
-        kept = _kept(slopes[i], *per_dataset[i]) if per_dataset else 0.0
-        slopes[i, n:] *= kept
-    return slopes[0].reshape(2, n), slopes[1].reshape(2, n), loss
+    lowered = []
+    for side, (x, y) in zip(sides, apart, strict=True):
+        left = (y**2 - (y - np.einsum("j,jnm->nm", slopes[0], x)) ** 2).sum(axis=1)
+        codes = np.unique(side.dataset)
+        lowered.append(np.bincount(side.dataset, left, minlength=codes[-1] + 1)[codes])
+    for i, part in enumerate((apart, level)):
+        slopes[i, n:] *= _kept(slopes[i], sides[-1].dataset, *part[-1]) if len(sides) > 1 else 0.0
+    return slopes[0].reshape(2, n), slopes[1].reshape(2, n), np.concatenate(lowered)
+
+
+def _fewest_neighbours(tried: list[tuple[int, list[Array], Array, Array, Array]]) -> Any:
+    """The most neighbours, but where fewer lower the error by more than a standard error."""
+    best = tried[-1]
+    for other in tried[-2::-1]:
+        gain = other[4] - best[4]
+        error = float(
+            np.sqrt(((gain - gain.mean()) ** 2).sum() * len(gain) / max(len(gain) - 1, 1))
+        )
+        if gain.sum() > error:
+            best = other
+    return best
 
 
 def _weights(gram: Array, moment: Array) -> Array:
@@ -489,29 +506,24 @@ def _margins(
 ) -> tuple[Array, Array]:
     """When to leave the best on average, and which differences are none; shape (2,) each.
 
-    Of all margins the one is taken whose gain on held-out records, less its standard error, is
-    largest; where none is above 0, the best on average is always kept. The tolerance is the
-    standard error of the mean difference between the two best models of each held-out record.
+    It is left where that gained more than a standard error on held-out records, else never. The
+    tolerance is the standard error of the mean difference between the two best models of each
+    record.
     """
     margin, tolerance = np.full(2, np.inf), np.zeros(2)
     for i, (side, score) in enumerate(zip(sides, expected, strict=True)):
-        home = _best(side.standing, preferred)
-        first = _best(score, preferred)
         here = np.arange(len(score))
+        observed = side.found + side.standing
+        first = _best(score, preferred)
         others = score.copy()
         others[here, first] = -np.inf
-        second = _best(others, preferred)
-        lead = score[here, first] - score[here, home]
-        gain = side.found[here, first] + side.standing[here, first]
-        gain = np.nan_to_num(gain - side.found[here, home] - side.standing[here, home])
-        best = 0.0
-        for candidate in MARGINS:
-            mean, error = _mean_and_error(side, np.where(lead > candidate, gain, 0.0))
-            if mean - ERRORS * error > best:
-                best, margin[i] = mean - ERRORS * error, candidate
-        ahead = side.found[here, first] + side.standing[here, first]
-        ahead = np.nan_to_num(ahead - side.found[here, second] - side.standing[here, second])
-        tolerance[i] = _mean_and_error(side, ahead)[1]
+        home, second = _best(side.standing, preferred), _best(others, preferred)
+        ahead = (observed[here, first] - observed[here, other] for other in (home, second))
+        (gain, error), (_, tolerance[i]) = (
+            _mean_and_error(side, np.nan_to_num(difference)) for difference in ahead
+        )
+        if gain > ERRORS * error:
+            margin[i] = 0.0
     if len(sides) == 1:
         margin[1], tolerance[1] = margin[0], tolerance[0]
     return margin, np.where(np.isfinite(tolerance), tolerance, 0.0)

@@ -109,7 +109,7 @@ class Approximation:
     recall : float
         Share of the k nearest records that it finds, in [0, 1], over held-out queries.
     agreement : float
-        Share of those queries for which the rule "mean" chooses the same model, in [0, 1].
+        Share of those queries for which the rule "auto" chooses the same model, in [0, 1].
     n_queries : int
         How many there were.
     """

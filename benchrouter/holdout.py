@@ -7,7 +7,7 @@ more, or moving a few labelled records in, is then a merge of short lists, never
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,14 +106,29 @@ def hold_out(
         nearest = np.s_[:, :, : evidence.depth]
         short = Neighbours(lists.ids[nearest], lists.similarities[nearest])
         both = [merge(lists, excluded, 2 * width + 1) for excluded in (np.zeros_like(own), own)]
-        alone, apart = (_without_prompt(found, rows, 2 * width) for found in both)
+        alone, apart = (without_prompt(found, rows, 2 * width) for found in both)
         yield HeldOut(code, rows, merge(short, own, 2 * evidence.depth), alone, apart)
         if progress is not None:
             progress("holding out each dataset", code + 1, n_datasets)
 
 
-def _without_prompt(found: Neighbours, rows: NDArray[np.int64], width: int) -> Neighbours:
-    """Neighbours but the rows themselves and records with the same prompt."""
+def without_prompt(found: Neighbours, rows: NDArray[np.int64], width: int) -> Neighbours:
+    """Leave out the rows themselves, and records with the same prompt.
+
+    Parameters
+    ----------
+    found : Neighbours
+        Of the rows; arrays of shape (n, any).
+    rows : int64 array, shape (n,)
+        Record numbers.
+    width : int
+        Neighbours wanted.
+
+    Returns
+    -------
+    Neighbours
+        Arrays of shape (n, width).
+    """
     same = (found.ids == rows[:, None]) | (found.similarities >= SAME_PROMPT)
     return without_dropped(found, same, width)
 
@@ -160,6 +175,29 @@ def without(held_out: HeldOut, evidence: Evidence, code: int | None = None) -> N
     if code is not None:
         dropped = evidence.dataset[neighbours.ids] == code
     return without_dropped(neighbours, dropped, evidence.depth)
+
+
+def without_dataset(held_out: HeldOut, dataset: NDArray[np.int32], code: int) -> HeldOut:
+    """A held-out dataset whose records' neighbours are in a benchmark without one dataset more.
+
+    Parameters
+    ----------
+    held_out : HeldOut
+    dataset : int32 array, shape (n_records,)
+        Dataset of every record.
+    code : int
+        The dataset to leave out.
+
+    Returns
+    -------
+    HeldOut
+        Its `alone` and `apart` are half as wide; `neighbours` are as they were.
+    """
+    alone, apart = (
+        without_dropped(found, dataset[found.ids] == code, found.ids.shape[1] // 2)
+        for found in (held_out.alone, held_out.apart)
+    )
+    return replace(held_out, alone=alone, apart=apart)
 
 
 def pairs_of(

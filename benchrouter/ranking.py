@@ -80,7 +80,7 @@ def rank(
     rules : Rules
     rows : float32 array, shape (n_prompts, dim)
         Unit rows.
-    rule : "mean", "raw" or "s3"
+    rule : "auto", "mean", "raw" or "s3"
     k : int, optional
         Neighbours that vote, instead of the fit's.
     allowed : bool array, shape (n_models,)
@@ -102,17 +102,15 @@ def rank(
     k = rules.check(rule, k)
     fit = rules.fit
     neighbours = rules.index.search(rows, max(k, fit.settings.kappa))
-    chosen = rules.decide_on(neighbours, rule, k, allowed=allowed)
-    voting = np.ascontiguousarray(neighbours.ids[:, :k])
-    found, _ = rules.scores_of_models(voting, rule, chosen.distance)
-    predicted = found.astype(np.float32)  # as the fused decisions round them
-    counted = np.where(np.isnan(predicted), -np.inf, predicted)
-    counted[chosen.fallback] = rules.prior(rule)
+    chosen = rules.decide_on(rows, neighbours, rule, k, allowed=allowed)
+    scored = rules.scores_of_models(rows, neighbours, rule, k, chosen.distance)
+    counted = rules.counted(scored, chosen.fallback, rule, allowed)
+    counted = np.where(np.isnan(counted), -np.inf, counted)
     here = np.arange(len(rows))
     counted[here, chosen.model] = np.inf  # the decision itself, a fallback model included
     ranked = np.lexsort((np.broadcast_to(fit.preferred, counted.shape), -counted), axis=1)
     order = ranked[allowed[ranked]].reshape(len(rows), int(allowed.sum())).astype(np.int32)
-    return chosen, predicted, order
+    return chosen, scored.scores, order
 
 
 def scores_and_margins(

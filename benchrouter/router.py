@@ -455,7 +455,7 @@ class Router:
         prompts: Sequence[str] | None = None,
         *,
         embeddings: NDArray[np.float32] | None = None,
-        rule: Rule = "mean",
+        rule: Rule = "auto",
         k: int | None = None,
         policy: CostPolicy | None = None,
         tokens: NDArray[np.integer] | None = None,
@@ -468,7 +468,7 @@ class Router:
         prompts : sequence of str
         embeddings : float16 or float32 array, shape (n_prompts, dim), optional
             Unit rows, instead of encoding the prompts.
-        rule : "mean", "raw" or "s3"
+        rule : "auto", "mean", "raw" or "s3"
             "mean": mean raw score of the neighbours, drawn by one pseudo-record towards the
             model's standing. "raw": the plain mean, the paper's rule on MixInstruct (with k=10).
             "s3": ḡ·p̂(u) + (1 − ḡ)(1 − p̂(u)).
@@ -500,7 +500,7 @@ class Router:
 
     def check_rule(
         self,
-        rule: Rule = "mean",
+        rule: Rule = "auto",
         k: int | None = None,
         policy: CostPolicy | None = None,
         models: Iterable[str] | None = None,
@@ -524,7 +524,7 @@ class Router:
             state.cost_rules.check(rule, k, policy, allowed)
 
     def is_calibrated(
-        self, rule: Rule = "mean", k: int | None = None, policy: CostPolicy | None = None
+        self, rule: Rule = "auto", k: int | None = None, policy: CostPolicy | None = None
     ) -> bool:
         """Tell whether :meth:`route` can begin at once.
 
@@ -552,7 +552,7 @@ class Router:
         prompts: Sequence[str] | None = None,
         *,
         embeddings: NDArray[np.float32] | None = None,
-        rule: Rule = "mean",
+        rule: Rule = "auto",
         k: int | None = None,
         policy: CostPolicy | None = None,
         tokens: NDArray[np.integer] | None = None,
@@ -625,7 +625,7 @@ class Router:
         self,
         batches: Iterable[Batch],
         *,
-        rule: Rule = "mean",
+        rule: Rule = "auto",
         k: int | None = None,
         policy: CostPolicy | None = None,
         models: Iterable[str] | None = None,
@@ -641,7 +641,7 @@ class Router:
         batches : iterable of (prompts, embeddings) or (prompts, embeddings, tokens)
             As in :meth:`route`; any of them may be None. Asked for in the caller's thread,
             whatever the device.
-        rule : "mean", "raw" or "s3"
+        rule : "auto", "mean", "raw" or "s3"
         k : int, optional
         policy : CostPolicy, optional
             Without a budget: its λ must be known first (:meth:`find_cost_weight`).
@@ -712,7 +712,7 @@ class Router:
         batches: Iterable[Batch],
         policy: CostPolicy,
         *,
-        rule: Rule = "mean",
+        rule: Rule = "auto",
         k: int | None = None,
         models: Iterable[str] | None = None,
     ) -> float:
@@ -728,7 +728,7 @@ class Router:
             As in :meth:`route`; any of them may be None.
         policy : CostPolicy
             With a budget.
-        rule : "mean", "raw" or "s3"
+        rule : "auto", "mean", "raw" or "s3"
         k : int, optional
         models : iterable of str, optional
             Models that may be chosen, as in :meth:`route`.
@@ -756,7 +756,7 @@ class Router:
         prompt: str | None = None,
         *,
         embedding: NDArray[np.float32] | None = None,
-        rule: Rule = "mean",
+        rule: Rule = "auto",
         k: int | None = None,
         policy: CostPolicy | None = None,
         tokens: int | None = None,
@@ -769,7 +769,7 @@ class Router:
         prompt : str
         embedding : float16 or float32 array, shape (dim,), optional
             Unit vector, instead of encoding the prompt.
-        rule : "mean", "raw" or "s3"
+        rule : "auto", "mean", "raw" or "s3"
         k : int, optional
         policy : CostPolicy, optional
             How expected cost counts, as in :meth:`route`; without a budget. Without a policy costs

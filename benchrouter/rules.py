@@ -1,28 +1,41 @@
-"""The three rules for single prompts: neighbours to votes to a decision, and its explanation."""
+"""The rules for single prompts: neighbours to scores to a decision, and its explanation."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter import scores
+from benchrouter import _core, scores
+from benchrouter.costs import beneath
 from benchrouter.decisions import Explanation, Neighbour
 from benchrouter.evidence import verdicts
+from benchrouter.expected import Expected, expect, reason_of
 from benchrouter.fit import Fit
 from benchrouter.index import Index, check_count
 from benchrouter.neighbours import Neighbours
 from benchrouter.stages import stage
 from benchrouter.voting import Chosen, Outcomes, decide, unpack, votes
 
-Rule = Literal["mean", "raw", "s3"]
-RULES = ("mean", "raw", "s3")
+Rule = Literal["auto", "mean", "raw", "s3"]
+RULES = ("auto", "mean", "raw", "s3")
 BLOCK = 16384  # prompts searched and decided at a time: bounds memory, not speed
 AMONG = ", among the models allowed"
 GRID = 1024  # steps of u over [0, 2] at which p̂ is tabulated
+SHOWN = 10  # neighbours of an explanation by the rule "auto", of up to 32 that vote
 MOST_NEIGHBOURS = 65535  # support is counted in 16 bits
+
+
+class Scored(NamedTuple):
+    """Scores of all models on some prompts."""
+
+    scores: NDArray[np.float32]
+    """float32, shape (n_prompts, n_models)."""
+    strange: NDArray[np.float32] | None
+    """float32, shape (n_prompts,): chance that a prompt is of an unknown kind, by rule "auto"."""
 
 
 class Rules:
@@ -62,7 +75,7 @@ class Rules:
         ----------
         rows : float32 array, shape (n_prompts, dim)
             Unit rows.
-        rule : "mean", "raw" or "s3"
+        rule : "auto", "mean", "raw" or "s3"
         k : int, optional
             Neighbours that vote, instead of the fit's.
         allowed : bool array, shape (n_models,), optional
@@ -97,7 +110,7 @@ class Rules:
                 chosen.distance[block],
                 chosen.fallback[block],
             )
-            self.decide_on(neighbours, rule, k, out, allowed)
+            self.decide_on(rows[block], neighbours, rule, k, out, allowed)
         return chosen
 
     def explain(
@@ -116,7 +129,7 @@ class Rules:
             Only repeated in the explanation.
         row : float32 array, shape (1, dim)
             Its embedding.
-        rule : "mean", "raw" or "s3"
+        rule : "auto", "mean", "raw" or "s3"
         k : int, optional
         allowed : bool array, shape (n_models,), optional
             Models that may be chosen, by default all; the others are shown all the same.
@@ -126,39 +139,61 @@ class Rules:
         Explanation
         """
         k = self.check(rule, k)
-        neighbours = self._index.search(row, max(k, self._fit.settings.kappa))
-        chosen = self.decide_on(neighbours, rule, k, allowed=allowed)
+        fit = self._fit
+        neighbours = self._index.search(row, max(k, fit.settings.kappa))
+        chosen = self.decide_on(row, neighbours, rule, k, allowed=allowed)
         model, distance = int(chosen.model[0]), float(chosen.distance[0])
         voting = np.ascontiguousarray(neighbours.ids[:, :k])
-        scored, support_of_all = self.scores_of_models(voting, rule, chosen.distance)
-        predicted, support = scored[0], support_of_all[0]
-        return Explanation(
+        scored = self.scores_of_models(row, neighbours, rule, k, chosen.distance)
+        predicted = scored.scores[0].astype(np.float64)
+        voters = voting[0][voting[0] >= 0]
+        shown = voters[:SHOWN] if rule == "auto" else voters
+        fallback = bool(chosen.fallback[0])
+        plain = Explanation(
             prompt=prompt,
             rule=rule,
-            model=self._fit.models[model],
-            reason=self._reason(bool(chosen.fallback[0]), distance, predicted, rule, allowed),
+            model=fit.models[model],
+            reason=self._reason(fallback, distance, predicted, rule, allowed),
             score=float(chosen.score[0]),
             margin=float(chosen.margin[0]),
             distance=distance,
-            fallback=bool(chosen.fallback[0]),
-            models=self._fit.models,
+            fallback=fallback,
+            models=fit.models,
             scores=predicted,
-            support=support,
+            support=self.support(voting, rule)[0],
             neighbours=[
-                self._neighbour(record, similarity)
+                self._neighbour(record, similarity, 1.0 / len(voters))
                 for record, similarity in zip(
-                    voting[0].tolist(), neighbours.similarities[0, :k].tolist(), strict=True
+                    shown.tolist(), neighbours.similarities[0].tolist(), strict=False
                 )
-                if record >= 0
             ],
+            n_voting=len(voters),
         )
+        if scored.strange is None:
+            return plain
+        strange = float(scored.strange[0])
+        pulls = fit.expectation.pulls(row[0], voters, fit.dataset, unpack(fit.raw, voters), strange)
+        plain = replace(
+            plain,
+            standing=fit.expectation.standing,
+            pulls=pulls,
+            strange=strange,
+            reason=plain.reason
+            if fallback
+            else self._reason_of_expected(model, predicted, strange, allowed),
+        )
+        if fit.expectation.calibration is None:
+            return plain
+        chance = fit.expectation.chance(predicted, scored.strange)
+        low, high = fit.expectation.interval(chance, scored.strange)
+        return replace(plain, chance=chance, chance_low=low, chance_high=high)
 
     def check(self, rule: Rule, k: int | None) -> int:
         """Refuse a rule or a number of neighbours that the benchmark does not offer.
 
         Parameters
         ----------
-        rule : "mean", "raw" or "s3"
+        rule : "auto", "mean", "raw" or "s3"
         k : int, optional
             Instead of the fit's.
 
@@ -173,12 +208,19 @@ class Rules:
             Naming what was found and what was expected.
         """
         if rule not in RULES:
-            raise ValueError(f"rule must be 'mean', 'raw' or 's3', got {rule!r}")
+            raise ValueError(f"rule must be one of {', '.join(map(repr, RULES))}, got {rule!r}")
         if rule == "s3" and (self._fit.correct is None or len(self._fit.pairs.u) == 0):
             raise ValueError(
                 "the rule 's3' needs p̂, and this benchmark gives none: it takes at least two "
                 "datasets, each with a correctness threshold; use 'mean' or 'raw'"
             )
+        if rule == "auto":
+            if k is not None:
+                raise ValueError(
+                    "k is for the rules 'mean', 'raw' and 's3': 'auto' has the number of "
+                    f"neighbours that held-out records chose, {self._fit.expectation.neighbours}"
+                )
+            return self._fit.expectation.neighbours
         if k is None:
             return self._fit.settings.k
         check_count(k, "k")
@@ -189,6 +231,7 @@ class Rules:
     @stage("decide")
     def decide_on(
         self,
+        rows: NDArray[np.float32],
         neighbours: Neighbours,
         rule: Rule,
         k: int,
@@ -199,9 +242,11 @@ class Rules:
 
         Parameters
         ----------
+        rows : float32 array, shape (n_prompts, dim)
+            Unit rows.
         neighbours : Neighbours
             Arrays of shape (n_prompts, at least max(k, kappa)).
-        rule : "mean", "raw" or "s3"
+        rule : "auto", "mean", "raw" or "s3"
             One that the benchmark offers.
         k : int
             Neighbours that vote.
@@ -215,6 +260,8 @@ class Rules:
         Chosen
             Arrays of shape (n_prompts,).
         """
+        if rule == "auto":
+            return self.expect(rows, neighbours, out=out, allowed=allowed).chosen
         return decide(
             neighbours.ids,
             neighbours.similarities,
@@ -226,12 +273,89 @@ class Rules:
             **self.arguments(rule),
         )
 
+    def expect(
+        self,
+        rows: NDArray[np.float32],
+        neighbours: Neighbours,
+        *,
+        out: Chosen | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+        with_scores: bool = False,
+    ) -> Expected:
+        """Decide by the rule "auto".
+
+        Parameters
+        ----------
+        rows : float32 array, shape (n_prompts, dim)
+            Unit rows.
+        neighbours : Neighbours
+            Arrays of shape (n_prompts, at least max(k, kappa)).
+        out : Chosen, optional
+            Arrays to write to.
+        allowed : bool array, shape (n_models,), optional
+            Models that may be chosen, by default all.
+        with_scores : bool
+            Whether all expected scores are wanted too.
+
+        Returns
+        -------
+        Expected
+        """
+        fit = self._fit
+        return expect(
+            self._learnt,
+            rows,
+            neighbours,
+            fit.raw,
+            prior=fit.raw_prior,
+            preference=fit.preferred,
+            k=fit.expectation.neighbours,
+            kappa=fit.settings.kappa,
+            distance_limit=fit.distance_limit,
+            fallback_model=self.fallback("auto", allowed),
+            home=self.home(allowed),
+            allowed=allowed,
+            threads=self._index.threads,
+            out=out,
+            with_scores=with_scores,
+        )
+
+    @cached_property
+    def _learnt(self) -> Any:
+        return _core.Expectation(**self.learnt)
+
+    @property
+    def learnt(self) -> dict[str, Any]:
+        """Arrays and numbers of the rule "auto", as the extension takes them."""
+        fit = self._fit
+        return fit.expectation.arrays(fit.dataset, costs_known=fit.costs_known)
+
+    def home(self, allowed: NDArray[np.bool_] | None) -> int:
+        """Position of the model that the rule "auto" only leaves where that pays.
+
+        Parameters
+        ----------
+        allowed : bool array, shape (n_models,), optional
+            Models that may be chosen, by default all.
+
+        Returns
+        -------
+        int
+            The best on average; where it is not allowed, the one of the best standing.
+        """
+        best = self._fit.best_on_average
+        return best if allowed is None or allowed[best] else self._best_standing("auto", allowed)
+
+    def _best_standing(self, rule: Rule, allowed: NDArray[np.bool_]) -> int:
+        standing = np.where(allowed, self.prior(rule).astype(np.float64), -np.inf)
+        return scores.best_model(standing, self._fit.preferred)
+
     def fallback(self, rule: Rule, allowed: NDArray[np.bool_] | None) -> int:
         """Position of the model to answer where evidence is too thin.
 
         Parameters
         ----------
-        rule : "mean", "raw" or "s3"
+        rule : "auto", "mean", "raw" or "s3"
         allowed : bool array, shape (n_models,), optional
             Models that may be chosen, by default all.
 
@@ -242,15 +366,14 @@ class Rules:
         """
         if allowed is None or allowed[self._fit.fallback]:
             return self._fit.fallback
-        standing = np.where(allowed, self.prior(rule).astype(np.float64), -np.inf)
-        return scores.best_model(standing, self._fit.preferred)
+        return self._best_standing(rule, allowed)
 
     def prior(self, rule: Rule) -> NDArray[np.float32]:
         """Score of every model where there is no evidence: its standing.
 
         Parameters
         ----------
-        rule : "mean", "raw" or "s3"
+        rule : "auto", "mean", "raw" or "s3"
 
         Returns
         -------
@@ -263,7 +386,7 @@ class Rules:
 
         Parameters
         ----------
-        rule : "mean", "raw" or "s3"
+        rule : "auto", "mean", "raw" or "s3"
             One that the benchmark offers.
 
         Returns
@@ -299,39 +422,106 @@ class Rules:
         return np.where(np.isnan(p_hat), 0.5, p_hat).astype(np.float32)
 
     def scores_of_models(
-        self, voting: NDArray[np.int64], rule: Rule, distance: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Score of every model on every prompt, and its support.
+        self,
+        rows: NDArray[np.float32],
+        neighbours: Neighbours,
+        rule: Rule,
+        k: int,
+        distance: NDArray[np.float32],
+    ) -> Scored:
+        """Score of every model on every prompt.
 
         Parameters
         ----------
-        voting : int64 array, shape (n_prompts, k)
-            The neighbours that vote, −1 = none.
-        rule : "mean", "raw" or "s3"
+        rows : float32 array, shape (n_prompts, dim)
+            Unit rows.
+        neighbours : Neighbours
+            Arrays of shape (n_prompts, at least max(k, kappa)).
+        rule : "auto", "mean", "raw" or "s3"
             One that the benchmark offers.
+        k : int
+            Neighbours that vote.
         distance : float32 array, shape (n_prompts,)
             u of the prompts.
 
         Returns
         -------
-        scores : float64 array, shape (n_prompts, n_models)
-        support : int64 array, same shape
-            Neighbours on which the model was run.
+        Scored
+            As the fused decisions round them.
         """
+        if rule == "auto":
+            expected = self.expect(rows, neighbours, with_scores=True)
+            assert expected.scores is not None
+            return Scored(expected.scores, expected.strange)
         outcomes, prior, prior_weight = self._voting(rule)
         voted = votes(
-            voting,
+            np.ascontiguousarray(neighbours.ids[:, :k]),
             outcomes,
             prior=prior,
             prior_weight=prior_weight,
             threads=self._index.threads,
-        )
-        predicted = voted.votes.astype(np.float64)
-        if rule == "s3":
-            g_bar = verdicts(voted.votes, self._fit.settings.threshold)
-            p = [np.interp(distance, _grid(), column) for column in self._p_table.T]
-            predicted = scores.s3(g_bar.astype(np.float64), np.stack(p, axis=1))
-        return predicted, voted.support.astype(np.int64)
+        ).votes
+        if rule != "s3":
+            return Scored(voted, None)
+        g_bar = verdicts(voted, self._fit.settings.threshold).astype(np.float64)
+        p = [np.interp(distance, _grid(), column) for column in self._p_table.T]
+        return Scored(scores.s3(g_bar, np.stack(p, axis=1)).astype(np.float32), None)
+
+    def support(self, voting: NDArray[np.int64], rule: Rule) -> NDArray[np.int64]:
+        """Count the neighbours on which each model was run.
+
+        Parameters
+        ----------
+        voting : int64 array, shape (n_prompts, k)
+            The neighbours that vote, −1 = none.
+        rule : "auto", "mean", "raw" or "s3"
+
+        Returns
+        -------
+        int64 array, shape (n_prompts, n_models)
+        """
+        outcomes, prior, _ = self._voting(rule)
+        found = votes(voting, outcomes, prior=prior, threads=self._index.threads)
+        return found.support.astype(np.int64)
+
+    def counted(
+        self,
+        scored: Scored,
+        fallback: NDArray[np.bool_],
+        rule: Rule,
+        allowed: NDArray[np.bool_] | None,
+    ) -> NDArray[np.float64]:
+        """Scores as they count in a choice.
+
+        Where evidence is too thin, standings count, none above that of the fallback model. By the
+        rule "auto" no model counts above the best on average that is not ahead of it by the margin.
+
+        Parameters
+        ----------
+        scored : Scored
+        fallback : bool array, shape (n_prompts,)
+        rule : "auto", "mean", "raw" or "s3"
+        allowed : bool array, shape (n_models,), optional
+            Models that may be chosen, by default all.
+
+        Returns
+        -------
+        float64 array, shape (n_prompts, n_models)
+        """
+        counted = scored.scores.astype(np.float64)
+        if scored.strange is not None:
+            home = self.home(allowed)
+            own = counted[:, home]
+            margin = self._fit.expectation.kind(self._fit.expectation.margin, scored.strange)
+            least = (own + margin).astype(np.float32)  # as the fused decisions round it
+            short = counted < least[:, None]
+            short[:, home] = False
+            below = np.nextafter(own, -np.inf)[:, None]
+            counted = np.where(short, np.minimum(counted, below), counted)
+        if fallback.any():
+            standing = self.prior(rule).astype(np.float64)
+            counted[fallback] = beneath(standing, self.fallback(rule, allowed))
+        return np.asarray(counted)
 
     def _reason(
         self,
@@ -355,7 +545,20 @@ class Rules:
             )
         return "no neighbour of the prompt has a score"
 
-    def _neighbour(self, record: int, similarity: float) -> Neighbour:
+    def _reason_of_expected(
+        self,
+        model: int,
+        predicted: NDArray[np.float64],
+        strange: float,
+        allowed: NDArray[np.bool_] | None,
+    ) -> str:
+        fit = self._fit
+        among = predicted if allowed is None else np.where(allowed, predicted, -np.inf)
+        of = "" if allowed is None or allowed.all() else AMONG
+        home = self.home(allowed)
+        return reason_of(fit.expectation, fit.models, model, home, among, strange) + of
+
+    def _neighbour(self, record: int, similarity: float, weight: float) -> Neighbour:
         fit = self._fit
         row = unpack(fit.raw, np.array([record]))[0].tolist()
         return Neighbour(
@@ -363,6 +566,7 @@ class Rules:
             sample_id=fit.sample_ids[record],
             prompt=fit.prompts[record],
             similarity=similarity,
+            weight=weight,
             scores={
                 name: None if np.isnan(value) else value
                 for name, value in zip(fit.models, row, strict=True)

@@ -60,7 +60,7 @@ class RulesOnDevice:
         ----------
         rows : float32 torch.Tensor, shape (n_prompts, dim)
             Unit rows on the device.
-        rule : "mean", "raw" or "s3"
+        rule : "auto", "mean", "raw" or "s3"
         k : int, optional
             Neighbours that vote, instead of the fit's.
         allowed : bool array, shape (n_models,), optional

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.cost_reasons import why
-from benchrouter.cost_rules import as_float32, beneath, costs_of, costs_of_prompts, tokens_of
-from benchrouter.costs import CostPolicy, CostSource, choose, cost_weight_within
+from benchrouter.cost_rules import as_float32, costs_of, costs_of_prompts, tokens_of
+from benchrouter.costs import CostPolicy, CostSource, beneath, choose, cost_weight_within
 from benchrouter.fit import Fit
 
 Array = NDArray[np.float64]
@@ -249,6 +249,23 @@ def shared_cost_weight(
     return cost_weight_within(asked.policy.budget_usd, total_usd, int(n_prompts.sum()))
 
 
+def within_of_task(fit: Fit, policy: CostPolicy) -> float | None:
+    """ε of a policy for a task: "auto" is what held-out datasets cannot tell from no difference.
+
+    Parameters
+    ----------
+    fit : Fit
+    policy : CostPolicy
+
+    Returns
+    -------
+    float or None
+    """
+    if policy.within == "auto":
+        return float(fit.expectation.tolerance[1])
+    return policy.within
+
+
 def _choices(
     fit: Fit, asked: TaskPolicy, stakes: Sequence[Stake], cost_weight: float
 ) -> NDArray[np.int32]:
@@ -261,5 +278,5 @@ def _choices(
     limit = np.array([stake.limit_usd for stake in stakes])
     return choose(
         *(score, cost_usd, limit, fit.preferred, asked.policy),
-        *(cost_weight, accuracy, asked.allowed),
+        *(cost_weight, accuracy, asked.allowed, within_of_task(fit, asked.policy)),
     )

@@ -19,7 +19,7 @@ def route_batches(
     router: Router,
     batches: Iterable[Counted],
     *,
-    rule: Rule = "mean",
+    rule: Rule = "auto",
     policy: CostPolicy | None = None,
     models: Sequence[str] | None = None,
 ) -> Generator[tuple[PromptBatch, Decisions | None], None, None]:
@@ -31,7 +31,7 @@ def route_batches(
     batches : iterable of (PromptBatch, embeddings, tokens)
         Embeddings of the prompts, float16 or float32, shape (n_prompts, dim), or None; their
         tokens, int64, shape (n_prompts,), or None.
-    rule : "mean", "raw" or "s3"
+    rule : "auto", "mean", "raw" or "s3"
     policy : CostPolicy, optional
         How cost counts; without it only scores do.
     models : sequence of str, optional

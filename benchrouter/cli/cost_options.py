@@ -153,7 +153,7 @@ def within_budget(
     policy: CostPolicy | None,
     prompts: str,
     batches: Callable[[], Generator[Counted, None, None]],
-    rule: Literal["mean", "raw", "s3"],
+    rule: Literal["auto", "mean", "raw", "s3"],
     models: list[str] | None = None,
 ) -> CostPolicy | None:
     """Turn a budget into the cost weight that keeps to it, by reading the prompts once.
@@ -167,7 +167,7 @@ def within_budget(
         Name of their file; - is stdin, which can be read only once.
     batches : callable
         Begins to read the prompts, with their embeddings and tokens, if there are any.
-    rule : "mean", "raw" or "s3"
+    rule : "auto", "mean", "raw" or "s3"
     models : list of str, optional
         Models that may be chosen.
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 def explain(
     directory: options.RouterDir,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt; - reads stdin.")],
-    rule: Annotated[str, typer.Option(help="mean, raw or s3.")] = "mean",
+    rule: Annotated[
+        str,
+        typer.Option(help="auto (expected score, as held-out records taught), mean, raw or s3."),
+    ] = "auto",
     models: options.ModelsAtHand = None,
     cost_weight: cost_options.CostWeight = None,
     max_cost_usd: cost_options.MaxCost = None,

@@ -195,10 +195,10 @@ def one_of(value: str, expected: Sequence[str], option: str) -> None:
         )
 
 
-def check_rule(rule: str) -> Literal["mean", "raw", "s3"]:
+def check_rule(rule: str) -> Literal["auto", "mean", "raw", "s3"]:
     """Refuse an unknown rule."""
-    one_of(rule, ("mean", "raw", "s3"), "--rule")
-    return cast(Literal["mean", "raw", "s3"], rule)
+    one_of(rule, ("auto", "mean", "raw", "s3"), "--rule")
+    return cast(Literal["auto", "mean", "raw", "s3"], rule)
 
 
 def check_score(score: str) -> Literal["auto", "s1", "s2", "s3"]:

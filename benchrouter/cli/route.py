@@ -34,7 +34,10 @@ def route(
             "name without a suffix, takes them in parts; - writes JSONL to stdout.",
         ),
     ],
-    rule: Annotated[str, typer.Option(help="mean, raw or s3.")] = "mean",
+    rule: Annotated[
+        str,
+        typer.Option(help="auto (expected score, as held-out records taught), mean, raw or s3."),
+    ] = "auto",
     models: options.ModelsAtHand = None,
     fallback: Annotated[
         str | None,

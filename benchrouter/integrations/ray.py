@@ -41,7 +41,7 @@ class RouteBatch:
     ----------
     directory : path
         A saved router; every machine reads it.
-    rule : "mean", "raw" or "s3"
+    rule : "auto", "mean", "raw" or "s3"
         As in `Router.route`.
     models : sequence of str, optional
         Models that may be chosen, as in `Router.route`.
@@ -85,7 +85,7 @@ class RouteBatch:
         self,
         directory: str | Path,
         *,
-        rule: Rule = "mean",
+        rule: Rule = "auto",
         models: Sequence[str] | None = None,
         prompt_column: str = "prompt",
         embeddings_column: str | None = None,

@@ -21,7 +21,7 @@ class RoutePolicy:
 
     Attributes
     ----------
-    rule : "mean", "raw" or "s3"
+    rule : "auto", "mean", "raw" or "s3"
         As in `Router.route`.
     k : int, optional
         Neighbours that vote, instead of the router's.
@@ -37,7 +37,7 @@ class RoutePolicy:
         Naming the field, what was found and what was expected.
     """
 
-    rule: Rule = "mean"
+    rule: Rule = "auto"
     k: int | None = None
     models: tuple[str, ...] | None = None
     cost_weight: float | None = None

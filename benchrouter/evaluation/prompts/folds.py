@@ -12,9 +12,26 @@ from numpy.typing import NDArray
 from benchrouter import scores
 from benchrouter.cells import Cells, cells_of
 from benchrouter.evidence import Evidence, evidence_of, model_costs_usd
+from benchrouter.expected import Expectation
+from benchrouter.expected_fit import (
+    filled_by_dataset,
+    joined,
+    learn,
+    own_distances,
+    sampled,
+)
 from benchrouter.fit import DISTANCE_QUANTILE, Fit, Settings, fit
-from benchrouter.holdout import HeldOut, Pairs, Progress, concatenate, hold_out, without
+from benchrouter.holdout import (
+    HeldOut,
+    Pairs,
+    Progress,
+    concatenate,
+    hold_out,
+    without,
+    without_dataset,
+)
 from benchrouter.index import Index
+from benchrouter.views import Records
 from benchrouter.voting import pack
 
 if TYPE_CHECKING:
@@ -249,11 +266,56 @@ def _fold_without(
         if routable
         else concatenate([], len(models)),
         benchmark_u=benchmark_u,
+        expectation=_expectation_without(
+            code, table, whole, evidence, others, models, preferred, train
+        ),
         distance_limit=_distance_limit(code, evidence, others),
         best_on_average=best,
         fallback=best,
     )
     return Fold(train, np.flatnonzero(table.dataset == code), models, fitted)
+
+
+def _expectation_without(
+    code: int,
+    table: BenchmarkTable,
+    whole: Fit,
+    evidence: Evidence,
+    others: list[HeldOut],
+    models: Rows,
+    preferred: NDArray[np.int32],
+    train: Rows,
+) -> Expectation:
+    """What a fit without the dataset learns for the rule `auto`."""
+    codes = np.delete(np.arange(table.n_datasets), code)
+    every = len(models) == table.n_models
+    scores_of = np.ascontiguousarray(table.scores[:, models])
+    own_distance = np.full(table.n_records, np.nan, np.float32)
+    samples = []
+    for task in others:
+        left = without_dataset(task, evidence.dataset, code)
+        own_distance[task.rows] = own_distances(left, whole.settings.kappa)
+        samples.append(sampled(left, whole.settings.seed))
+    records = Records(
+        embeddings=whole.embeddings,
+        outcomes=whole.raw if every else scores_of,
+        scores=scores_of,
+        dataset=table.dataset,
+        means=whole.raw_means[:, models],
+        codes=codes,
+    )
+    learnt = learn(
+        records,
+        joined(samples),
+        filled_by_dataset(own_distance, table.dataset),
+        kappa=whole.settings.kappa,
+        correctness=None if whole.correct is None else evidence.correctness[:, models],
+        preferred=preferred,
+        threads=evidence.threads,
+    )
+    return replace(
+        learnt, of_dataset=learnt.of_dataset[codes], own_distance=learnt.own_distance[train]
+    )
 
 
 def _distance_limit(code: int, evidence: Evidence, others: list[HeldOut]) -> float:

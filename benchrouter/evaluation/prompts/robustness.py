@@ -72,7 +72,7 @@ def flips(
     prompts: Sequence[str],
     *,
     embeddings: NDArray[np.float32] | None = None,
-    rule: Rule = "mean",
+    rule: Rule = "auto",
     k: int | None = None,
     edits: Mapping[str, Edit] = EDITS,
     progress: Callable[[str, int, int], None] | None = None,
@@ -87,7 +87,7 @@ def flips(
     prompts : sequence of str
     embeddings : float16 or float32 array, shape (n_prompts, dim), optional
         Of the original prompts, by the router's encoder.
-    rule : "mean", "raw" or "s3"
+    rule : "auto", "mean", "raw" or "s3"
     k : int, optional
         Neighbours that vote, instead of the router's.
     edits : dict of str to callable

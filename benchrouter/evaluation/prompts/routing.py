@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchrouter.table import BenchmarkTable
 
 K_RAW = 10  # neighbours of the rule "raw", as on MixInstruct (arXiv 2309.15789)
-OURS: tuple[Rule, ...] = ("mean", "raw", "s3")
+OURS: tuple[Rule, ...] = ("auto", "mean", "raw", "s3")
 
 
 class Collected:
@@ -109,7 +109,8 @@ def _route_by_neighbours(
     fit, models = fold.fit, collected.models[fold.models]
     index = Index(fit.embeddings, threads=threads, verify=False)
     rules = Rules(fit, index)
-    neighbours = index.search(queries, max(fit.settings.kappa, fit.settings.k, K_RAW))
+    depth = max(fit.settings.kappa, fit.settings.k, K_RAW, fit.expectation.neighbours)
+    neighbours = index.search(queries, depth)
     for rule in OURS:
         if rule == "s3" and (fit.correct is None or not len(fit.pairs.u)):
             collected.notes.append(
@@ -117,12 +118,14 @@ def _route_by_neighbours(
                 "each with a threshold between right and wrong"
             )
             continue
-        k = K_RAW if rule == "raw" else fit.settings.k
-        chosen = rules.decide_on(neighbours, rule, k)
-        voting = np.ascontiguousarray(neighbours.ids[:, :k])
-        predicted, _ = rules.scores_of_models(voting, rule, chosen.distance)
+        k = K_RAW if rule == "raw" else rules.check(rule, None)
+        chosen = rules.decide_on(queries, neighbours, rule, k)
+        scored = rules.scores_of_models(queries, neighbours, rule, k, chosen.distance)
         collected.pick(rule, rows, models[chosen.model])
-        collected.predict(rule, rows, models, predicted)
+        collected.predict(rule, rows, models, scored.scores)
+        if scored.strange is not None and fit.expectation.calibration is not None:
+            chance = fit.expectation.chance(scored.scores, scored.strange[:, None])
+            collected.predict("auto, chance", rows, models, chance)
         fallback = collected.fallback.setdefault(rule, np.zeros(len(collected.tested), dtype=bool))
         fallback[rows] = chosen.fallback
         collected.distance[rows] = chosen.distance

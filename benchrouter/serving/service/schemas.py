@@ -70,7 +70,7 @@ class TaskPolicy(Request):
 class Policy(TaskPolicy):
     """How a model is chosen; at most one of cost_weight, within and min_success."""
 
-    rule: Literal["mean", "raw", "s3"] = "mean"
+    rule: Literal["auto", "mean", "raw", "s3"] = "auto"
     k: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole)] | None = Field(
         None, description="Neighbours that vote."
     )
