@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 PENALTIES = (30.0, 300.0)
 VIEWS = ("votes", "datasets", *(f"linear {penalty:g}" for penalty in PENALTIES))
 BLOCK = 8192  # rows of a product
+MOST_LEVERAGE = 1.0 - 1e-6  # of a record on its own prediction
 
 
 @dataclass(frozen=True)
@@ -172,20 +173,23 @@ class _Moments:
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return _Moments(*(a + b for a, b in pairs))
 
-    def inverse(self) -> tuple[Array, Array, Array]:
-        """Centres, and (centred gram + penalty)⁻¹ for every penalty."""
-        centre, level = self.embedding / self.datasets, self.score / self.datasets
-        scale = self.records / self.datasets  # weights of records that add up to their number
-        gram = scale * (self.gram - self.datasets * np.outer(centre, centre))
-        eye = np.eye(len(centre))
-        return centre, level, np.stack([np.linalg.inv(gram + p * eye) for p in PENALTIES])
+    @property
+    def scale(self) -> float:
+        """Factor that makes the weights of records add up to their number."""
+        return self.records / self.datasets
 
-    def fit(self) -> tuple[Linear, Array, float]:
-        """The regression, the inverses behind it, and the weight of a record in a dataset of 1."""
-        centre, level, inverses = self.inverse()
-        scale = self.records / self.datasets
-        cross = scale * (self.cross - self.datasets * np.outer(centre, level))
-        return Linear(centre, level, inverses @ cross), inverses, scale
+    def centred_gram(self) -> Array:
+        """Weighted products of embeddings less their mean."""
+        centre = self.embedding / self.datasets
+        return self.scale * (self.gram - self.datasets * np.outer(centre, centre))
+
+    def fit(self) -> Linear:
+        """The regression, by one linear system for every penalty."""
+        centre, level = self.embedding / self.datasets, self.score / self.datasets
+        cross = self.scale * (self.cross - self.datasets * np.outer(centre, level))
+        gram, eye = self.centred_gram(), np.eye(len(centre))
+        systems = (np.linalg.solve(gram + penalty * eye, cross) for penalty in PENALTIES)
+        return Linear(centre, level, np.stack(list(systems)))
 
 
 def _moments(records: Records, code: int, filled: NDArray[np.float32]) -> _Moments:
@@ -203,9 +207,7 @@ def _moments(records: Records, code: int, filled: NDArray[np.float32]) -> _Momen
     return _Moments(gram / n, cross / n, embedding / n, score / n, 1.0, float(n))
 
 
-def linear_views(
-    records: Records, rows: NDArray[np.int64], threads: int = 0
-) -> tuple[Linear, Array, Array]:
+def linear_views(records: Records, rows: NDArray[np.int64]) -> tuple[Linear, Array, Array]:
     """Ridge regression of all records, and its predictions for rows that were held out.
 
     A missing score is taken to be the model's mean on the dataset, or its standing.
@@ -229,23 +231,25 @@ def linear_views(
     total = _moments(records, int(records.codes[0]), filled)
     for code in records.codes[1:]:
         total = total + _moments(records, int(code), filled)
-    fitted, inverses, scale = total.fit()
+    fitted = total.fit()
     own = records.dataset[rows]
     sizes = np.bincount(records.dataset, minlength=len(records.means)).astype(np.float64)
-    weight = scale / sizes[own]
+    weight = total.scale / sizes[own]
     centred = records.embeddings[rows] - fitted.centre
     target = filled[rows].astype(np.float64)
     shape = (len(PENALTIES), *target.shape)
     alone, apart = np.empty(shape), np.zeros(shape)
-    for i, inverse in enumerate(inverses):
+    gram = total.centred_gram()
+    for i, penalty in enumerate(PENALTIES):
+        inverse = np.linalg.inv(gram + penalty * np.eye(len(gram)))
         spread = np.einsum("nd,nd->n", centred @ inverse, centred)
-        leverage = np.minimum(weight * (1.0 / total.records + spread), 1.0 - 1e-6)
+        leverage = np.minimum(weight * (1.0 / total.records + spread), MOST_LEVERAGE)
         error = (target - (fitted.level + centred @ fitted.weights[i])) / (1.0 - leverage)[:, None]
         alone[i] = target - error
     if len(records.codes) > 1:
         for code in records.codes:
             here = np.flatnonzero(own == code)
-            others, _, _ = (total - _moments(records, int(code), filled)).fit()
+            others = (total - _moments(records, int(code), filled)).fit()
             away = records.embeddings[rows[here]] - others.centre
             apart[:, here] = others.level + away @ others.weights
     return fitted, alone, apart
