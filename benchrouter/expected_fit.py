@@ -35,6 +35,7 @@ LARGEST_WEIGHT = 1.5
 RIDGE = 1e-3  # of the mean diagonal: views that say the same share their weight
 GATE_PENALTY = 1e-2
 CHANCE_PENALTY = 1e-4
+FIXED = 1e9  # a penalty that leaves the prior
 ERRORS = 1.0  # standard errors that a gain on held-out records must exceed
 
 
@@ -566,10 +567,14 @@ def _calibration(
         outcomes.append(right[known])
         weight = side.weight * _prior_share(side) / np.maximum(known.sum(axis=1), 1)
         weights.append(np.broadcast_to(weight[:, None], known.shape)[known])
-    prior = np.array([1.0, 0.0, 1.0, 0.0])
-    penalty = np.full(4, CHANCE_PENALTY)
+    prior, penalty = np.array([1.0, 0.0, 1.0, 0.0]), np.full(4, CHANCE_PENALTY)
     features, outcome, weight = map(np.concatenate, (rows, outcomes, weights))
     found = logistic(features, outcome, weight, prior, penalty)
+    falling = (found < 0.0) & np.array([True, False, True, False])
+    if falling.any():  # a larger score never means a smaller chance
+        prior, penalty = np.where(falling, 0.0, prior), np.where(falling, FIXED, penalty)
+        found = logistic(features, outcome, weight, prior, penalty)
+        found[falling] = 0.0
     return found.reshape(2, 2)
 
 

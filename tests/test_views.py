@@ -1,4 +1,4 @@
-"""Views of held-out records, against the slow way: leave the record or its dataset out and refit."""
+"""Views of held-out records, against the slow way: leave one out and refit."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def test_a_missing_score_counts_as_the_models_mean_on_the_dataset():
     filled = records.scores.copy()
     at = np.isnan(filled)
     filled[at] = records.means[records.dataset][at]
-    whole = Records(records.embeddings, filled, filled, records.dataset, records.means, records.codes)
+    whole = Records(
+        records.embeddings, filled, filled, records.dataset, records.means, records.codes
+    )
     one, two = (linear_views(table, np.arange(5))[1] for table in (records, whole))
     assert_array_equal(one, two)
 
