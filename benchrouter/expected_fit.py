@@ -508,8 +508,8 @@ def _margins(
     """When to leave the best on average, and which differences are none; shape (2,) each.
 
     It is left where that gained more than a standard error on held-out records, else never. The
-    tolerance is the standard error of the mean difference between the two best models of each
-    record.
+    tolerance is the standard error that the mean difference between the two best models of each
+    record would have if there were none.
     """
     margin, tolerance = np.full(2, np.inf), np.zeros(2)
     for i, (side, score) in enumerate(zip(sides, expected, strict=True)):
@@ -519,12 +519,13 @@ def _margins(
         others = score.copy()
         others[here, first] = -np.inf
         home, second = _best(side.standing, preferred), _best(others, preferred)
-        ahead = (observed[here, first] - observed[here, other] for other in (home, second))
-        (gain, error), (_, tolerance[i]) = (
-            _mean_and_error(side, np.nan_to_num(difference)) for difference in ahead
+        gain, ahead = (
+            np.nan_to_num(observed[here, first] - observed[here, other]) for other in (home, second)
         )
-        if gain > ERRORS * error:
+        mean = float(side.weight @ gain)
+        if mean > ERRORS * _error_of_mean(side, gain - mean):
             margin[i] = 0.0
+        tolerance[i] = _error_of_mean(side, ahead)
     if len(sides) == 1:
         margin[1], tolerance[1] = margin[0], tolerance[0]
     return margin, np.where(np.isfinite(tolerance), tolerance, 0.0)
@@ -536,24 +537,20 @@ def _best(values: Array, preferred: NDArray[np.int32]) -> Ids:
     return np.asarray(order[np.argmax(values[:, order], axis=1)])
 
 
-def _mean_and_error(side: _Side, values: Array) -> tuple[float, float]:
-    """Mean over datasets and its standard error.
+def _error_of_mean(side: _Side, deviations: Array) -> float:
+    """Standard error of a mean over datasets, from what each record deviates from it.
 
     Prompts of known kinds come from these very datasets, so only the records are a sample; strange
     ones come from others, so the datasets are.
     """
-    mean = float(side.weight @ values)
+    weighted = side.weight * deviations
+    if not side.strange:
+        return float(np.sqrt((weighted**2).sum()))
     codes = np.unique(side.dataset[side.weight > 0.0])
-    if side.strange:
-        if len(codes) < 2:
-            return mean, float("inf")
-        sums = np.bincount(side.dataset, side.weight * (values - mean), minlength=codes[-1] + 1)
-        n = len(codes)
-        return mean, float(np.sqrt((sums[codes] ** 2).sum() * n / (n - 1)))
-    sums = np.bincount(side.dataset, side.weight * values, minlength=codes[-1] + 1)
-    total = np.bincount(side.dataset, side.weight, minlength=codes[-1] + 1)
-    own = (sums / np.maximum(total, 1e-300))[side.dataset]
-    return mean, float(np.sqrt((side.weight**2) @ (values - own) ** 2))
+    if len(codes) < 2:
+        return float("inf")
+    sums = np.bincount(side.dataset, weighted)[codes]
+    return float(np.sqrt((sums**2).sum() * len(codes) / (len(codes) - 1)))
 
 
 def _calibration(

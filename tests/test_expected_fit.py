@@ -133,25 +133,19 @@ def test_scores_without_a_threshold_have_no_chance_of_success():
 
 
 def test_the_cheaper_of_two_that_records_cannot_tell_apart_is_taken():
-    """b is right on one record of 120 more than a in every dataset, and is dear."""
-    dear, rows = bench(np.full((6, 2), 0.75), cost_usd=[0.2, 0.9], seed=1)
-    found = dear.scores.copy()
-    found[:, 1] = found[:, 0]
-    for code in range(6):
-        own = np.flatnonzero(dear.dataset == code)
-        right, wrong = (own[found[own, 0] == value] for value in (1, 0))
-        found[wrong[:11], 1], found[right[:10], 1] = 1, 0
-    dear = replace(dear, scores=found)
+    """b is right a little more often than a, by less than so few records can tell, and is dear."""
+    for seed in range(50):
+        dear, rows = bench(np.full((6, 2), 0.75), cost_usd=[0.2, 0.9], seed=seed)
+        gap = dear.scores[:, 1].mean() - dear.scores[:, 0].mean()
+        if 0.0 < gap < 0.005:
+            break
     router = Router.fit(dear, embeddings=rows)
     learnt = router._fit.expectation
-    gap = abs(learnt.standing[1] - learnt.standing[0])
-    assert gap < learnt.tolerance.min()
+    assert 0.0 < gap < learnt.tolerance.min()
     assert set(router.route(embeddings=rows).names()) == {"a"}
-    free = Router.fit(replace(dear, cost_usd=None), embeddings=rows)
-    leader = free.best_on_average
-    assert leader in free.route(embeddings=rows).names()
+    free = Router.fit(replace(dear, cost_usd=None), embeddings=rows).route(embeddings=rows)
     off = router.route(embeddings=rows, policy=CostPolicy(within=0.0))
-    assert leader in off.names()
+    assert (free.model == 1).mean() > 0.5 and (off.model == 1).mean() > 0.5
     auto = router.route(embeddings=rows, policy=CostPolicy(within="auto"))
     assert_array_equal(auto.model, router.route(embeddings=rows).model)
 
