@@ -35,6 +35,8 @@ N_MODELS = 11
 N_CLUSTERS = 29
 FLAT = "faiss-cpu flat + NumPy gather-mean"
 BATCH_AIM, SINGLE_AIM = 1.3, 2.0  # against FLAT in a batch; p50 of the best exact peer over ours
+RULES = ("mean", "auto")
+AUTO_AIM = {"one batch": 1.3, "one prompt at a time": 1.5}  # time of rule auto over that of mean
 
 Rows = NDArray[np.float32]
 Route = Callable[[Rows], NDArray[np.float64]]  # prompts to the mean score of the chosen model
@@ -91,7 +93,30 @@ def main() -> None:
         report.aim(f"one batch: ours against {FLAT}", ratio, "x", at_least=BATCH_AIM)
     p50 = {name: alone[name].median for name in exact}
     against(report, "one at a time, p50", p50, at_least=SINGLE_AIM)
+    rules(report, router, queries, limits)
     report.finish()
+
+
+def rules(report: Report, router: Router, queries: Rows, limits: dict[str, int]) -> None:
+    """Time the default rule beside the mean of the neighbours; answers must not depend on batches."""
+    few = queries[:200]
+    for rule in RULES:
+        together = router.route(embeddings=few, rule=rule)
+        single = [router.route(embeddings=row[None], rule=rule) for row in few]
+        if [d.names()[0] for d in single] != together.names():
+            raise AssertionError(f"rule {rule}: decisions depend on the batch")
+
+    def alone(rule: str) -> None:
+        for row in few:
+            router.route(embeddings=row[None], rule=rule)
+
+    for how, call in (
+        ("one batch", lambda rule: router.route(embeddings=queries, rule=rule)),
+        ("one prompt at a time", alone),
+    ):
+        found = interleave({rule: lambda r=rule: call(r) for rule in RULES}, **limits)
+        ratio = found["auto"].median / found["mean"].median
+        report.aim(f"{how}: rule auto over rule mean", ratio, "x time", at_most=AUTO_AIM[how])
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -54,6 +54,7 @@ N_RECORDS, N_MODELS, K, KAPPA = 12_000, 11, 5, 19
 BLOCK = 16_384  # queries of one search, as many as the router searches at a time
 FLIPS = 0.01  # decisions that half precision may change between batches
 GIVEN_AIM = 0.9  # of the search alone
+AUTO_AIM = 1.3  # time of the default rule over that of the mean of the neighbours
 N_PROFILED = 100_000  # records
 SEARCH_AIM = 0.05  # search and decisions, of all seconds
 GPU_AIMS_S = {12_000: 90.0, 1_000_000: 110.0}  # on an H200, 1,000,000 prompts
@@ -234,21 +235,29 @@ def given(report: Report, scratch: Path, device: str) -> None:
     write_prompts([f"prompt {i}" for i in range(n)], [prompts])
     index = Index(np.load(router / "embeddings.npy", mmap_mode="r"))
     command = Command(router, prompts, "--embeddings", rows, "-o", target)
+    by_mean = Command(
+        *(router, prompts, "--embeddings", rows, "--rule", "mean"), "-o", scratch / "mean.parquet"
+    )
+    depth = max(Router.load(router).describe()["auto"]["neighbours"], KAPPA)
 
     def search() -> None:
         for start in range(0, n, BLOCK):
-            index.search(queries[start : start + BLOCK], max(K, KAPPA))
+            index.search(queries[start : start + BLOCK], depth)
 
     index.search(queries[:BLOCK], KAPPA)
-    contenders = {"search alone": search, "route, given": command}
+    contenders = {"search alone": search, "route, given": command, "route, rule mean": by_mean}
     timings = interleave(contenders, repeats=2 if report.quick else 3, warmup=0)
     check(target, Router.load(router).route(embeddings=queries))
+    check(scratch / "mean.parquet", Router.load(router).route(embeddings=queries, rule="mean"))
     title = f"{n:,} given embeddings x {dim}, {N_RECORDS:,} records"
-    shares = show(report, title, n, "search alone", timings, {"route, given": command.seconds})
+    own = {"route, given": command.seconds, "route, rule mean": by_mean.seconds}
+    shares = show(report, title, n, "search alone", timings, own)
     if not report.quick:  # where starting Python would be most of the time
         report.aim(
             f"{title}: whole command", shares["route, given"], "of search", at_least=GIVEN_AIM
         )
+        ratio = timings["route, given"].median / timings["route, rule mean"].median
+        report.aim(f"{title}: rule auto over rule mean", ratio, "x time", at_most=AUTO_AIM)
 
 
 # -------------------------------------------------------------------------------------------- both
