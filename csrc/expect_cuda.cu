@@ -1,8 +1,8 @@
 // Decisions by the rule `auto` on a CUDA device, by the arithmetic of expect.hpp and in the order
 // of expect_kernel.hpp: what differs from the CPU's is the last bit of exp and log.
 //
-// Votes and scores of one pass stay in registers, a block to a multiprocessor. Tables of several passes are tallied three times:
-// for the votes' level, for the best score, and for the choice.
+// Votes and scores of one pass stay in registers, a block to a multiprocessor. Tables of several
+// passes are tallied three times: for the votes' level, for the best score, and for the choice.
 #include "tally_cuda.hpp"
 
 namespace benchrouter {

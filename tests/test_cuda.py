@@ -587,10 +587,8 @@ def fitted():
     return Router(dataclasses.replace(fit, distance_limit=0.65))  # some prompts lie beyond
 
 
-@pytest.mark.parametrize(
-    ("rule", "k"),
-    [("auto", None), *((rule, k) for rule in ("mean", "raw", "s3") for k in (None, 1, 300))],
-)
+@pytest.mark.parametrize("rule", ["mean", "raw", "s3"])
+@pytest.mark.parametrize("k", [None, 1, 300])
 def test_rules_on_a_device_decide_as_those_of_the_cpu(device, fitted, monkeypatch, rule, k):
     monkeypatch.setattr("benchrouter.rules_on_device.BLOCK", 37)
     prompts = np.concatenate([unit_rows(90, 32, seed=9), unit_rows(1, 32)])
@@ -605,6 +603,25 @@ def test_rules_on_a_device_decide_as_those_of_the_cpu(device, fitted, monkeypatc
     assert_same(found, fitted._state.rules.decide(prompts, rule, k, some))
 
 
+def test_the_rule_auto_on_a_device_expects_what_that_of_the_cpu_does(device, fitted, monkeypatch):
+    monkeypatch.setattr("benchrouter.rules_on_device.BLOCK", 37)
+    prompts = np.concatenate([unit_rows(90, 32, seed=9), unit_rows(1, 32)])
+    rows, rules = torch.tensor(prompts, device=device), fitted._state.rules
+    there = RulesOnDevice(rules, device)
+    near = rules.index.search(prompts, max(rules.check("auto", None), fitted._fit.settings.kappa))
+    some = np.arange(7) != fitted._fit.best_on_average
+    for allowed in (None, some):
+        found = there.expect(rows, allowed=allowed, with_scores=True)
+        expected = rules.expect(prompts, near, allowed=allowed, with_scores=True)
+        assert expected.chosen.fallback.any() and not expected.chosen.fallback.all()
+        assert_same_expected(device, found, expected)
+        assert allowed is None or allowed[found.chosen.model].all()
+        assert_same(there.decide(rows, "auto", None, allowed), found.chosen)
+    assert there.expect(rows).scores is None
+    with pytest.raises(ValueError, match="k is for the rules 'mean', 'raw' and 's3'"):
+        there.decide(rows, "auto", 5)
+
+
 def test_a_router_on_a_device(device, fitted, monkeypatch, tmp_path):
     there = "cuda:0" if device == "cuda" else "cpu:0"  # the host, as another device than "cpu"
     if device != "cuda":
@@ -617,12 +634,14 @@ def test_a_router_on_a_device(device, fitted, monkeypatch, tmp_path):
         expected = fitted.route(embeddings=prompts, rule=rule)
         assert found.names() == expected.names()
         np.testing.assert_array_equal(found.distance, expected.distance)
-        np.testing.assert_array_equal(found.margin, expected.margin)
+        # What a device's exp and log may move.
+        most = 2e-6 if device == "cuda" and rule == "auto" else 0
+        np.testing.assert_allclose(found.margin, expected.margin, rtol=0, atol=most)
         few = [name for name in fitted.models if name != fitted.fallback][:3]
         found = on_device.route(embeddings=prompts, rule=rule, models=few)
         expected = fitted.route(embeddings=prompts, rule=rule, models=few)
         assert found.names() == expected.names() and set(found.names()) <= set(few)
-        np.testing.assert_array_equal(found.margin, expected.margin)
+        np.testing.assert_allclose(found.margin, expected.margin, rtol=0, atol=most)
         (streamed,) = on_device.route_stream([(None, prompts)], rule=rule, models=iter(few))
         assert streamed.names() == expected.names()
     with pytest.raises(ValueError, match="prompts or embeddings are needed"):
