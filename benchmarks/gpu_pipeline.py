@@ -4,8 +4,9 @@ One million queries with ten neighbours each among 100,000 records vote on 18 mo
 votes.py, from tensors that lie on the device. The memory bound is the time in which neighbours, bit
 rows and outputs could each be moved once, at the rate of a device-to-device copy measured in the
 same rounds. Then embeddings that lie there are searched, by each proposal that this machine has,
-and routed to decisions in the host's memory. Every answer is compared with the CPU's before it is
-timed. Without a device, or without kernels for it, the script says so and measures nothing.
+and routed to decisions in the host's memory, by the rules auto and mean. Every answer is compared
+with the CPU's before it is timed: scores of auto to 1e-6, all else bit for bit. Without a device,
+or without kernels for it, the script says so and measures nothing.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from typing import Any
 import numpy as np
 from report import Report, interleave, parse_arguments, print_table
 
-from benchrouter import _core
+from benchrouter import _core, voting_cuda
+from benchrouter.expected_cuda import LearntOnDevice, expect
 from benchrouter.index import Index
 from benchrouter.router import Router
+from benchrouter.rules_on_device import OF_EXPECT
 from benchrouter.search_faiss import faiss_devices
 from benchrouter.search_torch import PROPOSALS, TorchIndex
 from benchrouter.table import BenchmarkTable
@@ -200,21 +203,60 @@ def routing(report: Report, rng: np.random.Generator, device: str, repeats: int)
     scores = (rng.random((n_records, N_MODELS)) < 0.6).astype(np.float32)
     of_cpu = Router.fit(table_of(scores), embeddings=records)
     on_device = Router(of_cpu._fit, device=device)
-    for rule in ("mean", "s3"):
+    for rule in ("auto", "mean", "s3"):
         found = on_device.route(embeddings=queries[:CHECKED], rule=rule)
         expected = of_cpu.route(embeddings=queries[:CHECKED], rule=rule)
+        # Expected scores hold a logarithm and an exponential, whose last bit is the device's own.
+        most = 1e-6 if rule == "auto" else 0.0
         for field in ("model", "score", "margin", "distance", "fallback"):
-            if not np.array_equal(getattr(found, field), getattr(expected, field), equal_nan=True):
+            ours, of_rule = getattr(found, field), getattr(expected, field)
+            exact = most == 0.0 or field not in ("score", "margin")
+            if not np.allclose(ours, of_rule, rtol=0, atol=0 if exact else most, equal_nan=True):
                 raise AssertionError(f"decisions by {rule}: {field} differs from the CPU's")
+    for rule in ("auto", "mean"):
+        timings = interleave(
+            {
+                "CPU": lambda rule=rule: of_cpu.route(embeddings=queries, rule=rule),
+                device: lambda rule=rule: on_device.route(embeddings=queries, rule=rule),
+            },
+            repeats=repeats,
+        )
+        title = f"route by {rule}: {n_queries:,} given embeddings over {n_records:,} records"
+        report.timings(title, timings, against="CPU", work=n_queries, unit_of_work="prompts")
+    expected_scores(report, of_cpu, queries, device, repeats)
+
+
+def expected_scores(
+    report: Report, of_cpu: Router, queries: np.ndarray, device: str, repeats: int
+) -> None:
+    """The kernel of the rule auto alone, beside that of the mean on the same neighbours."""
+    import torch
+
+    rules = of_cpu._state.rules
+    k = rules.check("auto", None)
+    near = rules.index.search(queries, max(k, KAPPA))
+    of_mean = rules.arguments("mean") | {"k": K, "fallback_model": rules.fallback("mean", None)}
+    of_auto = {name: rules.arguments("auto")[name] for name in OF_EXPECT}
+    of_auto |= {"k": k, "fallback_model": rules.fallback("auto", None), "home": rules.home(None)}
+    ids, similarities, rows = (
+        torch.tensor(values, device=device) for values in (near.ids, near.similarities, queries)
+    )
+    there = {
+        name: voting_cuda.to_device(arguments, device)
+        for name, arguments in (("mean", of_mean), ("auto", of_auto))
+    }
+    learnt = LearntOnDevice(rules.learnt, device)
+    options = {"allowed": None, "weights": None, "out": None}
     timings = interleave(
         {
-            "CPU": lambda: of_cpu.route(embeddings=queries),
-            device: lambda: on_device.route(embeddings=queries),
+            "mean": lambda: voting_cuda.decide(ids, similarities, **there["mean"], **options),
+            "auto": lambda: expect(learnt, rows, ids, similarities, **there["auto"]),
         },
-        repeats=repeats,
+        repeats=5 * repeats,
+        warmup=2,
     )
-    title = f"route: {n_queries:,} given embeddings over {n_records:,} records"
-    report.timings(title, timings, against="CPU", work=n_queries, unit_of_work="prompts")
+    title = f"decisions: {len(queries):,} x {k} x {N_MODELS}, neighbours and rows on the device"
+    report.timings(title, timings, against="mean", work=len(queries), unit_of_work="prompts")
 
 
 def table_of(scores: np.ndarray) -> BenchmarkTable:

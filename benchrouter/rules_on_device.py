@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter import voting_cuda
+from benchrouter import expected_cuda, voting_cuda
+from benchrouter.expected import Expected
+from benchrouter.expected_cuda import LearntOnDevice
 from benchrouter.rules import BLOCK, Rule, Rules
 from benchrouter.search_torch import TorchIndex
 from benchrouter.stages import stage
@@ -16,6 +19,8 @@ from benchrouter.voting import Chosen
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+OF_EXPECT = ("outcomes", "prior", "preference", "kappa", "distance_limit")
 
 
 class RulesOnDevice:
@@ -76,21 +81,16 @@ class RulesOnDevice:
         TypeError, ValueError
             If the rule or k is none, or the benchmark does not offer the rule.
         """
-        import torch
-
+        if rule == "auto":
+            return self.expect(rows, k, allowed).chosen
         k = self._rules.check(rule, k)
-        n, device = len(rows), rows.device
-        kinds = (torch.int32, torch.float32, torch.float32, torch.float32, torch.bool)
-        chosen: list[Any] = [torch.empty(n, dtype=kind, device=device) for kind in kinds]
+        chosen = voting_cuda.new_chosen(len(rows), rows.device)
         arguments = {
             **self._arguments_of(rule),
             **voting_cuda.to_device({"allowed": allowed}, self._device),
             "fallback_model": self._rules.fallback(rule, allowed),
         }
-        for start in range(0, n, BLOCK):
-            block = slice(start, start + BLOCK)
-            with stage("search", self._device):
-                neighbours = self._index.search(rows[block], max(k, self._kappa))
+        for block, neighbours in self._searched(rows, max(k, self._kappa)):
             with stage("decide", self._device):
                 voting_cuda.decide(
                     neighbours.ids,
@@ -102,11 +102,85 @@ class RulesOnDevice:
                 )
         return Chosen(*(values.cpu().numpy() for values in chosen))
 
+    def expect(
+        self,
+        rows: Tensor,
+        k: int | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+        *,
+        with_scores: bool = False,
+    ) -> Expected:
+        """Decide by the rule "auto".
+
+        Parameters
+        ----------
+        rows : float32 torch.Tensor, shape (n_prompts, dim)
+            Unit rows on the device.
+        k : None
+            Other numbers of neighbours are not offered.
+        allowed : bool array, shape (n_models,), optional
+            Models that may be chosen, by default all; in the host's memory.
+        with_scores : bool
+            Whether all expected scores are wanted too.
+
+        Returns
+        -------
+        Expected
+            Arrays in the host's memory.
+
+        Raises
+        ------
+        ValueError
+            If k is given.
+        """
+        import torch
+
+        k = self._rules.check("auto", k)
+        n, device = len(rows), rows.device
+        chosen = voting_cuda.new_chosen(n, device)
+        strange = torch.empty(n, device=device)
+        scores = torch.empty((n, len(self.models)), device=device) if with_scores else None
+        arguments = {
+            **self._arguments_of("auto"),
+            **voting_cuda.to_device({"allowed": allowed}, self._device),
+            "fallback_model": self._rules.fallback("auto", allowed),
+            "home": self._rules.home(allowed),
+        }
+        for block, neighbours in self._searched(rows, max(k, self._kappa)):
+            with stage("decide", self._device):
+                expected_cuda.expect(
+                    queries=rows[block],
+                    neighbours=neighbours.ids,
+                    similarities=neighbours.similarities,
+                    out=expected_cuda.Expected(
+                        Chosen(*(values[block] for values in chosen)),
+                        strange[block],
+                        None if scores is None else scores[block],
+                    ),
+                    **arguments,
+                )
+        return Expected(
+            Chosen(*(values.cpu().numpy() for values in chosen)),
+            strange.cpu().numpy(),
+            None if scores is None else scores.cpu().numpy(),
+        )
+
+    def _searched(self, rows: Tensor, k: int) -> Iterator[tuple[slice, Any]]:
+        """Blocks of prompts, and their neighbours on the device."""
+        for start in range(0, len(rows), BLOCK):
+            block = slice(start, start + BLOCK)
+            with stage("search", self._device):
+                neighbours = self._index.search(rows[block], k)
+            yield block, neighbours
+
     def _arguments_of(self, rule: Rule) -> dict[str, Any]:
         """What the rule needs on every call; its arrays are copied to the device once."""
         with self._lock:
             if rule not in self._arguments:
-                self._arguments[rule] = voting_cuda.to_device(
-                    self._rules.arguments(rule), self._device
-                )
+                given = self._rules.arguments(rule)
+                if rule == "auto":
+                    given = {name: given[name] for name in OF_EXPECT}
+                    given["learnt"] = LearntOnDevice(self._rules.learnt, self._device)
+                    given["k"] = self._rules.check("auto", None)
+                self._arguments[rule] = voting_cuda.to_device(given, self._device)
             return self._arguments[rule]

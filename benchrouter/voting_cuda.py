@@ -73,9 +73,9 @@ def votes(
     check_built()
     import torch
 
-    _check_tensors(neighbours=neighbours, prior=prior, weights=weights)
-    bits, present, scores, n_models = _split(outcomes)
-    _check_matrix(neighbours)
+    check_tensors(neighbours=neighbours, prior=prior, weights=weights)
+    bits, present, scores, n_models = split(outcomes)
+    check_matrix(neighbours)
     _check_out(out, Votes)
     if out is None:
         shape = (neighbours.shape[0], len(prior))
@@ -83,24 +83,24 @@ def votes(
             torch.empty(shape, dtype=torch.float32, device=neighbours.device),
             torch.empty(shape, dtype=torch.uint16, device=neighbours.device),
         )
-    fault = _no_fault(neighbours)
-    with _stream_of(neighbours.device) as stream:
+    fault = no_fault(neighbours)
+    with stream_of(neighbours.device) as stream:
         _core.votes_on_device(
-            neighbours=_capsule(neighbours),
-            bits=_capsule(bits),
-            present=_capsule(present),
-            scores=_capsule(scores),
+            neighbours=capsule(neighbours),
+            bits=capsule(bits),
+            present=capsule(present),
+            scores=capsule(scores),
             n_models=n_models,
-            prior=_capsule(prior),
+            prior=capsule(prior),
             k=neighbours.shape[1] if k is None else k,
             prior_weight=prior_weight,
-            weights=_capsule(weights),
-            out_votes=_capsule(out.votes),
-            out_support=_capsule(out.support),
-            fault=_capsule(fault),
+            weights=capsule(weights),
+            out_votes=capsule(out.votes),
+            out_support=capsule(out.support),
+            fault=capsule(fault),
             stream=stream,
         )
-    _refuse(fault, neighbours, outcomes, prior, weights=weights)
+    refuse(fault, neighbours, outcomes, prior, weights=weights)
     return out
 
 
@@ -147,47 +147,43 @@ def decide(
         If the extension was built without CUDA, or CUDA refuses to launch.
     """
     check_built()
-    import torch
-
-    _check_tensors(
+    check_tensors(
         neighbours=neighbours, similarities=similarities, prior=prior, preference=preference,
         p_table=p_table, allowed=allowed, weights=weights,
     )  # fmt: skip
-    bits, present, scores, n_models = _split(outcomes)
-    _check_matrix(neighbours)
+    bits, present, scores, n_models = split(outcomes)
+    check_matrix(neighbours)
     _check_out(out, Chosen)
     if out is None:
-        kinds = (torch.int32, torch.float32, torch.float32, torch.float32, torch.bool)
-        n, device = neighbours.shape[0], neighbours.device
-        out = Chosen(*(torch.empty(n, dtype=kind, device=device) for kind in kinds))
-    fault = _no_fault(neighbours)
-    with _stream_of(neighbours.device) as stream:
+        out = Chosen(*new_chosen(len(neighbours), neighbours.device))
+    fault = no_fault(neighbours)
+    with stream_of(neighbours.device) as stream:
         _core.decide_on_device(
-            neighbours=_capsule(neighbours),
-            similarities=_capsule(similarities),
-            bits=_capsule(bits),
-            present=_capsule(present),
-            scores=_capsule(scores),
+            neighbours=capsule(neighbours),
+            similarities=capsule(similarities),
+            bits=capsule(bits),
+            present=capsule(present),
+            scores=capsule(scores),
             n_models=n_models,
-            prior=_capsule(prior),
-            preference=_capsule(preference),
+            prior=capsule(prior),
+            preference=capsule(preference),
             k=k,
             kappa=kappa,
             rule=rule,
             prior_weight=prior_weight,
             threshold=threshold,
-            p_table=_capsule(p_table),
+            p_table=capsule(p_table),
             p_start=p_start,
             p_step=p_step,
             distance_limit=distance_limit,
             fallback_model=fallback_model,
-            allowed=_capsule(allowed),
-            weights=_capsule(weights),
-            out=tuple(_capsule(tensor) for tensor in out),
-            fault=_capsule(fault),
+            allowed=capsule(allowed),
+            weights=capsule(weights),
+            out=tuple(capsule(tensor) for tensor in out),
+            fault=capsule(fault),
             stream=stream,
         )
-    _refuse(
+    refuse(
         fault, neighbours, outcomes, prior, preference=preference, p_table=p_table,
         weights=weights, similarities=similarities, allowed=allowed, fallback_model=fallback_model,
     )  # fmt: skip
@@ -217,15 +213,25 @@ def to_device(arguments: dict[str, Any], device: str) -> dict[str, Any]:
     return {name: moved(value) for name, value in arguments.items()}
 
 
-def _split(outcomes: Any) -> tuple[Any, Any, Any, int]:
+def new_chosen(n_queries: int, device: Any) -> list[Any]:
+    """Empty tensors for the decisions on some queries."""
+    import torch
+
+    kinds = (torch.int32, torch.float32, torch.float32, torch.float32, torch.bool)
+    return [torch.empty(n_queries, dtype=kind, device=device) for kind in kinds]
+
+
+def split(outcomes: Any) -> tuple[Any, Any, Any, int]:
+    """Bits, presence mask, scores and number of models, as the extension takes outcomes."""
     if isinstance(outcomes, PackedOutcomes):
-        _check_tensors(bits=outcomes.bits, present=outcomes.present)
+        check_tensors(bits=outcomes.bits, present=outcomes.present)
         return outcomes.bits, outcomes.present, None, outcomes.n_models
-    _check_tensors(outcomes=outcomes)
+    check_tensors(outcomes=outcomes)
     return None, None, outcomes, 0
 
 
-def _check_tensors(**tensors: Any) -> None:
+def check_tensors(**tensors: Any) -> None:
+    """Refuse what is neither None nor a tensor."""
     import torch
 
     for name, tensor in tensors.items():
@@ -235,7 +241,8 @@ def _check_tensors(**tensors: Any) -> None:
             )
 
 
-def _check_matrix(neighbours: Tensor) -> None:
+def check_matrix(neighbours: Tensor) -> None:
+    """Refuse neighbours that have not two dimensions."""
     if neighbours.ndim != 2:
         shape = tuple(neighbours.shape)
         raise ValueError(f"neighbours must have 2 dimensions, got shape {shape}")
@@ -246,21 +253,23 @@ def _check_out(out: Any, kind: type[Votes] | type[Chosen]) -> None:
         return
     if not isinstance(out, kind):
         raise TypeError(f"out must be {kind.__name__}, got {type(out).__name__}")
-    _check_tensors(**{f"out.{name}": tensor for name, tensor in out._asdict().items()})
+    check_tensors(**{f"out.{name}": tensor for name, tensor in out._asdict().items()})
 
 
-def _no_fault(neighbours: Tensor) -> Tensor:
+def no_fault(neighbours: Tensor) -> Tensor:
+    """A place for the kernels to say which value they refuse: none yet."""
     import torch
 
     return torch.full((1,), NO_FAULT, dtype=torch.int64, device=neighbours.device)
 
 
-def _capsule(tensor: Any) -> Any:
+def capsule(tensor: Any) -> Any:
+    """A tensor, or None, as the extension takes it."""
     return None if tensor is None else tensor.__dlpack__(stream=-1)  # -1: on the same stream
 
 
 @contextmanager
-def _stream_of(device: Any) -> Iterator[int]:
+def stream_of(device: Any) -> Iterator[int]:
     """Make a device torch's current one; gives its current stream."""
     import torch
 
@@ -271,7 +280,7 @@ def _stream_of(device: Any) -> Iterator[int]:
         yield torch.cuda.current_stream(device).cuda_stream
 
 
-def _refuse(
+def refuse(
     fault: Tensor,
     neighbours: Tensor,
     outcomes: PackedOutcomes | Tensor,
@@ -283,25 +292,30 @@ def _refuse(
     similarities: Tensor | None = None,
     allowed: Tensor | None = None,
     fallback_model: int = 0,
+    queries: Tensor | None = None,
+    home: int | None = None,
 ) -> None:
     """Raise for the first value that the kernels, or the checks here, do not take."""
     import torch
 
-    small = {"prior": prior} if p_table is None else {"prior": prior, "p_table": p_table}
-    fine = [torch.isfinite(values).all() for values in small.values()]
+    given = {"prior": prior, "p_table": p_table, "queries": queries}
+    finite = {name: values for name, values in given.items() if values is not None}
+    fine = [torch.isfinite(values).all() for values in finite.values()]
     if preference is not None:
         places = torch.arange(len(preference), device=preference.device)
         fine.append((preference.sort().values == places).all())
     if allowed is not None:
         fine.append(allowed[fallback_model])
+        if home is not None:
+            fine.append(allowed[home])
     place, *passed = torch.cat([fault, torch.stack(fine).long()]).tolist()  # the only wait
     if not all(passed):
-        for name, values in small.items():
+        for name, values in finite.items():
             _refuse_infinite(name, values)
         assert preference is not None
         _refuse_order(preference.tolist())
         if allowed is not None:
-            _refuse_models(allowed.tolist(), fallback_model)
+            _refuse_models(allowed.tolist(), fallback_model, home)
     if place == NO_FAULT:
         return
     place, column = divmod(place, neighbours.shape[1])
@@ -338,11 +352,13 @@ def _refuse_infinite(name: str, values: Tensor) -> None:
         raise ValueError(f"{name} must be finite, got {found:.9g} at {bad[0]}")
 
 
-def _refuse_models(allowed: list[bool], fallback_model: int) -> None:
+def _refuse_models(allowed: list[bool], fallback_model: int, home: int | None) -> None:
     if not any(allowed):
         raise ValueError("allowed must hold at least 1 model, got none")
     if not allowed[fallback_model]:
         raise ValueError(f"fallback_model must be a model allowed, got {fallback_model}")
+    if home is not None and not allowed[home]:
+        raise ValueError(f"home must be a model allowed, got {home}")
 
 
 def _refuse_order(preference: list[int]) -> None:

@@ -4,112 +4,69 @@
 
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "bindings.hpp"
 #include "checks.hpp"
 #include "inputs.hpp"
+#include "learnt.hpp"
 
 namespace benchrouter {
 namespace {
 
-using Pair = std::array<double, 2>;
-
-// Expectation::width must be whole groups of this many float32.
-constexpr int64_t kColumns = 16;
-
-void check_finite(const char* name, const double* values, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
-        if (!std::isfinite(values[i])) {
-            refuse_value(std::string(name) + " must be finite, got " + number(values[i]) + " at [" +
-                         std::to_string(i) + "]");
-        }
-    }
-}
-
-void check_pair(const char* name, const Pair& values) {
-    for (int i = 0; i < 2; ++i) {
-        if (!(values[i] >= 0.0)) {
-            refuse_value(std::string(name) + " must be at least 0, got " + number(values[i]) +
-                         " at [" + std::to_string(i) + "]");
-        }
-    }
-}
-
-// What the rule `auto` learnt, in arrays that were checked once and are kept alive.
+// What the rule `auto` learnt, in arrays that were checked once and are kept alive. Datasets are
+// copied: they are places in memory, whatever becomes of the caller's array.
 class Learnt {
 public:
     Learnt(const py::object& dataset, const py::object& own_distance, const py::object& standing,
            const py::object& share, const Pair& apart, const Pair& level,
            const py::object& of_dataset, const py::object& linear, const py::object& offset,
            const std::array<double, 4>& gate, const Pair& margin, const Pair& tolerance)
-        : kept_(
-              py::make_tuple(dataset, own_distance, standing, share, of_dataset, linear, offset)) {
-        const auto codes = read<int32_t, 1>(dataset, "dataset");
-        const auto own = read<float, 1>(own_distance, "own_distance");
-        const auto standings = read<double, 1>(standing, "standing");
-        const auto shares = read<double, 1>(share, "share");
-        const auto tables = read<float, 2>(of_dataset, "of_dataset");
-        const auto matrix = read<float, 2>(linear, "linear");
-        const auto offsets = read<double, 1>(offset, "offset");
-        records_ = codes.shape[0];
-        models_ = standings.shape[0];
-        const int64_t width = offsets.shape[0] / 2;
-        if (offsets.shape[0] % (2 * kColumns) != 0 || width < models_) {
-            refuse_value("offset must hold 2 × " + std::to_string(kColumns) +
-                         "·n values, at least 2 × " + std::to_string(models_) + " models, got " +
-                         std::to_string(offsets.shape[0]));
-        }
-        expect_length("own_distance", "values", own.shape[0], "dataset has", records_);
-        expect_length("share", "values", shares.shape[0], "standing has", models_);
-        expect_length("of_dataset", "columns", tables.shape[1], "offset has", 2 * width);
-        expect_length("linear", "columns", matrix.shape[1], "offset has", 2 * width);
-        for (int64_t i = 0; i < records_; ++i) {
-            if (codes.data[i] < 0 || codes.data[i] >= tables.shape[0]) {
-                refuse_value("dataset must be in [0, " + std::to_string(tables.shape[0]) +
-                             "), got " + std::to_string(codes.data[i]) + " at [" +
+        : kept_(py::make_tuple(own_distance, standing, share, of_dataset, linear, offset)),
+          arrays_{read<int32_t, 1>(dataset, "dataset"),
+                  read<float, 1>(own_distance, "own_distance"),
+                  read<double, 1>(standing, "standing"),
+                  read<double, 1>(share, "share"),
+                  read<float, 2>(of_dataset, "of_dataset"),
+                  read<float, 2>(linear, "linear"),
+                  read<double, 1>(offset, "offset")} {
+        datasets_.assign(arrays_.dataset.data, arrays_.dataset.data + arrays_.records());
+        arrays_.dataset.data = datasets_.data();
+        learnt_ = checked_expectation(arrays_, {apart, level, gate, margin, tolerance});
+        const int64_t records = arrays_.records(), models = arrays_.models();
+        for (int64_t i = 0; i < records; ++i) {
+            const float own = arrays_.own_distance.data[i];
+            if (datasets_[i] < 0 || datasets_[i] >= learnt_.datasets) {
+                refuse_value("dataset must be in [0, " + std::to_string(learnt_.datasets) +
+                             "), got " + std::to_string(datasets_[i]) + " at [" +
                              std::to_string(i) + "]");
             }
+            if (!(own >= 0.0f && std::isfinite(own))) {
+                refuse_value("own_distance must be finite and at least 0, got " + number(own) +
+                             " at [" + std::to_string(i) + "]");
+            }
         }
-        check_finite("standing", standings.data, models_);
-        check_finite("share", shares.data, models_);
-        check_finite("offset", offsets.data, 2 * width);
-        check_finite("apart", apart.data(), 2);
-        check_finite("level", level.data(), 2);
-        check_finite("gate", gate.data(), 4);
-        check_pair("margin", margin);
-        check_pair("tolerance", tolerance);
-        learnt_ = {nullptr,
-                   matrix.shape[0],
-                   codes.data,
-                   tables.shape[0],
-                   own.data,
-                   standings.data,
-                   shares.data,
-                   {apart[0], apart[1]},
-                   {level[0], level[1]},
-                   tables.data,
-                   matrix.data,
-                   offsets.data,
-                   width,
-                   {gate[0], gate[1], gate[2], gate[3]},
-                   {margin[0], margin[1]},
-                   {tolerance[0], tolerance[1]},
-                   0};
+        check_finite("standing", learnt_.standing, models);
+        check_finite("share", learnt_.share, models);
+        check_finite("offset", learnt_.offset, 2 * learnt_.width);
+        check_finite("of_dataset", learnt_.of_dataset, learnt_.datasets, 2 * learnt_.width);
+        check_finite("linear", learnt_.linear, learnt_.dim, 2 * learnt_.width);
     }
+    Learnt(const Learnt&) = delete;
+    Learnt& operator=(const Learnt&) = delete;
     Expectation with(const float* queries, int64_t home) const {
         Expectation learnt = learnt_;
         learnt.queries = queries;
         learnt.home = home;
         return learnt;
     }
-    int64_t dim() const { return learnt_.dim; }
-    int64_t records() const { return records_; }
-    int64_t models() const { return models_; }
+    const LearntArrays& arrays() const { return arrays_; }
 
 private:
     py::tuple kept_;
+    LearntArrays arrays_;
+    std::vector<int32_t> datasets_;
     Expectation learnt_{};
-    int64_t records_ = 0, models_ = 0;
 };
 
 py::tuple expect_binding(const Learnt& learnt, const py::object& queries,
@@ -125,21 +82,15 @@ py::tuple expect_binding(const Learnt& learnt, const py::object& queries,
         checked_inputs(neighbours, bits, present, scores, n_models, prior, k, 0.0, py::none());
     const int64_t models = in.models();
     if (models < 1) refuse_value("outcomes must have at least 1 model to decide, got 0");
-    expect_length("standing", "values", learnt.models(), "outcomes has models:", models);
-    expect_length("dataset", "values", learnt.records(),
-                  "outcomes has records:", in.outcomes.records);
+    check_learnt(learnt.arrays(), in.outcomes.records, models, home);
     const auto queries_view = read<float, 2>(queries, "queries");
-    expect_shape(queries_view, {in.queries(), learnt.dim()}, "(queries, dim)");
+    expect_shape(queries_view, {in.queries(), learnt.arrays().dim()}, "(queries, dim)");
     const auto similarities_view = read<float, 2>(similarities, "similarities");
     expect_shape(similarities_view, in.neighbours.shape, "as neighbours");
     const auto preference_view = read<int32_t, 1>(preference, "preference");
     order_of(preference_view, models);
     checked_columns("kappa", kappa, in.ballots.columns, INT64_MAX);
     check_decision("mean", false, 0.0, distance_limit, fallback_model, models);
-    if (home < 0 || home >= models) {
-        refuse_value("home must be in [0, " + std::to_string(models) + "), got " +
-                     std::to_string(home));
-    }
     const Allowed among = checked_allowed(allowed, models, fallback_model);
     if (among.view.data && !among.view.data[home])
         refuse_value("home must be a model allowed, got " + std::to_string(home));
@@ -159,6 +110,7 @@ py::tuple expect_binding(const Learnt& learnt, const py::object& queries,
         outputs.push_back(extent(scores_view));
     }
     std::vector<Extent> inputs = in.extents();
+    for (const Extent& held : learnt.arrays().extents()) inputs.push_back(held);
     inputs.push_back(extent(queries_view));
     inputs.push_back(extent(similarities_view));
     inputs.push_back(extent(preference_view));
@@ -185,6 +137,12 @@ py::tuple expect_binding(const Learnt& learnt, const py::object& queries,
         const py::gil_scoped_release released;
         fault = expect(in.ballots, in.outcomes, in.drawn, decision,
                        learnt.with(queries_view.data, home), expected, run);
+    }
+    if (fault.kind == FaultKind::query) {
+        refuse_value("queries must be finite, got " +
+                     number(queries_view.data[fault.row * learnt.arrays().dim() + fault.column]) +
+                     " at [" + std::to_string(fault.row) + ", " + std::to_string(fault.column) +
+                     "]");
     }
     refuse_fault(fault, in, similarities_view.data);
     return py::make_tuple(py::tuple(py::cast(made.arrays)), strange_array);

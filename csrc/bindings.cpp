@@ -79,6 +79,7 @@ void refuse_fault(const Fault& fault, const Inputs& in, const float* similaritie
     switch (fault.kind) {
         case FaultKind::none:
         case FaultKind::place:
+        case FaultKind::query:
             return;
         case FaultKind::id:
             refuse_value("neighbours must be -1 (none) or a record number in [0, " +

@@ -69,4 +69,13 @@ BR_HD double of_kind(const double* values, double chance) {
     return chance > 0.5 ? values[1] : values[0];
 }
 
+// The score of the best on average as it counts, and the least score that counts as equal to the
+// best.
+BR_HD float raised(float score, double margin) {
+    return static_cast<float>(add(static_cast<double>(score), margin));
+}
+BR_HD float lowered(float best, double tolerance) {
+    return static_cast<float>(add(static_cast<double>(best), -tolerance));
+}
+
 }  // namespace benchrouter

@@ -25,30 +25,80 @@ Surroundings surroundings_of(const Expectation& e, const int64_t* ids, int64_t k
     return {own / found, static_cast<double>(most) / found};
 }
 
-// sums += factor * row, for `count` values, a multiple of kModelGroup / 4.
-inline void add_row(double factor, const float* row, int64_t count, double* sums) {
-    constexpr int64_t together = 16;
-    for (int64_t m = 0; m < count; m += together) {
-        for (int part = 0; part < together; part += kWidth) {
-            const Lanes values = load<Lanes>(sums + m + part) + factor * widen(row + m + part);
-            memcpy(sums + m + part, &values, sizeof values);
+// sum + a * b, where the product is exact: fused or not, the same bits.
+inline Lanes add_exact(Lanes sum, Lanes a, Lanes b) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Lanes>(_mm512_fmadd_pd(reinterpret_cast<__m512d>(a),
+                                                   reinterpret_cast<__m512d>(b),
+                                                   reinterpret_cast<__m512d>(sum)));
+#else
+    return sum + a * b;
+#endif
+}
+
+// Queries that share the reading of `linear`, and registers that sum the columns of one of them; a
+// lone query sums more of them at a time. Rows hold whole groups of 32 columns.
+constexpr int kShare = kWidth == 8 ? kMostShare : 4, kSharedSums = 2,
+              kLoneSums = kWidth == 8 ? 4 : 8;
+static_assert(32 % (kSharedSums * kWidth) == 0 && 32 % (kLoneSums * kWidth) == 0, "no rest");
+
+// sums = offset + queries * linear, added up in the order of the dimensions. Queries have been
+// widened: rows of dim float64.
+template <int kQueries, int kSums>
+void linear_views(const Expectation& e, const double* queries, double* sums) {
+    for (int64_t m = 0; m < 2 * e.width; m += kSums * kWidth) {
+        Lanes parts[kQueries][kSums];
+        for (int q = 0; q < kQueries; ++q) memcpy(parts[q], e.offset + m, sizeof parts[q]);
+        const float* row = e.linear + m;
+        for (int64_t i = 0; i < e.dim; ++i, row += 2 * e.width) {
+            Lanes values[kSums];
+            for (int part = 0; part < kSums; ++part) values[part] = widen(row + part * kWidth);
+            for (int q = 0; q < kQueries; ++q) {
+                const Lanes x = queries[q * e.dim + i] - Lanes{};  // - 0 leaves -0 alone
+                for (int part = 0; part < kSums; ++part) {
+                    parts[q][part] = add_exact(parts[q][part], x, values[part]);
+                }
+            }
+        }
+        for (int q = 0; q < kQueries; ++q) {
+            memcpy(sums + q * 2 * e.width + m, parts[q], sizeof parts[q]);
         }
     }
 }
 
-// sums = offset + queries[query] * linear, added up in the order of the dimensions.
-inline void linear_views(const Expectation& e, int64_t query, double* sums) {
-    constexpr int64_t together = 16;
-    const float* x = e.queries + query * e.dim;
-    for (int64_t m = 0; m < 2 * e.width; m += together) {
-        Lanes parts[together / kWidth];
-        memcpy(parts, e.offset + m, sizeof parts);
-        const float* row = e.linear + m;
-        for (int64_t i = 0; i < e.dim; ++i, row += 2 * e.width) {
-            const double value = x[i];
-            for (int part = 0; part < together / kWidth; ++part) {
-                parts[part] += value * widen(row + part * kWidth);
-            }
+// The linear views of some queries, at most kExpectQueries, to rows of scratch.views.
+void linear_views_of(const Expectation& e, int64_t begin, int64_t end, const Scratch& scratch) {
+    double* sums = scratch.views;
+    for (int64_t i = begin; i < end;) {
+        const int64_t some = end - i < kShare ? 1 : kShare;
+        const float* rows = e.queries + i * e.dim;
+        for (int64_t at = 0; at < some * e.dim; ++at) scratch.queries[at] = rows[at];
+        some == 1 ? linear_views<1, kLoneSums>(e, scratch.queries, sums)
+                  : linear_views<kShare, kSharedSums>(e, scratch.queries, sums);
+        i += some;
+        sums += some * 2 * e.width;
+    }
+}
+
+// Refuses queries with a value that is not finite: no sum over them is.
+Fault check_queries(const Expectation& e, int64_t begin, int64_t end, const Scratch& scratch) {
+    for (int64_t i = begin; i < end; ++i) {
+        if (is_number(scratch.views[(i - begin) * 2 * e.width])) continue;
+        for (int64_t d = 0; d < e.dim; ++d) {
+            if (!is_number(e.queries[i * e.dim + d])) return {FaultKind::query, i, d};
+        }
+    }
+    return {};
+}
+
+// sums = what the datasets of a query's neighbours add together, in the order of the neighbours.
+inline void add_datasets(const Expectation& e, const int64_t* ids, int64_t k, double* sums) {
+    for (int64_t m = 0; m < 2 * e.width; m += kLoneSums * kWidth) {
+        Lanes parts[kLoneSums] = {};
+        for (int64_t j = 0; j < k; ++j) {
+            if (ids[j] < 0) continue;
+            const float* row = e.of_dataset + e.dataset[ids[j]] * 2 * e.width + m;
+            for (int part = 0; part < kLoneSums; ++part) parts[part] += widen(row + part * kWidth);
         }
         memcpy(sums + m, parts, sizeof parts);
     }
@@ -56,20 +106,12 @@ inline void linear_views(const Expectation& e, int64_t query, double* sums) {
 
 // Expected scores of all models on one query, after value_votes(); scratch.value becomes them.
 void expect_models(const Outcomes& outcomes, const Ballots& ballots, const Expectation& e,
-                   int64_t query, double chance, Scratch& scratch) {
+                   int64_t query, const double* views, double chance, Scratch& scratch) {
     const int64_t* ids = ballots.ids + query * ballots.columns;
-    double* const views = scratch.views;
-    double* const datasets = scratch.views + 2 * e.width;
-    linear_views(e, query, views);
-    memset(datasets, 0, static_cast<size_t>(2 * e.width) * sizeof(double));
+    double* const datasets = scratch.of_datasets;
+    add_datasets(e, ids, ballots.k, datasets);
     const int32_t neighbours = count_neighbours(ids, ballots.k);
     const double found = neighbours ? neighbours : 1;
-    for (int64_t j = 0; j < ballots.k; ++j) {
-        if (ids[j] >= 0) {
-            const float* row = e.of_dataset + e.dataset[ids[j]] * 2 * e.width;
-            add_row(1.0, row, 2 * e.width, datasets);
-        }
-    }
     double level = 0.0;
     for (int64_t m = 0; m < outcomes.models; ++m) {
         level = add(level, mul(e.share[m], add(scratch.value[m], -e.standing[m])));
@@ -84,19 +126,18 @@ void expect_models(const Outcomes& outcomes, const Ballots& ballots, const Expec
 
 // Chooses the model of the largest expected score, that of the best on average raised by its
 // margin; among models within the tolerance of it, the most preferred.
-int64_t choose_expected(const Outcomes& outcomes, const Expectation& e, double chance,
-                        const Scratch& scratch) {
-    const float home = static_cast<float>(
-        add(static_cast<double>(scratch.score[e.home]), of_kind(e.margin, chance)));
+int64_t choose_expected(const Outcomes& outcomes, const Decision& decision, const Expectation& e,
+                        double chance, const Scratch& scratch) {
+    const float home = raised(scratch.score[e.home], of_kind(e.margin, chance));
     float best = home;
     for (int64_t m = 0; m < outcomes.models; ++m) {
         best = scratch.score[m] > best ? scratch.score[m] : best;
     }
-    const float least =
-        static_cast<float>(add(static_cast<double>(best), -of_kind(e.tolerance, chance)));
+    const float least = lowered(best, of_kind(e.tolerance, chance));
     int64_t model = e.home;
     int32_t place = INT32_MAX;
     for (int64_t m = 0; m < outcomes.models; ++m) {
+        if (decision.allowed && !decision.allowed[m]) continue;
         const float counted = m == e.home ? home : scratch.score[m];
         if (counted >= least && scratch.preference[m] < place) {
             model = m;
@@ -109,13 +150,16 @@ int64_t choose_expected(const Outcomes& outcomes, const Expectation& e, double c
 Fault expect(const Ballots& ballots, const Outcomes& outcomes, const Prior&,
              const Decision& decision, const Expectation& e, int64_t begin, int64_t end,
              const Expected& out, Scratch& scratch) {
-    constexpr int64_t step = 32;
+    constexpr int64_t step = kExpectQueries;
     const int64_t used = ballots.k > decision.kappa ? ballots.k : decision.kappa;
     for (int64_t from = begin; from < end; from += step) {
         const int64_t to = end - from < step ? end : from + step;
         const Checked ids = check_ids(ballots, outcomes.records, used, from, to);
         if (ids.fault.kind != FaultKind::none) return ids.fault;
         Fault fault = check_similarities(ballots, decision, from, to);
+        if (fault.kind != FaultKind::none) return fault;
+        linear_views_of(e, from, to, scratch);
+        fault = check_queries(e, from, to, scratch);
         if (fault.kind != FaultKind::none) return fault;
         for (int64_t i = from; i < to; ++i) {
             if (i + kAhead < to) prefetch_rows(ballots, outcomes, i + kAhead);
@@ -129,7 +173,8 @@ Fault expect(const Ballots& ballots, const Outcomes& outcomes, const Prior&,
                 surroundings_of(e, ballots.ids + row, decision.kappa, scratch.counts);
             // A prompt without any neighbour is a strange one.
             const double chance = u == u ? strangeness(e.gate, u, near.own, near.purity) : 1.0;
-            expect_models(outcomes, ballots, e, i, chance, scratch);
+            const double* views = scratch.views + (i - from) * 2 * e.width;
+            expect_models(outcomes, ballots, e, i, views, chance, scratch);
             for (int64_t m = 0; m < outcomes.models; ++m) {
                 scratch.score[m] = static_cast<float>(scratch.value[m]);
             }
@@ -141,8 +186,9 @@ Fault expect(const Ballots& ballots, const Outcomes& outcomes, const Prior&,
             double all_support = 0.0;
             for (int64_t m = 0; m < outcomes.models; ++m) all_support += scratch.support[m];
             const bool fallback = all_support == 0.0 || !(u <= decision.distance_limit);
-            const int64_t model =
-                fallback ? decision.fallback_model : choose_expected(outcomes, e, chance, scratch);
+            const int64_t model = fallback
+                                      ? decision.fallback_model
+                                      : choose_expected(outcomes, decision, e, chance, scratch);
             float other = -__builtin_inff();
             for (int64_t m = 0; m < outcomes.models; ++m) {
                 if (m != model && scratch.score[m] > other) other = scratch.score[m];

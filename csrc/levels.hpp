@@ -21,6 +21,10 @@ constexpr int64_t block_queries(int64_t models) {
     return fitting > 64 ? 64 : (fitting < 4 ? 4 : fitting);
 }
 
+// Queries whose expected scores are made one after the other, and those that read the linear views
+// together, at most.
+constexpr int64_t kExpectQueries = 32, kMostShare = 8;
+
 // Working memory of one thread. Arrays hold padded_models() values unless said otherwise.
 struct Scratch {
     const float* prior;         // the caller's, padded with 0
@@ -33,7 +37,9 @@ struct Scratch {
     double* s2;
     double* supported;
     float* score;
-    double* views;        // 4 * Expectation::width
+    double* queries;      // kMostShare * Expectation::dim
+    double* views;        // kExpectQueries * 2 * Expectation::width
+    double* of_datasets;  // 2 * Expectation::width
     int32_t* counts;      // Expectation::datasets zeros
     char* block_votes;    // block_queries() * models + 2 * kModelGroup float32
     char* block_support;  // as many uint16

@@ -44,7 +44,9 @@ public:
             }
             s.score = take<float>(models);
             if (expectation) {
-                s.views = take<double>(4 * expectation->width);
+                s.queries = take<double>(kMostShare * expectation->dim);
+                s.views = take<double>(kExpectQueries * 2 * expectation->width);
+                s.of_datasets = take<double>(2 * expectation->width);
                 s.counts = take<int32_t>(expectation->datasets);
             }
             s.block_votes = reinterpret_cast<char*>(take<float>(block));

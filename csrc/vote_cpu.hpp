@@ -80,7 +80,7 @@ struct TaskScores {
 
 // The first value, in row order, that a computation refused; what it wrote until then is
 // unspecified.
-enum class FaultKind { none, id, weight, similarity, score, place };
+enum class FaultKind { none, id, weight, similarity, score, place, query };
 struct Fault {
     FaultKind kind = FaultKind::none;
     int64_t row = 0;

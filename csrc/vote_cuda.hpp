@@ -22,12 +22,16 @@ struct Launch {
     int64_t* fault;
 };
 
-// Both throw std::runtime_error, with what CUDA says, if the launch fails; without queries or
+// All throw std::runtime_error, with what CUDA says, if the launch fails; without queries or
 // models there is none. Decision::order is not used.
 void votes_on_device(const Ballots&, const Outcomes&, const Prior&, float* votes, uint16_t* support,
                      const Launch&);
 
 void decide_on_device(const Ballots&, const Outcomes&, const Prior&, const Decision&, const Chosen&,
                       const Launch&);
+
+// As expect() of vote_cpu.hpp. Expectation::dataset is trusted to hold numbers of datasets.
+void expect_on_device(const Ballots&, const Outcomes&, const Prior&, const Decision&,
+                      const Expectation&, const Expected&, const Launch&);
 
 }  // namespace benchrouter

@@ -54,5 +54,5 @@ fi
 echo "planted overrun: reported"
 
 exec "$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider -q \
-    "$root/tests/test_voting.py" "$root/tests/test_cells.py" "$root/tests/test_attention.py" \
+    "$root/tests/test_voting.py" "$root/tests/test_expect.py" "$root/tests/test_cells.py" "$root/tests/test_attention.py" \
     "$root/tests/test_quantize.py" "$root/tests/test_codes.py" "$root/tests/test_cuda.py" "$@"

@@ -23,13 +23,17 @@ from device import ROOT, build_device_on_host, without_preload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import make_table, unit_rows
+from test_expect import FAULTS as FAULTS_OF_EXPECT
+from test_expect import LEARNT_FAULTS, auto_case, large_case, outcomes_of, small
 from test_voting import cases, f32, i64, some_models
 from typer.testing import CliRunner
 
-from benchrouter import _core, router, voting, voting_cuda
+from benchrouter import _core, expected_cuda, router, voting, voting_cuda
 from benchrouter.cli import app
 from benchrouter.cli.encoding import routing_device
 from benchrouter.cli.output import EncoderUnavailable
+from benchrouter.expected import Expected, expect
+from benchrouter.neighbours import Neighbours
 from benchrouter.router import Router
 from benchrouter.rules_on_device import RulesOnDevice
 from benchrouter.voting import Chosen, PackedOutcomes, Votes, decide, pack, votes
@@ -54,7 +58,8 @@ def device(request):
         yield "cuda"
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(voting_cuda, "_core", request.getfixturevalue("host_module"))
+        for module in (voting_cuda, expected_cuda):
+            patch.setattr(module, "_core", request.getfixturevalue("host_module"))
         yield "cpu"
 
 
@@ -148,6 +153,113 @@ def test_decisions_equal_those_of_the_cpu(device, kind, rule):
             assert_same(decide_there(device, *arguments, **options), expected)
 
     check()
+
+
+# ------------------------------------------------------------------------------- expected scores
+
+
+def expect_there(device, learnt, queries, near, outcomes, **options):
+    arguments = moved(options, device)
+    found = expected_cuda.expect(
+        expected_cuda.LearntOnDevice(learnt, device), moved(queries, device),
+        moved(near.ids, device), moved(near.similarities, device), moved(outcomes, device),
+        with_scores=True, **arguments,
+    )  # fmt: skip
+    return Expected(
+        Chosen(*(values.cpu().numpy() for values in found.chosen)),
+        found.strange.cpu().numpy(),
+        found.scores.cpu().numpy(),
+    )
+
+
+def assert_same_expected(device, found, expected):
+    """To the last bit on the host; a device's exp and log may move a score's last bit."""
+    if device == "cpu":
+        assert_same(found.chosen, expected.chosen)
+        np.testing.assert_array_equal(found.strange, expected.strange)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+        return
+    scale = np.abs(expected.scores).max(initial=1e-30)
+    np.testing.assert_allclose(found.strange, expected.strange, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=1e-6 * scale)
+    for name in ("distance", "fallback"):
+        ours, of_cpu = getattr(found.chosen, name), getattr(expected.chosen, name)
+        np.testing.assert_array_equal(ours, of_cpu, err_msg=name)
+    own = np.take_along_axis(found.scores, found.chosen.model[:, None].astype(np.int64), 1)
+    np.testing.assert_array_equal(found.chosen.score, own[:, 0] if len(own) else [])
+    same = found.chosen.model == expected.chosen.model
+    assert same.sum() >= len(same) - max(1, len(same) // 10_000)  # ties within the last bit
+    margins = found.chosen.margin[same], expected.chosen.margin[same]
+    np.testing.assert_allclose(*margins, rtol=0, atol=2e-6 * scale)
+
+
+@pytest.mark.parametrize("kind", ["binary", "scores"])
+def test_expected_scores_equal_those_of_the_cpu(device, kind):
+    @some
+    @given(cases(kind))
+    def check(case):
+        learnt, queries, options = auto_case(case)
+        near = Neighbours(case.neighbours, case.similarities)
+        for outcomes in outcomes_of(case, kind):
+            arguments = (queries, near, outcomes)
+            expected = expect(_core.Expectation(**learnt), *arguments, with_scores=True, **options)
+            found = expect_there(device, learnt, *arguments, **options)
+            assert_same_expected(device, found, expected)
+
+    check()
+
+
+@pytest.mark.parametrize("n_models", [1, 11, 28, 64, 65, 130])
+def test_many_prompts_by_expected_scores(device, n_models):
+    n_queries = 300 if device == "cpu" else 30_001
+    learnt, queries, near, outcomes, options = large_case(n_queries, n_models, 384)
+    options |= {"fallback_model": n_models // 2, "home": n_models // 3}
+    held = _core.Expectation(**learnt)
+    for voters in (outcomes, voting.unpack(outcomes, np.arange(500))):
+        expected = expect(held, queries, near, voters, with_scores=True, **options)
+        found = expect_there(device, learnt, queries, near, voters, **options)
+        assert_same_expected(device, found, expected)
+
+
+@pytest.mark.parametrize(("changes", "words"), LEARNT_FAULTS + FAULTS_OF_EXPECT)
+def test_bad_values_for_expected_scores_are_refused_in_the_words_of_the_cpu(device, changes, words):
+    learnt, queries, near, outcomes, options = small(**changes)
+    with pytest.raises(ValueError, match=words) as of_cpu:
+        expect(_core.Expectation(**learnt), queries, near, outcomes, **options)
+    with pytest.raises(ValueError, match=words) as found:
+        expect_there(device, learnt, queries, near, outcomes, **options)
+    assert str(found.value) == str(of_cpu.value)
+
+
+def test_bad_tensors_for_expected_scores(device):
+    learnt, queries, near, outcomes, options = small()
+    held = expected_cuda.LearntOnDevice(learnt, device)
+    tensors = {
+        "queries": moved(queries, device), "neighbours": moved(near.ids, device),
+        "similarities": moved(near.similarities, device), "outcomes": moved(outcomes, device),
+        **moved(options, device),
+    }  # fmt: skip
+    out = expected_cuda.expect(held, **tensors, with_scores=True)
+    assert expected_cuda.expect(held, **tensors, out=out) is out
+    for changes, error, words in (
+        ({"queries": tensors["queries"].double()}, TypeError, "queries must be float32, got"),
+        ({"queries": queries}, TypeError, "queries must be a tensor, as neighbours is, got ndarr"),
+        ({"out": out._replace(strange=out.scores)}, ValueError, "out_strange must have 1 dimens"),
+        ({"out": out._replace(scores=out.scores[:, :1])}, ValueError, r"out_scores has shape"),
+        ({"out": out._replace(strange=out.chosen.score)}, ValueError, "out_strange shares memory"),
+        (
+            {"out": out._replace(strange=tensors["queries"][0])},
+            ValueError,
+            "out_strange shares memory with queries",
+        ),
+        (
+            {"out": out._replace(strange=held.arguments["own_distance"][:1])},
+            ValueError,
+            "out_strange shares memory with own_distance",
+        ),
+    ):
+        with pytest.raises(error, match=words):
+            expected_cuda.expect(held, **(tensors | changes))
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.2])
@@ -421,6 +533,9 @@ def test_without_kernels_the_error_says_how_to_build_them(monkeypatch):
         votes_there("cpu", i64([[0]]), f32([[1]]), prior=f32([0]))
     with pytest.raises(RuntimeError, match="built without CUDA kernels"):
         decide_there("cpu", **GOOD)
+    learnt, queries, near, outcomes, options = small()
+    with pytest.raises(voting_cuda.NoCudaKernels, match="built without CUDA kernels"):
+        expect_there("cpu", learnt, queries, near, outcomes, **options)
 
 
 def test_tensors_on_the_cpu_are_no_arrays():
@@ -488,6 +603,25 @@ def test_rules_on_a_device_decide_as_those_of_the_cpu(device, fitted, monkeypatc
     assert_same(found, fitted._state.rules.decide(prompts, rule, k, some))
 
 
+def test_the_rule_auto_on_a_device_expects_what_that_of_the_cpu_does(device, fitted, monkeypatch):
+    monkeypatch.setattr("benchrouter.rules_on_device.BLOCK", 37)
+    prompts = np.concatenate([unit_rows(90, 32, seed=9), unit_rows(1, 32)])
+    rows, rules = torch.tensor(prompts, device=device), fitted._state.rules
+    there = RulesOnDevice(rules, device)
+    near = rules.index.search(prompts, max(rules.check("auto", None), fitted._fit.settings.kappa))
+    some = np.arange(7) != fitted._fit.best_on_average
+    for allowed in (None, some):
+        found = there.expect(rows, allowed=allowed, with_scores=True)
+        expected = rules.expect(prompts, near, allowed=allowed, with_scores=True)
+        assert expected.chosen.fallback.any() and not expected.chosen.fallback.all()
+        assert_same_expected(device, found, expected)
+        assert allowed is None or allowed[found.chosen.model].all()
+        assert_same(there.decide(rows, "auto", None, allowed), found.chosen)
+    assert there.expect(rows).scores is None
+    with pytest.raises(ValueError, match="k is for the rules 'mean', 'raw' and 's3'"):
+        there.decide(rows, "auto", 5)
+
+
 def test_a_router_on_a_device(device, fitted, monkeypatch, tmp_path):
     there = "cuda:0" if device == "cuda" else "cpu:0"  # the host, as another device than "cpu"
     if device != "cuda":
@@ -495,17 +629,19 @@ def test_a_router_on_a_device(device, fitted, monkeypatch, tmp_path):
     fitted.save(tmp_path / "router")
     on_device = Router.load(tmp_path / "router", device="cuda")
     prompts = unit_rows(50, 32, seed=11)
-    for rule in ("mean", "s3"):
+    for rule in ("auto", "mean", "s3"):
         found = on_device.route(embeddings=prompts, rule=rule)
         expected = fitted.route(embeddings=prompts, rule=rule)
         assert found.names() == expected.names()
         np.testing.assert_array_equal(found.distance, expected.distance)
-        np.testing.assert_array_equal(found.margin, expected.margin)
+        # What a device's exp and log may move.
+        most = 2e-6 if device == "cuda" and rule == "auto" else 0
+        np.testing.assert_allclose(found.margin, expected.margin, rtol=0, atol=most)
         few = [name for name in fitted.models if name != fitted.fallback][:3]
         found = on_device.route(embeddings=prompts, rule=rule, models=few)
         expected = fitted.route(embeddings=prompts, rule=rule, models=few)
         assert found.names() == expected.names() and set(found.names()) <= set(few)
-        np.testing.assert_array_equal(found.margin, expected.margin)
+        np.testing.assert_allclose(found.margin, expected.margin, rtol=0, atol=most)
         (streamed,) = on_device.route_stream([(None, prompts)], rule=rule, models=iter(few))
         assert streamed.names() == expected.names()
     with pytest.raises(ValueError, match="prompts or embeddings are needed"):
@@ -578,7 +714,7 @@ def test_a_job_that_runs_out_of_memory_on_a_device_goes_on(
         owner, name = {
             "encoder": (NumberedEncoder, "encode_tensor"),
             "search": (RulesOnDevice, "decide"),
-            "votes": (voting_cuda, "decide"),
+            "votes": (expected_cuda, "expect"),
         }[where]
         patch.setattr(owner, name, full(getattr(owner, name)))
         failed = CliRunner().invoke(app, list(map(str, arguments)))
@@ -647,21 +783,23 @@ def test_the_command_line_refuses_a_device_that_is_not_there():
 # ------------------------------------------------------------------------------------------ build
 
 
-def test_nvcc_compiles_the_kernels_without_spilling(tmp_path):
-    nvcc = shutil.which("nvcc")
+@pytest.mark.parametrize(("name", "kernels"), [("vote", 4), ("expect", 2)])
+def test_nvcc_compiles_the_kernels_without_spilling(tmp_path, name, kernels):
+    nvcc, source = shutil.which("nvcc"), str(ROOT / "csrc" / f"{name}_cuda.cu")
     if nvcc is None:
         pytest.skip("nvcc is not on PATH")
     run = subprocess.run(
         [
             nvcc, "-std=c++17", "-O3", "-fmad=false", "-gencode", "arch=compute_90,code=sm_90",
-            "-Werror", "all-warnings", "-Xptxas", "-v", "-c", str(ROOT / "csrc" / "vote_cuda.cu"),
-            "-o", str(tmp_path / "vote_cuda.o"),
+            "-Werror", "all-warnings", "-Xptxas", "-v", "-c", source,
+            "-o", str(tmp_path / "kernels.o"),
         ],
         env=without_preload(), capture_output=True, text=True,
     )  # fmt: skip
     output = run.stdout + run.stderr
     assert run.returncode == 0, output[-5000:]
-    assert len(re.findall(r"Compiling entry function '\w*(?:votes|decide)_kernel", output)) == 4
+    found = re.findall(r"Compiling entry function '\w*(?:votes|decide|expect)_kernel", output)
+    assert len(found) == kernels
     assert set(re.findall(r"(\d+) bytes spill stores", output)) == {"0"}
 
 

@@ -1,6 +1,6 @@
-// Stands in for CUDA's header, to run the kernels of csrc/vote_cuda.cu on the host, where tests can
+// Stands in for CUDA's header, to run the kernels of csrc/*_cuda.cu on the host, where tests can
 // compare them with the CPU's without a device. A thread is a fiber; a warp's fibers run one after
-// the other up to a collective, which all 32 must reach. Nothing but what that file uses.
+// the other up to a collective, which all 32 must reach. Nothing but what these files use.
 #pragma once
 
 #include <setjmp.h>
@@ -15,7 +15,7 @@
 #define __global__
 #define __device__
 #define __shared__ static
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 struct dim3 {
     explicit dim3(unsigned x_ = 1) : x(x_) {}

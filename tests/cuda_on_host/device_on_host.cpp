@@ -2,6 +2,7 @@
 // tests/device.py builds.
 #define BR_DEVICE_ON_HOST
 #include "bind_cuda.cpp"
+#include "expect_cuda.cu"
 #include "vote_cuda.cu"
 
 PYBIND11_MODULE(device_on_host, module) {
