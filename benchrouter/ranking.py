@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions import Decisions
-from benchrouter.rules import Rule, Rules
-from benchrouter.voting import Chosen
+from benchrouter.rules import Decided, Rule, Rules
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def rank(
     rule: Rule,
     k: int | None,
     allowed: NDArray[np.bool_],
-) -> tuple[Chosen, NDArray[np.float32], NDArray[np.int32]]:
+) -> tuple[Decided, NDArray[np.float32], NDArray[np.int32]]:
     """Order models by predicted score, where cost does not count.
 
     Parameters
@@ -88,7 +87,7 @@ def rank(
 
     Returns
     -------
-    chosen : Chosen
+    decided : Decided
         Arrays of shape (n_prompts,), as of :meth:`Rules.decide`.
     scores : float32 array, shape (n_prompts, n_models)
     order : int32 array, shape (n_prompts, n_allowed)
@@ -102,15 +101,14 @@ def rank(
     k = rules.check(rule, k)
     fit = rules.fit
     neighbours = rules.index.search(rows, max(k, fit.settings.kappa))
-    chosen = rules.decide_on(rows, neighbours, rule, k, allowed=allowed)
-    scored = rules.scores_of_models(rows, neighbours, rule, k, chosen.distance)
+    chosen, scored = rules.decide_and_score(rows, neighbours, rule, k, allowed)
     counted = rules.counted(scored, chosen.fallback, rule, allowed)
     counted = np.where(np.isnan(counted), -np.inf, counted)
     here = np.arange(len(rows))
     counted[here, chosen.model] = np.inf  # the decision itself, a fallback model included
     ranked = np.lexsort((np.broadcast_to(fit.preferred, counted.shape), -counted), axis=1)
     order = ranked[allowed[ranked]].reshape(len(rows), int(allowed.sum())).astype(np.int32)
-    return chosen, scored.scores, order
+    return Decided(chosen, rules.success(chosen.score, scored.strange)), scored.scores, order
 
 
 def scores_and_margins(

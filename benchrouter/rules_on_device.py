@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import voting_cuda
-from benchrouter.rules import BLOCK, Rule, Rules
+from benchrouter.rules import BLOCK, Decided, Rule, Rules
 from benchrouter.search_torch import TorchIndex
 from benchrouter.stages import stage
 from benchrouter.voting import Chosen
@@ -53,7 +53,7 @@ class RulesOnDevice:
         rule: Rule,
         k: int | None,
         allowed: NDArray[np.bool_] | None = None,
-    ) -> Chosen:
+    ) -> Decided:
         """Choose a model for every prompt.
 
         Parameters
@@ -68,7 +68,7 @@ class RulesOnDevice:
 
         Returns
         -------
-        Chosen
+        Decided
             Arrays of shape (n_prompts,), in the host's memory.
 
         Raises
@@ -100,7 +100,7 @@ class RulesOnDevice:
                     out=Chosen(*(values[block] for values in chosen)),
                     **arguments,
                 )
-        return Chosen(*(values.cpu().numpy() for values in chosen))
+        return Decided(Chosen(*(values.cpu().numpy() for values in chosen)), None)
 
     def _arguments_of(self, rule: Rule) -> dict[str, Any]:
         """What the rule needs on every call; its arrays are copied to the device once."""
