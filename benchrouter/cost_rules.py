@@ -317,7 +317,8 @@ class CostRules:
         score, cost, m = weighed.score[0], weighed.cost_usd[0], int(weighed.model[0])
         chance = plain.chance if weighed.chance is None else weighed.chance[0]
         over_limit = bool(weighed.over_limit[0])
-        reason = reason_of(plain, score, cost, chance, m, policy, over_limit)
+        within = None if weighed.within is None else float(np.ravel(weighed.within)[0])
+        reason = reason_of(plain, score, cost, chance, m, policy, within, over_limit)
         return replace(
             plain,
             model=plain.models[m],
