@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+PULLS = ("votes", "datasets", "embedding")
 
 
 @dataclass(frozen=True)
@@ -305,7 +306,7 @@ class Explanation:
                 *(("utility", self.utility), ("chance", self.chance)),
                 *(("chance_low", self.chance_low), ("chance_high", self.chance_high)),
                 ("standing", self.standing),
-                *((f"{view}_pull", pull) for view, pull in (self.pulls or {}).items()),
+                *((f"{view}_pull", (self.pulls or {}).get(view)) for view in PULLS),
             )
         }
         return {

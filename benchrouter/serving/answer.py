@@ -48,6 +48,9 @@ class Routed:
         In a sentence.
     score, margin, distance : float or None
         As in `Decisions`; None where no decision was computed.
+    chance, chance_low, chance_high : float or None
+        As in `Decisions`: the chance that `model` answers correctly, and its 80 % interval; None
+        by other rules than "auto", and where correctness is not known.
     cost_usd : float or None
         Expected, under a cost policy.
     over_limit : bool or None
@@ -69,6 +72,9 @@ class Routed:
     score: float | None
     margin: float | None
     distance: float | None
+    chance: float | None
+    chance_low: float | None
+    chance_high: float | None
     cost_usd: float | None
     over_limit: bool | None
     truncated: bool
