@@ -564,7 +564,11 @@ def _decisions(answer: dict[str, Any]) -> list[Decision]:
     """Take the decisions of an answer; what a newer service adds to them is passed over."""
     try:
         found = [
-            {f.name: each[f.name] for f in fields(Decision) if f.default is MISSING or f.name in each}
+            {
+                f.name: each[f.name]
+                for f in fields(Decision)
+                if f.default is MISSING or f.name in each
+            }
             for each in answer["decisions"]
         ]
         return [

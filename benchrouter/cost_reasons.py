@@ -107,27 +107,21 @@ def why(
     if over_limit:
         return f"no model is expected to cost at most US$ {cap:g}: {name} is the cheapest"
     of = "" if cap is None else f" of those expected to cost at most US$ {cap:g}"
-    return _found(name, score, cost_usd, chance, policy, within, what) + of
+    if policy.within == "auto" or (within and policy.within is None):
+        return (
+            f"{name} is the cheapest model within {within:.3f} of the largest {what}{of}, a "
+            "difference that held-out records cannot tell from none"
+        )
+    return _found(name, score, cost_usd, chance, policy, what) + of
 
 
 def _found(
-    name: str,
-    score: float,
-    cost_usd: float,
-    chance: float | None,
-    policy: CostPolicy,
-    within: float | None,
-    what: str,
+    name: str, score: float, cost_usd: float, chance: float | None, policy: CostPolicy, what: str
 ) -> str:
     """What makes the model the one to choose."""
     weight = policy.cost_weight
-    if policy.within is not None and policy.within != "auto":
+    if policy.within is not None:
         return f"{name} is the cheapest model within {policy.within:g} of the largest {what}"
-    if within is not None and (within > 0 or policy.within is not None):
-        return (
-            f"{name} is the cheapest model within {within:.3f} of the largest {what}, a difference "
-            "that held-out records cannot tell from none"
-        )
     if chance is not None and policy.min_success is not None:
         if chance > policy.min_success:
             return (

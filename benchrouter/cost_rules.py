@@ -1,8 +1,8 @@
 """The rules for single prompts under a cost policy: neighbours to votes and costs to a decision.
 
-Prompts are decided in blocks, so that no (prompts × models) array of a whole batch is ever held. A
-budget takes a search of λ over all prompts: what is kept of each for it are the neighbours that
-vote, not its scores.
+Prompts are decided in blocks, so that no (prompts × models) array of a whole batch is ever held,
+but for a budget, which takes a search of λ over all prompts: what is kept of each for it are the
+neighbours that vote and the models' scores, in float32.
 """
 
 from __future__ import annotations

@@ -723,7 +723,8 @@ class Router:
 
         The first of two passes: :meth:`route_stream` at this `cost_weight` then decides as
         :meth:`route` would decide on all prompts at once. What is held of each prompt meanwhile
-        are the numbers of its neighbours that vote: about 8·k + 30 bytes.
+        are the numbers of its neighbours that vote and the models' scores: about 8·k + 4·models +
+        30 bytes.
 
         Parameters
         ----------

@@ -121,7 +121,9 @@ class Rules:
                 chosen.fallback[block],
             )
             if strange is not None:
-                strange[block] = self.expect(rows[block], neighbours, out=out, allowed=allowed).strange
+                strange[block] = self.expect(
+                    rows[block], neighbours, out=out, allowed=allowed
+                ).strange
             else:
                 self.decide_on(rows[block], neighbours, rule, k, out, allowed)
         return Decided(chosen, self.success(chosen.score, strange))

@@ -13,7 +13,9 @@ from benchrouter.cli.encoding import load_all_embeddings, load_router
 if TYPE_CHECKING:
     from benchrouter.decisions import Explanation
 
-SUM = "expected scores, rule auto: standing + pull of the votes, of their datasets, of the embedding"
+SUM = (
+    "expected scores, rule auto: standing + pull of the votes, of their datasets, of the embedding"
+)
 
 
 def explain(

@@ -86,7 +86,10 @@ def _show_learnt(learnt: dict[str, Any]) -> None:
     ]
     rows += [
         ["the best on average is left", *(_margin(side["margin"]) for side in sides)],
-        ["scores that count as equal, with costs", *(f"{side['tolerance']:.3f} apart" for side in sides)],
+        [
+            "scores that count as equal, with costs",
+            *(f"{side['tolerance']:.3f} apart" for side in sides),
+        ],
         ["chance of success", *(_calibration(side, learnt["unit"]) for side in sides)],
         ["its spread over datasets", *(f"sd {side['spread']:.3f}" for side in sides)],
     ]

@@ -145,9 +145,7 @@ def route_file(
                 router.check_rule(rule, k, policy, models)
                 policy = cost_options.within_budget(router, policy, prompts, read, rule, k, models)
                 pairs = held.enter_context(closing(read(sink.first_row)))
-                decided = route_batches(
-                    router, pairs, rule=rule, k=k, policy=policy, models=models
-                )
+                decided = route_batches(router, pairs, rule=rule, k=k, policy=policy, models=models)
             else:
                 decided = decided_on_ray(
                     ray,
