@@ -471,9 +471,9 @@ class Router:
         rule : "auto", "mean", "raw" or "s3"
             "auto": expected score, from the neighbours, their datasets and the embedding, as far
             as held-out records say that each can be trusted (:mod:`benchrouter.expected`); it also
-            tells the chance of success. "mean": mean raw score of the neighbours, drawn by one pseudo-record towards the
-            model's standing. "raw": the plain mean, the paper's rule on MixInstruct (with k=10).
-            "s3": ḡ·p̂(u) + (1 − ḡ)(1 − p̂(u)).
+            tells the chance of success. "mean": mean raw score of the neighbours, drawn by one
+            pseudo-record towards the model's standing. "raw": the plain mean, the paper's rule on
+            MixInstruct (with k=10). "s3": ḡ·p̂(u) + (1 − ḡ)(1 − p̂(u)).
         k : int, optional
             Neighbours that vote by "mean", "raw" and "s3", instead of the router's.
         policy : CostPolicy, optional

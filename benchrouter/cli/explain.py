@@ -177,8 +177,8 @@ def strange_in_words(strange: float) -> str:
     """Say what a chance of being strange means for the decision."""
     side = "known" if strange <= 0.5 else "strange"
     return (
-        f"{strange:.3f}, the chance that the prompt is of a kind that the benchmark lacks: it counts "
-        f"as {side}"
+        f"{strange:.3f}, the chance that the prompt is of a kind that the benchmark lacks: it "
+        f"counts as {side}"
     )
 
 

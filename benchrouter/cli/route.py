@@ -134,9 +134,10 @@ def route(
 
     The output holds the fields of the input, the prompt, and model, score, margin, distance,
     fallback; by the rule auto also chance, that the answer is correct; with an option of costs also
-    cost_usd, what the model is expected to cost. A file appears under its name only when it is complete. A directory gets a file for every 100,000
-    records as soon as it is complete, and manifest.json, by which --resume goes on. Embeddings are
-    not kept: encode prompts that are routed again with `benchrouter encode`.
+    cost_usd, what the model is expected to cost. A file appears under its name only when it is
+    complete. A directory gets a file for every 100,000 records as soon as it is complete, and
+    manifest.json, by which --resume goes on. Embeddings are not kept: encode prompts that are
+    routed again with `benchrouter encode`.
 
     With --group-by the output holds a row for every group instead: COLUMN, n_prompts, model,
     score, runner_up, margin, expected_accuracy, its interval, fallback, reason and more; the
