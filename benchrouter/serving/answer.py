@@ -72,15 +72,15 @@ class Routed:
     score: float | None
     margin: float | None
     distance: float | None
-    chance: float | None
-    chance_low: float | None
-    chance_high: float | None
     cost_usd: float | None
     over_limit: bool | None
     truncated: bool
     cached: bool
     router: str
     version: str
+    chance: float | None = None
+    chance_low: float | None = None
+    chance_high: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, ready for JSON (unknown = None).
