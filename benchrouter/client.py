@@ -16,7 +16,7 @@ import os
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import httpx
@@ -88,6 +88,9 @@ class Decision:
         What.
     reason : str
     score, margin, distance, cost_usd : float or None
+    chance, chance_low, chance_high : float or None
+        That `model` answers correctly, and its 80 % interval; None where it is not known, and from
+        a service that does not tell it.
     over_limit : bool or None
     truncated, cached : bool
     router, version : str
@@ -108,6 +111,9 @@ class Decision:
     cached: bool
     router: str
     version: str
+    chance: float | None = None
+    chance_low: float | None = None
+    chance_high: float | None = None
 
 
 class Client:
@@ -557,7 +563,14 @@ def _decision(answer: dict[str, Any]) -> Decision:
 def _decisions(answer: dict[str, Any]) -> list[Decision]:
     """Take the decisions of an answer; what a newer service adds to them is passed over."""
     try:
-        found = [{f.name: each[f.name] for f in fields(Decision)} for each in answer["decisions"]]
+        found = [
+            {
+                f.name: each[f.name]
+                for f in fields(Decision)
+                if f.default is MISSING or f.name in each
+            }
+            for each in answer["decisions"]
+        ]
         return [
             Decision(**{**each, "ranking": tuple(each["ranking"]), "scores": tuple(each["scores"])})
             for each in found

@@ -38,6 +38,7 @@ def reason_of(
     chance: Array | None,
     m: int,
     policy: CostPolicy,
+    within: float | None,
     over_limit: bool,
 ) -> str:
     """Say why a model was chosen.
@@ -53,6 +54,8 @@ def reason_of(
     m : int
         Position of the model.
     policy : CostPolicy
+    within : float or None
+        How far below the largest score a cheaper model may lie.
     over_limit : bool
         Whether no model is within `max_cost_usd`.
 
@@ -63,7 +66,7 @@ def reason_of(
     what = "standing on the benchmark" if plain.fallback else f"score under the rule {plain.rule!r}"
     found = why(
         *(plain.models[m], score[m], cost_usd[m], None if chance is None else chance[m]),
-        *(policy, what, over_limit),
+        *(policy, within, what, over_limit),
     )
     if plain.fallback and not over_limit:
         return f"{plain.reason}; of models no dearer than the fallback model, {found}"
@@ -76,6 +79,7 @@ def why(
     cost_usd: float,
     chance: float | None,
     policy: CostPolicy,
+    within: float | None,
     what: str,
     over_limit: bool,
 ) -> str:
@@ -88,6 +92,8 @@ def why(
     chance : float or None
         Of a correct answer, with `min_success`.
     policy : CostPolicy
+    within : float or None
+        How far below the largest score a cheaper model may lie.
     what : str
         Name of the score.
     over_limit : bool
@@ -101,6 +107,11 @@ def why(
     if over_limit:
         return f"no model is expected to cost at most US$ {cap:g}: {name} is the cheapest"
     of = "" if cap is None else f" of those expected to cost at most US$ {cap:g}"
+    if policy.within == "auto" or (within and policy.within is None):
+        return (
+            f"{name} is the cheapest model within {within:.3f} of the largest {what}{of}, a "
+            "difference that held-out records cannot tell from none"
+        )
     return _found(name, score, cost_usd, chance, policy, what) + of
 
 

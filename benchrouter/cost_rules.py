@@ -1,8 +1,8 @@
 """The rules for single prompts under a cost policy: neighbours to votes and costs to a decision.
 
-Prompts are decided in blocks, so that no (prompts × models) array of a whole batch is ever held. A
-budget takes a search of λ over all prompts: what is kept of each for it are the neighbours that
-vote, not its scores.
+Prompts are decided in blocks, so that no (prompts × models) array of a whole batch is ever held,
+but for a budget, which takes a search of λ over all prompts: what is kept of each for it are the
+neighbours that vote and the models' scores, in float32.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from benchrouter.costs import (
     source_of,
 )
 from benchrouter.decisions import Explanation
+from benchrouter.expected import Success
 from benchrouter.fit import Fit
 from benchrouter.holdout import sample_of, without_prompt
 from benchrouter.neighbours import Neighbours
@@ -52,6 +53,8 @@ class Priced(NamedTuple):
     """float32, same shape: expected cost of the chosen model."""
     over_limit: NDArray[np.bool_]
     """bool, same shape: whether the cheapest model costs more than `max_cost_usd`."""
+    success: Success | None
+    """As in `Decided`."""
 
 
 class _Block(NamedTuple):
@@ -314,7 +317,8 @@ class CostRules:
         score, cost, m = weighed.score[0], weighed.cost_usd[0], int(weighed.model[0])
         chance = plain.chance if weighed.chance is None else weighed.chance[0]
         over_limit = bool(weighed.over_limit[0])
-        reason = reason_of(plain, score, cost, chance, m, policy, over_limit)
+        within = None if weighed.within is None else float(np.ravel(weighed.within)[0])
+        reason = reason_of(plain, score, cost, chance, m, policy, within, over_limit)
         return replace(
             plain,
             model=plain.models[m],
@@ -389,8 +393,7 @@ class CostRules:
             depth = max(plan.k, self._fit.settings.kappa)
             neighbours = self._index.search(rows[block], depth)
             asked = rows[block], neighbours, plan.rule, plan.k
-            plain = self._rules.decide_on(*asked, allowed=plan.allowed)
-            scored = self._rules.scores_of_models(*asked, plain.distance)
+            plain, scored = self._rules.decide_and_score(*asked, plan.allowed)
             voting = np.ascontiguousarray(neighbours.ids[:, : plan.k])
             yield _Block(voting, plain, scored, None if tokens is None else tokens[block])
 
@@ -404,6 +407,7 @@ class CostRules:
             Chosen(model, score, margin, plain.distance, plain.fallback),
             weighed.cost_usd[np.arange(len(model)), model].astype(np.float32),
             weighed.over_limit,
+            self._rules.success(score, block.scored.strange),
         )
 
     def _choose(self, block: _Block, plan: _Plan, cost_weight: float) -> _Weighed:
@@ -433,11 +437,15 @@ class CostRules:
         )
 
     def _chance(self, scored: Scored, score: Array, plan: _Plan) -> Array | None:
-        """Chances of success at what counts as scores, where the policy asks for them."""
+        """Chances of success, where the policy asks for them.
+
+        By the rule "auto" those that decisions tell, at the expected scores; by other rules at what
+        counts as scores.
+        """
         if plan.policy.min_success is None:
             return None
         if scored.strange is not None:
-            return self._fit.expectation.chance(score, scored.strange[:, None])
+            return self._fit.expectation.chance(scored.scores, scored.strange[:, None])
         return self._calibration(plan.rule, plan.k)(score)
 
     def _within(self, scored: Scored, plan: _Plan) -> Array | float | None:
@@ -601,11 +609,13 @@ def neighbours_cost_usd(
 def _together(parts: Sequence[Priced]) -> Priced:
     if not parts:
         none, flags = np.empty(0, np.float32), np.empty(0, np.bool_)
-        return Priced(Chosen(np.empty(0, np.int32), none, none, none, flags), none, flags)
+        return Priced(Chosen(np.empty(0, np.int32), none, none, none, flags), none, flags, None)
+    successes = [part.success for part in parts if part.success is not None]
     return Priced(
         Chosen(*map(np.concatenate, zip(*(part.chosen for part in parts), strict=True))),
         np.concatenate([part.cost_usd for part in parts]),
         np.concatenate([part.over_limit for part in parts]),
+        Success(*map(np.concatenate, zip(*successes, strict=True))) if successes else None,
     )
 
 

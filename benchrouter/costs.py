@@ -48,10 +48,12 @@ class CostPolicy:
         default there, where no objective is given.
     min_success : float, optional
         τ in [0, 1]: the cheapest model whose calibrated chance of a correct answer exceeds τ;
-        where none does, the model of the largest predicted score. The chance is the predicted
-        score, calibrated by isotonic regression on the benchmark's records, each predicted from
-        all others, at the first call: right on average for prompts of the benchmark's kinds, too
-        sure for prompts of others. For a task it is the expected accuracy.
+        where none does, the model of the largest predicted score. By the rule "auto" it is the
+        chance that `Decisions` tell, calibrated for known and for strange prompts at the fit. By
+        the other rules it is the predicted score, calibrated by isotonic regression on the
+        benchmark's records, each predicted from all others, at the first call: right on average
+        for prompts of the benchmark's kinds, too sure for prompts of others. For a task it is the
+        expected accuracy.
     costs : "auto", "records", "models" or "prices"
         Where an expected cost comes from. "records": the mean recorded cost of the neighbours that
         vote, drawn by one pseudo-record towards the model's mean. "models": the model's mean

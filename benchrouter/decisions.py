@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+PULLS = ("votes", "datasets", "embedding")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Decisions:
     over_limit : bool array or None
         Whether no model is expected to cost as little as the policy's `max_cost_usd`, and the
         cheapest was answered; None without a policy.
+    chance : float32 array or None
+        Chance that the chosen model answers correctly, in (0, 1), by the rule "auto"; None by other
+        rules, or where correctness is not known.
+    chance_low, chance_high : float32 arrays or None
+        80 % interval of the success rate on prompts like this one.
     """
 
     models: tuple[str, ...]
@@ -46,6 +52,9 @@ class Decisions:
     fallback: NDArray[np.bool_]
     cost_usd: NDArray[np.float32] | None = None
     over_limit: NDArray[np.bool_] | None = None
+    chance: NDArray[np.float32] | None = None
+    chance_low: NDArray[np.float32] | None = None
+    chance_high: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Count the prompts."""
@@ -297,7 +306,7 @@ class Explanation:
                 *(("utility", self.utility), ("chance", self.chance)),
                 *(("chance_low", self.chance_low), ("chance_high", self.chance_high)),
                 ("standing", self.standing),
-                *((f"{view}_pull", pull) for view, pull in (self.pulls or {}).items()),
+                *((f"{view}_pull", (self.pulls or {}).get(view)) for view in PULLS),
             )
         }
         return {

@@ -40,6 +40,17 @@ class Expected(NamedTuple):
     """float32, shape (n_prompts, n_models): expected scores, where they were asked for."""
 
 
+class Success(NamedTuple):
+    """How likely the chosen models answer correctly."""
+
+    chance: Floats
+    """float32, shape (n_prompts,), in (0, 1)."""
+    low: Floats
+    """float32, same shape: lower end of the 80 % interval."""
+    high: Floats
+    """float32, same shape: its upper end."""
+
+
 @dataclass(frozen=True)
 class Expectation:
     """What held-out records teach the rule `auto`; N records, M models, D datasets.
@@ -136,6 +147,27 @@ class Expectation:
         """
         reach = Z80 * np.sqrt(blend(self.spread**2, strange))
         return np.maximum(chance - reach, 0.0), np.minimum(chance + reach, 1.0)
+
+    def success(self, score: Floats, strange: Floats) -> Success | None:
+        """Chance of a correct answer of the models chosen, with its interval.
+
+        Parameters
+        ----------
+        score : float32 array, shape (n_prompts,)
+            Expected scores of these models.
+        strange : float32 array, shape (n_prompts,)
+            Of the prompts.
+
+        Returns
+        -------
+        Success or None
+            None where correctness is not known.
+        """
+        if self.calibration is None:
+            return None
+        chance = self.chance(score, strange)
+        low, high = self.interval(chance, strange)
+        return Success(*(values.astype(np.float32) for values in (chance, low, high)))
 
     def arrays(self, dataset: NDArray[np.int32], *, costs_known: bool) -> dict[str, Any]:
         """Arguments of `_core.Expectation`: rows padded to whole registers.

@@ -314,7 +314,7 @@ def _side(
     return _Side(
         strange=strange,
         dataset=own,
-        weight=weight / weight.sum(),
+        weight=weight / max(weight.sum(), 1e-300),  # a single record has no neighbour
         standing=standing,
         share=_contenders(standing, deviation, known),
         everyone=_contenders(standing, deviation, np.ones_like(known)),

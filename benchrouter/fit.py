@@ -302,9 +302,10 @@ def fit(
     correctness = evidence.correctness
     is_binary = bool(np.all((table.scores == correctness) | np.isnan(correctness)))
     means = evidence.means if routable else np.full_like(raw_means, np.nan)
+    raw = correct if is_binary and correct is not None else np.ascontiguousarray(table.scores)
     records = Records(
         embeddings=evidence.index.embeddings,
-        outcomes=correct if is_binary and correct is not None else table.scores,
+        outcomes=raw,
         scores=table.scores,
         dataset=table.dataset,
         means=raw_means,
@@ -340,7 +341,7 @@ def fit(
         dataset=table.dataset,
         sample_ids=table.sample_ids,
         prompts=table.prompts,
-        raw=correct if is_binary and correct is not None else np.ascontiguousarray(table.scores),
+        raw=raw,
         correct=correct,
         means=means,
         raw_means=raw_means,

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions import Decisions
-from benchrouter.rules import Rule, Rules
-from benchrouter.voting import Chosen
+from benchrouter.rules import Decided, Rule, Rules
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def rank(
     rule: Rule,
     k: int | None,
     allowed: NDArray[np.bool_],
-) -> tuple[Chosen, NDArray[np.float32], NDArray[np.int32]]:
+) -> tuple[Decided, NDArray[np.float32], NDArray[np.int32]]:
     """Order models by predicted score, where cost does not count.
 
     Parameters
@@ -88,11 +87,12 @@ def rank(
 
     Returns
     -------
-    chosen : Chosen
+    decided : Decided
         Arrays of shape (n_prompts,), as of :meth:`Rules.decide`.
     scores : float32 array, shape (n_prompts, n_models)
     order : int32 array, shape (n_prompts, n_allowed)
-        By score, on a fallback by standing; ties as in decisions.
+        By score, by the rule "auto" each the one to choose were those before it not allowed; on a
+        fallback by standing. Ties as in decisions.
 
     Raises
     ------
@@ -101,16 +101,46 @@ def rank(
     """
     k = rules.check(rule, k)
     fit = rules.fit
+    here = np.arange(len(rows))
     neighbours = rules.index.search(rows, max(k, fit.settings.kappa))
-    chosen = rules.decide_on(rows, neighbours, rule, k, allowed=allowed)
-    scored = rules.scores_of_models(rows, neighbours, rule, k, chosen.distance)
+    chosen, scored = rules.decide_and_score(rows, neighbours, rule, k, allowed)
     counted = rules.counted(scored, chosen.fallback, rule, allowed)
     counted = np.where(np.isnan(counted), -np.inf, counted)
-    here = np.arange(len(rows))
     counted[here, chosen.model] = np.inf  # the decision itself, a fallback model included
     ranked = np.lexsort((np.broadcast_to(fit.preferred, counted.shape), -counted), axis=1)
     order = ranked[allowed[ranked]].reshape(len(rows), int(allowed.sum())).astype(np.int32)
-    return chosen, scored.scores, order
+    certain = np.flatnonzero(~chosen.fallback)
+    if scored.strange is not None and len(certain):
+        order[certain] = _by_repeated_choice(
+            rules, scored.scores[certain], scored.strange[certain], allowed
+        )
+    return Decided(chosen, rules.success(chosen.score, scored.strange)), scored.scores, order
+
+
+def _by_repeated_choice(
+    rules: Rules,
+    expected: NDArray[np.float32],
+    strange: NDArray[np.float32],
+    allowed: NDArray[np.bool_],
+) -> NDArray[np.int32]:
+    """Models as the rule "auto" would choose them one after another, as its kernel decides."""
+    fit, here = rules.fit, np.arange(len(expected))
+    learnt, rank = fit.expectation, np.empty(len(fit.models), np.intp)
+    rank[np.lexsort((fit.preferred, -rules.prior("auto")))] = np.arange(len(rank))
+    rank[rules.home(None)] = -1
+    margin = learnt.kind(learnt.margin, strange)
+    tolerance = learnt.kind(learnt.tolerance, strange) if fit.costs_known else np.zeros(len(here))
+    left = np.tile(allowed, (len(here), 1))
+    order = np.empty((len(here), int(allowed.sum())), np.int32)
+    for place in range(order.shape[1]):
+        home = np.where(left, rank, len(rank)).argmin(axis=1)
+        counted = np.where(left, expected, np.float32(-np.inf))
+        counted[here, home] = (counted[here, home] + margin).astype(np.float32)
+        least = (counted.max(axis=1) - tolerance).astype(np.float32)
+        near = counted >= least[:, None]
+        order[:, place] = np.where(near, fit.preferred, len(rank)).argmin(axis=1)
+        left[here, order[:, place]] = False
+    return order
 
 
 def scores_and_margins(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchrouter import artifact, scores
 from benchrouter.ahead import treated_beside
 from benchrouter.approximation import approximated
-from benchrouter.cost_rules import CostRules
+from benchrouter.cost_rules import CostRules, Priced
 from benchrouter.costs import CostPolicy
 from benchrouter.decisions import Decisions, Explanation, TaskDecision
 from benchrouter.encoder import DEFAULT_ENCODER, as_unit_rows
@@ -26,7 +26,7 @@ from benchrouter.holdout import DRAWS, LABEL_SHARES
 from benchrouter.index import Index
 from benchrouter.living import kept, table_of, with_model, with_records
 from benchrouter.ranking import Ranking, allowed_of, rank
-from benchrouter.rules import Rule, Rules
+from benchrouter.rules import Decided, Rule, Rules
 from benchrouter.task import Score, check_choice, choose_for_task
 from benchrouter.task_costs import task_policy
 
@@ -469,13 +469,16 @@ class Router:
         embeddings : float16 or float32 array, shape (n_prompts, dim), optional
             Unit rows, instead of encoding the prompts.
         rule : "auto", "mean", "raw" or "s3"
-            "mean": mean raw score of the neighbours, drawn by one pseudo-record towards the
-            model's standing. "raw": the plain mean, the paper's rule on MixInstruct (with k=10).
-            "s3": ḡ·p̂(u) + (1 − ḡ)(1 − p̂(u)).
+            "auto": expected score, from the neighbours, their datasets and the embedding, as far
+            as held-out records say that each can be trusted (:mod:`benchrouter.expected`); it also
+            tells the chance of success. "mean": mean raw score of the neighbours, drawn by one
+            pseudo-record towards the model's standing. "raw": the plain mean, the paper's rule on
+            MixInstruct (with k=10). "s3": ḡ·p̂(u) + (1 − ḡ)(1 − p̂(u)).
         k : int, optional
-            Neighbours that vote, instead of the router's.
+            Neighbours that vote by "mean", "raw" and "s3", instead of the router's.
         policy : CostPolicy, optional
-            How expected cost counts; without one it only decides ties.
+            How expected cost counts; without one it decides ties, and by "auto" between models that
+            held-out records cannot tell apart.
         tokens : int array, shape (n_prompts,), optional
             Tokens of the prompts, where a policy takes prices × tokens; estimated from the
             prompts by default.
@@ -528,8 +531,9 @@ class Router:
     ) -> bool:
         """Tell whether :meth:`route` can begin at once.
 
-        The first decisions with `min_success` wait until the benchmark's records have been
-        predicted from each other: seconds for ten thousands of records.
+        By the rules other than "auto" the first decisions with `min_success` wait until the
+        benchmark's records have been predicted from each other: seconds for ten thousands of
+        records.
 
         Parameters
         ----------
@@ -588,20 +592,19 @@ class Router:
         names = state.rules.fit.models
         allowed = allowed_of(names, models)
         if policy is None:
-            chosen, scores, order = rank(state.rules, rows, rule, k, allowed)
-            return Ranking(Decisions(names, *chosen), scores, order)
+            decided, scores, order = rank(state.rules, rows, rule, k, allowed)
+            return Ranking(_decisions(names, decided), scores, order)
         priced, scores, cost_usd, order = state.cost_rules.rank(
             rows, prompts, rule, k, policy, tokens, allowed
         )
-        decisions = Decisions(names, *priced.chosen, priced.cost_usd, priced.over_limit)
-        return Ranking(decisions, scores, order, cost_usd)
+        return Ranking(_decisions(names, priced), scores, order, cost_usd)
 
     def _decide_there(
         self, rows: Tensor, rule: Rule, k: int | None, models: Sequence[str] | None
     ) -> Decisions:
         there = self._rules_there()
         allowed = None if models is None else allowed_of(there.models, models)
-        return Decisions(there.models, *there.decide(rows, rule, k, allowed))
+        return _decisions(there.models, there.decide(rows, rule, k, allowed))
 
     def _decide(
         self,
@@ -617,9 +620,9 @@ class Router:
         names = state.rules.fit.models
         allowed = None if models is None else allowed_of(names, models)
         if policy is None:
-            return Decisions(names, *state.rules.decide(rows, rule, k, allowed))
+            return _decisions(names, state.rules.decide(rows, rule, k, allowed))
         priced = state.cost_rules.decide(rows, prompts, rule, k, policy, tokens, allowed)
-        return Decisions(names, *priced.chosen, priced.cost_usd, priced.over_limit)
+        return _decisions(names, priced)
 
     def route_stream(
         self,
@@ -720,7 +723,8 @@ class Router:
 
         The first of two passes: :meth:`route_stream` at this `cost_weight` then decides as
         :meth:`route` would decide on all prompts at once. What is held of each prompt meanwhile
-        are the numbers of its neighbours that vote: about 8·k + 30 bytes.
+        are the numbers of its neighbours that vote and the models' scores: about 8·k + 4·models +
+        30 bytes.
 
         Parameters
         ----------
@@ -1067,6 +1071,11 @@ def _checked(device: str) -> str:
     device = check_device(device)
     check_built()
     return device
+
+
+def _decisions(models: tuple[str, ...], found: Decided | Priced) -> Decisions:
+    costs = (found.cost_usd, found.over_limit) if isinstance(found, Priced) else (None, None)
+    return Decisions(models, *found.chosen, *costs, *(found.success or ()))
 
 
 def _held(models: Iterable[str] | None) -> Sequence[str] | None:

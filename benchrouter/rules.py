@@ -13,7 +13,7 @@ from benchrouter import _core, scores
 from benchrouter.costs import beneath
 from benchrouter.decisions import Explanation, Neighbour
 from benchrouter.evidence import verdicts
-from benchrouter.expected import Expected, expect, reason_of
+from benchrouter.expected import Expected, Success, expect, reason_of
 from benchrouter.fit import Fit
 from benchrouter.index import Index, check_count
 from benchrouter.neighbours import Neighbours
@@ -27,6 +27,15 @@ AMONG = ", among the models allowed"
 GRID = 1024  # steps of u over [0, 2] at which p̂ is tabulated
 SHOWN = 10  # neighbours of an explanation by the rule "auto", of up to 32 that vote
 MOST_NEIGHBOURS = 65535  # support is counted in 16 bits
+
+
+class Decided(NamedTuple):
+    """Decisions on some prompts."""
+
+    chosen: Chosen
+    """Arrays of shape (n_prompts,)."""
+    success: Success | None
+    """By the rule "auto", where correctness is known."""
 
 
 class Scored(NamedTuple):
@@ -68,7 +77,7 @@ class Rules:
         rule: Rule,
         k: int | None,
         allowed: NDArray[np.bool_] | None = None,
-    ) -> Chosen:
+    ) -> Decided:
         """Choose a model for every prompt.
 
         Parameters
@@ -83,7 +92,7 @@ class Rules:
 
         Returns
         -------
-        Chosen
+        Decided
             Arrays of shape (n_prompts,).
 
         Raises
@@ -100,6 +109,7 @@ class Rules:
             np.empty(n, np.float32),
             np.empty(n, np.bool_),
         )
+        strange = np.empty(n, np.float32) if rule == "auto" else None
         for start in range(0, n, BLOCK):
             block = slice(start, start + BLOCK)
             neighbours = self._index.search(rows[block], max(k, self._fit.settings.kappa))
@@ -110,8 +120,32 @@ class Rules:
                 chosen.distance[block],
                 chosen.fallback[block],
             )
-            self.decide_on(rows[block], neighbours, rule, k, out, allowed)
-        return chosen
+            if strange is not None:
+                strange[block] = self.expect(
+                    rows[block], neighbours, out=out, allowed=allowed
+                ).strange
+            else:
+                self.decide_on(rows[block], neighbours, rule, k, out, allowed)
+        return Decided(chosen, self.success(chosen.score, strange))
+
+    def success(
+        self, score: NDArray[np.float32], strange: NDArray[np.float32] | None
+    ) -> Success | None:
+        """Chance of a correct answer of the models chosen.
+
+        Parameters
+        ----------
+        score : float32 array, shape (n_prompts,)
+            Theirs.
+        strange : float32 array, shape (n_prompts,), or None
+            Of the prompts, by the rule "auto".
+
+        Returns
+        -------
+        Success or None
+            None by other rules, and where correctness is not known.
+        """
+        return None if strange is None else self._fit.expectation.success(score, strange)
 
     def explain(
         self,
@@ -141,10 +175,9 @@ class Rules:
         k = self.check(rule, k)
         fit = self._fit
         neighbours = self._index.search(row, max(k, fit.settings.kappa))
-        chosen = self.decide_on(row, neighbours, rule, k, allowed=allowed)
+        chosen, scored = self.decide_and_score(row, neighbours, rule, k, allowed)
         model, distance = int(chosen.model[0]), float(chosen.distance[0])
         voting = np.ascontiguousarray(neighbours.ids[:, :k])
-        scored = self.scores_of_models(row, neighbours, rule, k, chosen.distance)
         predicted = scored.scores[0].astype(np.float64)
         voters = voting[0][voting[0] >= 0]
         shown = voters[:SHOWN] if rule == "auto" else voters
@@ -228,7 +261,6 @@ class Rules:
             raise ValueError(f"k must be at most {MOST_NEIGHBOURS}, got {k}")
         return int(k)
 
-    @stage("decide")
     def decide_on(
         self,
         rows: NDArray[np.float32],
@@ -262,17 +294,47 @@ class Rules:
         """
         if rule == "auto":
             return self.expect(rows, neighbours, out=out, allowed=allowed).chosen
-        return decide(
-            neighbours.ids,
-            neighbours.similarities,
-            k=k,
-            threads=self._index.threads,
-            out=out,
-            allowed=allowed,
-            fallback_model=self.fallback(rule, allowed),
-            **self.arguments(rule),
-        )
+        with stage("decide"):
+            return decide(
+                neighbours.ids,
+                neighbours.similarities,
+                k=k,
+                threads=self._index.threads,
+                out=out,
+                allowed=allowed,
+                fallback_model=self.fallback(rule, allowed),
+                **self.arguments(rule),
+            )
 
+    def decide_and_score(
+        self,
+        rows: NDArray[np.float32],
+        neighbours: Neighbours,
+        rule: Rule,
+        k: int,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> tuple[Chosen, Scored]:
+        """Choose models, and score all of them.
+
+        Parameters
+        ----------
+        rows, neighbours, rule, k, allowed
+            As in :meth:`decide_on`.
+
+        Returns
+        -------
+        chosen : Chosen
+            Arrays of shape (n_prompts,).
+        scored : Scored
+        """
+        if rule == "auto":
+            found = self.expect(rows, neighbours, allowed=allowed, with_scores=True)
+            assert found.scores is not None
+            return found.chosen, Scored(found.scores, found.strange)
+        chosen = self.decide_on(rows, neighbours, rule, k, allowed=allowed)
+        return chosen, self.scores_of_models(rows, neighbours, rule, k, chosen.distance)
+
+    @stage("decide")
     def expect(
         self,
         rows: NDArray[np.float32],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchrouter import expected_cuda, voting_cuda
 from benchrouter.expected import Expected
 from benchrouter.expected_cuda import LearntOnDevice
-from benchrouter.rules import BLOCK, Rule, Rules
+from benchrouter.rules import BLOCK, Decided, Rule, Rules
 from benchrouter.search_torch import TorchIndex
 from benchrouter.stages import stage
 from benchrouter.voting import Chosen
@@ -58,7 +58,7 @@ class RulesOnDevice:
         rule: Rule,
         k: int | None,
         allowed: NDArray[np.bool_] | None = None,
-    ) -> Chosen:
+    ) -> Decided:
         """Choose a model for every prompt.
 
         Parameters
@@ -73,7 +73,7 @@ class RulesOnDevice:
 
         Returns
         -------
-        Chosen
+        Decided
             Arrays of shape (n_prompts,), in the host's memory.
 
         Raises
@@ -82,7 +82,10 @@ class RulesOnDevice:
             If the rule or k is none, or the benchmark does not offer the rule.
         """
         if rule == "auto":
-            return self.expect(rows, k, allowed).chosen
+            expected = self.expect(rows, k, allowed)
+            return Decided(
+                expected.chosen, self._rules.success(expected.chosen.score, expected.strange)
+            )
         k = self._rules.check(rule, k)
         chosen = voting_cuda.new_chosen(len(rows), rows.device)
         arguments = {
@@ -100,7 +103,7 @@ class RulesOnDevice:
                     out=Chosen(*(values[block] for values in chosen)),
                     **arguments,
                 )
-        return Chosen(*(values.cpu().numpy() for values in chosen))
+        return Decided(Chosen(*(values.cpu().numpy() for values in chosen)), None)
 
     def expect(
         self,

@@ -201,7 +201,7 @@ def weigh(
         return m, None
     found = why(
         *(names[m], float(score[m]), float(cost_usd[m]), float(accuracy[m])),
-        *(policy, what, over_limit),
+        *(policy, within_of_task(fit, policy), what, over_limit),
     )
     if policy.budget_usd is not None:
         found += f" of those within US$ {policy.budget_usd:g} for all prompts"

@@ -145,7 +145,7 @@ def test_missing_short_and_foreign_files(tmp_path):
     description = tmp_path / "router" / "router.json"
     content = json.loads(description.read_text())
     description.write_text(json.dumps({**content, "format_version": 99}))
-    with pytest.raises(ValueError, match="format version 99, this release reads 3"):
+    with pytest.raises(ValueError, match="format version 99, this release reads 4"):
         Router.load(tmp_path / "router")
     description.write_text("[]")
     with pytest.raises(ValueError, match="no format_version"):
@@ -252,8 +252,11 @@ def forged(root, change):
         (lambda c: c["settings"].update(extra=1), "does not describe a router: .*extra"),
         (lambda c: c["files"].update({"../x": {}}), "lists '../x', which is no file of a router"),
         (lambda c: c.update(fallback=99), "fallback that is not one of its models"),
-        (lambda c: c.update(n_records=7), r"bits.npy has uint64 \(120, 1\), .*uint64 \(7, 1\)"),
-        (lambda c: c["models"].pop(), "local.npy has"),
+        (
+            lambda c: c.update(n_records=7),
+            r"own_distance.npy has float32 \(120,\), .*float32 \(7,\)",
+        ),
+        (lambda c: c["models"].pop(), "auto_of_dataset.npy has"),
     ],
 )
 def test_a_description_that_fits_no_router_is_refused(tmp_path, change, words):

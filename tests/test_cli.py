@@ -399,7 +399,7 @@ def test_route_writes_parts_to_a_directory(files, tmp_path, target):
     assert result.exit_code == 0, result.output
     assert "is complete: there is nothing to do" in result.stderr
     for changed, words in (
-        (["--rule", "raw"], "rule was 'mean', is 'raw'"),
+        (["--rule", "raw"], "rule was 'auto', is 'raw'"),
         (["--fallback", "m-c"], "fallback was None, is 'm-c'"),
         (["--part-size", "3"], "part_size was 2, is 3"),
         (["--no-prompt"], "keep_prompt was True, is False"),
@@ -561,8 +561,12 @@ def test_explain_names_the_neighbours(files, tmp_path):
     arguments = ["explain", files / "R", "why?", "--embeddings", tmp_path / "one.npy"]
     found = document(call(*arguments, "--json"))
     assert (found["prompt"], found["model"]) == ("why?", "m-b")
-    assert len(found["neighbours"]) == 5
+    assert len(found["neighbours"]) == 10 < found["n_voting"] == found["models"][0]["support"]
     assert {n["dataset"] for n in found["neighbours"]} == {"law"}
+    assert {n["weight"] for n in found["neighbours"]} == {1 / found["n_voting"]}
+    mean = document(call(*arguments, "--rule", "mean", "--json"))
+    assert len(mean["neighbours"]) == mean["n_voting"] == 5
+    assert len(document(call(*arguments, "--rule", "raw", "--k", 3, "--json"))["neighbours"]) == 3
     assert set(found["neighbours"][0]["scores"]) == set(MODELS)
     for text, expected in (("why?\n", "why?"), ("why?\r\n", "why?"), ("why\n?\n\n", "why\n?\n")):
         piped = document(call(*arguments[:2], "-", *arguments[3:], "--json", input=text))
@@ -574,6 +578,52 @@ def test_explain_names_the_neighbours(files, tmp_path):
     assert result.exit_code == 0, result.output
     for words in ("why?", "m-b", "law", found["neighbours"][0]["prompt"]):
         assert words in result.stdout
+
+
+def test_explain_says_in_words_what_auto_found(files, tmp_path):
+    np.save(tmp_path / "one.npy", np.load(files / "p.npy")[1:2])
+    arguments = ["explain", files / "R", "why?", "--embeddings", tmp_path / "one.npy"]
+    found = document(call(*arguments, "--json"))
+    text = " ".join(call(*arguments).stdout.split())
+    (chosen,) = (m for m in found["models"] if m["model"] == found["model"])
+    assert f"m-b has the largest expected score, {chosen['score']:.3f}" in text
+    assert (
+        f"chance of success {chosen['chance']:.3f}; of prompts like this one it answers "
+        f"{chosen['chance_low']:.3f} to {chosen['chance_high']:.3f} correctly, with 80 % chance"
+    ) in text
+    assert found["strange"] < 0.5
+    assert (
+        f"strange {found['strange']:.3f}, the chance that the prompt is of a kind that the benchmark "
+        "lacks: it counts as known"
+    ) in text
+    assert f"neighbours that voted, the nearest; {found['n_voting'] - 10} more voted" in text
+    for model in found["models"]:
+        pulls = [model[f"{view}_pull"] for view in ("votes", "datasets", "embedding")]
+        assert model["standing"] + sum(pulls) == pytest.approx(model["score"], abs=1e-5)
+        row = f"{model['standing']:.3f} " + " ".join(f"{pull:+.3f}" for pull in pulls)
+        assert row in text
+        assert f"{model['chance_low']:.3f} to {model['chance_high']:.3f}" in text
+    plain = call(*arguments, "--rule", "mean").stdout
+    assert "chance of success" not in plain and "strange" not in plain and "standing" not in plain
+
+
+def test_inspect_says_in_words_what_auto_learnt(files):
+    learnt = document(call("inspect", files / "R", "--json"))["auto"]
+    text = " ".join(call("inspect", files / "R").stdout.split())
+    assert f"neighbours that vote {learnt['neighbours']} by the rule auto, else k" in text
+    sides = [learnt["known"], learnt["strange"]]
+    for i, name in enumerate(("votes", "datasets", "embedding (ridge penalty of 30 records)")):
+        weights = [f"{s['weights'][i]:.2f}; {s['level_weights'][i]:.2f}" for s in sides]
+        assert f"weight of the {name} {' '.join(weights)}" in text
+    words = {None: "never", 0.0: "for any lead"}
+    left = " ".join(words[side["margin"]] for side in sides)
+    assert f"the best on average is left {left}" in text
+    equal = " ".join(f"{side['tolerance']:.3f} apart" for side in sides)
+    assert f"scores that count as equal, with costs {equal}" in text
+    slope, intercept = sides[0]["calibration"]
+    assert f"logistic of {slope:.2f} × logit of the score {intercept:+.2f}" in text
+    assert f"its spread over datasets sd {sides[0]['spread']:.3f}" in text
+    assert f"logistic of {learnt['gate'][0]:.3g} " in text
 
 
 def test_inspect_lists_what_is_inside(files):
@@ -792,7 +842,7 @@ def wrong(files, tmp_path, name):
         ),
         "no rule": (
             2,
-            "expected mean, raw, s3",
+            "expected auto, mean, raw, s3",
             ["route", router, prompts, "--rule", "x", *routed],
         ),
         "no such fallback to route to": (

@@ -99,9 +99,65 @@ def test_route_decides_as_the_library_does(files, policy):
         assert document["cost_usd"] <= 6.0 * (1 + 1e-6) and document["cost_weight"] > 0
 
 
+def test_within_auto_takes_what_held_out_records_cannot_tell_apart(files):
+    document, lines = route(files, "--within", "auto")
+    expected = Router.load(files / "R").route(
+        embeddings=np.load(files / "p.npy"), policy=CostPolicy(within="auto")
+    )
+    assert [line["model"] for line in lines] == expected.names()
+    assert [line["cost_usd"] for line in lines] == pytest.approx(expected.cost_usd.tolist())
+    result = call(
+        *("choose", files / "R", files / "p.jsonl", "--embeddings", files / "p.npy"),
+        *("--within", "auto", "--json"),
+    )
+    assert result.exit_code == 0, result.output
+    found = Router.load(files / "R").choose(
+        embeddings=np.load(files / "p.npy"), policy=CostPolicy(within="auto")
+    )
+    assert json.loads(result.stdout)["reason"] == found.reason
+
+
+@pytest.mark.parametrize("command", ["route", "explain"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--within", "much"), "--within: found 'much', expected a number or auto"),
+        (
+            ("--within", "auto", "--rule", "raw"),
+            "--within: found auto with the rule raw, expected a number; auto is for --rule auto",
+        ),
+        (
+            ("--k", "7"),
+            "--k: found 7 with the rule auto, which has the number of neighbours that held-out "
+            "records chose; it is for --rule mean, raw or s3",
+        ),
+    ],
+)
+def test_what_does_not_go_with_a_rule_is_wrong_usage(files, tmp_path, command, words, message):
+    np.save(files / "one.npy", np.load(files / "p.npy")[5:6])
+    arguments = {
+        "route": (files / "p.jsonl", "--embeddings", files / "p.npy", "-o", tmp_path / "o.jsonl"),
+        "explain": ("x", "--embeddings", files / "one.npy"),
+    }[command]
+    result = call(command, files / "R", *arguments, *words)
+    assert result.exit_code == 2
+    assert message in plain(result.output)
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_k_is_the_neighbours_of_the_other_rules(files):
+    _, lines = route(files, "--rule", "raw", "--k", 3)
+    expected = Router.load(files / "R").route(embeddings=np.load(files / "p.npy"), rule="raw", k=3)
+    assert [line["score"] for line in lines] == pytest.approx(expected.score.tolist())
+    thirds = np.array([3 * line["score"] for line in lines])
+    np.testing.assert_allclose(thirds, np.round(thirds), atol=1e-5)
+
+
 def test_without_an_option_of_costs_nothing_is_said_of_them(files):
     document, lines = route(files)
-    assert set(lines[0]) == {"prompt", "model", "score", "margin", "distance", "fallback"}
+    results = {"prompt", "model", "score", "margin", "distance", "fallback"}
+    assert set(lines[0]) == {*results, "chance"}
+    assert set(route(files, "--rule", "mean")[1][0]) == results
     assert not {"cost_usd", "cost_weight", "over_limit"} & set(document)
 
 
@@ -117,7 +173,7 @@ def test_the_other_formats_hold_costs_too(files, tmp_path, suffix):
         )
         assert result.exit_code == 0, result.output
         names = ["r_model", "r_score", "r_margin", "r_distance", "r_fallback"]
-        names = ["prompt", *names, "r_cost_usd", "r_over_limit"]
+        names = ["prompt", *names, "r_chance", "r_cost_usd", "r_over_limit"]
         if suffix == "csv":
             with open(out, newline="") as file:
                 found = list(csv.DictReader(file))
@@ -128,6 +184,7 @@ def test_the_other_formats_hold_costs_too(files, tmp_path, suffix):
             table = pq.read_table(out)
             assert table.column_names == names and table.num_rows == n
             assert table.schema.field("r_cost_usd").type == pa.float32()
+            assert table.schema.field("r_chance").type == pa.float32()
             assert table.schema.field("r_over_limit").type == pa.bool_()
 
 
@@ -459,7 +516,8 @@ def test_explain_tells_costs_and_why(counted, policy):
     assert expected.reason in shown
     assert ("utility" in shown) == ("cost_weight" in policy)
     m = found["models"][0]
-    row = next(line.split() for line in result.stdout.splitlines() if m["model"] in line.split())
+    lines = map(str.split, result.stdout.splitlines())
+    row = next(line for line in lines if line[:1] == [m["model"]])
     assert f"{m['cost_usd']:.3g}" in row
     if "cost_weight" in policy:
         assert f"{m['utility']:.3f}".replace("-", "−") in [c.replace("-", "−") for c in row]
@@ -565,11 +623,17 @@ def test_choose_counts_tokens_and_tells_the_cost(files, tmp_path):
 @pytest.mark.parametrize("policy", [{}, {"within": 0.2}, {"budget_usd": 6.0}])
 def test_route_among_some_models_decides_as_the_library_does(files, policy):
     models = ["dear", "cheap"]
-    _, lines = route(files, *words_of(policy), "--models", "dear,cheap")
     router = Router.load(files / "R")
     given = {"policy": CostPolicy(**policy)} if policy else {}
-    expected = router.route(embeddings=np.load(files / "p.npy"), models=models, **given)
-    assert [line["model"] for line in lines] == expected.names()
+    for rule in ("auto", "mean"):
+        _, lines = route(files, *words_of(policy), "--models", "dear,cheap", "--rule", rule)
+        expected = router.route(
+            embeddings=np.load(files / "p.npy"), rule=rule, models=models, **given
+        )
+        assert [line["model"] for line in lines] == expected.names()
+        assert {line["model"] for line in lines} <= set(models)
+        if rule == "auto":
+            assert [line["chance"] for line in lines] == pytest.approx(expected.chance.tolist())
     assert {line["model"] for line in lines} == set(models)
 
 

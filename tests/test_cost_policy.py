@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from tables import make_table, unit_rows
 
 from benchrouter import CostPolicy, Router, cost_rules
+from benchrouter.cost_reasons import why
 from benchrouter.costs import choose, cost_weight_within, estimate_tokens, price_of
 
 NAN = float("nan")
@@ -74,7 +75,7 @@ def test_choices_with_many_ties_are_those_of_the_reference(seed, n_models, given
     rank = rng.permutation(n_models).astype(np.int32)
     policy = CostPolicy(**given_policy)
     weight = policy.cost_weight or 0.0
-    found = choose(score, cost, limit, rank, policy, weight, chance)
+    found = choose(score, cost, limit, rank, policy, weight, chance, within=policy.within)
     assert found.dtype == np.int32
     expected = [
         choice_by_hand(score[i], cost[i], limit[i], rank, policy, weight, chance[i])
@@ -91,7 +92,8 @@ def test_choices_by_hand():
     def chosen(limit=free, **policy):
         made = CostPolicy(**policy)
         chance = np.array([[0.7, 0.6, 0.4]])
-        return choose(score, cost, limit, rank, made, made.cost_weight or 0.0, chance)[0]
+        weight = made.cost_weight or 0.0
+        return choose(score, cost, limit, rank, made, weight, chance, within=made.within)[0]
 
     assert chosen() == 0
     assert chosen(cost_weight=0.1) == 1  # 0.5, 0.7, 0.45
@@ -253,11 +255,11 @@ def test_what_is_chosen_is_worth_its_cost(priced):
     """At every λ no other model has a larger score − λ·cost."""
     router, _, queries = priced
     queries = queries[:40]
-    predicted = np.array([router.explain(embedding=q).scores for q in queries])
+    predicted = np.array([router.explain(embedding=q, rule="mean").scores for q in queries])
     costs = router._fit.cost_usd
     for weight in (1.0, 10.0):
         policy = CostPolicy(cost_weight=weight, costs="models")
-        found = router.route(embeddings=queries, policy=policy)
+        found = router.route(embeddings=queries, rule="mean", policy=policy)
         utility = found.score - weight * found.cost_usd
         best = (predicted - weight * costs).max(axis=1)
         seen = ~found.fallback
@@ -335,19 +337,19 @@ def test_blocks_change_nothing(priced, monkeypatch):
 
 
 def test_memory_is_bounded_by_the_block(priced, monkeypatch):
-    """No (prompts × models) array is made of more rows than a block has."""
+    """No float64 (prompts × models) array is made of more rows than a block has."""
     router, _, queries = priced
     monkeypatch.setattr(cost_rules, "CELLS", 4 * 64)
     seen = []
-    scores_of_models = router._state.rules.scores_of_models
+    decide_and_score = router._state.rules.decide_and_score
 
-    def counted(voting, rule, distance):
-        seen.append(len(voting))
-        return scores_of_models(voting, rule, distance)
+    def counted(rows, *others):
+        seen.append(len(rows))
+        return decide_and_score(rows, *others)
 
-    monkeypatch.setattr(router._state.rules, "scores_of_models", counted)
+    monkeypatch.setattr(router._state.rules, "decide_and_score", counted)
     router.route(embeddings=queries, policy=CostPolicy(budget_usd=4.0))
-    assert max(seen) == 64 and len(seen) > 2 * (500 // 64)
+    assert seen == [64] * 7 + [52]  # each prompt once, however many λ are tried
 
 
 def test_without_a_policy_only_the_fused_path_runs(priced, monkeypatch):
@@ -467,7 +469,7 @@ def test_bad_tokens(priced, tokens, error, words):
     [
         ({"cost_weight": -1.0}, ValueError, "cost_weight must be at least 0, got -1.0"),
         ({"budget_usd": NAN}, ValueError, "budget_usd must be at least 0, got nan"),
-        ({"within": "0.1"}, TypeError, "within must be a number, got str"),
+        ({"within": "0.1"}, ValueError, "within must be a number or 'auto', got '0.1'"),
         ({"max_cost_usd": True}, TypeError, "max_cost_usd must be a number, got bool"),
         ({"min_success": 1.5}, ValueError, r"min_success must lie in \[0, 1\], got 1.5"),
         ({"output_tokens": INF}, ValueError, "output_tokens must be finite"),
@@ -495,7 +497,7 @@ def test_a_stream_has_no_budget_and_a_weight_needs_one(priced):
 # --- explained -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", ["mean", "raw", "s3"])
+@pytest.mark.parametrize("rule", ["auto", "mean", "raw", "s3"])
 @pytest.mark.parametrize("costs", ["records", "models", "prices"])
 def test_an_explanation_is_of_the_decision_that_route_makes(rule, costs):
     table, rows = draw_table(3)
@@ -519,14 +521,18 @@ def test_an_explanation_is_of_the_decision_that_route_makes(rule, costs):
             [s.cost_usd[m] for s, m in zip(shown, found.model, strict=True)], found.cost_usd
         )
         assert_array_equal([s.over_limit for s in shown], found.over_limit)
+        if rule == "auto":
+            for name in ("chance", "chance_low", "chance_high"):
+                told = [getattr(s, name)[m] for s, m in zip(shown, found.model, strict=True)]
+                assert_allclose(getattr(found, name), told, rtol=1e-6)
         weight = policy.cost_weight
         for s, m in zip(shown, found.model.tolist(), strict=True):
             assert s.model in s.reason
-            assert (s.chance is None) == (policy.min_success is None)
+            assert (s.chance is None) == (rule != "auto" and policy.min_success is None)
             assert (s.utility is None) == (weight is None or weight == INF)
             if s.utility is None:
                 continue
-            if not s.fallback:
+            if not s.fallback and rule != "auto":  # which may keep the best on average
                 assert_allclose(s.utility, np.float32(s.scores) - weight * s.cost_usd, rtol=1e-12)
             cap = INF if policy.max_cost_usd is None else policy.max_cost_usd
             allowed = s.cost_usd <= (s.cost_usd[router._fit.fallback] if s.fallback else INF)
@@ -581,7 +587,8 @@ def of_three(**fields):
 def test_reasons_by_hand(policy, model, reason):
     router = of_three()
     router._state.cost_rules._calibrations["mean", 5] = lambda score: score / 3 + 0.5
-    found = router.explain(embedding=unit_rows(1, 4, seed=1)[0], policy=CostPolicy(**policy))
+    row = unit_rows(1, 4, seed=1)[0]
+    found = router.explain(embedding=row, rule="mean", policy=CostPolicy(**policy))
     assert (found.model, found.reason) == (model, reason)
     assert_allclose(found.cost_usd, [4, 1, 0.5])
     if policy == {"cost_weight": 0.25}:
@@ -591,11 +598,58 @@ def test_reasons_by_hand(policy, model, reason):
         assert_allclose(found.chance, [0.8, 0.5 + 0.8 / 3, 0.5 + 0.5 / 3], atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("fields", "within", "reason"),
+    [
+        ({}, 0.0, "fair has the largest expected score"),
+        (
+            {},
+            0.15,
+            "fair is the cheapest model within 0.150 of the largest expected score, a difference "
+            "that held-out records cannot tell from none",
+        ),
+        (
+            {"within": "auto", "max_cost_usd": 2},
+            0.0,
+            "fair is the cheapest model within 0.000 of the largest expected score of those "
+            "expected to cost at most US$ 2, a difference that held-out records cannot tell from "
+            "none",
+        ),
+        (
+            {"within": 0.2},
+            0.2,
+            "fair is the cheapest model within 0.2 of the largest expected score",
+        ),
+        ({"cost_weight": INF}, None, "fair is the cheapest model"),
+    ],
+)
+def test_reasons_of_the_tolerance_by_hand(fields, within, reason):
+    policy = CostPolicy(**fields)
+    assert why("fair", 0.8, 1.0, None, policy, within, "expected score", False) == reason
+
+
+def test_min_success_counts_the_chance_that_decisions_tell(priced):
+    router, _, queries = priced
+    costs = router._fit.cost_usd
+    shown = [router.explain(embedding=q) for q in queries[:60]]
+    policy = CostPolicy(min_success=0.6, costs="models")
+    assert router.is_calibrated("auto", policy=policy) and not router.is_calibrated(
+        "mean", policy=policy
+    )
+    found = router.route(embeddings=queries[:60], policy=policy)
+    seen = [i for i, s in enumerate(shown) if not s.fallback and (s.chance > 0.6).any()]
+    assert len(seen) > 20
+    for i in seen:
+        enough = np.flatnonzero(shown[i].chance > 0.6)
+        assert found.model[i] == min(enough, key=lambda m: costs[m])
+        assert found.chance[i] == np.float32(shown[i].chance[found.model[i]])
+
+
 def test_a_far_prompt_says_so_and_what_then_counts():
     router = of_three()
     router._fit.__dict__["distance_limit"] = 0.0
     policy = CostPolicy(cost_weight=0.25)
-    found = router.explain(embedding=unit_rows(1, 4, seed=1)[0], policy=policy)
+    found = router.explain(embedding=unit_rows(1, 4, seed=1)[0], rule="mean", policy=policy)
     assert found.fallback and found.model == "fair"
     assert "lies beyond 0.000" in found.reason
     assert found.reason.endswith(

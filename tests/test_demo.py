@@ -99,11 +99,14 @@ def test_the_command_shows_and_saves_the_whole_line(minilm, tmp_path):
     assert len(found["prompts"]) == 9
     by_record = found["held_out_records"]
     assert list(by_record) == [
-        *("BMA", "a model at random", "rule mean", "rule raw, k = 10", "rule s3", "oracle")
+        *("BMA", "a model at random", "rule auto", "rule mean", "rule raw, k = 10", "rule s3"),
+        "oracle",
     ]
     # six independent models: somebody is right on most prompts, a random one on three in five
     assert by_record["oracle"] > 0.97
     assert by_record["rule mean"] - by_record["a model at random"] > 0.1
+    assert by_record["rule auto"] >= max(by_record["BMA"], by_record["rule mean"]) - 0.004
+    assert {prompt["rule"] for prompt in found["prompts"]} == {"auto"}
     assert abs(by_record["a model at random"] - np.mean(list(SKILLS.values()))) < 0.04
     assert (tmp_path / "R" / "router.json").is_file()
 

@@ -38,6 +38,7 @@ from benchrouter.serving import (
     worker,
 )
 from benchrouter.serving import engine as engine_module
+from benchrouter.serving.worker import _reason
 
 N_RECORDS = 120
 
@@ -318,7 +319,7 @@ def test_one_request_without_texts_does_not_fail_another(router, encoder, slow):
 
 def test_nobody_else_waits_for_a_calibration(encoder, prompts, monkeypatch):
     router = Router.fit(table_of(), encoder=encoder)  # whose chances nobody asked for yet
-    likely = RoutePolicy(min_success=0.5)
+    likely = RoutePolicy(min_success=0.5, rule="mean")
     go, started, plain = threading.Event(), threading.Event(), CostRules._held_out_pairs
 
     def held_out_pairs(self, rule, k):
@@ -337,21 +338,54 @@ def test_nobody_else_waits_for_a_calibration(encoder, prompts, monkeypatch):
         go.set()
         assert engine.drain(timeout_s=20)
         found = asked.result(20)
-    expected = router.route(prompts, policy=likely.cost_policy)
+    expected = router.route(prompts, rule="mean", policy=likely.cost_policy)
     assert [routed.model for routed in found] == expected.names()
     with made(router, encoder=encoder, policy=likely) as engine:
         assert engine.route_blocking(prompts[0]).model == expected.names()[0]
 
 
 def test_a_policy_is_calibrated_before_the_first_prompt_comes(encoder):
-    router, likely = Router.fit(table_of(), encoder=encoder), RoutePolicy(min_success=0.5, k=3)
-    assert not router.is_calibrated(k=3, policy=likely.cost_policy)
+    router = Router.fit(table_of(), encoder=encoder)
+    likely = RoutePolicy(min_success=0.5, rule="mean", k=3)
+    assert not router.is_calibrated("mean", k=3, policy=likely.cost_policy)
     with made(router, encoder=encoder, policy=likely):
-        assert router.is_calibrated(k=3, policy=likely.cost_policy)
-    assert not router.is_calibrated(policy=likely.cost_policy)
-    assert router.is_calibrated()
+        assert router.is_calibrated("mean", k=3, policy=likely.cost_policy)
+    assert not router.is_calibrated("mean", policy=likely.cost_policy)
+    assert router.is_calibrated("mean")
     with pytest.raises(ValueError, match="k must be at least 1"):
-        router.is_calibrated(k=0, policy=likely.cost_policy)
+        router.is_calibrated("mean", k=0, policy=likely.cost_policy)
+
+
+def test_auto_needs_no_calibration_and_tells_the_chance(encoder, prompts, monkeypatch):
+    router = Router.fit(table_of(), encoder=encoder)
+    likely = RoutePolicy(min_success=0.5)
+
+    def held_out_pairs(self, rule, k):
+        raise AssertionError("nothing is calibrated at a request")
+
+    monkeypatch.setattr(CostRules, "_held_out_pairs", held_out_pairs)
+    assert router.is_calibrated(policy=likely.cost_policy)
+    with made(router, encoder=encoder) as engine:
+        found = engine.route_blocking(prompts, policy=likely)
+        plain = engine.route_blocking(prompts)
+        other = engine.route_blocking(prompts[0], policy=RoutePolicy(rule="mean"))
+    for given, routed in ((likely.cost_policy, found), (None, plain)):
+        expected = router.route(prompts, policy=given)
+        assert [r.model for r in routed] == expected.names()
+        for name in ("chance", "chance_low", "chance_high"):
+            told = np.float32([getattr(r, name) for r in routed])
+            np.testing.assert_array_equal(told, getattr(expected, name))
+    assert (other.chance, other.chance_low, other.chance_high) == (None, None, None)
+
+
+def test_the_reason_says_why_another_than_the_largest_is_taken():
+    scores = np.float32([0.81, 0.84, 0.2])
+    names = ("cheap", "dear", "weak")
+    assert _reason(names, scores, "auto") == (
+        "cheap is preferred: dear is ahead by 0.030, but held-out records do not bear out such leads"
+    )
+    assert _reason(names[1:], scores[1:], "auto") == "dear has the largest expected score, 0.840"
+    assert _reason(names, scores, "raw") == "cheap has the largest score under the rule 'raw'"
 
 
 def test_a_policy_that_allows_no_model_of_the_router_gets_the_fallback(router, encoder):
@@ -782,6 +816,9 @@ def test_a_policy_or_a_deadline_that_is_none_is_an_error_of_the_caller(encoder):
     [
         ({"rule": "best"}, ValueError, "rule must be one of"),
         ({"k": 0}, ValueError, "k must be at least 1"),
+        ({"k": 7}, ValueError, "k is for the rules 'mean', 'raw' and 's3', found it with 'auto'"),
+        ({"rule": "s3", "within": "auto"}, ValueError, "within 'auto' is for the rule 'auto'"),
+        ({"within": "much"}, ValueError, "within must be a number or 'auto', got 'much'"),
         ({"k": 1.5}, TypeError, "k must be an integer, got float"),
         ({"models": "one"}, TypeError, "models must be a list of names"),
         ({"models": [1]}, TypeError, "models must be a list of names"),
@@ -800,7 +837,9 @@ def test_equal_policies_have_equal_keys():
     one = RoutePolicy.of({"prices": {"b": [1, 2], "a": [3, 4]}, "output_tokens": 5, "k": None})
     two = RoutePolicy(prices={"a": (3, 4), "b": (1, 2)}, output_tokens=5)
     assert one.key == two.key and hash(one.key) == hash(two.key)
-    assert RoutePolicy().key != RoutePolicy(k=5).key
+    assert RoutePolicy().key != RoutePolicy(rule="mean").key
+    assert RoutePolicy(rule="mean").key != RoutePolicy(rule="mean", k=5).key
+    assert RoutePolicy(within="auto").key != RoutePolicy(within=0.1).key
 
 
 # --- routers on disk -----------------------------------------------------------------------------

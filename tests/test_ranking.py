@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from itertools import product
+from operator import attrgetter
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from tables import make_table, unit_rows
 
 from benchrouter import CostPolicy, Router
+from benchrouter.decisions import Decisions
 
 POLICIES = [
     None,
@@ -41,13 +46,16 @@ def queries(router):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("rule", ["mean", "raw", "s3"])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("rule", "policy"),
+    [*product(["auto", "mean", "raw", "s3"], POLICIES), ("auto", CostPolicy(within="auto"))],
+)
 def test_the_decisions_are_those_of_route(router, queries, rule, policy):
     routed = router.route(embeddings=queries, rule=rule, policy=policy)
     ranked = router.rank(embeddings=queries, rule=rule, policy=policy)
     assert routed.fallback.any() and not routed.fallback.all()
-    for name in ("model", "score", "margin", "distance", "fallback", "cost_usd", "over_limit"):
+    assert (routed.chance is None) == (rule != "auto")
+    for name in map(attrgetter("name"), fields(Decisions)[1:]):
         expected = getattr(routed, name)
         found = getattr(ranked.decisions, name)
         assert (expected is None) == (found is None), name
@@ -61,14 +69,17 @@ def test_the_decisions_are_those_of_route(router, queries, rule, policy):
         assert_array_equal(ranked.cost_usd[here, routed.model], routed.cost_usd)
 
 
+@pytest.mark.parametrize("rule", ["auto", "mean"])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_next_model_is_the_choice_without_those_before(router, queries, policy):
-    ranked = router.rank(embeddings=queries, policy=policy)
+def test_the_next_model_is_the_choice_without_those_before(router, queries, rule, policy):
+    ranked = router.rank(embeddings=queries, rule=rule, policy=policy)
     certain = ~ranked.decisions.fallback
     for i in np.flatnonzero(certain):
         for rank in range(1, 5):
             left = [router.models[m] for m in ranked.order[i, rank:]]
-            again = router.rank(embeddings=queries[i : i + 1], policy=policy, models=left)
+            again = router.rank(
+                embeddings=queries[i : i + 1], rule=rule, policy=policy, models=left
+            )
             assert again.decisions.names() == left[:1]
             assert_array_equal(again.order[0], ranked.order[i, rank:])
 
@@ -76,7 +87,7 @@ def test_the_next_model_is_the_choice_without_those_before(router, queries, poli
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("models", [["model 3"], ["model 1", "model 4"]])
 def test_only_models_that_are_allowed(router, queries, policy, models):
-    found = router.rank(embeddings=queries, policy=policy, models=models)
+    found = router.rank(embeddings=queries, rule="mean", policy=policy, models=models)
     assert set(found.decisions.names()) <= set(models)
     assert found.order.shape == (len(queries), len(models))
     if len(models) == 1:
@@ -92,7 +103,7 @@ def test_only_models_that_are_allowed(router, queries, policy, models):
         assert_array_equal(found.decisions.margin[free], difference[free])
 
 
-@pytest.mark.parametrize("rule", ["mean", "raw", "s3"])
+@pytest.mark.parametrize("rule", ["auto", "mean", "raw", "s3"])
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("models", [["model 3"], ["model 1", "model 4"], ["model 0", "model 2"]])
 def test_route_among_some_models(router, queries, rule, policy, models):
@@ -102,7 +113,7 @@ def test_route_among_some_models(router, queries, rule, policy, models):
     assert set(routed.names()) <= set(models)
     parts = [(None, queries[:7]), (None, queries[7:])]
     streamed = list(router.route_stream(parts, rule=rule, policy=policy, models=iter(models)))
-    for name in ("model", "score", "margin", "distance", "fallback", "cost_usd", "over_limit"):
+    for name in map(attrgetter("name"), fields(Decisions)[1:]):
         expected = getattr(ranked, name)
         if expected is None:
             assert getattr(routed, name) is None

@@ -67,7 +67,7 @@ def test_the_mean_rule_by_hand(router, compass):
     nearest = np.argsort(-(rows.astype(np.float64) @ query[0].astype(np.float64)))[:5]
     standing = np.array([table.scores[table.dataset == d].mean(axis=0) for d in range(4)]).mean(0)
     by_hand = (table.scores[nearest].sum(axis=0) + standing) / 6
-    explained = router.explain(embedding=query[0])
+    explained = router.explain(embedding=query[0], rule="mean")
     np.testing.assert_allclose(explained.scores, by_hand, rtol=0, atol=1e-6)
     assert explained.score == pytest.approx(by_hand.max(), abs=1e-6)
     assert explained.margin == pytest.approx(np.sort(by_hand)[-1] - np.sort(by_hand)[-2], abs=1e-6)
@@ -93,7 +93,7 @@ def test_a_far_prompt_falls_back_and_says_why(compass):
 
 def test_explain_shows_who_was_right(router, compass):
     table, rows = compass
-    explained = router.explain(embedding=rows[3])
+    explained = router.explain(embedding=rows[3], rule="mean")
     first = explained.neighbours[0]
     assert (first.dataset, first.sample_id, first.prompt) == ("east", "sample 3", "prompt 3")
     assert first.similarity == pytest.approx(1.0, abs=1e-6)
@@ -102,7 +102,7 @@ def test_explain_shows_who_was_right(router, compass):
     assert explained.support.tolist() == [5, 5, 5]
     content = json.loads(json.dumps(explained.to_dict(), allow_nan=False))
     assert content["neighbours"][0]["sample_id"] == "sample 3"
-    assert explained.model == router.route(embeddings=rows[3:4]).names()[0]
+    assert explained.model == router.route(embeddings=rows[3:4], rule="mean").names()[0]
 
 
 @pytest.mark.parametrize("t", [0.2, 0.4, 0.5, 0.6, 0.8])
@@ -228,7 +228,7 @@ def test_bad_input(router, compass):
         router.choose(embeddings=unit_rows(0, 4))
     with pytest.raises(ValueError, match="must be one of 'auto', 's1', 's2', 's3', got 'best'"):
         router.choose(embeddings=rows, score="best")
-    with pytest.raises(ValueError, match="rule must be 'mean', 'raw' or 's3', got 'vote'"):
+    with pytest.raises(ValueError, match="one of 'auto', 'mean', 'raw', 's3', got 'vote'"):
         router.route(embeddings=rows, rule="vote")
     with pytest.raises(TypeError, match="list of strings, got a single string"):
         router.route("a prompt")
@@ -352,7 +352,9 @@ def test_a_metric_without_threshold_offers_raw_scores_only():
     table = make_table(scores, [0, 1, 1], thresholds=np.array([NAN, NAN]))
     router = Router.fit(table, embeddings=rows, k=1, kappa=1)
     assert router.route(embeddings=rows, rule="raw").names() == ["model 1", "model 0", "model 0"]
-    assert router.route(embeddings=rows).score[1] == pytest.approx((-1.0 - 2.25) / 2)
+    mean = router.route(embeddings=rows, rule="mean")
+    assert mean.score[1] == pytest.approx((-1.0 - 2.25) / 2)
+    assert mean.chance is None and router.route(embeddings=rows).chance is None
     with pytest.raises(ValueError, match="have no threshold: give thresholds"):
         router.choose(embeddings=rows)
     with pytest.raises(ValueError, match="the rule 's3' needs p̂"):
@@ -443,9 +445,11 @@ def test_a_dataset_without_any_score_is_named(specialist):
 def test_bad_k(router, compass, k, error, words):
     table, rows = compass
     with pytest.raises(error, match=words):
-        router.route(embeddings=rows[:2], k=k)
+        router.route(embeddings=rows[:2], rule="mean", k=k)
     with pytest.raises(error, match=words):
-        router.explain(embedding=rows[0], k=k)
+        router.explain(embedding=rows[0], rule="mean", k=k)
+    with pytest.raises(ValueError, match="k is for the rules 'mean', 'raw' and 's3': 'auto' has"):
+        router.route(embeddings=rows[:2], k=k)
     if k != 10**12:
         with pytest.raises(error, match=words):
             Router.fit(table, embeddings=rows, k=k)
@@ -467,9 +471,11 @@ def test_a_single_large_dataset_is_sampled_too(monkeypatch):
     monkeypatch.setattr("benchrouter.holdout.ALL_RECORDS", 50)
     monkeypatch.setattr("benchrouter.holdout.SAMPLE", 10)
     searched = []
-    search = Index.search
+    search = Index.search_per_dataset
     monkeypatch.setattr(
-        Index, "search", lambda self, q, k: searched.append(len(q)) or search(self, q, k)
+        Index,
+        "search_per_dataset",
+        lambda self, q, *a, **k: searched.append(len(q)) or search(self, q, *a, **k),
     )
     Router.fit(make_table(np.ones((60, 2)), np.zeros(60)), embeddings=unit_rows(60, 4))
     assert searched == [10]

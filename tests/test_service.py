@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tiny_encoder import prompts_of
 
-from benchrouter import Router
+from benchrouter import CostPolicy, Router
 from benchrouter.serving import CAUSES, Engine, RoutePolicy
 
 for package in ("fastapi", "httptools", "httpx", "prometheus_client", "uvicorn"):
@@ -204,6 +204,24 @@ def test_explain_answers_what_the_router_explains(app, router, engine):
     assert refusal(ask(app, "POST", "/v1/explain", {"prompt": " "})) == (422, "not_offered")
 
 
+def test_answers_tell_the_chance_and_its_interval(app, router):
+    expected = router.route(PROMPTS)
+    found = ask(app, "POST", "/v1/route", {"prompts": PROMPTS}).json()["decisions"]
+    assert [d["model"] for d in found] == expected.names()
+    for name in ("chance", "chance_low", "chance_high"):
+        told = np.float32([d[name] for d in found])
+        np.testing.assert_array_equal(told, getattr(expected, name))
+    body = {"prompt": PROMPTS[0], "policy": {"within": "auto"}}
+    (expected,) = router.route(PROMPTS[:1], policy=CostPolicy(within="auto")).names()
+    assert ask(app, "POST", "/v1/route", body).json()["decision"]["model"] == expected
+    body = {"prompt": PROMPTS[0], "policy": {"rule": "mean"}}
+    found = ask(app, "POST", "/v1/route", body).json()["decision"]
+    assert found["score"] > 0 and found["chance"] is None and found["chance_low"] is None
+    body = {"prompt": PROMPTS[0], "policy": {"k": 7}}
+    message = ask(app, "POST", "/v1/explain", body).json()["error"]["message"]
+    assert message == "policy: k is for the rules 'mean', 'raw' and 's3', found it with 'auto'"
+
+
 def test_models_lists_models_and_routers(app, router, engine):
     found = ask(app, "GET", "/v1/models").json()
     strictly(schemas.ModelsAnswer, found)
@@ -280,7 +298,10 @@ OTHER_JSON = [
     {"prompt": "w1", "policy": {"k": 0}},
     {"prompt": "w1", "policy": {"k": 1.5}},
     {"prompt": "w1", "policy": {"models": []}},
+    {"prompt": "w1", "policy": {"k": 7}},
     {"prompt": "w1", "policy": {"within": -1}},
+    {"prompt": "w1", "policy": {"within": "much"}},
+    {"prompt": "w1", "policy": {"within": "auto", "rule": "raw"}},
     {"prompt": "w1", "policy": {"within": 0.1, "cost_weight": 1}},
     {"prompt": "w1", "policy": {"prices": {"m": [1]}}},
     {"prompt": "w1", "policy": {"prices": {"other": [1, 1]}, "output_tokens": 9}},
@@ -314,7 +335,9 @@ def test_numbers_that_are_none_are_refused(app, number):
 def test_messages_say_where_and_what(app):
     body = {"prompt": "w1", "policy": {"rule": "best", "k": 0, "x": 1, "y": 2}}
     message = ask(app, "POST", "/v1/route", body).json()["error"]["message"]
-    assert message.startswith("policy.rule: Input should be 'mean', 'raw' or 's3'; policy.k: ")
+    assert message.startswith(
+        "policy.rule: Input should be 'auto', 'mean', 'raw' or 's3'; policy.k: "
+    )
     assert message.endswith("; and 1 more")
     many = {"prompt": "w1", **{str(i): 1 for i in range(2000)}}
     message = ask(app, "POST", "/v1/route", many).json()["error"]["message"]

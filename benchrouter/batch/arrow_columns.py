@@ -17,6 +17,23 @@ if TYPE_CHECKING:
     from benchrouter.decisions import Decisions
 
 
+def of(decisions: Decisions, name: str) -> NDArray[Any]:
+    """One attribute of decisions.
+
+    Parameters
+    ----------
+    decisions : Decisions
+    name : str
+
+    Returns
+    -------
+    float32 or bool array, shape (n_prompts,)
+        NaN where it is not known of any.
+    """
+    found = getattr(decisions, name)
+    return np.full(len(decisions), np.nan, np.float32) if found is None else found
+
+
 def values(array: NDArray[Any]) -> pa.Array:
     """Values as a column without nulls.
 

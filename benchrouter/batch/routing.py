@@ -20,6 +20,7 @@ def route_batches(
     batches: Iterable[Counted],
     *,
     rule: Rule = "auto",
+    k: int | None = None,
     policy: CostPolicy | None = None,
     models: Sequence[str] | None = None,
 ) -> Generator[tuple[PromptBatch, Decisions | None], None, None]:
@@ -32,6 +33,8 @@ def route_batches(
         Embeddings of the prompts, float16 or float32, shape (n_prompts, dim), or None; their
         tokens, int64, shape (n_prompts,), or None.
     rule : "auto", "mean", "raw" or "s3"
+    k : int, optional
+        Neighbours that vote by the last three, instead of the router's.
     policy : CostPolicy, optional
         How cost counts; without it only scores do.
     models : sequence of str, optional
@@ -51,7 +54,8 @@ def route_batches(
                 needed = block is None or policy is not None  # which may count the tokens
                 yield batch.prompts if needed else None, block, tokens
 
-    for decisions in router.route_stream(feed(), rule=rule, policy=policy, models=models):
+    routed = router.route_stream(feed(), rule=rule, k=k, policy=policy, models=models)
+    for decisions in routed:
         while not len(waiting[0]):
             yield waiting.popleft(), None
         yield waiting.popleft(), decisions

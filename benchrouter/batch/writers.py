@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from benchrouter.decisions import Decisions
 
 RESULTS = ("model", "score", "margin", "distance", "fallback")
+CHANCE = ("chance",)  # written behind them by the rule "auto"
 FLAGS = ("fallback", "over_limit")  # bool; but for the model's name all others are float32
-DISTINCT = ("distance", "cost_usd")  # nearly every prompt has its own
+DISTINCT = ("distance", "cost_usd", "chance")  # nearly every prompt has its own
 ROW_GROUP_BYTES = 16 << 20  # small groups read slowly, large ones are held in memory
 SUFFIXES = (".jsonl", ".parquet", ".csv")  # the texts also with .gz or .zst
 
@@ -55,8 +56,8 @@ def open_decisions(
         Name under which the prompt is written; None leaves it out.
     prefix : str
         Put before these names, for input that has fields of these names already.
-    further : sequence of "cost_usd" and "over_limit"
-        Written after those five.
+    further : sequence of "chance", "cost_usd" and "over_limit"
+        Written after those five; a chance that is not known is missing.
     fields : pyarrow.Schema, optional
         Other fields of the input and their types in a Parquet file, instead of those that its
         first batch has.
@@ -234,7 +235,7 @@ class JsonlWriter(DecisionWriter):
         models = [json.dumps(m, ensure_ascii=False) for m in decisions.models]
         columns = [
             [models[i] for i in decisions.model.tolist()],
-            *(_texts(getattr(decisions, name), "null") for name in self._values),
+            *(_texts(arrow_columns.of(decisions, name), "null") for name in self._values),
         ]
         lines = []
         for i, fields in enumerate(_rows(batch)):
@@ -277,7 +278,7 @@ class CsvWriter(DecisionWriter):
             self._write_header(int(batch.rows[0]))
         known = set(self._others)
         names = decisions.names()
-        values = [_texts(getattr(decisions, name), "") for name in self._values]
+        values = [_texts(arrow_columns.of(decisions, name), "") for name in self._values]
         for i, fields in enumerate(rows):
             _check_known(fields, known, int(batch.rows[i]), "CSV")
             cells = [csv_value(fields.get(name)) for name in self._others]
@@ -324,7 +325,7 @@ class ParquetWriter(DecisionWriter):
             columns.append(batch.column)
         columns += [
             arrow_columns.names(decisions),
-            *(arrow_columns.values(getattr(decisions, name)) for name in self._values),
+            *(arrow_columns.values(arrow_columns.of(decisions, name)) for name in self._values),
         ]
         fields += [
             pa.field(name, column.type)

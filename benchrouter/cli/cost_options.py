@@ -41,8 +41,12 @@ Budget = Annotated[
     ),
 ]
 Within = Annotated[
-    float | None,
-    typer.Option(metavar="ε", help="The cheapest model whose score is at least the best − ε."),
+    str | None,
+    typer.Option(
+        metavar="ε|auto",
+        help="The cheapest model whose score is at least the best − ε; auto: the difference that "
+        "held-out records cannot tell from none.",
+    ),
 ]
 MinSuccess = Annotated[
     float | None,
@@ -98,7 +102,7 @@ def policy_of(
     cost_weight: float | None,
     max_cost_usd: float | None,
     budget_usd: float | None = None,
-    within: float | None,
+    within: str | None,
     min_success: float | None,
     costs: str | None,
     output_tokens: float | None,
@@ -114,7 +118,7 @@ def policy_of(
         "cost_weight": cost_weight,
         "max_cost_usd": max_cost_usd,
         "budget_usd": budget_usd,
-        "within": within,
+        "within": _within(within),
         "min_success": min_success,
         "output_tokens": output_tokens,
     }
@@ -148,12 +152,41 @@ def policy_of(
     return CostPolicy(costs="prices" if by_prices else source, **given)
 
 
+def _within(text: str | None) -> float | str | None:
+    if text is None or text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"found {text!r}, expected a number or auto", param_hint="--within"
+        ) from None
+
+
+def check_rule(
+    rule: Literal["auto", "mean", "raw", "s3"], k: int | None, policy: CostPolicy | None
+) -> None:
+    """Refuse what does not go with a rule."""
+    if rule == "auto" and k is not None:
+        raise typer.BadParameter(
+            f"found {k} with the rule auto, which has the number of neighbours that held-out "
+            "records chose; it is for --rule mean, raw or s3",
+            param_hint="--k",
+        )
+    if rule != "auto" and policy is not None and policy.within == "auto":
+        raise typer.BadParameter(
+            f"found auto with the rule {rule}, expected a number; auto is for --rule auto",
+            param_hint="--within",
+        )
+
+
 def within_budget(
     router: Router,
     policy: CostPolicy | None,
     prompts: str,
     batches: Callable[[], Generator[Counted, None, None]],
     rule: Literal["auto", "mean", "raw", "s3"],
+    k: int | None = None,
     models: list[str] | None = None,
 ) -> CostPolicy | None:
     """Turn a budget into the cost weight that keeps to it, by reading the prompts once.
@@ -168,6 +201,7 @@ def within_budget(
     batches : callable
         Begins to read the prompts, with their embeddings and tokens, if there are any.
     rule : "auto", "mean", "raw" or "s3"
+    k : int, optional
     models : list of str, optional
         Models that may be chosen.
 
@@ -192,7 +226,7 @@ def within_budget(
                     yield batch.prompts, rows, tokens
                     advance(len(batch.prompts))
 
-        cost_weight = router.find_cost_weight(read(), policy, rule=rule, models=models)
+        cost_weight = router.find_cost_weight(read(), policy, rule=rule, k=k, models=models)
     return replace(policy, budget_usd=None, cost_weight=cost_weight)
 
 

@@ -147,7 +147,10 @@ def route_held_out_records(
         "BMA": scores[:, table.models.index(router.best_on_average)],
         "a model at random": scores.mean(axis=1),
     }
-    for name, rule, k in (("mean", "mean", None), ("raw, k = 10", "raw", 10), ("s3", "s3", None)):
+    for name, rule, k in (
+        *(("auto", "auto", None), ("mean", "mean", None)),
+        *(("raw, k = 10", "raw", 10), ("s3", "s3", None)),
+    ):
         decisions = router.route(embeddings=rows[out], rule=rule, k=k)  # type: ignore[arg-type]
         found[f"rule {name}"] = scores[np.arange(n_out), decisions.model]
     found["oracle"] = scores.max(axis=1)
@@ -273,17 +276,17 @@ def _show_task(made: Demo, router: Router, tasks: dict[str, TaskDecision]) -> No
 
 def _show_reasons(reasons: list[Explanation]) -> None:
     output.table(
-        "synthetic prompts, routed one by one (rule mean)",
-        ["prompt", "model", "score", "margin", "u", "neighbours", "right"],
+        "synthetic prompts, routed one by one (rule auto); of the neighbours the ten nearest",
+        ["prompt", "model", "score", "chance", "u", "neighbours", "right"],
         [
             [
                 output.shorten(found.prompt or "", 48),
                 found.model,
                 f"{found.score:.2f}",
-                f"{found.margin:.2f}",
+                None if found.chance is None else f"{found.chance[_model(found)]:.2f}",
                 f"{found.distance:.2f}",
                 _neighbours(found),
-                f"{_right(found)} of {int(found.support[found.models.index(found.model)])}"
+                f"{_right(found)} of {len(found.neighbours)}"
                 + (", fallback" if found.fallback else ""),
             ]
             for found in reasons
@@ -295,6 +298,10 @@ def _show_reasons(reasons: list[Explanation]) -> None:
 def _neighbours(found: Explanation) -> str:
     counts = Counter(n.dataset for n in found.neighbours)
     return ", ".join(f"{name} {n}" for name, n in counts.most_common())
+
+
+def _model(found: Explanation) -> int:
+    return found.models.index(found.model)
 
 
 def _right(found: Explanation) -> int:

@@ -13,6 +13,10 @@ from benchrouter.cli.encoding import load_all_embeddings, load_router
 if TYPE_CHECKING:
     from benchrouter.decisions import Explanation
 
+SUM = (
+    "expected scores, rule auto: standing + pull of the votes, of their datasets, of the embedding"
+)
+
 
 def explain(
     directory: options.RouterDir,
@@ -21,6 +25,7 @@ def explain(
         str,
         typer.Option(help="auto (expected score, as held-out records taught), mean, raw or s3."),
     ] = "auto",
+    k: options.Neighbours = None,
     models: options.ModelsAtHand = None,
     cost_weight: cost_options.CostWeight = None,
     max_cost_usd: cost_options.MaxCost = None,
@@ -38,6 +43,10 @@ def explain(
 ) -> None:
     """Show the decision on one prompt and the benchmark records that voted.
 
+    By the rule auto every model's expected score is its standing, and what the votes of the
+    neighbours, their datasets and the prompt's embedding add; beside it stands its chance of a
+    correct answer, with the 80 % interval of the success rate on prompts like this one.
+
     Shows what each model is expected to cost, where that is known, and decides under the options
     of costs, if there are any. For a budget, give the cost weight that `route` found.
     """
@@ -52,6 +61,7 @@ def explain(
         prices=prices,
         tokens=None if tokens is None else "--tokens",
     )
+    cost_options.check_rule(chosen_rule, k, policy)
     text = _of_stdin() if prompt == "-" else prompt
     if not text.strip():
         raise ValueError("found an empty prompt, expected text")
@@ -67,6 +77,7 @@ def explain(
         text,
         embedding=None if given is None else given[0],
         rule=chosen_rule,
+        k=k,
         policy=policy,
         tokens=tokens,
         models=options.listed(models),
@@ -93,20 +104,31 @@ def show_explanation(found: Explanation) -> None:
         ("prompt", output.shorten(found.prompt or "", 100)),
         ("model", found.model),
         ("why", found.reason),
+        *_chance_of(found),
         ("distance u", f"{found.distance:.3f}"),
     ]
+    if found.strange is not None:
+        facts.append(("strange", strange_in_words(found.strange)))
     if found.no_cost is not None:
         facts.append(("no cost", found.no_cost))
     output.facts(facts)
     order = sorted(range(len(found.models)), key=lambda m: -found.scores[m])
     weighed: dict[str, list[Any]] = {}
+    if found.standing is not None and found.pulls is not None:
+        weighed["standing"] = found.standing.tolist()
+        for view, pull in found.pulls.items():
+            weighed[view] = [f"{value:+.3f}" for value in pull.tolist()]
+    pulls = len(weighed)
     if found.cost_usd is not None:
         weighed["US$"] = [output.amount(value) for value in found.cost_usd.tolist()]
     for name, values in (("utility", found.utility), ("chance", found.chance)):
         if values is not None:
             weighed[name] = values.tolist()
+    if found.chance_low is not None and found.chance_high is not None:
+        ends = zip(found.chance_low.tolist(), found.chance_high.tolist(), strict=True)
+        weighed["80 % interval"] = [f"{low:.3f} to {high:.3f}" for low, high in ends]
     output.table(
-        f"scores, rule {found.rule}",
+        f"scores, rule {found.rule}" if not pulls else SUM,
         ["model", "score", "neighbours", *weighed],
         [
             [
@@ -116,21 +138,47 @@ def show_explanation(found: Explanation) -> None:
             for m in order
         ],
         marked=order.index(found.models.index(found.model)),
+        right=range(3, 3 + pulls),
     )
+    more = found.n_voting - len(found.neighbours)
     output.table(
-        "neighbours that voted",
-        ["dataset", "sample", "similarity", "prompt", "right"],
+        "neighbours that voted" + (f", the nearest; {more:,} more voted" if more else ""),
+        ["dataset", "sample", "similarity", "weight", "prompt", "right"],
         [
             [
                 n.dataset,
                 n.sample_id,
                 float(n.similarity),
+                float(n.weight),
                 output.shorten(n.prompt),
                 ", ".join(right_models(n.scores)) or "none",
             ]
             for n in found.neighbours
         ],
         cut=["prompt"],
+    )
+
+
+def _chance_of(found: Explanation) -> list[tuple[str, str]]:
+    """Chance that the model chosen is right, where it is known."""
+    if found.chance is None:
+        return []
+    m = found.models.index(found.model)
+    text = f"{found.chance[m]:.3f}"
+    if found.chance_low is not None and found.chance_high is not None:
+        text += (
+            f"; of prompts like this one it answers {found.chance_low[m]:.3f} to "
+            f"{found.chance_high[m]:.3f} correctly, with 80 % chance"
+        )
+    return [("chance of success", text)]
+
+
+def strange_in_words(strange: float) -> str:
+    """Say what a chance of being strange means for the decision."""
+    side = "known" if strange <= 0.5 else "strange"
+    return (
+        f"{strange:.3f}, the chance that the prompt is of a kind that the benchmark lacks: it "
+        f"counts as {side}"
     )
 
 

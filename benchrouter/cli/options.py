@@ -195,6 +195,16 @@ def one_of(value: str, expected: Sequence[str], option: str) -> None:
         )
 
 
+Neighbours = Annotated[
+    int | None,
+    typer.Option(
+        "--k",
+        min=1,
+        help="Neighbours that vote by the rules mean, raw and s3, instead of the router's.",
+    ),
+]
+
+
 def check_rule(rule: str) -> Literal["auto", "mean", "raw", "s3"]:
     """Refuse an unknown rule."""
     one_of(rule, ("auto", "mean", "raw", "s3"), "--rule")

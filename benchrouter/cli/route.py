@@ -15,7 +15,7 @@ from benchrouter.cli.route_groups import check_options, route_groups
 GIVEN_BATCH = 8192
 ENCODED_BATCH = 1024  # some seconds on a CPU, so that progress is seen
 NOT_ON_RAY = (
-    *("fallback", "profile", "cost_weight", "max_cost_usd", "budget_usd", "within"),
+    *("k", "fallback", "profile", "cost_weight", "max_cost_usd", "budget_usd", "within"),
     *("min_success", "costs", "output_tokens", "prices", "tokens_column"),
 )
 
@@ -38,6 +38,7 @@ def route(
         str,
         typer.Option(help="auto (expected score, as held-out records taught), mean, raw or s3."),
     ] = "auto",
+    k: options.Neighbours = None,
     models: options.ModelsAtHand = None,
     fallback: Annotated[
         str | None,
@@ -99,7 +100,7 @@ def route(
     ] = True,
     prefix: Annotated[
         str,
-        typer.Option(help="Put before model, score, margin, distance and fallback in the output."),
+        typer.Option(help="Put before model, score and the other results in the output."),
     ] = "",
     part_size: Annotated[
         int | None,
@@ -132,10 +133,11 @@ def route(
     """Route every prompt to a model.
 
     The output holds the fields of the input, the prompt, and model, score, margin, distance,
-    fallback; with an option of costs also cost_usd, what the model is expected to cost. A file
-    appears under its name only when it is complete. A directory gets a file for every 100,000
-    records as soon as it is complete, and manifest.json, by which --resume goes on. Embeddings are
-    not kept: encode prompts that are routed again with `benchrouter encode`.
+    fallback; by the rule auto also chance, that the answer is correct; with an option of costs also
+    cost_usd, what the model is expected to cost. A file appears under its name only when it is
+    complete. A directory gets a file for every 100,000 records as soon as it is complete, and
+    manifest.json, by which --resume goes on. Embeddings are not kept: encode prompts that are
+    routed again with `benchrouter encode`.
 
     With --group-by the output holds a row for every group instead: COLUMN, n_prompts, model,
     score, runner_up, margin, expected_accuracy, its interval, fallback, reason and more; the
@@ -188,6 +190,7 @@ def route(
         )
         return
     chosen_rule = options.check_rule(rule)
+    cost_options.check_rule(chosen_rule, k, policy)
     if ray is None and ray_actors is not None:
         raise typer.BadParameter("found no --ray ADDRESS", param_hint="--ray-actors")
     route_file(
@@ -195,6 +198,7 @@ def route(
         prompts,
         target,
         rule=chosen_rule,
+        k=k,
         models=among,
         policy=policy,
         tokens_column=tokens_column,

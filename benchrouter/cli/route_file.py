@@ -31,6 +31,7 @@ def route_file(
     target: str,
     *,
     rule: Rule,
+    k: int | None,
     models: list[str] | None,
     policy: CostPolicy | None,
     tokens_column: str | None,
@@ -65,6 +66,7 @@ def route_file(
     from benchrouter.batch.prompts import read_ahead, read_prompts
     from benchrouter.batch.routing import route_batches
     from benchrouter.batch.token_column import with_tokens
+    from benchrouter.batch.writers import CHANCE
     from benchrouter.cli.route_ray import check_ray, decided_on_ray
 
     if ray is not None:
@@ -97,7 +99,7 @@ def route_file(
     written = {
         "prompt_column": prompt_column if keep_prompt else None,
         "prefix": prefix,
-        "further": cost_options.columns_of(policy),
+        "further": (*(CHANCE if rule == "auto" else ()), *cost_options.columns_of(policy)),
     }
     sink: PartsOutput | SingleOutput
     if _names_directory(target):
@@ -110,6 +112,7 @@ def route_file(
             **_job(directory, prompts, embeddings, encoder, format),
             "prompt_column": prompt_column,
             "rule": rule,
+            "k": k,
             "models": None if models is None else sorted(set(models)),
             "costs": cost_options.text_of(policy),
             "tokens_column": tokens_column,
@@ -139,10 +142,10 @@ def route_file(
                     fallback=fallback,
                     route_on=routing_device(device),
                 )
-                router.check_rule(rule, policy=policy, models=models)
-                policy = cost_options.within_budget(router, policy, prompts, read, rule, models)
+                router.check_rule(rule, k, policy, models)
+                policy = cost_options.within_budget(router, policy, prompts, read, rule, k, models)
                 pairs = held.enter_context(closing(read(sink.first_row)))
-                decided = route_batches(router, pairs, rule=rule, policy=policy, models=models)
+                decided = route_batches(router, pairs, rule=rule, k=k, policy=policy, models=models)
             else:
                 decided = decided_on_ray(
                     ray,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchrouter.task import Score
 
 OF_PROMPTS = (
-    *("rule", "fallback", "keep_prompt", "part_size"),
+    *("rule", "k", "fallback", "keep_prompt", "part_size"),
     *("output_format", "resume", "profile", "ray", "ray_actors"),
 )
 

@@ -202,7 +202,7 @@ def _decisions(found: pa.Table, rows: NDArray[Any], models: tuple[str, ...]) -> 
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from benchrouter.batch.writers import RESULTS
+    from benchrouter.batch.writers import CHANCE, RESULTS
     from benchrouter.decisions import Decisions
 
     others = np.flatnonzero(found[ROW].to_numpy() != rows)
@@ -213,9 +213,8 @@ def _decisions(found: pa.Table, rows: NDArray[Any], models: tuple[str, ...]) -> 
     if model.null_count:
         unknown = found.filter(pc.is_null(model))["model"][0].as_py()
         raise ValueError(f"found model {unknown!r}, which the router here has not")
-    return Decisions(
-        models, model.to_numpy(), **{name: found[name].to_numpy() for name in RESULTS[1:]}
-    )
+    names = [name for name in (*RESULTS[1:], *CHANCE) if name in found.column_names]
+    return Decisions(models, model.to_numpy(), **{name: found[name].to_numpy() for name in names})
 
 
 def _table(batch: PromptBatch, rows: NDArray[Any] | None) -> pa.Table:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from benchrouter import _core
 from benchrouter.artifact import read_description
-from benchrouter.batch.writers import RESULTS
+from benchrouter.batch import arrow_columns
+from benchrouter.batch.writers import CHANCE, RESULTS
 from benchrouter.encoder import Encoder
 from benchrouter.router import Router
 from benchrouter.rules import Rule
@@ -32,8 +33,9 @@ BATCH = 1024
 class RouteBatch:
     """Adds a decision to every row of a batch; made once in every actor of `map_batches`.
 
-    The columns model (string), score, margin, distance (float32) and fallback (bool) are those of
-    `benchrouter.Decisions`; all other columns stay as they are. Batches are Arrow tables, which,
+    The columns model (string), score, margin, distance (float32), fallback (bool) and, by the rule
+    "auto", chance (float32, NaN = not known) are those of `benchrouter.Decisions`; all other
+    columns stay as they are. Batches are Arrow tables, which,
     unlike dictionaries of NumPy arrays, keep nulls and types. The threads of an actor are the CPUs
     that it was given, at least one.
 
@@ -57,7 +59,7 @@ class RouteBatch:
         (``num_gpus``), the CPU where it gave none. Without CUDA kernels (`benchrouter` was built
         without nvcc) only the encoder runs on a GPU.
     prefix : str
-        Put before the five names.
+        Put before these names.
     drop_columns : sequence of str
         Columns that are left out of what is returned.
 
@@ -99,7 +101,8 @@ class RouteBatch:
         self.models = models
         self.prompt_column = prompt_column
         self.embeddings_column = embeddings_column
-        self.names = [prefix + name for name in RESULTS]
+        self.results = (*RESULTS, *CHANCE) if rule == "auto" else RESULTS
+        self.names = [prefix + name for name in self.results]
         self.drop_columns = list(drop_columns)
         self.router = _load(
             directory,
@@ -150,13 +153,8 @@ class RouteBatch:
         else:
             rows = _embeddings(batch, self.embeddings_column)
             decisions = self.router.route(embeddings=rows, rule=self.rule, models=self.models)
-        columns = (
-            pa.array(decisions.names(), pa.string()),
-            pa.array(decisions.score),
-            pa.array(decisions.margin),
-            pa.array(decisions.distance),
-            pa.array(decisions.fallback),
-        )
+        values = [arrow_columns.of(decisions, name) for name in self.results[1:]]
+        columns = (pa.array(decisions.names(), pa.string()), *map(pa.array, values))
         found = batch.drop_columns(self.drop_columns)
         for name, column in zip(self.names, columns, strict=True):
             found = found.append_column(name, column)

@@ -48,6 +48,9 @@ class Routed:
         In a sentence.
     score, margin, distance : float or None
         As in `Decisions`; None where no decision was computed.
+    chance, chance_low, chance_high : float or None
+        As in `Decisions`: the chance that `model` answers correctly, and its 80 % interval; None
+        by other rules than "auto", and where correctness is not known.
     cost_usd : float or None
         Expected, under a cost policy.
     over_limit : bool or None
@@ -75,6 +78,9 @@ class Routed:
     cached: bool
     router: str
     version: str
+    chance: float | None = None
+    chance_low: float | None = None
+    chance_high: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, ready for JSON (unknown = None).

@@ -23,8 +23,9 @@ class DecisionLog(Observer):
     """Writes answers to a file, in a thread of its own; one process to a file.
 
     A line has time (seconds since the epoch), router, version, model, fallback, cause, reason,
-    score, margin, distance, cost_usd, over_limit, truncated, cached, seconds (from request to
-    answer) and scores (by model, null where none was computed); and, if asked for, prompt.
+    score, margin, distance, chance, chance_low, chance_high, cost_usd, over_limit, truncated,
+    cached, seconds (from request to answer) and scores (by model, null where none was computed);
+    and, if asked for, prompt.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from benchrouter.costs import CostPolicy, CostSource
 from benchrouter.rules import RULES, Rule
@@ -24,7 +24,7 @@ class RoutePolicy:
     rule : "auto", "mean", "raw" or "s3"
         As in `Router.route`.
     k : int, optional
-        Neighbours that vote, instead of the router's.
+        Neighbours that vote by the other rules than "auto", instead of the router's.
     models : tuple of str, optional
         Models that may be answered; by default all. Names that the router does not know are
         passed over, so that one list serves several routers.
@@ -42,7 +42,7 @@ class RoutePolicy:
     models: tuple[str, ...] | None = None
     cost_weight: float | None = None
     max_cost_usd: float | None = None
-    within: float | None = None
+    within: float | Literal["auto"] | None = None
     min_success: float | None = None
     costs: CostSource | None = None
     output_tokens: float | None = None
@@ -57,6 +57,10 @@ class RoutePolicy:
                 raise TypeError(f"k must be an integer, got {type(self.k).__name__}")
             if self.k < 1:
                 raise ValueError(f"k must be at least 1, got {self.k}")
+            if self.rule == "auto":
+                raise ValueError("k is for the rules 'mean', 'raw' and 's3', found it with 'auto'")
+        if self.within == "auto" and self.rule != "auto":
+            raise ValueError(f"within 'auto' is for the rule 'auto', found it with {self.rule!r}")
         if self.models is not None:
             names = [self.models] if isinstance(self.models, str) else list(self.models)
             if isinstance(self.models, str) or not all(isinstance(n, str) for n in names):

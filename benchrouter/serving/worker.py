@@ -238,8 +238,9 @@ def routed_of(
     fallback = bool(decisions.fallback[i])
     limit = info.description["distance_limit"]
     cause: Cause | None = None
-    reason = f"{names[0]} has the largest score under the rule {rule!r}"
+    scores = ranking.scores[i][order]
     over_limit = None if decisions.over_limit is None else bool(decisions.over_limit[i])
+    reason = _reason(names, scores, rule)
     if fallback:
         cause = "far" if limit is not None and distance > limit else "no_votes"
         reason = CAUSES[cause]
@@ -252,20 +253,40 @@ def routed_of(
     return Routed(
         model=names[0],
         ranking=names,
-        scores=tuple(plain(score) for score in ranking.scores[i][order].tolist()),
+        scores=tuple(plain(score) for score in scores.tolist()),
         fallback=fallback,
         cause=cause,
         reason=reason,
         score=plain(float(decisions.score[i])),
         margin=plain(float(decisions.margin[i])),
         distance=plain(distance),
-        cost_usd=None if decisions.cost_usd is None else plain(float(decisions.cost_usd[i])),
+        chance=_at(decisions.chance, i),
+        chance_low=_at(decisions.chance_low, i),
+        chance_high=_at(decisions.chance_high, i),
+        cost_usd=_at(decisions.cost_usd, i),
         over_limit=over_limit,
         truncated=truncated,
         cached=False,
         router=info.name,
         version=info.version,
     )
+
+
+def _reason(names: tuple[str, ...], scores: NDArray[np.float32], rule: str) -> str:
+    """Why the first of the models in their order is chosen where cost does not count."""
+    if rule != "auto":
+        return f"{names[0]} has the largest score under the rule {rule!r}"
+    best = int(scores.argmax())
+    if scores[best] == scores[0]:
+        return f"{names[0]} has the largest expected score, {scores[0]:.3f}"
+    return (
+        f"{names[0]} is preferred: {names[best]} is ahead by {scores[best] - scores[0]:.3f}, but "
+        "held-out records do not bear out such leads"
+    )
+
+
+def _at(values: NDArray[np.float32] | None, i: int) -> float | None:
+    return None if values is None else plain(float(values[i]))
 
 
 def _kind(job: Job) -> Hashable:

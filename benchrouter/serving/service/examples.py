@@ -12,10 +12,13 @@ _DECISION = {
     "scores": [0.928, 0.625, 0.441],
     "fallback": False,
     "cause": None,
-    "reason": "maths-13b has the largest score under the rule 'mean'",
+    "reason": "maths-13b has the largest expected score, 0.928",
     "score": 0.928,
     "margin": 0.303,
     "distance": 0.436,
+    "chance": 0.934,
+    "chance_low": 0.861,
+    "chance_high": 1.0,
     "cost_usd": None,
     "over_limit": None,
     "truncated": False,
@@ -34,6 +37,9 @@ _FAR = {
     "score": 0.52,
     "margin": 0.11,
     "distance": 0.913,
+    "chance": 0.534,
+    "chance_low": 0.371,
+    "chance_high": 0.697,
 }
 
 REQUESTS: dict[str, dict[str, Any]] = {
@@ -118,23 +124,31 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "/v1/explain": {
         "prompt": {
             "prompt": _PROMPT,
-            "rule": "mean",
+            "rule": "auto",
             "model": "maths-13b",
-            "reason": "maths-13b has the largest score under the rule 'mean'",
+            "reason": "maths-13b has the largest expected score, 0.928",
             "score": 0.928,
             "margin": 0.303,
             "distance": 0.436,
             "fallback": False,
             "over_limit": None,
             "no_cost": None,
+            "strange": 0.031,
+            "n_voting": 32,
             "models": [
                 {
                     "model": "maths-13b",
                     "score": 0.928,
-                    "support": 5,
+                    "support": 32,
                     "cost_usd": 0.0002,
                     "utility": None,
-                    "chance": None,
+                    "chance": 0.934,
+                    "chance_low": 0.861,
+                    "chance_high": 1.0,
+                    "standing": 0.62,
+                    "votes_pull": 0.142,
+                    "datasets_pull": 0.071,
+                    "embedding_pull": 0.095,
                 }
             ],
             "neighbours": [
@@ -143,6 +157,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
                     "sample_id": "arithmetic-82",
                     "prompt": "What is 21 times 24 plus 9? Answer with a number.",
                     "similarity": 0.758,
+                    "weight": 0.03125,
                     "scores": {"maths-13b": 1.0, "general-70b": 1.0, "small-3b": None},
                 }
             ],

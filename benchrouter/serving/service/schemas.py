@@ -52,8 +52,10 @@ class TaskPolicy(Request):
         None, description="The largest score − cost_weight × US$ wins."
     )
     max_cost_usd: AtLeastZero | None = Field(None, description="Dearer models are not allowed.")
-    within: AtLeastZero | None = Field(
-        None, description="The cheapest model whose score is at least the best − within."
+    within: AtLeastZero | Literal["auto"] | None = Field(
+        None,
+        description="The cheapest model whose score is at least the best − within; auto: the "
+        "difference that held-out records cannot tell from none.",
     )
     min_success: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="The cheapest model whose chance of a correct answer exceeds it."
@@ -72,7 +74,7 @@ class Policy(TaskPolicy):
 
     rule: Literal["auto", "mean", "raw", "s3"] = "auto"
     k: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole)] | None = Field(
-        None, description="Neighbours that vote."
+        None, description="Neighbours that vote by the rules mean, raw and s3."
     )
 
 
@@ -167,6 +169,9 @@ class Decision(Answer):
     score: Number
     margin: Number
     distance: Number
+    chance: Number = Field(description="That the model answers correctly, by the rule auto.")
+    chance_low: Number = Field(description="Lower end of its 80 % interval.")
+    chance_high: Number = Field(description="Its upper end.")
     cost_usd: Number
     over_limit: bool | None
     truncated: bool = Field(description="Whether the prompt was longer than the encoder reads.")
@@ -239,7 +244,13 @@ class ExplainedModel(Answer):
     support: Number
     cost_usd: Number
     utility: Number
-    chance: Number
+    chance: Number = Field(description="Of a correct answer.")
+    chance_low: Number = Field(description="Of its 80 % interval, by the rule auto.")
+    chance_high: Number
+    standing: Number = Field(description="Expected score before anything is seen of the prompt.")
+    votes_pull: Number = Field(description="What the neighbours' votes add to the standing.")
+    datasets_pull: Number = Field(description="What their datasets add.")
+    embedding_pull: Number = Field(description="What the embedding adds; the sum is the score.")
 
 
 class Neighbour(Answer):
@@ -249,6 +260,7 @@ class Neighbour(Answer):
     sample_id: str
     prompt: str
     similarity: float
+    weight: float = Field(description="Its share of the votes.")
     scores: dict[str, Number]
 
 
@@ -265,8 +277,12 @@ class ExplainAnswer(Answer):
     fallback: bool
     over_limit: bool | None
     no_cost: str | None
+    strange: Number = Field(
+        description="Chance that the prompt is of a kind that the benchmark lacks, by rule auto."
+    )
+    n_voting: int = Field(description="Neighbours that voted.")
     models: list[ExplainedModel]
-    neighbours: list[Neighbour]
+    neighbours: list[Neighbour] = Field(description="The nearest; by the rule auto at most ten.")
     router: str
     version: str
     truncated: bool
