@@ -211,8 +211,8 @@ def test_expected_scores_equal_those_of_the_cpu(device, kind):
 
 @pytest.mark.parametrize("n_models", [1, 11, 28, 64, 65, 130])
 def test_many_prompts_by_expected_scores(device, n_models):
-    n_queries = 300 if device == "cpu" else 30_001
-    learnt, queries, near, outcomes, options = large_case(n_queries, n_models, 384)
+    n_queries, dim = (70, 101) if device == "cpu" else (30_001, 384)
+    learnt, queries, near, outcomes, options = large_case(n_queries, n_models, dim)
     options |= {"fallback_model": n_models // 2, "home": n_models // 3}
     held = _core.Expectation(**learnt)
     for voters in (outcomes, voting.unpack(outcomes, np.arange(500))):
