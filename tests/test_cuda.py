@@ -593,14 +593,14 @@ def test_rules_on_a_device_decide_as_those_of_the_cpu(device, fitted, monkeypatc
     monkeypatch.setattr("benchrouter.rules_on_device.BLOCK", 37)
     prompts = np.concatenate([unit_rows(90, 32, seed=9), unit_rows(1, 32)])
     there = RulesOnDevice(fitted._state.rules, device)
-    found = there.decide(torch.tensor(prompts, device=device), rule, k)
-    expected = fitted._state.rules.decide(prompts, rule, k)
+    found = there.decide(torch.tensor(prompts, device=device), rule, k).chosen
+    expected = fitted._state.rules.decide(prompts, rule, k).chosen
     assert expected.fallback.any() and not expected.fallback.all()
     assert_same(found, expected)
     some = np.arange(7) != fitted._fit.fallback
-    found = there.decide(torch.tensor(prompts, device=device), rule, k, some)
+    found = there.decide(torch.tensor(prompts, device=device), rule, k, some).chosen
     assert some[found.model].all()
-    assert_same(found, fitted._state.rules.decide(prompts, rule, k, some))
+    assert_same(found, fitted._state.rules.decide(prompts, rule, k, some).chosen)
 
 
 def test_the_rule_auto_on_a_device_expects_what_that_of_the_cpu_does(device, fitted, monkeypatch):
@@ -616,7 +616,11 @@ def test_the_rule_auto_on_a_device_expects_what_that_of_the_cpu_does(device, fit
         assert expected.chosen.fallback.any() and not expected.chosen.fallback.all()
         assert_same_expected(device, found, expected)
         assert allowed is None or allowed[found.chosen.model].all()
-        assert_same(there.decide(rows, "auto", None, allowed), found.chosen)
+        decided = there.decide(rows, "auto", None, allowed)
+        assert_same(decided.chosen, found.chosen)
+        chance = rules.success(found.chosen.score, found.strange)
+        assert decided.success is not None and chance is not None
+        np.testing.assert_array_equal(decided.success.chance, chance.chance)
     assert there.expect(rows).scores is None
     with pytest.raises(ValueError, match="k is for the rules 'mean', 'raw' and 's3'"):
         there.decide(rows, "auto", 5)
