@@ -478,14 +478,14 @@ def test_rules_on_a_device_decide_as_those_of_the_cpu(device, fitted, monkeypatc
     monkeypatch.setattr("benchrouter.rules_on_device.BLOCK", 37)
     prompts = np.concatenate([unit_rows(90, 32, seed=9), unit_rows(1, 32)])
     there = RulesOnDevice(fitted._state.rules, device)
-    found = there.decide(torch.tensor(prompts, device=device), rule, k)
-    expected = fitted._state.rules.decide(prompts, rule, k)
+    found = there.decide(torch.tensor(prompts, device=device), rule, k).chosen
+    expected = fitted._state.rules.decide(prompts, rule, k).chosen
     assert expected.fallback.any() and not expected.fallback.all()
     assert_same(found, expected)
     some = np.arange(7) != fitted._fit.fallback
-    found = there.decide(torch.tensor(prompts, device=device), rule, k, some)
+    found = there.decide(torch.tensor(prompts, device=device), rule, k, some).chosen
     assert some[found.model].all()
-    assert_same(found, fitted._state.rules.decide(prompts, rule, k, some))
+    assert_same(found, fitted._state.rules.decide(prompts, rule, k, some).chosen)
 
 
 def test_a_router_on_a_device(device, fitted, monkeypatch, tmp_path):
