@@ -69,13 +69,22 @@ BR_HD double of_kind(const double* values, double chance) {
     return chance > 0.5 ? values[1] : values[0];
 }
 
-// The score of the best on average as it counts, and the least score that counts as equal to the
-// best.
+// The score from which a model leads the best on average, and the least that equals the best.
 BR_HD float raised(float score, double margin) {
     return static_cast<float>(add(static_cast<double>(score), margin));
 }
 BR_HD float lowered(float best, double tolerance) {
     return static_cast<float>(add(static_cast<double>(best), -tolerance));
+}
+
+// A score as it counts: above that of the best on average only where it leads.
+BR_HD float counted(float score, float home, float leads) {
+    return score >= leads || score < home ? score : home;
+}
+
+// Whether a model other than the best on average may be chosen for its cost.
+BR_HD bool is_equal(float score, float home, float leads, float least, double tolerance) {
+    return counted(score, home, leads) >= least && (score >= leads || tolerance > 0.0);
 }
 
 }  // namespace benchrouter

@@ -134,7 +134,8 @@ __global__ void __launch_bounds__(kBlock, 1)
     double u = 0.0, chance = 1.0, level = 0.0;
     int supported = 0;
     Best best;
-    float home_score = 0.0f, fallback_score = 0.0f, home = 0.0f, least = 0.0f;
+    float home = 0.0f, fallback_score = 0.0f, leads = 0.0f, least = 0.0f;
+    double tolerance = 0.0;
     Pick pick{INT32_MAX, 0, 0.0f};
     double values[kPerLane];  // votes, which become expected scores
     for (int round = kLevel; round <= kChoice; ++round) {
@@ -197,21 +198,23 @@ __global__ void __launch_bounds__(kBlock, 1)
                     if (seat.live && out.scores)
                         out.scores[seat.query * outcomes.models + model] = score;
                     if (!may_be) continue;
-                    if (model == e.home) home_score = score;
+                    if (model == e.home) home = score;
                     if (model == decision.fallback_model) fallback_score = score;
                     best.offer(key_of(score, place), static_cast<int32_t>(model), INT64_MIN);
-                } else if (may_be && (model == e.home ? home : score) >= least) {
+                } else if (may_be && (model == e.home
+                                          ? home >= least
+                                          : is_equal(score, home, leads, least, tolerance))) {
                     pick.offer({place, static_cast<int32_t>(model), score});
                 }
             }
         }
         if (round != kScores) continue;
         best.reduce();
-        home_score = from_lane(home_score, static_cast<int>(e.home % kLanes));
-        home = raised(home_score, of_kind(e.margin, chance));
-        const float largest = score_of(best.first);
-        least = lowered(home > largest ? home : largest, of_kind(e.tolerance, chance));
-        pick = {INT32_MAX, static_cast<int32_t>(e.home), home_score};
+        home = from_lane(home, static_cast<int>(e.home % kLanes));
+        leads = raised(home, of_kind(e.margin, chance));
+        tolerance = of_kind(e.tolerance, chance);
+        least = lowered(counted(score_of(best.first), home, leads), tolerance);
+        pick = {INT32_MAX, static_cast<int32_t>(e.home), home};
     }
     for (int step = kLanes / 2; step > 0; step /= 2) {
         supported |= __shfl_xor_sync(kEveryone, supported, step, kLanes);

@@ -124,22 +124,23 @@ void expect_models(const Outcomes& outcomes, const Ballots& ballots, const Expec
     }
 }
 
-// Chooses the model of the largest expected score, that of the best on average raised by its
-// margin; among models within the tolerance of it, the most preferred.
+// Chooses the most preferred model within the tolerance of the largest score that counts.
 int64_t choose_expected(const Outcomes& outcomes, const Decision& decision, const Expectation& e,
                         double chance, const Scratch& scratch) {
-    const float home = raised(scratch.score[e.home], of_kind(e.margin, chance));
+    const double tolerance = of_kind(e.tolerance, chance);
+    const float home = scratch.score[e.home], leads = raised(home, of_kind(e.margin, chance));
     float best = home;
     for (int64_t m = 0; m < outcomes.models; ++m) {
-        best = scratch.score[m] > best ? scratch.score[m] : best;
+        const float score = counted(scratch.score[m], home, leads);
+        best = score > best ? score : best;
     }
-    const float least = lowered(best, of_kind(e.tolerance, chance));
+    const float least = lowered(best, tolerance);
     int64_t model = e.home;
-    int32_t place = INT32_MAX;
+    int32_t place = home >= least ? scratch.preference[e.home] : INT32_MAX;
     for (int64_t m = 0; m < outcomes.models; ++m) {
-        if (decision.allowed && !decision.allowed[m]) continue;
-        const float counted = m == e.home ? home : scratch.score[m];
-        if (counted >= least && scratch.preference[m] < place) {
+        if (m == e.home || (decision.allowed && !decision.allowed[m])) continue;
+        if (scratch.preference[m] < place &&
+            is_equal(scratch.score[m], home, leads, least, tolerance)) {
             model = m;
             place = scratch.preference[m];
         }

@@ -95,7 +95,7 @@ class FakeService:
         """What POST /v1/explain answers."""
         router = self.routers[body["router"]]
         policy = dict(body.get("policy", {}))
-        rule = policy.pop("rule", "mean")
+        rule = policy.pop("rule", "auto")
         models = policy.pop("models", None)
         policy = CostPolicy(**policy) if policy else None
         described = router.describe()
@@ -118,6 +118,14 @@ class FakeService:
                 "reason": found["reason"],
                 "score": float(decided.score[0]),
                 "margin": float(decided.margin[0]),
+                **{
+                    name: None if values is None else float(values[0])
+                    for name, values in (
+                        ("chance", decided.chance),
+                        ("chance_low", decided.chance_low),
+                        ("chance_high", decided.chance_high),
+                    )
+                },
                 "over_limit": None if decided.over_limit is None else bool(decided.over_limit[0]),
             },
             "router": body["router"],

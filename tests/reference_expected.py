@@ -82,13 +82,14 @@ def decision(
 def choice(learnt, scores, among, home, preference, chance):
     """The most preferred model among those within the tolerance of the best."""
     side = 1 if chance > 0.5 else 0
-    counted = {m: float(scores[m]) for m in among}
-    counted[home] = float(np.float32(counted[home] + learnt["margin"][side]))
-    best = max(counted.values())
-    if best == INF:  # an infinite margin keeps the best on average whatever the tolerance
-        return home
-    least = float(np.float32(best - learnt["tolerance"][side]))
-    return min((m for m in among if counted[m] >= least), key=lambda m: preference[m])
+    margin, tolerance = learnt["margin"][side], learnt["tolerance"][side]
+    own = float(scores[home])
+    bar = float(np.float32(own + margin))
+    leads = {m for m in among if float(scores[m]) >= bar or m == home}
+    counted = {m: float(scores[m]) if m in leads else min(float(scores[m]), own) for m in among}
+    least = float(np.float32(max(counted.values()) - tolerance))
+    equal = (m for m in among if counted[m] >= least and (m in leads or tolerance > 0))
+    return min(equal, key=lambda m: preference[m])
 
 
 def strangeness(learnt, u, near):

@@ -508,9 +508,9 @@ class RulesThere:
         self.models, self.rules = rules.fit.models, rules
         self.callers = set()
 
-    def decide(self, rows, rule, k):
+    def decide(self, rows, rule, k, allowed):
         self.callers.add(threading.get_ident())
-        return self.rules.decide(rows.numpy(), rule, k)
+        return self.rules.decide(rows.numpy(), rule, k, allowed)
 
 
 def test_on_a_device_tokens_embeddings_and_decisions_are_made_side_by_side(monkeypatch):

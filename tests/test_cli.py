@@ -593,8 +593,8 @@ def test_explain_says_in_words_what_auto_found(files, tmp_path):
     ) in text
     assert found["strange"] < 0.5
     assert (
-        f"strange {found['strange']:.3f}, the chance that the prompt is of a kind that the benchmark "
-        "lacks: it counts as known"
+        f"strange {found['strange']:.3f}, the chance that the prompt is of a kind that the "
+        "benchmark lacks: it counts as known"
     ) in text
     assert f"neighbours that voted, the nearest; {found['n_voting'] - 10} more voted" in text
     for model in found["models"]:

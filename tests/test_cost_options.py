@@ -100,7 +100,7 @@ def test_route_decides_as_the_library_does(files, policy):
 
 
 def test_within_auto_takes_what_held_out_records_cannot_tell_apart(files):
-    document, lines = route(files, "--within", "auto")
+    _, lines = route(files, "--within", "auto")
     expected = Router.load(files / "R").route(
         embeddings=np.load(files / "p.npy"), policy=CostPolicy(within="auto")
     )

@@ -382,7 +382,8 @@ def test_the_reason_says_why_another_than_the_largest_is_taken():
     scores = np.float32([0.81, 0.84, 0.2])
     names = ("cheap", "dear", "weak")
     assert _reason(names, scores, "auto") == (
-        "cheap is preferred: dear is ahead by 0.030, but held-out records do not bear out such leads"
+        "cheap is preferred: dear is ahead by 0.030, but held-out records do not bear out such "
+        "leads"
     )
     assert _reason(names[1:], scores[1:], "auto") == "dear has the largest expected score, 0.840"
     assert _reason(names, scores, "raw") == "cheap has the largest score under the rule 'raw'"

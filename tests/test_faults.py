@@ -127,7 +127,8 @@ def test_a_disk_that_fills_up_leaves_the_earlier_file(router, prompts, tmp_path,
     target = tmp_path / ("o.csv" if name == "side.jsonl" else name)
     target.write_text("earlier")
     fill_disk(monkeypatch, name)
-    failed = route(router, prompts, target, "--rejected", tmp_path / "side.jsonl")
+    options = ("--rejected", tmp_path / "side.jsonl", "--rule", "mean")
+    failed = route(router, prompts, target, *options)
     assert failed.exit_code == 1
     assert failed.stderr.splitlines()[-1] == f"error: {tmp_path}/{name}: No space left on device"
     assert target.read_text() == "earlier"

@@ -23,7 +23,7 @@ from benchrouter.living import with_records
 DIM = 6
 OPTIONS = dict(k=3, kappa=4, label_shares=(0.0, 0.1), draws=2)
 QUERIES = unit_rows(20, DIM, seed=99)
-COMPACTED = ("pairs", "benchmark_u", "local", "distance_limit", "tau")
+COMPACTED = ("pairs", "expectation", "benchmark_u", "local", "distance_limit", "tau")
 
 
 def same_router(one, two, leave_out=()):
@@ -42,7 +42,7 @@ def same_router(one, two, leave_out=()):
             assert_array_equal(found, expected, err_msg=field.name)
     if not leave_out:
         assert one.describe() == two.describe()
-        for rule in ("mean", "raw"):
+        for rule in ("auto", "mean", "raw"):
             assert one.route(embeddings=QUERIES, rule=rule).names() == (
                 two.route(embeddings=QUERIES, rule=rule).names()
             )

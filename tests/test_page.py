@@ -381,10 +381,12 @@ def test_a_prompt_is_explained(opened, router):
     assert [row[0].removesuffix(", chosen") for row in shown] == sorted(
         scores, key=scores.__getitem__, reverse=True
     )
-    for name, score, price, votes in shown:
+    chances = dict(zip(found.models, found.chance.tolist(), strict=True))
+    for name, score, price, chance, votes in shown:
         model = name.removesuffix(", chosen")
         assert name.endswith(", chosen") == (model == found.model)
         assert score == fixed(scores[model])
+        assert chance.startswith(f"{fixed(100 * chances[model], 1)} % (")
         right = sum(n.scores[model] == 1 for n in found.neighbours)
         assert votes == f"right on {right} of {len(found.neighbours)}"
         assert re.fullmatch(r"0\.\d\d / 0\.\d\d", price)
@@ -395,20 +397,43 @@ def test_a_prompt_is_explained(opened, router):
 
     shown = opened.cells("prompt", "Neighbours")
     assert [row[0] for row in shown] == [str(i + 1) for i in range(len(found.neighbours))]
-    for (_, record, similarity), neighbour in zip(shown, found.neighbours, strict=True):
+    for (_, record, similarity, weight), neighbour in zip(shown, found.neighbours, strict=True):
         assert record.startswith(neighbour.dataset + neighbour.prompt)
         right = [m for m, score in neighbour.scores.items() if score == 1]
         assert f"Right: {len(right)} of 6" in record
         assert all(model in record for model in right)
         assert similarity == fixed(neighbour.similarity)
+        assert weight == f"{fixed(100 * neighbour.weight, 1)} %"
+    assert f"And {found.n_voting - len(found.neighbours)} more, less similar, voted." in answer
     datasets = [n.dataset for n in found.neighbours]
     assert sorted(opened.words(".legend li")) == sorted(
         f"{name} {datasets.count(name)} of {len(datasets)}" for name in set(datasets)
     )
     assert opened.words("#status") == [f"{found.model} is chosen. {found.reason}"]
     assert opened.focused() == "prompt"
-    assert "version 0123456789ab · rule mean" in answer
+    assert "version 0123456789ab · rule auto" in answer
     assert opened.complaints() == []
+
+
+def test_the_chance_and_what_moved_the_scores_are_shown(opened, router):
+    found = router.explain(PROMPT, embedding=embed([PROMPT])[0])
+    answer = opened.ask(PROMPT)
+    m = found.models.index(found.model)
+    assert f"Chance of a right answer\n{fixed(100 * found.chance[m], 1)} %" in answer
+    low, high = (fixed(100 * ends[m], 1) for ends in (found.chance_low, found.chance_high))
+    assert f"80 % interval\n{low} – {high} %" in answer
+    assert "Predicted score\n" not in answer  # the chance stands in its place
+    shown = {row[0]: row[1:] for row in opened.cells("prompt", "Where the scores come from")}
+    for i, model in enumerate(found.models):
+        pulls = [found.pulls[view][i] for view in ("votes", "datasets", "embedding")]
+        signed = [("−" if pull < 0 else "+") + fixed(abs(pull)) for pull in pulls]
+        assert shown[model] == [fixed(found.standing[i]), *signed, fixed(found.scores[i])]
+    assert f"is {fixed(100 * found.strange, 1)} %: it counts as" in answer
+    opened.one("#prompt-form summary").click()
+    opened.one("#rule option[value=mean]").click()
+    answer = opened.ask(PROMPT)
+    assert "Predicted score\n" in answer and "Chance of a right answer" not in answer
+    assert "Where the scores come from" not in answer and "more, less similar" not in answer
 
 
 def test_distance_is_shown_against_the_benchmarks_range(opened, router):
@@ -1131,7 +1156,7 @@ def test_the_real_service_answers_the_page(browser, real_service):
     browser.press("ENTER")
     browser.wait(lambda: browser.text("#about").startswith("3 models"))
     answer = browser.ask("w1 w2 w3 w4")
-    assert re.search(r"version [0-9a-f]{12} · rule mean", answer)
+    assert re.search(r"version [0-9a-f]{12} · rule auto", answer)
     assert "limit 0." in answer
     (chosen,) = browser.words(".chosen h2")
     scores = browser.cells("prompt", "Predicted scores")

@@ -129,9 +129,15 @@ def test_only_models_that_are_allowed(given):
     batch = pa.table({"embedding": lists(rows)})
     router = Router.load(given)
     models = list(router.models[:2])
-    found = RouteBatch(given, embeddings_column="embedding", models=models)(batch)
-    expected = columns_of(router.route(embeddings=rows, models=models))
-    assert {name: found[name].to_pylist() for name in RESULTS} == expected
+    for rule in ("auto", "mean"):
+        found = RouteBatch(given, embeddings_column="embedding", rule=rule, models=models)(batch)
+        decisions = router.route(embeddings=rows, rule=rule, models=models)
+        expected = columns_of(decisions)
+        assert {name: found[name].to_pylist() for name in RESULTS} == expected
+        assert set(expected["model"]) <= set(models)
+        assert ("chance" in found.column_names) == (rule == "auto")
+        if rule == "auto":
+            assert found["chance"].to_pylist() == decisions.chance.tolist()
     assert set(expected["model"]) == set(models)
     with pytest.raises(ValueError, match="models: found 'gone', expected some of"):
         RouteBatch(given, embeddings_column="embedding", models=["gone"])
@@ -142,7 +148,7 @@ def test_slice_and_half_precision(given):
     batch = pa.table({"embedding": lists(rows), "id": range(50)}).slice(10, 20)
     route = RouteBatch(given, embeddings_column="embedding", drop_columns=["embedding"])
     found = route(batch)
-    assert found.column_names == ["id", *RESULTS]
+    assert found.column_names == ["id", *RESULTS, "chance"]
     expected = Router.load(given).route(embeddings=rows[10:30])
     assert found["model"].to_pylist() == expected.names()
 
@@ -519,7 +525,7 @@ def job(given, tmp_path_factory):
     np.save(folder / "p.npy", unit_rows(n, DIM, seed=7))
     arguments = [given, folder / "p.jsonl", "--embeddings", folder / "p.npy"]
     arguments += ["--part-size", 500, "--batch-size", 20, "--resume"]
-    arguments += ["--models", "model 0,model 2,model 3"]
+    arguments += ["--models", "model 0,model 2,model 3", "--rule", "mean"]
     whole = folder / "whole"
     done = CliRunner().invoke(app, ["route", *map(str, arguments), "-o", str(whole)])
     assert done.exit_code == 4, done.output
@@ -721,7 +727,7 @@ def test_command_encodes(encoding, tmp_path):
     assert run.returncode == 0, run.stderr
     assert "routed 300 prompts" in run.stderr
     found = pa.parquet.read_table(tmp_path / "out.parquet")
-    assert found.column_names == ["id", *(f"r_{name}" for name in RESULTS)]
+    assert found.column_names == ["id", *(f"r_{name}" for name in (*RESULTS, "chance"))]
     assert found["id"].combine_chunks() == ids
     expected = Router.load(router).route(prompts)
     assert found["r_model"].to_pylist() == expected.names()

@@ -77,6 +77,12 @@ def test_route_on_prompts_of_another_table(router, prompts, tmp_path):
     decisions = [json.loads(line) for line in lines]
     assert len(decisions) == 141
     assert decisions[0]["dataset"] == "abstract_algebra"
+    assert all(0 < d["chance"] < 1 and 0 < d["score"] <= 1 for d in decisions)
+    assert len({d["model"] for d in decisions}) > 1
+    assert sum(d["fallback"] for d in decisions) < 10
+    benchrouter("route", router[0], prompts, "-o", tmp_path / "mean.jsonl", "--rule", "mean")
+    lines = (tmp_path / "mean.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    decisions = [json.loads(line) for line in lines]
     assert len({d["model"] for d in decisions}) > 3
     assert sum(d["fallback"] for d in decisions) < 10
     assert all(0 < d["score"] <= 1 and d["margin"] >= 0 for d in decisions if not d["fallback"])

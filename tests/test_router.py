@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -74,6 +75,42 @@ def test_the_mean_rule_by_hand(router, compass):
     raw = router.explain(embedding=query[0], rule="raw", k=10)
     nearest = np.argsort(-(rows.astype(np.float64) @ query[0].astype(np.float64)))[:10]
     np.testing.assert_allclose(raw.scores, table.scores[nearest].mean(axis=0), rtol=0, atol=1e-6)
+
+
+def test_the_chance_and_its_interval_by_hand(router):
+    # logit slope 1, intercept 0 for known prompts: the chance is the score; log 3 for strange ones
+    learnt = dataclasses.replace(
+        router._fit.expectation,
+        calibration=np.array([[1.0, 0.0], [1.0, np.log(3.0)]]),
+        spread=np.array([0.1, 0.3]),
+        unit=True,
+    )
+    found = learnt.success(np.float32([0.8, 0.5, 0.8]), np.float32([0.0, 1.0, 0.5]))
+    # odds of 4; of 1 × 3; of 4 × √3
+    chance = [0.8, 0.75, 4 * np.sqrt(3) / (1 + 4 * np.sqrt(3))]
+    np.testing.assert_allclose(found.chance, chance, rtol=1e-6)
+    # 1.2816 × 0.1, × 0.3, × √((0.01 + 0.09) / 2); at most 1
+    np.testing.assert_allclose(found.low, [0.67184, 0.36553, 0.58731], atol=1e-4)
+    np.testing.assert_allclose(found.high, [0.92816, 1.0, 1.0], atol=1e-4)
+    assert {values.dtype for values in found} == {np.dtype(np.float32)}
+    assert dataclasses.replace(learnt, calibration=None).success(found.low, found.low) is None
+
+
+def test_decisions_tell_the_chance_that_explain_shows(router, compass):
+    _, rows = compass
+    queries = np.concatenate([rows[::20], unit_rows(10, 4, seed=3)])
+    found = router.route(embeddings=queries)
+    assert found.fallback.any() or len(set(found.model.tolist())) > 1
+    streamed = list(router.route_stream([(None, queries[:5]), (None, queries[5:])]))
+    for name in ("chance", "chance_low", "chance_high"):
+        shown = [router.explain(embedding=q) for q in queries]
+        told = [getattr(s, name)[m] for s, m in zip(shown, found.model.tolist(), strict=True)]
+        np.testing.assert_allclose(getattr(found, name), told, rtol=1e-6)
+        together = np.concatenate([getattr(part, name) for part in streamed])
+        np.testing.assert_array_equal(together, getattr(found, name))
+    assert (found.chance_low <= found.chance).all() and (found.chance <= found.chance_high).all()
+    for rule in ("mean", "raw", "s3"):
+        assert router.route(embeddings=queries, rule=rule).chance is None
 
 
 def test_a_far_prompt_falls_back_and_says_why(compass):

@@ -51,7 +51,9 @@ def fit(
     cache_dir: options.CacheDir = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "auto",
-    k: Annotated[int, typer.Option(min=1, help="Neighbours that vote.")] = 5,
+    k: Annotated[
+        int, typer.Option(min=1, help="Neighbours that vote by the rules mean, raw and s3.")
+    ] = 5,
     kappa: Annotated[int, typer.Option(min=1, help="Neighbours that measure distance.")] = 19,
     sigma: Annotated[float, typer.Option(help="Width of the smoother of p.")] = 0.09,
     eta: Annotated[float, typer.Option(help="Least chance of beating the best on average.")] = 0.6,
