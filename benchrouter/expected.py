@@ -77,7 +77,7 @@ class Expectation:
     gate : float64 array, shape (4,)
         Coefficients of strangeness: 1, log(u + 0.05), log(mean own distance + 0.05), purity.
     margin : float64 array, shape (2,)
-        The best on average is kept unless another is ahead by more; inf = always.
+        The best on average is kept unless another is ahead by as much; inf = always.
     tolerance : float64 array, shape (2,)
         Differences that held-out records cannot tell from none.
     calibration : float64 array, shape (2, 2), or None

@@ -36,7 +36,7 @@ struct Expectation {
     const double* offset;       // (2 * width,)
     int64_t width;
     double gate[4];       // of the logistic regression behind `strange`
-    double margin[2];     // the best on average is kept unless another leads by more
+    double margin[2];     // the best on average is kept unless another leads by as much
     double tolerance[2];  // expected scores that differ by less are equal
     int64_t home;         // the best on average
 };

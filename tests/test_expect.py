@@ -171,22 +171,23 @@ def decided(**changes):
     ("changes", "model"),
     [
         ({}, 1),  # votes .5 and 1
-        ({"margin": [0.5, 9.0]}, 0),  # .5 + .5 = 1: equal, and 0 is preferred
-        ({"margin": [0.49, 9.0]}, 1),
+        ({"margin": [0.5, 9.0]}, 1),  # 1 is ahead by .5, as much as the margin
+        ({"margin": [0.51, 9.0]}, 0),
         ({"margin": [INF, 0.0]}, 0),
         ({"tolerance": [0.5, 0.0]}, 0),
         ({"tolerance": [0.49, 9.0]}, 1),
         ({"tolerance": [INF, 0.0]}, 0),
         ({"tolerance": [INF, 0.0], "preference": np.array([1, 0], np.int32)}, 1),
-        # Kept, whatever else would be preferred among equals.
+        # Kept against whoever is ahead, but not against an equal that is preferred.
         (
             {
                 "margin": [INF, 0.0],
                 "tolerance": [INF, 0.0],
                 "preference": np.array([1, 0], np.int32),
             },
-            0,
+            1,
         ),
+        ({"margin": [INF, 0.0], "preference": np.array([1, 0], np.int32)}, 0),
         # Models that may not be chosen are not, however wide the tolerance.
         (
             {
