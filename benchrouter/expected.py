@@ -375,7 +375,7 @@ def reason_of(
     if model == best:
         found = f"{name} has the largest expected score, {scores[model]:.3f}"
         return found + (", and is also the best model on average" if model == home else "")
-    if model == home and lead <= margin:
+    if model == home and lead < margin:
         why = (
             "leaving it did not pay on held-out records of this kind"
             if np.isinf(margin)
@@ -422,9 +422,9 @@ def expect(
 ) -> Expected:
     """Choose a model for every prompt by its expected score, without (n_prompts, n_models) arrays.
 
-    The largest expected score wins, the one of `home` raised by its margin; among models within the
-    tolerance of it, the smallest preference number. Without support of any model, without
-    neighbours, or beyond the distance limit, the fallback model is taken.
+    The largest expected score wins, where none counts above that of `home` that is not ahead by the
+    margin; among models within the tolerance of it, the smallest preference number. Without support
+    of any model, without neighbours, or beyond the distance limit, the fallback model is taken.
 
     Parameters
     ----------

@@ -237,8 +237,9 @@ class Fit:
 
     @cached_property
     def costs_known(self) -> bool:
-        """Whether models are compared by cost where held-out records cannot tell them apart."""
-        return not (np.isnan(self.cost_usd).all() and np.isnan(self.prices).all())
+        """Whether models are known to differ in cost: the cheaper of two equals is then taken."""
+        cost = self.prices.sum(axis=1) if np.isnan(self.cost_usd).all() else self.cost_usd
+        return len(np.unique(cost[~np.isnan(cost)])) > 1
 
     @cached_property
     def preferred(self) -> NDArray[np.int32]:

@@ -134,10 +134,13 @@ def _by_repeated_choice(
     order = np.empty((len(here), int(allowed.sum())), np.int32)
     for place in range(order.shape[1]):
         home = np.where(left, rank, len(rank)).argmin(axis=1)
-        counted = np.where(left, expected, np.float32(-np.inf))
-        counted[here, home] = (counted[here, home] + margin).astype(np.float32)
+        score = np.where(left, expected, np.float32(-np.inf))
+        own = score[here, home]
+        leads = score >= (own + margin).astype(np.float32)[:, None]
+        leads[here, home] = True
+        counted = np.where(leads, score, np.minimum(score, own[:, None]))
         least = (counted.max(axis=1) - tolerance).astype(np.float32)
-        near = counted >= least[:, None]
+        near = left & (counted >= least[:, None]) & (leads | (tolerance > 0.0)[:, None])
         order[:, place] = np.where(near, fit.preferred, len(rank)).argmin(axis=1)
         left[here, order[:, place]] = False
     return order

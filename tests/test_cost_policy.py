@@ -667,11 +667,11 @@ def test_without_a_policy_costs_are_told_where_they_are_known(priced):
     assert (found.no_cost, found.utility, found.over_limit) == (None, None, None)
     assert found.to_dict()["models"][0]["cost_usd"] == found.cost_usd[0]
 
-    def shown(**fields):
+    def shown(rule="auto", **fields):
         made = Router.fit(
             replace(table, **fields), embeddings=unit_rows(60, 4), label_shares=(0.0,)
         )
-        return made.explain("a question", embedding=queries[0])
+        return made.explain("a question", embedding=queries[0], rule=rule)
 
     by_prices = shown(cost_usd=None)
     assert by_prices.cost_usd is None
@@ -680,7 +680,8 @@ def test_without_a_policy_costs_are_told_where_they_are_known(priced):
     nothing = shown(cost_usd=None, prices=np.full((4, 2), NAN))
     assert (nothing.cost_usd, nothing.no_cost) == (None, None)
     assert [m["cost_usd"] for m in nothing.to_dict()["models"]] == [None] * 4
-    assert nothing.reason == found.reason
+    unpriced = shown("mean", cost_usd=None, prices=np.full((4, 2), NAN))
+    assert unpriced.reason == router.explain(embedding=queries[0], rule="mean").reason
 
 
 def test_what_explain_refuses(priced):
