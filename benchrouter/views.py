@@ -172,20 +172,22 @@ class _Moments:
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return _Moments(*(a + b for a, b in pairs))
 
-    def inverse(self) -> tuple[Array, Array, Array]:
-        """Centres, and (centred gram + penalty)⁻¹ for every penalty."""
-        centre, level = self.embedding / self.datasets, self.score / self.datasets
-        scale = self.records / self.datasets  # weights of records that add up to their number
-        gram = scale * (self.gram - self.datasets * np.outer(centre, centre))
-        eye = np.eye(len(centre))
-        return centre, level, np.stack([np.linalg.inv(gram + p * eye) for p in PENALTIES])
+    @property
+    def scale(self) -> float:
+        """Weight of a record in a dataset of 1: the weights add up to the number of records."""
+        return self.records / self.datasets
 
-    def fit(self) -> tuple[Linear, Array, float]:
-        """The regression, the inverses behind it, and the weight of a record in a dataset of 1."""
-        centre, level, inverses = self.inverse()
-        scale = self.records / self.datasets
-        cross = scale * (self.cross - self.datasets * np.outer(centre, level))
-        return Linear(centre, level, inverses @ cross), inverses, scale
+    def penalised(self) -> Array:
+        """Centred gram + penalty for every penalty, shape (n_penalties, dim, dim)."""
+        centre = self.embedding / self.datasets
+        gram = self.scale * (self.gram - self.datasets * np.outer(centre, centre))
+        return np.stack([gram + p * np.eye(len(centre)) for p in PENALTIES])
+
+    def fit(self) -> Linear:
+        """The regression."""
+        centre, level = self.embedding / self.datasets, self.score / self.datasets
+        cross = self.scale * (self.cross - self.datasets * np.outer(centre, level))
+        return Linear(centre, level, np.linalg.solve(self.penalised(), cross[None]))
 
 
 def _moments(records: Records, code: int, filled: NDArray[np.float32]) -> _Moments:
@@ -229,10 +231,10 @@ def linear_views(
     total = _moments(records, int(records.codes[0]), filled)
     for code in records.codes[1:]:
         total = total + _moments(records, int(code), filled)
-    fitted, inverses, scale = total.fit()
+    fitted, inverses = total.fit(), np.linalg.inv(total.penalised())
     own = records.dataset[rows]
     sizes = np.bincount(records.dataset, minlength=len(records.means)).astype(np.float64)
-    weight = scale / sizes[own]
+    weight = total.scale / sizes[own]
     centred = records.embeddings[rows] - fitted.centre
     target = filled[rows].astype(np.float64)
     shape = (len(PENALTIES), *target.shape)
@@ -245,7 +247,7 @@ def linear_views(
     if len(records.codes) > 1:
         for code in records.codes:
             here = np.flatnonzero(own == code)
-            others, _, _ = (total - _moments(records, int(code), filled)).fit()
+            others = (total - _moments(records, int(code), filled)).fit()
             away = records.embeddings[rows[here]] - others.centre
             apart[:, here] = others.level + away @ others.weights
     return fitted, alone, apart
