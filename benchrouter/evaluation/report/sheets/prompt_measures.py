@@ -203,8 +203,8 @@ def cascades(protocol: PromptProtocol) -> Sheet:
         definitions=(
             (
                 "predicted score",
-                "what mean predicts of the cheap model, before anything runs: the strong model "
-                "runs instead, and alone is paid",
+                "what auto predicts of the cheap model, its chance of success where correctness is "
+                "known, before anything runs: the strong model runs instead, and alone is paid",
             ),
             *(
                 [
@@ -256,17 +256,18 @@ def calibration(protocol: PromptProtocol) -> Sheet:
             *(
                 f"{what}, {SHORT.get(over, over)}"
                 for over in first
-                for what in ("ECE", "predicted", "observed")
+                for what in ("ECE", "log loss", "predicted", "observed")
             ),
         ),
         rows=tuple(
             (
                 words(rule),
                 *(
-                    number(value, "no prediction has a recorded score")
+                    number(value, "scores leave 0 to 1")
                     for over in first
                     for value in (
                         curves[over].ece,
+                        curves[over].log_loss,
                         _weighted(curves[over].predicted, curves[over].count),
                         _weighted(curves[over].observed, curves[over].count),
                     )
@@ -278,6 +279,11 @@ def calibration(protocol: PromptProtocol) -> Sheet:
         "too high: the winner's curse.",
         definitions=(
             ("ECE", "mean |predicted − observed| over 15 bins of equal mass, weighted by count"),
+            (
+                "log loss",
+                "mean −log of the chance given to what was observed; BMA: the standings of the "
+                "training part, the same on every prompt",
+            ),
             ("predicted, observed", "mean predicted and observed chance of success"),
             ("all, chosen", "over all pairs of prompt and model, or only the models chosen"),
         ),
@@ -302,7 +308,7 @@ def robustness(flips: Mapping[str, Flips]) -> Sheet:
     why = "the edit changes none of these prompts"
     return Sheet(
         name="robustness-table",
-        title="Decisions that flip when the prompt is edited (rule mean)",
+        title="Decisions that flip when the prompt is edited (rule auto)",
         columns=("edit", "prompts changed", "decisions flipped", "cosine"),
         rows=tuple(
             (
