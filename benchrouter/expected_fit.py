@@ -313,7 +313,7 @@ def _side(
     return _Side(
         strange=strange,
         dataset=own,
-        weight=weight / weight.sum(),
+        weight=weight / max(weight.sum(), 1e-300),  # a single record has no neighbour
         standing=standing,
         share=_contenders(standing, deviation, known),
         everyone=_contenders(standing, deviation, np.ones_like(known)),
@@ -543,9 +543,9 @@ def _mean_and_error(side: _Side, values: Array) -> tuple[float, float]:
     """
     mean = float(side.weight @ values)
     codes = np.unique(side.dataset[side.weight > 0.0])
+    if len(codes) < 1 + side.strange:
+        return mean, float("inf")
     if side.strange:
-        if len(codes) < 2:
-            return mean, float("inf")
         sums = np.bincount(side.dataset, side.weight * (values - mean), minlength=codes[-1] + 1)
         n = len(codes)
         return mean, float(np.sqrt((sums[codes] ** 2).sum() * n / (n - 1)))

@@ -58,7 +58,7 @@ def logistic(features: Array, outcome: Array, weight: Array, prior: Array, penal
     -------
     float64 array, shape (n_features,)
     """
-    share = weight / weight.sum()
+    share = weight / max(weight.sum(), 1e-300)  # without any weight the prior stays
     coefficients = prior.copy()
     for _ in range(NEWTON_STEPS):
         p = sigmoid(features @ coefficients)
