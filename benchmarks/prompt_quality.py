@@ -1,8 +1,8 @@
 """How good is the rule `auto` at choosing one model per prompt: the part of quality.py on prompts.
 
-Two columns for every table: prompts of known datasets (30 % of each, five seeded splits) and prompts
-of a new one (every dataset left out in turn). A figure is the macro mean, over datasets, of the
-chosen models' scores less BMA's; intervals are over datasets, in pairs.
+Two columns for every table: prompts of known datasets (30 % of each, five seeded splits), and of a
+new one (every dataset left out in turn). A figure is the macro mean, over datasets, of the chosen
+models' scores less BMA's; intervals are over datasets, in pairs.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def macro(values: np.ndarray) -> float:
 
 
 def gap_closed(column: Column) -> str:
-    """Share of what the best model of every dataset gains over BMA; a dash where that is nothing."""
+    """Share of what the best model of every dataset gains over BMA; a dash where it is nothing."""
     gap = macro(column.gains[BEST_OF_DATASET])
     return f"{macro(column.gains['auto']) / gap:.0%}" if gap > 0.0 else "–"
 

@@ -9,8 +9,8 @@ and S3 with fallback; with 20 and 50 labelled records (20 draws), beside itself 
 the labels alone; how often its 80 % interval holds the accuracy that is then measured. On the whole
 tables also: which labels to grade, for the price of 20 prompts × all models.
 
-The tables are those of ../shared where that lies beside the checkout, pools and seeded sub-tables of
-them, and synthetic ones otherwise.
+The tables are those of ../shared where that lies beside the checkout, pools and seeded sub-tables
+of them, and synthetic ones otherwise.
 
     python benchmarks/quality.py            # minutes; encodes tables that have no embeddings
     python benchmarks/quality.py --quick    # synthetic tables only

@@ -25,7 +25,7 @@ QUESTIONS = {
     "random split": "prompts of known datasets",
     "leave-one-dataset-out": "prompts of a new dataset",
 }
-TASKS = "one model for a new dataset"
+TASKS = "whole tasks"  # one model for all prompts of a new dataset
 _ANSWERS: dict[Answer, str] = {
     "yes": "yes",
     "no": "no",
@@ -41,8 +41,7 @@ class Verdict:
     Attributes
     ----------
     question : str
-        What is routed: "prompts of known datasets", "prompts of a new dataset", "one model for a
-        new dataset".
+        What is routed: "prompts of known datasets", "prompts of a new dataset", "whole tasks".
     answer : "yes", "no", "not sure" or "too few datasets"
         "yes" where the interval of the gain lies above 0, "not sure" where it includes 0.
     rule : str
@@ -188,6 +187,8 @@ def _headline(found: Sequence[Verdict]) -> str:
 
 def _line(verdict: Verdict) -> str:
     about = _upper(verdict.question)
+    if verdict.question == TASKS:
+        about += ", one model for a new dataset"
     if max(map(abs, (verdict.gain, verdict.low, verdict.high))) < LEAST_GAIN:
         return (
             f"{about}: the rule {verdict.rule} stays with {verdict.bma}, the best model on "
@@ -230,7 +231,7 @@ def _advice(evaluation: Evaluation, found: Sequence[Verdict]) -> list[str]:
         told.append("Add records like your own prompts to the benchmark: then they are known.")
     if task in others:
         told.append(
-            "Or label 20 prompts of the new dataset: benchrouter choose --suggest-labels 20 says "
+            "Or label 20 prompts of the task: benchrouter choose --suggest-labels 20 says "
             f"which{_with_labels(evaluation.pools[0])}."
         )
     return [f"What to do: {' '.join(told)}"]
