@@ -289,8 +289,8 @@ def test_the_banner_where_it_may_not_and_what_to_do_then(evaluation):
         "Prompts of a new dataset: the rule auto gains 0.004 against always using model 2 (95 % "
         "interval −0.003 to +0.011, 8 datasets), 40 % of what the best model of each dataset "
         "gains. The interval includes 0: it may be chance.",
-        "Whole tasks, one model for a new dataset: the rule auto stays with model 1, the best model "
-        "on average; nothing is gained or lost.",
+        "Whole tasks, one model for a new dataset: the rule auto stays with model 1, the best "
+        "model on average; nothing is gained or lost.",
         "What to do: Use the defaults for prompts of known datasets. For prompts of a new dataset "
         "the safe choice is model 2, the best model on average. For whole tasks the safe choice is "
         "model 1, the best model on average. Add records like your own prompts to the benchmark: "
