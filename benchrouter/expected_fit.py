@@ -35,6 +35,7 @@ LARGEST_WEIGHT = 1.5
 RIDGE = 1e-3  # of the mean diagonal: views that say the same share their weight
 GATE_PENALTY = 1e-2
 CHANCE_PENALTY = 1e-4
+FIXED = 1e9  # a penalty that leaves the prior
 ERRORS = 1.0  # standard errors that a gain on held-out records must exceed
 
 
@@ -507,8 +508,8 @@ def _margins(
     """When to leave the best on average, and which differences are none; shape (2,) each.
 
     It is left where that gained more than a standard error on held-out records, else never. The
-    tolerance is the standard error of the mean difference between the two best models of each
-    record.
+    tolerance is the standard error that the mean difference between the two best models of each
+    record would have if there were none.
     """
     margin, tolerance = np.full(2, np.inf), np.zeros(2)
     for i, (side, score) in enumerate(zip(sides, expected, strict=True)):
@@ -518,12 +519,13 @@ def _margins(
         others = score.copy()
         others[here, first] = -np.inf
         home, second = _best(side.standing, preferred), _best(others, preferred)
-        ahead = (observed[here, first] - observed[here, other] for other in (home, second))
-        (gain, error), (_, tolerance[i]) = (
-            _mean_and_error(side, np.nan_to_num(difference)) for difference in ahead
+        gain, ahead = (
+            np.nan_to_num(observed[here, first] - observed[here, other]) for other in (home, second)
         )
-        if gain > ERRORS * error:
+        mean = float(side.weight @ gain)
+        if mean > ERRORS * _error_of_mean(side, gain - mean):
             margin[i] = 0.0
+        tolerance[i] = _error_of_mean(side, ahead)
     if len(sides) == 1:
         margin[1], tolerance[1] = margin[0], tolerance[0]
     return margin, np.where(np.isfinite(tolerance), tolerance, 0.0)
@@ -535,24 +537,20 @@ def _best(values: Array, preferred: NDArray[np.int32]) -> Ids:
     return np.asarray(order[np.argmax(values[:, order], axis=1)])
 
 
-def _mean_and_error(side: _Side, values: Array) -> tuple[float, float]:
-    """Mean over datasets and its standard error.
+def _error_of_mean(side: _Side, deviations: Array) -> float:
+    """Standard error of a mean over datasets, from what each record deviates from it.
 
     Prompts of known kinds come from these very datasets, so only the records are a sample; strange
     ones come from others, so the datasets are.
     """
-    mean = float(side.weight @ values)
+    weighted = side.weight * deviations
+    if not side.strange:
+        return float(np.sqrt((weighted**2).sum()))
     codes = np.unique(side.dataset[side.weight > 0.0])
-    if len(codes) < 1 + side.strange:
-        return mean, float("inf")
-    if side.strange:
-        sums = np.bincount(side.dataset, side.weight * (values - mean), minlength=codes[-1] + 1)
-        n = len(codes)
-        return mean, float(np.sqrt((sums[codes] ** 2).sum() * n / (n - 1)))
-    sums = np.bincount(side.dataset, side.weight * values, minlength=codes[-1] + 1)
-    total = np.bincount(side.dataset, side.weight, minlength=codes[-1] + 1)
-    own = (sums / np.maximum(total, 1e-300))[side.dataset]
-    return mean, float(np.sqrt((side.weight**2) @ (values - own) ** 2))
+    if len(codes) < 2:
+        return float("inf")
+    sums = np.bincount(side.dataset, weighted)[codes]
+    return float(np.sqrt((sums**2).sum() * len(codes) / (len(codes) - 1)))
 
 
 def _calibration(
@@ -566,10 +564,14 @@ def _calibration(
         outcomes.append(right[known])
         weight = side.weight * _prior_share(side) / np.maximum(known.sum(axis=1), 1)
         weights.append(np.broadcast_to(weight[:, None], known.shape)[known])
-    prior = np.array([1.0, 0.0, 1.0, 0.0])
-    penalty = np.full(4, CHANCE_PENALTY)
+    prior, penalty = np.array([1.0, 0.0, 1.0, 0.0]), np.full(4, CHANCE_PENALTY)
     features, outcome, weight = map(np.concatenate, (rows, outcomes, weights))
     found = logistic(features, outcome, weight, prior, penalty)
+    falling = (found < 0.0) & np.array([True, False, True, False])
+    if falling.any():  # a larger score never means a smaller chance
+        prior, penalty = np.where(falling, 0.0, prior), np.where(falling, FIXED, penalty)
+        found = logistic(features, outcome, weight, prior, penalty)
+        found[falling] = 0.0
     return found.reshape(2, 2)
 
 

@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 PENALTIES = (30.0, 300.0)
 VIEWS = ("votes", "datasets", *(f"linear {penalty:g}" for penalty in PENALTIES))
 BLOCK = 8192  # rows of a product
+MOST_LEVERAGE = 1.0 - 1e-6  # of a record on its own prediction
 
 
 @dataclass(frozen=True)
@@ -174,20 +175,21 @@ class _Moments:
 
     @property
     def scale(self) -> float:
-        """Weight of a record in a dataset of 1: the weights add up to the number of records."""
+        """Factor that makes the weights of records add up to their number."""
         return self.records / self.datasets
 
-    def penalised(self) -> Array:
-        """Centred gram + penalty for every penalty, shape (n_penalties, dim, dim)."""
+    def centred_gram(self) -> Array:
+        """Weighted products of embeddings less their mean."""
         centre = self.embedding / self.datasets
-        gram = self.scale * (self.gram - self.datasets * np.outer(centre, centre))
-        return np.stack([gram + p * np.eye(len(centre)) for p in PENALTIES])
+        return self.scale * (self.gram - self.datasets * np.outer(centre, centre))
 
     def fit(self) -> Linear:
-        """The regression."""
+        """The regression, by one linear system for every penalty."""
         centre, level = self.embedding / self.datasets, self.score / self.datasets
         cross = self.scale * (self.cross - self.datasets * np.outer(centre, level))
-        return Linear(centre, level, np.linalg.solve(self.penalised(), cross[None]))
+        gram, eye = self.centred_gram(), np.eye(len(centre))
+        systems = (np.linalg.solve(gram + penalty * eye, cross) for penalty in PENALTIES)
+        return Linear(centre, level, np.stack(list(systems)))
 
 
 def _moments(records: Records, code: int, filled: NDArray[np.float32]) -> _Moments:
@@ -205,9 +207,7 @@ def _moments(records: Records, code: int, filled: NDArray[np.float32]) -> _Momen
     return _Moments(gram / n, cross / n, embedding / n, score / n, 1.0, float(n))
 
 
-def linear_views(
-    records: Records, rows: NDArray[np.int64], threads: int = 0
-) -> tuple[Linear, Array, Array]:
+def linear_views(records: Records, rows: NDArray[np.int64]) -> tuple[Linear, Array, Array]:
     """Ridge regression of all records, and its predictions for rows that were held out.
 
     A missing score is taken to be the model's mean on the dataset, or its standing.
@@ -231,7 +231,7 @@ def linear_views(
     total = _moments(records, int(records.codes[0]), filled)
     for code in records.codes[1:]:
         total = total + _moments(records, int(code), filled)
-    fitted, inverses = total.fit(), np.linalg.inv(total.penalised())
+    fitted = total.fit()
     own = records.dataset[rows]
     sizes = np.bincount(records.dataset, minlength=len(records.means)).astype(np.float64)
     weight = total.scale / sizes[own]
@@ -239,9 +239,11 @@ def linear_views(
     target = filled[rows].astype(np.float64)
     shape = (len(PENALTIES), *target.shape)
     alone, apart = np.empty(shape), np.zeros(shape)
-    for i, inverse in enumerate(inverses):
+    gram = total.centred_gram()
+    for i, penalty in enumerate(PENALTIES):
+        inverse = np.linalg.inv(gram + penalty * np.eye(len(gram)))
         spread = np.einsum("nd,nd->n", centred @ inverse, centred)
-        leverage = np.minimum(weight * (1.0 / total.records + spread), 1.0 - 1e-6)
+        leverage = np.minimum(weight * (1.0 / total.records + spread), MOST_LEVERAGE)
         error = (target - (fitted.level + centred @ fitted.weights[i])) / (1.0 - leverage)[:, None]
         alone[i] = target - error
     if len(records.codes) > 1:
