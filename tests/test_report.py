@@ -223,6 +223,10 @@ def test_summary_of_single_prompts_where_the_best_is_no_better_than_bma(evaluati
     ]
     worse = {"score": -0.1}
     rows = [replace(row, vs_bma=worse) if row.rule == "auto" else row for row in rows]
+    best = {"score": 0.2}, {"score": (0.1, 0.3)}
+    rows.append(
+        replace(rows[-1], rule="oracle per dataset", vs_bma=best[0], vs_bma_interval=best[1])
+    )
     (text,) = summary(replace(evaluation, pools=(), prompts=(replace(protocol, rows=tuple(rows)),)))
     assert text.endswith(
         ": −0.100 (too few datasets for an interval). No rule did better than BMA."
@@ -275,7 +279,7 @@ def test_the_banner_where_routing_pays(evaluation):
         "Prompts of a new dataset: the rule auto gains 0.020 against always using model 2 (95 % "
         "interval +0.001 to +0.040, 8 datasets), 40 % of what the best model of each dataset "
         "gains.",
-        "What to do: Use the defaults for prompts of known datasets and prompts of a new dataset.",
+        "What to do: use the defaults for prompts of known datasets and prompts of a new dataset.",
     ]
 
 
@@ -291,7 +295,7 @@ def test_the_banner_where_it_may_not_and_what_to_do_then(evaluation):
         "gains. The interval includes 0: it may be chance.",
         "Whole tasks, one model for a new dataset: the rule auto stays with model 1, the best "
         "model on average; nothing is gained or lost.",
-        "What to do: Use the defaults for prompts of known datasets. For prompts of a new dataset "
+        "What to do: use the defaults for prompts of known datasets. For prompts of a new dataset "
         "the safe choice is model 2, the best model on average. For whole tasks the safe choice is "
         "model 1, the best model on average. Add records like your own prompts to the benchmark: "
         "then they are known. Or label 20 prompts of the task: benchrouter choose "
@@ -305,7 +309,7 @@ def test_the_banner_where_it_loses_or_nothing_can_be_said(evaluation):
     assert title == "Does routing pay here? No for prompts of known datasets."
     assert "the rule auto loses 0.010 against always using model 2" in line
     assert advice == (
-        "What to do: For prompts of known datasets the safe choice is model 2, the best model on "
+        "What to do: for prompts of known datasets the safe choice is model 2, the best model on "
         "average."
     )
     few = banner(judged(evaluation, [(0.03, 0.01, 0.05)], n_datasets=5))
@@ -314,6 +318,19 @@ def test_the_banner_where_it_loses_or_nothing_can_be_said(evaluation):
         "gains 0.030 against always using model 2 (5 datasets, too few for an interval)" in few[1]
     )
     assert banner(replace(evaluation, prompts=(), pools=())) == []
+
+
+def test_the_banner_asks_for_nothing_that_did_not_help(evaluation):
+    lost, nothing = (-0.01, -0.02, -0.004), (0.0, 0.0, 0.0)
+    found = judged(evaluation, [lost, lost], task=nothing)
+    assert "label 20 prompts" in banner(found)[-1] and "Add records" not in banner(found)[-1]
+    index, (auto,) = found.pools[0].with_labels
+    worse = replace(auto, vs_bma=-0.003, vs_bma_interval=(-0.01, 0.002))
+    pool = replace(found.pools[0], with_labels=(index, (worse,)))
+    assert "label" not in banner(replace(found, pools=(pool,)))[-1]
+    unsure = replace(auto, vs_bma_interval=(-0.01, 0.12))
+    pool = replace(found.pools[0], with_labels=(index, (unsure,)))
+    assert banner(replace(found, pools=(pool,)))[-1].endswith("--suggest-labels 20 says which.")
 
 
 def test_the_banner_names_a_rule_that_surely_gained(evaluation):

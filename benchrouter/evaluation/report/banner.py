@@ -226,24 +226,30 @@ def _advice(evaluation: Evaluation, found: Sequence[Verdict]) -> list[str]:
     for bma in dict.fromkeys(verdict.bma for verdict in others):
         of = [verdict.question for verdict in others if verdict.bma == bma]
         told.append(f"For {_and(of)} the safe choice is {bma}, the best model on average.")
-    new, task = answers.get(QUESTIONS["leave-one-dataset-out"]), answers.get(TASKS)
-    if new in others:
+    known, new, task = (answers.get(question) for question in (*QUESTIONS.values(), TASKS))
+    if new in others and known in found and known not in others:
         told.append("Add records like your own prompts to the benchmark: then they are known.")
-    if task in others:
+    labels = _with_labels(evaluation.pools[0]) if task in others else None
+    if labels is not None:
         told.append(
             "Or label 20 prompts of the task: benchrouter choose --suggest-labels 20 says "
-            f"which{_with_labels(evaluation.pools[0])}."
+            f"which{labels}."
         )
-    return [f"What to do: {' '.join(told)}"]
+    advice = " ".join(told)
+    return [f"What to do: {advice[:1].lower()}{advice[1:]}"]
 
 
-def _with_labels(pool: Pool) -> str:
-    """What labels gained in this evaluation, where they surely did."""
+def _with_labels(pool: Pool) -> str | None:
+    """What labels surely gained in this evaluation, if so; None where they did not help."""
     if pool.with_labels is None or pool.tasks is None:
         return ""
     index, rows = pool.with_labels
     ours = next((row for row in rows if row.rule == OURS), None)
-    if ours is None or _answer(ours.vs_bma, ours.vs_bma_interval, ours.n_paired) != "yes":
+    if ours is None or not ours.n_paired:
+        return ""
+    if not ours.vs_bma >= LEAST_GAIN:
+        return None
+    if _answer(ours.vs_bma, ours.vs_bma_interval, ours.n_paired) != "yes":
         return ""
     most = int(pool.tasks.n_labels[:, index].max())
     return f" (here at most {most} labels a dataset gained {decimal(ours.vs_bma)})"
