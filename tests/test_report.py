@@ -13,10 +13,11 @@ from evaluations import QUICK, awkward_tables, small_evaluation, small_table
 from tables import make_table
 
 from benchrouter.evaluation.evaluate import evaluate
+from benchrouter.evaluation.prompts.calibration import interval_holds
 from benchrouter.evaluation.report import report
 from benchrouter.evaluation.report.banner import Verdict, banner, verdicts
 from benchrouter.evaluation.report.outline import sections
-from benchrouter.evaluation.report.sheets import table_one
+from benchrouter.evaluation.report.sheets import prompt_measures, table_one
 from benchrouter.evaluation.report.sheets.sheet import (
     Cell,
     Sheet,
@@ -473,6 +474,22 @@ def test_cascades_stand_beside_the_zero_router(evaluation):
     assert found["escalated"][0] == 0 and found["escalated"][-1] == pytest.approx(1)
     # The zero router is the same as that of the curves over λ.
     assert found["zero_aiq"] == document["prompts"][0]["costs"]["mean"]["zero_aiq"]
+
+
+def test_calibration_shows_the_chance_of_auto_beside_the_standings(evaluation):
+    for protocol in evaluation.prompts:
+        sheet = prompt_measures.calibration(protocol)
+        at = {row[0].text: row for row in sheet.rows}
+        assert set(at) == {"auto", "mean", "s3", "linear regression", "kNN-100", "BMA"}
+        losses = [i for i, name in enumerate(sheet.columns) if name.startswith("log loss")]
+        assert [sheet.columns[i] for i in losses] == ["log loss, all", "log loss, chosen"]
+        for rule in ("auto", "BMA"):
+            found = protocol.calibration[rule]["every model"].log_loss
+            assert at[rule][losses[0]].text == f"{found:.3f}"
+        holds = int(interval_holds(protocol.results).sum())
+        assert sheet.caption.endswith(
+            f"holds the success rate of its choices on {holds} of 4 datasets."
+        )
 
 
 def test_gains_are_called_after_what_they_are_ratios_of(evaluation):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.evaluation.prompts.calibration import interval_holds
 from benchrouter.evaluation.report.sheets.prompts import protocol_key
 from benchrouter.evaluation.report.sheets.sheet import (
     Cell,
@@ -21,6 +22,7 @@ from benchrouter.evaluation.report.sheets.sheet import (
 )
 
 if TYPE_CHECKING:
+    from benchrouter.evaluation.prompts.protocols import PromptResults
     from benchrouter.evaluation.prompts.robustness import Flips
     from benchrouter.evaluation.results import PromptProtocol
 
@@ -276,7 +278,7 @@ def calibration(protocol: PromptProtocol) -> Sheet:
             for rule, curves in protocol.calibration.items()
         ),
         caption="A chosen model is the one that looked best, so its predicted chance tends to be "
-        "too high: the winner's curse.",
+        "too high: the winner's curse." + _covered(protocol.results),
         definitions=(
             ("ECE", "mean |predicted − observed| over 15 bins of equal mass, weighted by count"),
             (
@@ -287,6 +289,18 @@ def calibration(protocol: PromptProtocol) -> Sheet:
             ("predicted, observed", "mean predicted and observed chance of success"),
             ("all, chosen", "over all pairs of prompt and model, or only the models chosen"),
         ),
+    )
+
+
+def _covered(results: PromptResults) -> str:
+    """How often the interval of the chance that auto tells holds."""
+    if results.chance is None:
+        return ""
+    holds = interval_holds(results)
+    known = holds[~np.isnan(holds)]
+    return (
+        f" The 80 % interval of auto's chance holds the success rate of its choices on "
+        f"{int(known.sum())} of {counted(len(known), 'dataset')}."
     )
 
 
