@@ -7,7 +7,9 @@ models' scores less BMA's; intervals are over datasets, in pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,7 +72,8 @@ def judge_prompts(name: str, table: BenchmarkTable, rows: np.ndarray) -> FoundPr
     for column, protocol in COLUMNS.items():
         seeds = range(SEEDS) if column == "split" else (0,)
         found = [
-            _measured(evaluate_prompts(table, rows, protocol=protocol, seed=seed)) for seed in seeds
+            _measured(evaluate_prompts(table, rows, protocol=protocol, seed=seed, threads=1))
+            for seed in seeds
         ]
         columns[column] = Column(
             gains={
@@ -83,6 +86,15 @@ def judge_prompts(name: str, table: BenchmarkTable, rows: np.ndarray) -> FoundPr
             aiq=float(np.mean([one.aiq for one in found])),
         )
     return FoundPrompts(name, table, columns)
+
+
+def judge_in_turn(
+    tables: Iterable[tuple[str, BenchmarkTable, np.ndarray]], jobs: int
+) -> Iterator[FoundPrompts]:
+    """Judge tables in so many processes, in their order; nothing is timed here."""
+    context = multiprocessing.get_context("spawn")  # threads do not survive a fork
+    with ProcessPoolExecutor(jobs, context) as pool:
+        yield from pool.map(judge_prompts, *zip(*tables, strict=True))
 
 
 def _measured(results: PromptResults) -> Column:

@@ -22,11 +22,12 @@ of them, and synthetic ones otherwise.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from prompt_quality import judge_prompts, keep_prompts, prompt_aims, show_prompts, variants
+from prompt_quality import judge_in_turn, keep_prompts, prompt_aims, show_prompts, variants
 from report import SHARED, Report, parse_arguments, print_table
 
 from benchrouter import BenchmarkTable, auto, grading, scores
@@ -63,15 +64,17 @@ def main() -> None:
     arguments = parse_arguments(__doc__, add_options)
     report = Report("quality", arguments)
     found, graded, prompts = [], {}, []
-    for name, table, rows in synthetic_tables() if arguments.quick else all_tables():
+    tables = list(synthetic_tables() if arguments.quick else all_tables())
+    if not arguments.grading:
+        every = [part for table in tables for part in with_variants(*table)]
+        for one in judge_in_turn(every, arguments.jobs):
+            prompts.append(one)
+            keep_prompts(report, one)
+    for name, table, rows in tables if not arguments.prompts else ():
         if not arguments.grading:
-            for part in with_variants(name, table, rows):
-                prompts.append(judge_prompts(*part))
-                keep_prompts(report, prompts[-1])
-        if not arguments.grading and not arguments.prompts:
             found.append(judge(name, table, rows))
             keep(report, found[-1])
-        if not arguments.prompts and (name in GRADED or "synthetic" in name):
+        if name in GRADED or "synthetic" in name:
             graded[name] = which_labels(table, rows)
         if arguments.grading and len(graded) == len(GRADED):
             break
@@ -88,6 +91,9 @@ def main() -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", action="store_true", help="print tables as Markdown")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="processes that judge prompts"
+    )
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--prompts", action="store_true", help="judge only one model per prompt")
     only.add_argument("--grading", action="store_true", help="judge only which labels to grade")
