@@ -90,11 +90,12 @@ def judge_prompts(name: str, table: BenchmarkTable, rows: np.ndarray) -> FoundPr
 
 def judge_in_turn(
     tables: Iterable[tuple[str, BenchmarkTable, np.ndarray]], jobs: int
-) -> Iterator[FoundPrompts]:
-    """Judge tables in so many processes, in their order; nothing is timed here."""
+) -> list[FoundPrompts]:
+    """Judge tables in so many processes, from the first one on; nothing is timed here."""
     context = multiprocessing.get_context("spawn")  # threads do not survive a fork
     with ProcessPoolExecutor(jobs, context) as pool:
-        yield from pool.map(judge_prompts, *zip(*tables, strict=True))
+        asked = [pool.submit(judge_prompts, *table) for table in tables]
+        return [one.result() for one in asked]
 
 
 def _measured(results: PromptResults) -> Column:

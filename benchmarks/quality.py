@@ -25,6 +25,7 @@ import argparse
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import tee
 
 import numpy as np
 from prompt_quality import judge_in_turn, keep_prompts, prompt_aims, show_prompts, variants
@@ -64,12 +65,13 @@ def main() -> None:
     arguments = parse_arguments(__doc__, add_options)
     report = Report("quality", arguments)
     found, graded, prompts = [], {}, []
-    tables = list(synthetic_tables() if arguments.quick else all_tables())
+    tables = synthetic_tables() if arguments.quick else all_tables()
     if not arguments.grading:
-        every = [part for table in tables for part in with_variants(*table)]
-        for one in judge_in_turn(every, arguments.jobs):
-            prompts.append(one)
-            keep_prompts(report, one)
+        tables, again = tee(tables)
+        every = (part for table in again for part in with_variants(*table))
+        prompts = judge_in_turn(every, arguments.jobs)
+    for one in prompts:
+        keep_prompts(report, one)
     for name, table, rows in tables if not arguments.prompts else ():
         if not arguments.grading:
             found.append(judge(name, table, rows))
