@@ -183,6 +183,6 @@ def prompt_aims(report: Report, found: list[FoundPrompts]) -> None:
             report.aim(f"{name}: auto − best of the others", fall, unit, at_least=-0.004)
             report.aim(f"{name}: log loss − standings'", column.log_loss, "nats", at_most=0.0)
             if not np.isnan(column.aiq):
-                report.aim(f"{name}: AIQ − zero router", column.aiq, "score", at_least=0.0)
+                report.aim(f"{name}: AIQ − zero router", column.aiq, "score", at_least=1e-9)
             for over, ece in column.ece.items() if one in main else ():
                 report.aim(f"{name}: ECE, {over}", ece, "chance", at_most=LARGEST_ECE[what])

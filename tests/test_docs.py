@@ -58,7 +58,7 @@ def tables(page):
 
 def test_quality_of_prompts(parts):
     prompts, kept = parts[0], kept_run(parts[0])
-    gains, chances = tables(prompts)[:2]
+    gains, _, chances = tables(prompts)
     assert len(gains) == len(chances) >= 25
     for (name, _, *cells), (again, *told) in zip(gains, chances, strict=True):
         assert name == again
