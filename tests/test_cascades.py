@@ -18,7 +18,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def found_in(results):
-    return {(c.cheap, c.judge): c for c in cascades(results, cost_quality(results, "mean"))}
+    return {(c.cheap, c.judge): c for c in cascades(results, cost_quality(results, "auto"))}
 
 
 def priced(**fields):
@@ -27,7 +27,7 @@ def priced(**fields):
         [[1, 1], [0, 1], [1, 0], [0, 1]],
         {"BMA": [1, 1, 1, 1]},
         **{
-            "predicted": {"mean": [[0.9, 0.8], [0.1, 0.7], [0.5, 0.7], [0.5, 0.7]]},
+            "predicted": {"auto": [[0.9, 0.8], [0.1, 0.7], [0.5, 0.7], [0.5, 0.7]]},
             "cost_usd": np.array([[1, 4], [1, 4], [2, 6], [2, 6]], np.float32),
             "expected_cost_usd": np.array([[1.5, 5.0]]),
             **fields,
@@ -73,6 +73,13 @@ def test_the_models_own_confidence_judges_after_it_has_run():
     assert ("model 0", "log-likelihood") not in found_in(priced(log_likelihood=confidence))
 
 
+def test_the_chance_of_success_judges_where_auto_tells_one():
+    chance = np.array([[0.2, 0.5], [0.8, 0.5], [0.6, 0.5], [0.4, 0.5]], np.float32)
+    found = found_in(priced(chance=chance))["model 0", "predicted score"]
+    assert_allclose(found.thresholds, [0.2, 0.4, 0.6, 0.8, INF], rtol=1e-6)
+    assert_allclose(found.score, np.cumsum([2, 0, 1, -1, 1]) / 4)  # 1st, 4th, 3rd, 2nd prompt
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6))
 def test_every_threshold_is_what_a_loop_over_prompts_gives(seed):
@@ -81,18 +88,18 @@ def test_every_threshold_is_what_a_loop_over_prompts_gives(seed):
     results = make_results(
         rng.random((n, 3)) < [0.4, 0.6, 0.9],
         {"BMA": rng.choice([1, 2], n, p=[0.1, 0.9])},  # of another fold, another
-        predicted={"mean": rng.integers(0, 6, (n, 3)) / 5},
+        predicted={"auto": rng.integers(0, 6, (n, 3)) / 5},
         cost_usd=(rng.integers(1, 4, (n, 3)) * [1, 3, 9]).astype(np.float32),
         expected_cost_usd=np.array([[2.0, 6.0, 18.0]]),
         log_likelihood=-rng.integers(0, 9, (n, 3)).astype(np.float32),
     )
     signals = {
-        "predicted score": results.predicted["mean"],
+        "predicted score": results.predicted["auto"],
         "log-likelihood": results.log_likelihood,
         "recorded score": results.scores["score"],
     }
     recorded, cost, bma = results.scores["score"], results.cost_usd, results.picks["BMA"]
-    zero = cost_quality(results, "mean")
+    zero = cost_quality(results, "auto")
     found = cascades(results, zero)
     names = set(results.models)
     assert found and {c.cheap for c in found} < names
@@ -119,27 +126,27 @@ def test_only_models_of_the_zero_router_that_are_cheaper_than_bma():
     results = make_results(
         scores,
         {"BMA": [2] * 4},
-        predicted={"mean": np.full((4, 4), 0.5)},
+        predicted={"auto": np.full((4, 4), 0.5)},
         cost_usd=cost,
         expected_cost_usd=cost[:1].astype(float),
     )
     # Model 1 is dearer and no better than model 0; model 3 is dearer than BMA.
-    assert {c.cheap for c in cascades(results, cost_quality(results, "mean"))} == {"model 0"}
+    assert {c.cheap for c in cascades(results, cost_quality(results, "auto"))} == {"model 0"}
 
 
 def test_no_cascade_without_a_cheaper_model_or_the_cost_of_bma():
     cheapest = make_results(
         [[1, 1], [0, 1]],
         {"BMA": [0, 0]},
-        predicted={"mean": [[0.5, 0.5]] * 2},
+        predicted={"auto": [[0.5, 0.5]] * 2},
         cost_usd=np.array([[1, 4], [1, 4]], np.float32),
         expected_cost_usd=np.array([[1.0, 4.0]]),
     )
     with pytest.raises(ValueError, match="no model of the zero router is cheaper than BMA"):
-        cascades(cheapest, cost_quality(cheapest, "mean"))
+        cascades(cheapest, cost_quality(cheapest, "auto"))
     unknown = priced(cost_usd=np.array([[1, NAN]] * 4, np.float32))
     with pytest.raises(ValueError, match="the cost of model 1, best on average, is not known"):
-        cascades(unknown, cost_quality(unknown, "mean"))
+        cascades(unknown, cost_quality(unknown, "auto"))
 
 
 def test_many_thresholds_are_thinned_and_keep_their_ends():
@@ -148,7 +155,7 @@ def test_many_thresholds_are_thinned_and_keep_their_ends():
     results = make_results(
         rng.random((n, 2)) < [0.5, 0.8],
         {"BMA": [1] * n},
-        predicted={"mean": rng.random((n, 2))},
+        predicted={"auto": rng.random((n, 2))},
         cost_usd=np.tile(np.array([1, 5], np.float32), (n, 1)),
         expected_cost_usd=np.array([[1.0, 5.0]]),
     )

@@ -20,16 +20,30 @@ ROOT = Path(__file__).resolve().parents[1]
 RULES = ("BMA", "S1", "S2", "S3", "S3 with fallback", "auto")
 
 
+PROMPT_RULES = ("auto", "mean", "kNN-100", "linear regression")
+
+
 @pytest.fixture(scope="module")
-def page():
-    return (ROOT / "docs" / "quality.md").read_text()
+def parts():
+    """The part of the page on prompts, and the one on tasks."""
+    return (ROOT / "docs" / "quality.md").read_text().split("## How well `auto` chooses for tasks")
+
+
+@pytest.fixture(scope="module")
+def page(parts):
+    return parts[1]
 
 
 @pytest.fixture(scope="module")
 def kept(page):
+    return kept_run(page)
+
+
+def kept_run(page):
+    """Rows of the kept run that a part of the page quotes."""
     name = re.search(r"\.\./(benchmarks/results/quality-[\w.-]+\.json)", page).group(1)
     content = json.loads((ROOT / name).read_text())
-    assert not content["quick"]
+    assert not content["quick"] and content["commit"] in page
     return {row["name"]: row["value"] for row in content["rows"]}
 
 
@@ -40,6 +54,41 @@ def tables(page):
         [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
         for table in found
     ]
+
+
+def test_quality_of_prompts(parts):
+    prompts, kept = parts[0], kept_run(parts[0])
+    gains, _, chances = tables(prompts)
+    assert len(gains) == len(chances) >= 25
+    for (name, _, *cells), (again, *told) in zip(gains, chances, strict=True):
+        assert name == again
+        for i, what in enumerate(("split", "left out")):
+            of = f"{name}, prompts, {what}:"
+            values = [kept[f"{of} {rule} − BMA"] for rule in PROMPT_RULES]
+            found = cells[6 * i : 6 * i + 6]
+            assert found[:4] == [f"{value:+.4f}" for value in values], name
+            low, high = (kept[f"{of} auto − BMA, {end}"] for end in ("low", "high"))
+            assert found[4] == f"{low:+.3f} … {high:+.3f}", name
+            gap = kept[f"{of} oracle per dataset − BMA"]
+            assert found[5] == (f"{values[0] / gap:.0%}" if gap > 0 else "–"), name
+            assert told[4 * i : 4 * i + 4] == [
+                *(f"{kept[f'{of} ECE, {over}']:.3f}" for over in ("all", "chosen")),
+                f"{kept[f'{of} log loss − that of the standings']:+.4f}",
+                f"{kept[f'{of} interval holds']:.0%}",
+            ], name
+
+
+def test_gains_for_prompts_quoted_in_the_text_and_the_readme(parts):
+    kept = kept_run(parts[0])
+    columns = [
+        kept[f"{name}, prompts, {what}: auto − BMA"]
+        for what in ("split", "left out")
+        for name in ("A", "B", "C")
+    ]
+    assert f"{sum(columns) / 6:+.4f}" in parts[0]
+    readme = (ROOT / "README.md").read_text()
+    for value in columns:
+        assert f"{value:+.3f}" in readme
 
 
 def test_quality_without_labels(page, kept):

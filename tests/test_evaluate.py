@@ -48,8 +48,9 @@ def test_what_is_put_together_is_what_each_part_gives():
         name = protocol.results.protocol
         by_hand = evaluate_prompts(table, rows, protocol=name, k=3, kappa=5)
         assert repr(protocol.rows) == repr(tuple(prompt_rows(by_hand)))
-        assert set(protocol.costs) == {"mean", "linear regression", "kNN-100"}
-        assert set(protocol.calibration) == {"mean", "s3", "linear regression", "kNN-100"}
+        baselines = {"mean", "linear regression", "kNN-100"}
+        assert set(protocol.costs) == {"auto"} | baselines
+        assert set(protocol.calibration) == {"auto", "s3", "BMA"} | baselines
     assert found.settings["k"] == 3
     assert set(found.seconds) == {
         "one dataset left out, all models",
@@ -171,6 +172,7 @@ def test_the_readmes_commands_run(folder, monkeypatch):
             found = json.loads(result.stdout, parse_constant=pytest.fail)
             assert found["prompts"][0]["metrics"] == ["score", "BARTScore"]
         else:
+            assert "Does routing pay here? Too few datasets to say for" in result.stdout
             assert "strict nesting, no labels" in result.stdout
             assert "routing" in result.stdout or "Routing" in result.stdout
     assert {p.name for p in (folder / "report").iterdir()} == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,10 +19,11 @@ from benchrouter.evaluation.prompts.folds import random_split
 from benchrouter.evaluation.prompts.protocols import evaluate_prompts, prompt_rows
 from benchrouter.evaluation.prompts.routing import best_recorded, largest
 from benchrouter.evaluation.prompts.sparsity import sparsity
+from benchrouter.expected import Z80
 from benchrouter.table import BenchmarkTable
 
 NAN = float("nan")
-OURS = {"mean": None, "raw": 10, "s3": None}
+OURS = {"auto": None, "mean": None, "raw": 10, "s3": None}
 
 
 def draw_table(rng, *, n_datasets=4, n_models=3, missing=0.2, binary=True, costs=False):
@@ -63,6 +65,11 @@ def assert_equals_router(results, table, rows, test, train, k=5, kappa=19):
         for i in (0, len(asked) - 1):
             shown = router.explain(embedding=asked[i], rule=rule, k=raw_k)
             assert_allclose(predicted[i], shown.scores, atol=1e-6)
+            if rule == "auto":
+                assert_allclose(results.chance[at][i, position], shown.chance, atol=1e-6)
+                reach = (shown.chance_high - shown.chance_low)[shown.chance_low > 0][:1] / 2
+                spread = results.chance_spread[at][i]
+                assert (reach <= Z80 * spread + 1e-6).all()
             if rule == "mean" and table.cost_usd is not None:
                 expected = results.expected_cost_usd[at][i, position]
                 assert_array_equal(expected, shown.cost_usd)
@@ -197,7 +204,7 @@ def test_one_dataset_has_no_leave_one_out_and_no_s3():
     with pytest.raises(ValueError, match="at least 2 datasets with scores, found 1"):
         evaluate_prompts(table, rows, protocol="leave-one-dataset-out")
     results = evaluate_prompts(table, rows, protocol="random split", baselines=False)
-    assert set(results.picks) == {"mean", "raw", "BMA", "oracle"}
+    assert set(results.picks) == {"auto", "mean", "raw", "BMA", "oracle per dataset", "oracle"}
     assert any("'s3' is left out" in note for note in results.notes)
     assert any("'cheapest' is left out" in note for note in results.notes)
     row = prompt_rows(results)[0]
@@ -216,9 +223,13 @@ def test_scores_without_a_threshold_are_routed_by_raw_scores():
     table = make_table(-table.scores, table.dataset, thresholds=np.full(4, NAN))
     results = evaluate_prompts(table, rows, protocol="leave-one-dataset-out", baselines=False)
     assert results.correctness is None and "s3" not in results.picks
+    assert results.chance is None and results.chance_spread is None
     router = Router.fit(table.rows(table.dataset != 0), embeddings=rows[table.dataset != 0])
-    answer = router.route(embeddings=rows[table.dataset == 0])
-    assert_array_equal(results.picks["mean"][results.dataset == 0], answer.model)
+    for rule in ("auto", "mean", "raw"):
+        answer = router.route(embeddings=rows[table.dataset == 0], rule=rule, k=OURS[rule])
+        assert_array_equal(results.picks[rule][results.dataset == 0], answer.model)
+    # Without thresholds the standing is one of scores, all below 0 here.
+    assert (results.predicted["BMA"] < 0).all()
     assert np.isnan(prompt_rows(results)[0].accuracy)
 
 
@@ -339,6 +350,7 @@ def test_prompt_rows_by_hand():
     assert mean.params_b == pytest.approx((7 + 7 + 70 + 70) / 4)
     assert mean.interval["score"] == (0.5, 1.0)
     assert mean.accuracy == pytest.approx(0.75)
+    assert np.isnan(mean.gap_closed)  # no oracle per dataset was chosen
     assert rows["random"].macro["score"] == pytest.approx(((0.5 + 0.5 + 1) / 3 + 0.5) / 2)
     assert rows["random"].params_b == pytest.approx(38.5) and np.isnan(rows["random"].bma_share)
     assert (rows["oracle"].mcpi, rows["oracle"].micro["score"]) == (2, 1.0)
@@ -348,6 +360,37 @@ def test_prompt_rows_by_hand():
         1,
     )
     json.dumps([row.to_dict() for row in prompt_rows(results)], allow_nan=False)
+
+
+def test_the_gap_to_the_best_model_of_every_dataset():
+    results = make_results(
+        [[1, 0], [1, 0], [0, 1], [0, 0], [NAN, 1]],
+        {
+            "auto": [0, 1, 1, 1, 1],
+            "BMA": [1, 1, 1, 1, 1],
+            "oracle per dataset": [0, 0, 1, 1, 0],
+            "oracle": [0, 0, 1, 0, 1],
+        },
+        dataset=[0, 0, 1, 1, 2],
+        fallback={"auto": [False] * 5},
+    )
+    rows = {row.rule: row for row in prompt_rows(results)}
+    assert list(rows)[:4] == ["auto", "BMA", "random", "oracle per dataset"]
+    # Datasets 0 and 1 gain 1/2 and 0 of 1 and 0; the third has no score of that oracle.
+    assert rows["auto"].gap_closed == pytest.approx(0.5)
+    assert (rows["BMA"].gap_closed, rows["oracle per dataset"].gap_closed) == (0.0, 1.0)
+    same = replace(results, picks={**results.picks, "oracle per dataset": results.picks["BMA"]})
+    assert np.isnan(prompt_rows(same)[0].gap_closed)
+
+
+def test_the_best_model_of_every_dataset_and_the_standings():
+    table, rows = draw_table(np.random.default_rng(4), missing=0.0)
+    results = evaluate_prompts(table, rows, protocol="leave-one-dataset-out", baselines=False)
+    means = np.array([table.scores[table.dataset == d].mean(axis=0) for d in range(4)])
+    assert_array_equal(results.picks["oracle per dataset"], means.argmax(axis=1)[results.dataset])
+    others = np.array([np.delete(means, d, axis=0).mean(axis=0) for d in range(4)])
+    assert_allclose(results.predicted["BMA"], others[results.dataset], rtol=1e-6)
+    assert_array_equal(results.picks["BMA"], others.argmax(axis=1)[results.dataset])
 
 
 def test_sparsity_by_hand():
@@ -376,3 +419,5 @@ def test_real_tables(shared):
     assert found["random"].accuracy < found["mean"].accuracy < found["oracle"].accuracy
     # From the first run that this test kept; a reading of the choices, not a reference.
     assert found["mean"].macro["score"] == pytest.approx(0.5805, abs=0.002)
+    assert found["auto"].vs_bma["score"] > found["mean"].vs_bma["score"] + 0.02
+    assert abs(found["auto"].vs_bma["score"]) < 0.01

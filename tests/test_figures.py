@@ -134,15 +134,17 @@ def test_reliability_and_hulls_are_drawn_as_measured(evaluation):
         assert line.get_ydata()[-1] == curve.hull[-1, 1]  # flat beyond its last vertex
     # equal hulls are seen one upon the other, and the curves over λ are lines of their own
     lines = axes.get_lines()
-    assert [round(line.get_linewidth(), 9) for line in lines] == [0.8, 3.6, 0.8, 2.4, 0.8, 1.2, 1.0]
-    for line, curve in zip(lines[:6:2], protocol.costs.values(), strict=True):
+    assert [round(line.get_linewidth(), 9) for line in lines] == [
+        *(0.8, 4.8, 0.8, 3.6, 0.8, 2.4, 0.8, 1.2, 1.0)
+    ]
+    for line, curve in zip(lines[:8:2], protocol.costs.values(), strict=True):
         assert_allclose(line.get_xdata(), 1000 * curve.cost_usd)
         assert_allclose(line.get_ydata(), curve.score)
 
 
 def test_cascades_are_drawn_as_measured(evaluation):
     protocol = evaluation.prompts[0]
-    (axes,) = prompt_figures.cascades(protocol.cascades, protocol.costs["mean"]).axes
+    (axes,) = prompt_figures.cascades(protocol.cascades, protocol.costs["auto"]).axes
     drawn = lines_by_label(axes)
     styles = set()
     for cascade in protocol.cascades:
@@ -152,7 +154,7 @@ def test_cascades_are_drawn_as_measured(evaluation):
         styles.add((line.get_color(), line.get_linestyle()))
     assert len(styles) == len(protocol.cascades) >= 2
     zero = drawn[f"zero router, AIQ {protocol.cascades[0].zero_aiq:.3f}"]
-    assert_allclose(zero.get_ydata()[:-1], protocol.costs["mean"].zero_hull[:, 1])
+    assert_allclose(zero.get_ydata()[:-1], protocol.costs["auto"].zero_hull[:, 1])
 
 
 def test_the_report_shows_each_protocols_cascades_and_curves_beside_the_zero_router(evaluation):
@@ -172,19 +174,19 @@ def test_mixes_of_two_models_bend_where_the_axis_is_logarithmic():
     results = make_results(
         [[0, 1], [1, 1]],
         {"BMA": [1, 1]},
-        predicted={"mean": [[0.4, 0.9], [0.6, 0.9]]},
+        predicted={"auto": [[0.4, 0.9], [0.6, 0.9]]},
         cost_usd=np.array([[1e-3, 1e-1]] * 2, np.float32),
         expected_cost_usd=np.array([[1e-3, 1e-1]]),
     )
-    curves = {"mean": cost_quality(results, "mean")}
-    found = cascades(results, curves["mean"])
+    curves = {"auto": cost_quality(results, "auto")}
+    found = cascades(results, curves["auto"])
     for figure in (
         prompt_figures.cost_quality(curves),
-        prompt_figures.cascades(found, curves["mean"]),
+        prompt_figures.cascades(found, curves["auto"]),
     ):
         (axes,) = figure.axes
         assert axes.get_xscale() == "log"
-        zero = lines_by_label(axes)[f"zero router, AIQ {curves['mean'].zero_aiq:.3f}"]
+        zero = lines_by_label(axes)[f"zero router, AIQ {curves['auto'].zero_aiq:.3f}"]
         assert len(zero.get_xdata()) > 100
         assert_allclose(zero.get_ydata(), np.interp(zero.get_xdata(), [1, 100], [0.5, 1]))
 
@@ -192,7 +194,7 @@ def test_mixes_of_two_models_bend_where_the_axis_is_logarithmic():
 def test_lines_join_large_bins_only():
     sizes = {"every model": 400, "the chosen model": 399}
     bins = {
-        over: Reliability(np.array([0.2, 0.8]), np.array([0.3, 0.7]), np.array([n, n]), 0.1)
+        over: Reliability(np.array([0.2, 0.8]), np.array([0.3, 0.7]), np.array([n, n]), 0.1, 0.6)
         for over, n in sizes.items()
     }
     figure = prompt_figures.reliability({"mean": bins})

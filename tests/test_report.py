@@ -13,9 +13,11 @@ from evaluations import QUICK, awkward_tables, small_evaluation, small_table
 from tables import make_table
 
 from benchrouter.evaluation.evaluate import evaluate
+from benchrouter.evaluation.prompts.calibration import interval_holds
 from benchrouter.evaluation.report import report
+from benchrouter.evaluation.report.banner import Verdict, banner, verdicts
 from benchrouter.evaluation.report.outline import sections
-from benchrouter.evaluation.report.sheets import table_one
+from benchrouter.evaluation.report.sheets import prompt_measures, table_one
 from benchrouter.evaluation.report.sheets.sheet import (
     Cell,
     Sheet,
@@ -214,18 +216,141 @@ def test_summary_is_silent_about_labels_that_are_none(evaluation):
 
 def test_summary_of_single_prompts_where_the_best_is_no_better_than_bma(evaluation):
     protocol = evaluation.prompts[0]
-    rows = [row for row in protocol.rows if row.rule in ("mean", "raw", "BMA", "random", "oracle")]
+    rows = [row for row in protocol.rows if row.rule in ("auto", "raw", "BMA", "random", "oracle")]
     equal = {"score": 0.0}, {"score": (0.0, 0.0)}
     rows = [
         replace(row, vs_bma=equal[0], vs_bma_interval=equal[1]) if row.rule == "raw" else row
         for row in rows
     ]
     worse = {"score": -0.1}
-    rows = [replace(row, vs_bma=worse) if row.rule == "mean" else row for row in rows]
+    rows = [replace(row, vs_bma=worse) if row.rule == "auto" else row for row in rows]
+    best = {"score": 0.2}, {"score": (0.1, 0.3)}
+    rows.append(
+        replace(rows[-1], rule="oracle per dataset", vs_bma=best[0], vs_bma_interval=best[1])
+    )
     (text,) = summary(replace(evaluation, pools=(), prompts=(replace(protocol, rows=tuple(rows)),)))
     assert text.endswith(
         ": −0.100 (too few datasets for an interval). No rule did better than BMA."
     )
+
+
+# --- the banner ----------------------------------------------------------------------------------
+
+
+def judged(evaluation, gains, *, n_datasets=8, task=None):
+    """Lines for (gain, low, high) of auto: a random split, a dataset left out; of tasks: `task`."""
+    prompts = []
+    for protocol, (gain, low, high) in zip(evaluation.prompts, gains, strict=False):
+        rows = [
+            replace(
+                row,
+                vs_bma={"score": gain if row.rule == "auto" else -0.02},
+                vs_bma_interval={"score": (low, high) if row.rule == "auto" else (-0.03, -0.01)},
+                n_paired=n_datasets,
+                gap_closed=0.4 if row.rule == "auto" else -0.1,
+            )
+            for row in protocol.rows
+        ]
+        picks = {**protocol.results.picks, "BMA": np.array([2, 0, 2, 1], np.int32)}
+        results = replace(protocol.results, picks=picks)
+        prompts.append(replace(protocol, rows=tuple(rows), results=results))
+    pools = ()
+    if task is not None:
+        (gain, low, high), pool = task, evaluation.pools[0]
+        auto = replace(BMA, rule="auto", vs_bma=gain, vs_bma_interval=(low, high), n_paired=8)
+        picks = {"strict": {"BMA": np.array([1, 1, 0])}}
+        pools = (
+            replace(
+                pool,
+                table_one={"strict": (auto,)},
+                tasks=replace(pool.tasks, picks=picks),
+                with_labels=(1, (replace(auto, vs_bma=0.05, vs_bma_interval=(0.02, 0.08)),)),
+            ),
+        )
+    return replace(evaluation, prompts=tuple(prompts), pools=pools)
+
+
+def test_the_banner_where_routing_pays(evaluation):
+    found = judged(evaluation, [(0.0312, 0.0104, 0.0521), (0.02, 0.001, 0.04)])
+    assert banner(found) == [
+        "Does routing pay here? Yes for prompts of known datasets and prompts of a new dataset.",
+        "Prompts of known datasets: the rule auto gains 0.031 against always using model 2 (95 % "
+        "interval +0.010 to +0.052, 8 datasets), 40 % of what the best model of each dataset "
+        "gains.",
+        "Prompts of a new dataset: the rule auto gains 0.020 against always using model 2 (95 % "
+        "interval +0.001 to +0.040, 8 datasets), 40 % of what the best model of each dataset "
+        "gains.",
+        "What to do: use the defaults for prompts of known datasets and prompts of a new dataset.",
+    ]
+
+
+def test_the_banner_where_it_may_not_and_what_to_do_then(evaluation):
+    gains = [(0.0312, 0.0104, 0.0521), (0.004, -0.003, 0.011)]
+    found = judged(evaluation, gains, task=(0.0, 0.0, 0.0))
+    assert banner(found) == [
+        "Does routing pay here? Yes for prompts of known datasets; not sure for prompts of a new "
+        "dataset; no for whole tasks.",
+        banner(judged(evaluation, gains))[1],
+        "Prompts of a new dataset: the rule auto gains 0.004 against always using model 2 (95 % "
+        "interval −0.003 to +0.011, 8 datasets), 40 % of what the best model of each dataset "
+        "gains. The interval includes 0: it may be chance.",
+        "Whole tasks, one model for a new dataset: the rule auto stays with model 1, the best "
+        "model on average; nothing is gained or lost.",
+        "What to do: use the defaults for prompts of known datasets. For prompts of a new dataset "
+        "the safe choice is model 2, the best model on average. For whole tasks the safe choice is "
+        "model 1, the best model on average. Add records like your own prompts to the benchmark: "
+        "then they are known. Or label 20 prompts of the task: benchrouter choose "
+        "--suggest-labels 20 says which (here at most 2 labels a dataset gained 0.050).",
+    ]
+
+
+def test_the_banner_where_it_loses_or_nothing_can_be_said(evaluation):
+    lost = judged(evaluation, [(-0.01, -0.02, -0.004)])
+    title, line, advice = banner(lost)
+    assert title == "Does routing pay here? No for prompts of known datasets."
+    assert "the rule auto loses 0.010 against always using model 2" in line
+    assert advice == (
+        "What to do: for prompts of known datasets the safe choice is model 2, the best model on "
+        "average."
+    )
+    few = banner(judged(evaluation, [(0.03, 0.01, 0.05)], n_datasets=5))
+    assert few[0] == "Does routing pay here? Too few datasets to say for prompts of known datasets."
+    assert (
+        "gains 0.030 against always using model 2 (5 datasets, too few for an interval)" in few[1]
+    )
+    assert banner(replace(evaluation, prompts=(), pools=())) == []
+
+
+def test_the_banner_asks_for_nothing_that_did_not_help(evaluation):
+    lost, nothing = (-0.01, -0.02, -0.004), (0.0, 0.0, 0.0)
+    found = judged(evaluation, [lost, lost], task=nothing)
+    assert "label 20 prompts" in banner(found)[-1] and "Add records" not in banner(found)[-1]
+    index, (auto,) = found.pools[0].with_labels
+    worse = replace(auto, vs_bma=-0.003, vs_bma_interval=(-0.01, 0.002))
+    pool = replace(found.pools[0], with_labels=(index, (worse,)))
+    assert "label" not in banner(replace(found, pools=(pool,)))[-1]
+    unsure = replace(auto, vs_bma_interval=(-0.01, 0.12))
+    pool = replace(found.pools[0], with_labels=(index, (unsure,)))
+    assert banner(replace(found, pools=(pool,)))[-1].endswith("--suggest-labels 20 says which.")
+
+
+def test_the_banner_names_a_rule_that_surely_gained(evaluation):
+    unsure = judged(evaluation, [(0.004, -0.003, 0.011)])
+    rows = tuple(
+        replace(row, vs_bma={"score": 0.03}, vs_bma_interval={"score": (0.01, 0.05)})
+        if row.rule in ("mean", "kNN-100")  # the second is no rule that can be asked for
+        else row
+        for row in unsure.prompts[0].rows
+    )
+    better = replace(unsure, prompts=(replace(unsure.prompts[0], rows=rows),))
+    assert banner(better)[1].endswith("Of the other rules mean gained, known only afterwards.")
+    (verdict,) = verdicts(better)
+    assert verdict == Verdict(
+        *("prompts of known datasets", "not sure", "auto", 0.004, -0.003, 0.011, 8, "model 2"),
+        gap_closed=0.4,
+        better=("mean",),
+    )
+    assert verdict.to_dict()["better"] == ["mean"]
 
 
 # --- means over fewer datasets, and reasons ------------------------------------------------------
@@ -351,6 +476,22 @@ def test_cascades_stand_beside_the_zero_router(evaluation):
     assert found["zero_aiq"] == document["prompts"][0]["costs"]["mean"]["zero_aiq"]
 
 
+def test_calibration_shows_the_chance_of_auto_beside_the_standings(evaluation):
+    for protocol in evaluation.prompts:
+        sheet = prompt_measures.calibration(protocol)
+        at = {row[0].text: row for row in sheet.rows}
+        assert set(at) == {"auto", "mean", "s3", "linear regression", "kNN-100", "BMA"}
+        losses = [i for i, name in enumerate(sheet.columns) if name.startswith("log loss")]
+        assert [sheet.columns[i] for i in losses] == ["log loss, all", "log loss, chosen"]
+        for rule in ("auto", "BMA"):
+            found = protocol.calibration[rule]["every model"].log_loss
+            assert at[rule][losses[0]].text == f"{found:.3f}"
+        holds = int(interval_holds(protocol.results).sum())
+        assert sheet.caption.endswith(
+            f"holds the success rate of its choices on {holds} of 4 datasets."
+        )
+
+
 def test_gains_are_called_after_what_they_are_ratios_of(evaluation):
     table, rows = awkward_tables()["no threshold"]
     found = evaluate(table, rows, experiments=["prompts"], settings=QUICK, threads=1)
@@ -420,6 +561,8 @@ def test_the_page_needs_nothing_else(evaluation, drawn):
     assert page.scripts == 0
     text = " ".join(page.words)
     assert "benchrouter evaluate t.parquet" in text
+    found = [text.index(line) for line in (*banner(evaluation), "In short")]
+    assert found == sorted(found)  # the banner comes first
     assert summary(evaluation)[0].split(": ", 1)[1].split(". ")[0][1:] in text
     assert "Table 1." in text and "Figure 1." in text
     for sheet in sheets(evaluation):
@@ -528,7 +671,13 @@ def test_the_document_is_plain_json(evaluation):
     low = tasks.intervals[..., 0].mean(axis=2)
     np.testing.assert_allclose(np.array(expected["low"], dtype=float), low)
     assert [p["protocol"] for p in found["prompts"]] == ["random split", "leave-one-dataset-out"]
-    assert set(found["prompts"][0]["costs"]) == {"mean", "linear regression", "kNN-100"}
+    assert set(found["prompts"][0]["costs"]) == {"auto", "mean", "linear regression", "kNN-100"}
+    assert found["banner"] == banner(evaluation)
+    assert [v["question"] for v in found["verdicts"]] == [
+        *("prompts of known datasets", "prompts of a new dataset", "whole tasks"),
+    ]
+    auto = found["prompts"][0]["calibration"]["auto"]
+    assert set(auto) == {"every model", "the chosen model"} and auto["every model"]["log_loss"] > 0
     assert found["settings"]["label_shares"] == [0.0, 0.1]
 
 

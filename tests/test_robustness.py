@@ -60,6 +60,13 @@ def test_flips_are_counted_over_changed_prompts(router):
     assert found["doubled spaces"].cosine == pytest.approx(1.0, abs=1e-5)
     before, after = router.route(prompts[:4]), router.route([turned(p) for p in prompts[:4]])
     assert found["turned"].share == np.mean(before.model != after.model)
+    first = {"turned": turned}
+    by_mean = flips(router, prompts, edits=first, rule="mean")["turned"].share
+    before, after = (
+        router.route(texts, rule="mean")
+        for texts in (prompts[:4], [turned(p) for p in prompts[:4]])
+    )
+    assert by_mean == np.mean(before.model != after.model)
     rows = [
         router.encoder.encode(texts) for texts in (prompts[:4], [turned(p) for p in prompts[:4]])
     ]

@@ -259,11 +259,15 @@ def _rows(
 
 
 def _show(found: Evaluation) -> None:
+    from benchrouter.evaluation.report.banner import banner
     from benchrouter.evaluation.report.outline import sections
     from benchrouter.evaluation.report.sheets.sheet import Sheet
     from benchrouter.evaluation.report.summary import notes_of, summary
 
     out = output.console()
+    for line in banner(found):
+        out.print(line)
+    out.print()
     for paragraph in summary(found):
         out.print(paragraph)  # wrapped between words
     out.print()

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions import finite
+from benchrouter.decisions import finite, plain
+from benchrouter.evaluation.prompts.rows import per_dataset
+from benchrouter.expected import Z80
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.protocols import PromptResults
 
 Array = NDArray[np.float64]
 BINS = 15
+CERTAIN = 1e-3  # predictions count as this far from 0 and 1 in a log loss, which is else infinite
+OF_CORRECTNESS = ("auto", "s3", "BMA")  # rules that predict a chance of being correct
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,16 @@ class Reliability:
         of unequal mass.
     ece : float
         Expected calibration error: mean |predicted − observed| over bins, weighted by count.
+    log_loss : float
+        Mean −log of the chance that was given to what was observed; predictions are brought within
+        [0.001, 0.999]. NaN where observations leave [0, 1].
     """
 
     predicted: Array
     observed: Array
     count: NDArray[np.int64]
     ece: float
+    log_loss: float
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists and numbers, ready for JSON.
@@ -49,6 +57,7 @@ class Reliability:
             "observed": finite(self.observed.tolist()),
             "count": self.count.tolist(),
             "ece": self.ece,
+            "log_loss": plain(self.log_loss),
         }
 
 
@@ -94,11 +103,18 @@ def reliability(
     predicted_mean = np.bincount(pair_bin, weights=p) / count
     observed_mean = np.bincount(pair_bin, weights=y) / count
     ece = float((count * np.abs(predicted_mean - observed_mean)).sum() / count.sum())
-    return Reliability(predicted_mean, observed_mean, count.astype(np.int64), ece)
+    return Reliability(predicted_mean, observed_mean, count.astype(np.int64), ece, _log_loss(p, y))
+
+
+def _log_loss(predicted: Array, observed: Array) -> float:
+    if observed.min() < 0.0 or observed.max() > 1.0:
+        return float("nan")
+    p = np.clip(predicted, CERTAIN, 1.0 - CERTAIN)
+    return float(-(observed * np.log(p) + (1.0 - observed) * np.log1p(-p)).mean())
 
 
 def reliabilities(
-    results: PromptResults, rule: str = "mean", bins: int = BINS
+    results: PromptResults, rule: str = "auto", bins: int = BINS
 ) -> dict[str, Reliability]:
     """Calibration of a rule's predictions, over every model and for the model that it chose.
 
@@ -112,8 +128,9 @@ def reliabilities(
     Returns
     -------
     dict of str to Reliability
-        "every model" and "the chosen model". What "s3" predicts is set against correctness, what
-        the others predict against the score, which is the same where scores are 0 or 1.
+        "every model" and "the chosen model". The chance that "auto" and "s3" tell, and the
+        standing behind "BMA", are set against correctness; what the others predict against the
+        score, which is the same where scores are 0 or 1.
 
     Raises
     ------
@@ -121,12 +138,48 @@ def reliabilities(
         If no prediction has a recorded score.
     """
     observed = results.scores["score"]
-    if rule == "s3" and results.correctness is not None:
+    if rule in OF_CORRECTNESS and results.correctness is not None:
         observed = results.correctness
-    predicted = results.predicted[rule]
+    predicted = results.success(rule)
     return {
         "every model": reliability(predicted, observed, bins),
         "the chosen model": reliability(
             results.of_picks(rule, predicted), results.of_picks(rule, observed), bins
         ),
     }
+
+
+def interval_holds(results: PromptResults) -> Array:
+    """Whether the success rate of auto's choices lies in the 80 % interval told, per dataset.
+
+    The interval is one of the success rate on prompts of a kind. The test prompts of a dataset
+    stand for a kind, and what so many prompts scatter by themselves is added to it.
+
+    Parameters
+    ----------
+    results : PromptResults
+
+    Returns
+    -------
+    float64 array, shape (D,)
+        1 or 0; NaN where no correctness of the choices is known.
+
+    Raises
+    ------
+    ValueError
+        If correctness is not known.
+    """
+    if results.chance is None or results.chance_spread is None or results.correctness is None:
+        raise ValueError("a dataset has no threshold between right and wrong: no chance is told")
+    observed = results.of_picks("auto", results.correctness)
+    known = ~np.isnan(observed)
+    chance = np.where(known, results.of_picks("auto", results.chance), np.nan)
+    n = len(results.datasets)
+    count = np.bincount(results.dataset[known], minlength=n)
+
+    def mean(values: Array) -> Array:
+        return per_dataset(np.where(known, values, np.nan), results.dataset, n)
+
+    variance = mean(results.chance_spread**2) + mean(chance * (1.0 - chance)) / np.maximum(count, 1)
+    off = np.abs(mean(observed) - mean(chance))
+    return np.where(count > 0, off <= Z80 * np.sqrt(variance), np.nan)

@@ -3,8 +3,9 @@
 What doubts is a number for every prompt, the judge; below a threshold the prompt goes to the strong
 model, and the threshold is swept.
 
-- "predicted score": what the router predicts of the cheap model beforehand. No answer is needed to
-  know it, so the strong model runs instead of the cheap one, and a prompt costs one call.
+- "predicted score": what the router predicts of the cheap model beforehand, under `auto` its chance
+  of success. No answer is needed to know it, so the strong model runs instead of the cheap one, and
+  a prompt costs one call.
 - "log-likelihood": the recorded mean log-likelihood of the cheap model's own answer. It is known
   only once the cheap model has run, so a prompt that is escalated costs both.
 - "recorded score": what the cheap model's answer was worth, as a perfect judge of it would know,
@@ -103,7 +104,7 @@ class Cascade:
 
 
 def cascades(
-    results: PromptResults, zero: CostQuality, predictor: str = "mean", metric: str = "score"
+    results: PromptResults, zero: CostQuality, predictor: str = "auto", metric: str = "score"
 ) -> list[Cascade]:
     """Put BMA behind every cheaper model of the zero router.
 
@@ -137,7 +138,7 @@ def cascades(
         )
     recorded, (cost, _) = results.scores[metric], costs_of(results)
     strong_cost, strong_score = (a[rows, strong].astype(np.float64) for a in (cost, recorded))
-    judges: dict[Judge, NDArray[np.float32]] = {PREDICTED: results.predicted[predictor]}
+    judges: dict[Judge, NDArray[np.float32]] = {PREDICTED: results.success(predictor)}
     if results.log_likelihood is not None:
         judges["log-likelihood"] = results.log_likelihood
     judges["recorded score"] = recorded

@@ -46,12 +46,15 @@ class PromptResults:
     dataset : int32 array, shape (Q,)
         Dataset of each, a number in [0, D).
     picks : dict of str to int32 array, shape (Q,)
-        Rule to the position of the model that it chose: "mean", "raw", "s3", "BMA", "cheapest",
-        "oracle" (the best recorded score, at the lowest recorded cost), and the baselines. A rule
+        Rule to the position of the model that it chose: "auto", "mean", "raw", "s3", "BMA",
+        "cheapest", "oracle" (the best recorded score, at the lowest recorded cost), "oracle per
+        dataset" (the best mean score on the dataset's test prompts), and the baselines. A rule
         that the training data do not offer is absent, and a note says why.
     predicted : dict of str to float32 array, shape (Q, M)
-        Predicted score, for "mean", "raw" and the baselines in the unit of the raw score, for
-        "s3" a chance of being correct. NaN for a model without a score in the training part.
+        Predicted score, for "auto", "mean", "raw" and the baselines in the unit of the raw score,
+        for "s3" a chance of being correct; for "BMA" the standing of every model: its mean
+        correctness in the training part, or its mean score where correctness is not known. NaN
+        for a model without a score in the training part.
     fallback : dict of str to bool array, shape (Q,)
         Which picks of our rules were made for want of evidence.
     distance : float64 array, shape (Q,)
@@ -73,6 +76,10 @@ class PromptResults:
     notes : tuple of str
     log_likelihood : float32 array, shape (Q, M), or None
         Recorded mean log-likelihood of each model's own answer, NaN = unknown.
+    chance : float32 array, shape (Q, M), or None
+        Chance of a correct answer that "auto" tells; None where correctness is not known.
+    chance_spread : float64 array, shape (Q,), or None
+        Standard deviation, over datasets, of success about that chance, as "auto" tells it.
     """
 
     protocol: str
@@ -95,6 +102,25 @@ class PromptResults:
     params_b: NDArray[np.float64]
     notes: tuple[str, ...]
     log_likelihood: NDArray[np.float32] | None = None
+    chance: NDArray[np.float32] | None = None
+    chance_spread: NDArray[np.float64] | None = None
+
+    def success(self, rule: str) -> NDArray[np.float32]:
+        """What a rule says of success on every prompt: a chance where it has one, else a score.
+
+        Parameters
+        ----------
+        rule : str
+            One of the keys of `predicted`.
+
+        Returns
+        -------
+        float32 array, shape (Q, M)
+            For "auto" its chance of success, where correctness is known.
+        """
+        if rule == "auto" and self.chance is not None:
+            return self.chance
+        return self.predicted[rule]
 
     def of_picks(self, rule: str, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Values of the models that a rule chose.
@@ -222,6 +248,8 @@ def evaluate_prompts(
         params_b=table.params_b,
         notes=tuple(dict.fromkeys(notes)),
         log_likelihood=None if table.log_likelihood is None else table.log_likelihood[rows],
+        chance=None if collected.chance is None else collected.chance[rows],
+        chance_spread=None if collected.chance is None else collected.chance_spread[rows],
     )
 
 

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter import scores
 from benchrouter.cost_rules import neighbours_cost_usd
 from benchrouter.evaluation.prompts.baselines import BASELINES
+from benchrouter.evaluation.prompts.rows import BEST_OF_DATASET
+from benchrouter.expected import blend
 from benchrouter.index import Index
 from benchrouter.rules import Rule, Rules
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.folds import Fold
+    from benchrouter.expected import Expectation
     from benchrouter.table import BenchmarkTable
 
 K_RAW = 10  # neighbours of the rule "raw", as on MixInstruct (arXiv 2309.15789)
@@ -39,6 +43,8 @@ class Collected:
         self.picks: dict[str, NDArray[np.int32]] = {}
         self.predicted: dict[str, NDArray[np.float32]] = {}
         self.fallback: dict[str, NDArray[np.bool_]] = {}
+        self.chance: NDArray[np.float32] | None = None
+        self.chance_spread = np.full(n, np.nan)
         self.distance = np.full(n, np.nan)
         self.distance_limit = np.full(n, np.nan)
         self.expected_cost_usd: NDArray[np.float32] | None = None
@@ -60,6 +66,21 @@ class Collected:
         """Keep what a rule predicts of some models for some rows of the table."""
         empty = np.full((self.table.n_records, self.table.n_models), np.nan, dtype=np.float32)
         self.predicted.setdefault(rule, empty)[np.ix_(rows, models)] = values
+
+    def expect(
+        self,
+        rows: NDArray[np.int64],
+        models: NDArray[np.int64],
+        learnt: Expectation,
+        expected: NDArray[np.float32],
+        strange: NDArray[np.float32],
+    ) -> None:
+        """Keep the chance of success that `auto` tells, and how far it may be off."""
+        if self.chance is None:
+            shape = self.table.n_records, self.table.n_models
+            self.chance = np.full(shape, np.nan, dtype=np.float32)
+        self.chance[np.ix_(rows, models)] = learnt.chance(expected, strange[:, None])
+        self.chance_spread[rows] = np.sqrt(blend(learnt.spread**2, strange))
 
 
 def route_fold(
@@ -124,8 +145,7 @@ def _route_by_neighbours(
         collected.pick(rule, rows, models[chosen.model])
         collected.predict(rule, rows, models, scored.scores)
         if scored.strange is not None and fit.expectation.calibration is not None:
-            chance = fit.expectation.chance(scored.scores, scored.strange[:, None])
-            collected.predict("auto, chance", rows, models, chance)
+            collected.expect(rows, models, fit.expectation, scored.scores, scored.strange)
         fallback = collected.fallback.setdefault(rule, np.zeros(len(collected.tested), dtype=bool))
         fallback[rows] = chosen.fallback
         collected.distance[rows] = chosen.distance
@@ -140,9 +160,12 @@ def _route_by_neighbours(
 def _choose_without_neighbours(
     fold: Fold, rows: NDArray[np.int64], part: BenchmarkTable, collected: Collected
 ) -> None:
-    """BMA, the cheapest model and the oracle."""
+    """BMA, the cheapest model and the oracles."""
     fit, models = fold.fit, collected.models[fold.models]
     collected.pick("BMA", rows, np.repeat(models[fit.best_on_average], len(rows)))
+    means = fit.raw_means if fit.correct is None else fit.means
+    standing = np.broadcast_to(scores.standing(means), (len(rows), len(models)))
+    collected.predict("BMA", rows, models, standing)
     if np.isnan(fit.cost_usd).all() and np.isnan(fit.prices).all() and np.isnan(fit.params_b).all():
         collected.notes.append(
             "'cheapest' is left out: no cost, price or number of parameters of a model is known"
@@ -153,6 +176,9 @@ def _choose_without_neighbours(
     cost = None if part.cost_usd is None else part.cost_usd[at]
     best = best_recorded(part.scores[at], cost, fit.preferred)
     collected.pick("oracle", rows, models[best])
+    dataset = part.dataset[fold.test]
+    here = scores.dataset_means(part.scores[at], dataset, part.n_datasets)
+    collected.pick(BEST_OF_DATASET, rows, models[largest(here, fit.preferred)[dataset]])
 
 
 def largest(values: NDArray[np.floating], preferred: NDArray[np.int32]) -> NDArray[np.int32]:

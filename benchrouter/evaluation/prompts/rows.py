@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Kind = Literal["rule", "baseline", "reference", "model"]
 MCPI = 2  # model calls per instance: one embedding, one generation (arXiv 2309.15789)
-REFERENCES = ("BMA", "cheapest", "random", "oracle")
+BEST_OF_DATASET = "oracle per dataset"
+REFERENCES = ("BMA", "cheapest", "random", BEST_OF_DATASET, "oracle")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class PromptRow:
         Mean over datasets of the difference to BMA.
     vs_bma_interval : dict of str to (float, float)
         95 % of it, datasets resampled in pairs.
+    gap_closed : float
+        Difference to BMA as a share of the oracle's per dataset, both over the datasets that have
+        both; NaN where that oracle is no better than BMA.
     accuracy : float
         Macro mean of correctness; NaN where thresholds are not known.
     fallback_share : float
@@ -63,6 +67,7 @@ class PromptRow:
     interval: dict[str, tuple[float, float]]
     vs_bma: dict[str, float]
     vs_bma_interval: dict[str, tuple[float, float]]
+    gap_closed: float
     accuracy: float
     fallback_share: float
     bma_share: float
@@ -202,6 +207,7 @@ def _row(
         interval={name: bootstrap_interval(values, seed=seed) for name, values in means.items()},
         vs_bma={name: mean_of(values) for name, values in gains.items()},
         vs_bma_interval={name: bootstrap_interval(v, seed=seed) for name, v in gains.items()},
+        gap_closed=_gap_closed(results, gains["score"]),
         accuracy=nothing if correctness is None else mean_of(datasets_of(correctness, picked)),
         fallback_share=nothing if fallback is None else float(fallback.mean()),
         bma_share=nothing if picked is None else float((picked == bma).mean()),
@@ -213,3 +219,18 @@ def _row(
         n_datasets=int((~np.isnan(means["score"])).sum()),
         n_paired=int((~np.isnan(gains["score"])).sum()),
     )
+
+
+def _gap_closed(results: PromptResults, gain: Array) -> float:
+    """Share of the gain of each dataset's best model over BMA that a rule's gains make up."""
+    best = results.picks.get(BEST_OF_DATASET)
+    if best is None:
+        return float("nan")
+    n, rows = len(results.datasets), np.arange(len(results.rows))
+    recorded = results.scores["score"].astype(np.float64)
+    ahead = per_dataset(recorded[rows, best], results.dataset, n) - per_dataset(
+        recorded[rows, results.picks["BMA"]], results.dataset, n
+    )
+    known = ~np.isnan(gain) & ~np.isnan(ahead)
+    gap = float(ahead[known].sum())
+    return float(gain[known].sum()) / gap if gap > 1e-12 else float("nan")

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from benchrouter.table import BenchmarkTable
 
 TEST_SHARE = 0.3  # of a random split
-DEFAULT_RULE: Rule = "mean"
-PRICED = ("mean", "linear regression", "kNN-100")  # predictors of a score in the score's unit
+DEFAULT_RULE: Rule = "auto"
+# Predictors of a score in the score's unit.
+PRICED = ("auto", "mean", "linear regression", "kNN-100")
 T = TypeVar("T")
 
 
@@ -155,7 +156,7 @@ def run_robustness(
     Returns
     -------
     dict of str to Flips
-        By edit, for the rule "mean".
+        By edit, for the rule "auto".
 
     Raises
     ------

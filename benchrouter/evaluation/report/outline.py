@@ -12,6 +12,7 @@ import numpy as np
 from benchrouter.evaluation.report.sheets import prompt_measures, table_one
 from benchrouter.evaluation.report.sheets import prompts as prompt_sheets
 from benchrouter.evaluation.report.sheets import tasks as task_sheets
+from benchrouter.evaluation.report.sheets.prompts import DEFAULT_RULE
 from benchrouter.evaluation.report.sheets.sheet import Sheet, counted
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def _prompts(protocol: PromptProtocol) -> Section:
                 "Mean score against mean cost of two-model cascades as the threshold rises: from "
                 "the cheap model alone to BMA for every prompt, by what judges (see the table); "
                 "and the hull of the single models (diamonds): the zero router.",
-                partial(figures.cascades, protocol.cascades, protocol.costs["mean"]),
+                partial(figures.cascades, protocol.cascades, protocol.costs[DEFAULT_RULE]),
             )
         )
         content.append(prompt_measures.cascades(protocol))
@@ -221,7 +222,8 @@ def _prompts(protocol: PromptProtocol) -> Section:
                 f"reliability-{name}",
                 "Observed against predicted chance of success in 15 bins of equal mass (equal "
                 "predictions share a bin); on the dashed line the prediction is calibrated. "
-                f"{_bins(protocol)} A regression is not bound to 0 to 1.",
+                f"{_bins(protocol)} auto tells a chance, BMA stands for the standings; a "
+                "regression is not bound to 0 to 1.",
                 partial(figures.reliability, protocol.calibration),
             )
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from benchrouter.evaluation.report.banner import banner
 from benchrouter.evaluation.report.outline import Picture, Section, sections
 from benchrouter.evaluation.report.sheets.sheet import MISSING, Cell, Sheet, counted
 from benchrouter.evaluation.report.summary import notes_of, summary
@@ -46,6 +47,7 @@ def to_html(
     body = [
         "<header><h1>Routing with benchmark results: an evaluation</h1>",
         f'<p class="facts">{escape(facts)}</p></header>',
+        *_banner(banner(evaluation)),
         '<section class="summary"><h2>In short</h2>',
         *(_paragraph(text) for text in summary(evaluation)),
         "</section>",
@@ -58,6 +60,15 @@ def to_html(
         body.append("</ul></section>")
     body.append(_provenance(evaluation, provenance or {}))
     return _PAGE.format(style=_STYLE, body="\n".join(body), title=escape(facts))
+
+
+def _banner(lines: list[str]) -> list[str]:
+    """Write the lines that say whether routing pays, the first as their title."""
+    if not lines:
+        return []
+    title, *rest = lines
+    found = "".join(f"<p>{escape(line)}</p>" for line in rest)
+    return [f'<section class="summary banner"><h2>{escape(title)}</h2>{found}</section>']
 
 
 def _paragraph(text: str) -> str:
@@ -218,6 +229,7 @@ a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: un
 .summary { margin: 1.6rem 0 1.4rem; padding: .9rem 1.3rem; border-left: 3px solid var(--accent);
   background: #f6f8fa; }
 .summary h2 { border: 0; padding: 0; margin: 0 0 .3rem; font-size: 1rem; }
+.banner { border-left-width: 8px; } .banner h2 { font-size: 1.15rem; }
 nav ol { margin: 0; padding-left: 1.3rem; color: var(--soft); columns: 2 20rem; }
 .sheet, details, figure { margin: 1.9rem 0; }
 .scroll { overflow-x: auto; scrollbar-width: thin; scrollbar-color: #8a8a8a #ececec;

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchrouter.decisions import finite
+from benchrouter.evaluation.report.banner import banner, verdicts
 from benchrouter.evaluation.report.outline import Picture, sections
 from benchrouter.evaluation.report.page import to_html
 from benchrouter.evaluation.report.summary import notes_of, summary
@@ -159,8 +160,9 @@ def to_document(
     Returns
     -------
     dict
-        None for what is not known. ``summary``, ``settings``, ``notes`` and ``missing`` (the
-        notes as the page shows them), ``seconds``, ``provenance``; and
+        None for what is not known. ``banner`` (whether routing pays, in lines), ``verdicts`` (the
+        same in numbers, one for each question), ``summary``, ``settings``, ``notes`` and
+        ``missing`` (the notes as the page shows them), ``seconds``, ``provenance``; and
 
         - ``pools``: of each its ``table``, ``table_one`` by nesting, ``table_one_with_labels``,
           ``smoother`` (`results.smoother`), ``expectations`` (`results.expectations`, means over
@@ -173,6 +175,8 @@ def to_document(
     return dict(
         finite(
             {
+                "banner": banner(evaluation),
+                "verdicts": [verdict.to_dict() for verdict in verdicts(evaluation)],
                 "summary": summary(evaluation),
                 **evaluation.to_dict(),
                 "missing": notes_of(evaluation),

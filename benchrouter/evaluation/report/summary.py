@@ -123,7 +123,7 @@ def _of_prompts(protocol: PromptProtocol) -> str:
         f"{where}: the default of route, {DEFAULT_RULE}, reached a mean score of "
         f"{_score(ours, n)}, BMA {_score(bma, n)}: {_difference(ours, bma)}."
     )
-    gains = {r: row.vs_bma[SCORE] for r, row in rows.items() if r not in ("oracle", "BMA", *FIXED)}
+    gains = {r: row.vs_bma[SCORE] for r, row in rows.items() if row.kind in ("rule", "baseline")}
     best = max(gains, key=lambda rule: gains[rule] if gains[rule] == gains[rule] else -1e9)
     if not gains[best] > ROUNDING:
         return f"{text} No rule did better than BMA."

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.sparsity import Sparsity
 
 FEW = 30  # means over fewer prompts are not drawn
-UNUSABLE = ("oracle", "random", "cheapest")  # far from the others, and in the table
+# Far from the others, and in the table.
+UNUSABLE = ("oracle", "oracle per dataset", "random", "cheapest")
 PER_PROMPTS = 1000
 MOST_NAMES = 12  # of more models only those on the hull are named
 AXES_POINTS = 190.0  # height of the axes of cost and quality, about

@@ -86,8 +86,9 @@ LOOKS = {
     "mean": Look(BLUE, "o"),
     "raw": Look(SKY, "s"),
     "s3": Look(VERMILION, "^"),
-    "linear regression": Look(GREEN, "P"),
+    "linear regression": Look(PURPLE, "P"),
     "kNN-100": Look(ORANGE, "X"),
+    "oracle per dataset": Look(GREY, "", (0, (3, 1, 1, 1)), 1.0),
 }
 FURTHER = (
     Look("#8c6d31", "h"), Look(PURPLE, "p"), Look(GREEN, "d"), Look("#7b4173", "<"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.evaluation.prompts.calibration import interval_holds
 from benchrouter.evaluation.report.sheets.prompts import protocol_key
 from benchrouter.evaluation.report.sheets.sheet import (
     Cell,
@@ -21,6 +22,7 @@ from benchrouter.evaluation.report.sheets.sheet import (
 )
 
 if TYPE_CHECKING:
+    from benchrouter.evaluation.prompts.protocols import PromptResults
     from benchrouter.evaluation.prompts.robustness import Flips
     from benchrouter.evaluation.results import PromptProtocol
 
@@ -203,8 +205,8 @@ def cascades(protocol: PromptProtocol) -> Sheet:
         definitions=(
             (
                 "predicted score",
-                "what mean predicts of the cheap model, before anything runs: the strong model "
-                "runs instead, and alone is paid",
+                "what auto predicts of the cheap model, its chance of success where correctness is "
+                "known, before anything runs: the strong model runs instead, and alone is paid",
             ),
             *(
                 [
@@ -256,17 +258,18 @@ def calibration(protocol: PromptProtocol) -> Sheet:
             *(
                 f"{what}, {SHORT.get(over, over)}"
                 for over in first
-                for what in ("ECE", "predicted", "observed")
+                for what in ("ECE", "log loss", "predicted", "observed")
             ),
         ),
         rows=tuple(
             (
                 words(rule),
                 *(
-                    number(value, "no prediction has a recorded score")
+                    number(value, "scores leave 0 to 1")
                     for over in first
                     for value in (
                         curves[over].ece,
+                        curves[over].log_loss,
                         _weighted(curves[over].predicted, curves[over].count),
                         _weighted(curves[over].observed, curves[over].count),
                     )
@@ -275,12 +278,29 @@ def calibration(protocol: PromptProtocol) -> Sheet:
             for rule, curves in protocol.calibration.items()
         ),
         caption="A chosen model is the one that looked best, so its predicted chance tends to be "
-        "too high: the winner's curse.",
+        "too high: the winner's curse." + _covered(protocol.results),
         definitions=(
             ("ECE", "mean |predicted − observed| over 15 bins of equal mass, weighted by count"),
+            (
+                "log loss",
+                "mean −log of the chance given to what was observed; BMA: the standings of the "
+                "training part, the same on every prompt",
+            ),
             ("predicted, observed", "mean predicted and observed chance of success"),
             ("all, chosen", "over all pairs of prompt and model, or only the models chosen"),
         ),
+    )
+
+
+def _covered(results: PromptResults) -> str:
+    """How often the interval of the chance that auto tells holds."""
+    if results.chance is None:
+        return ""
+    holds = interval_holds(results)
+    known = holds[~np.isnan(holds)]
+    return (
+        f" The 80 % interval of auto's chance holds the success rate of its choices on "
+        f"{int(known.sum())} of {counted(len(known), 'dataset')}."
     )
 
 
@@ -302,7 +322,7 @@ def robustness(flips: Mapping[str, Flips]) -> Sheet:
     why = "the edit changes none of these prompts"
     return Sheet(
         name="robustness-table",
-        title="Decisions that flip when the prompt is edited (rule mean)",
+        title="Decisions that flip when the prompt is edited (rule auto)",
         columns=("edit", "prompts changed", "decisions flipped", "cosine"),
         rows=tuple(
             (

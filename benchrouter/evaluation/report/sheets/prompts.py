@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from benchrouter.evaluation.prompts.rows import BEST_OF_DATASET
 from benchrouter.evaluation.report.sheets.sheet import (
     Cell,
     Sheet,
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from benchrouter.evaluation.results import PromptProtocol
 
 SCORE = "score"  # the table's own metric, first among the metrics
-DEFAULT_RULE = "mean"  # of route
-REFERENCES = ("oracle", "random")
+DEFAULT_RULE = "auto"  # of route
+REFERENCES = ("oracle", BEST_OF_DATASET, "random")
 PER_PROMPTS = 1000  # costs are given for so many prompts
 
 
@@ -109,6 +110,7 @@ def _columns(results: PromptResults) -> tuple[str, ...]:
         "95 %",
         "vs BMA",
         "95 % of that",
+        "gap closed",
         "score, prompts",
         *further,
         "accuracy",
@@ -125,6 +127,10 @@ def _meanings(results: PromptResults) -> list[tuple[str, str]]:
     found = [
         ("score", "recorded score of the chosen model, mean over datasets of the dataset's mean"),
         ("score, prompts", "the same, mean over prompts"),
+        (
+            "gap closed",
+            "gain over BMA as a share of that of the oracle per dataset, on the same datasets",
+        ),
         ("95 %", "bootstrap interval over datasets (percentile); of a difference: paired"),
         ("accuracy", "share of scores above the dataset's threshold"),
         ("fallback", "share of prompts without evidence, which got the fallback model"),
@@ -185,6 +191,7 @@ def _row_of(row: PromptRow, results: PromptResults) -> tuple[Cell, ...]:
         interval_over(row.interval[SCORE], row.n_datasets, nothing),
         gain,
         gain_interval,
+        percent(row.gap_closed, _why_no_gap(row, nothing)),
         number(row.micro[SCORE], nothing),
         *(number(row.macro[name], f"{name}: {nothing}") for name in further),
         number(row.accuracy, _why_no_accuracy(results, nothing)),
@@ -200,6 +207,12 @@ def _row_of(row: PromptRow, results: PromptResults) -> tuple[Cell, ...]:
 def _digits(value: float) -> int:
     """Digits after the point that leave three to be read."""
     return 2 if value != value or value >= 1 else 4
+
+
+def _why_no_gap(row: PromptRow, nothing: str) -> str:
+    if not row.n_paired:
+        return why_no_gain(row.n_datasets, nothing)
+    return "the best model of each dataset is no better than BMA"
 
 
 def _why_no_accuracy(results: PromptResults, nothing: str) -> str:

@@ -26,14 +26,17 @@ TASK_RULES = {
 
 # What chooses a model for every prompt by itself.
 PROMPT_RULES = {
-    "mean": "(Σ scores of the k nearest + the model's standing) / (votes + 1): the default of "
-    "route",
+    "auto": "the default of route: every model's standing and what the nearest records, their "
+    "datasets and the embedding add, as far as held-out records say that it pays",
+    "mean": "(Σ scores of the k nearest + the model's standing) / (votes + 1)",
     "raw": "plain mean score of the k nearest",
     "s3": "ḡ·p̂(u) + (1 − ḡ)(1 − p̂(u)), u the prompt's own distance",
     "BMA": "best model on average over the benchmark",
     "cheapest": "lowest cost, then fewest parameters",
     "random": "a model drawn at random: the mean over models",
     "oracle": "the best model of every prompt, the cheapest of them; known only afterwards",
+    "oracle per dataset": "the best model of every dataset's test prompts; known only afterwards, "
+    "and inflated, as any maximum over noise",
     "linear regression": "baseline: every model's score by least squares on the embedding",
     "kNN-100": "baseline: mean score of the 100 nearest",
 }
