@@ -19,6 +19,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,23 +99,23 @@ def main() -> None:
 
 
 def rules(report: Report, router: Router, queries: Rows, limits: dict[str, int]) -> None:
-    """Time the default rule beside the mean of the neighbours; answers must not depend on batches."""
+    """Time the default rule beside the mean; the answers of neither depend on the batch."""
     few = queries[:200]
     for rule in RULES:
-        together = router.route(embeddings=few, rule=rule)
+        whole = router.route(embeddings=few, rule=rule)
         single = [router.route(embeddings=row[None], rule=rule) for row in few]
-        if [d.names()[0] for d in single] != together.names():
+        if [d.names()[0] for d in single] != whole.names():
             raise AssertionError(f"rule {rule}: decisions depend on the batch")
+
+    def together(rule: str) -> None:
+        router.route(embeddings=queries, rule=rule)
 
     def alone(rule: str) -> None:
         for row in few:
             router.route(embeddings=row[None], rule=rule)
 
-    for how, call in (
-        ("one batch", lambda rule: router.route(embeddings=queries, rule=rule)),
-        ("one prompt at a time", alone),
-    ):
-        found = interleave({rule: lambda r=rule: call(r) for rule in RULES}, **limits)
+    for how, route in (("one batch", together), ("one prompt at a time", alone)):
+        found = interleave({rule: partial(route, rule) for rule in RULES}, **limits)
         ratio = found["auto"].median / found["mean"].median
         report.aim(f"{how}: rule auto over rule mean", ratio, "x time", at_most=AUTO_AIM[how])
 
