@@ -1091,9 +1091,9 @@ def test_long_names_many_models_and_graded_scores_fit(browser, demo):
         browser.ask(PROMPT)
         overflow = "return document.documentElement.scrollWidth - innerWidth"
         assert browser.run(overflow) <= 0
-        rows = "#prompt-answer section:has(caption h3) tbody tr"
+        rows = "#prompt-answer section:has(.track) tbody tr"
         assert len([row for row in browser.all(rows) if row.is_displayed()]) in (12, 13)
-        browser.one("#prompt-answer .more").click()
+        browser.one("#prompt-answer section:has(.track) .more").click()
         assert len([row for row in browser.all(rows) if row.is_displayed()]) == 40
         assert "Best" in browser.text("#prompt-answer .right")
         browser.all("#prompt-answer .right button")[0].click()
