@@ -509,7 +509,7 @@ def _margins(
 
     It is left where that gained more than a standard error on held-out records, else never. The
     tolerance is the standard error that the mean difference between the two best models of each
-    record would have if there were none.
+    record would have on so many records if there were none.
     """
     margin, tolerance = np.full(2, np.inf), np.zeros(2)
     for i, (side, score) in enumerate(zip(sides, expected, strict=True)):
@@ -525,10 +525,10 @@ def _margins(
         mean = float(side.weight @ gain)
         if mean > ERRORS * _error_of_mean(side, gain - mean):
             margin[i] = 0.0
-        tolerance[i] = _error_of_mean(side, ahead)
+        tolerance[i] = np.sqrt(((side.weight * ahead) ** 2).sum())
     if len(sides) == 1:
         margin[1], tolerance[1] = margin[0], tolerance[0]
-    return margin, np.where(np.isfinite(tolerance), tolerance, 0.0)
+    return margin, tolerance
 
 
 def _best(values: Array, preferred: NDArray[np.int32]) -> Ids:

@@ -140,7 +140,9 @@ def _by_repeated_choice(
         leads[here, home] = True
         counted = np.where(leads, score, np.minimum(score, own[:, None]))
         least = (counted.max(axis=1) - tolerance).astype(np.float32)
-        near = left & (counted >= least[:, None]) & (leads | (tolerance > 0.0)[:, None])
+        floor = learnt.standing[home] - tolerance
+        trusted = (margin == 0.0)[:, None] | (learnt.standing >= floor[:, None])
+        near = left & (counted >= least[:, None]) & (leads | (trusted & (tolerance > 0.0)[:, None]))
         order[:, place] = np.where(near, fit.preferred, len(rank)).argmin(axis=1)
         left[here, order[:, place]] = False
     return order

@@ -556,7 +556,8 @@ class Rules:
         """Scores as they count in a choice.
 
         Where evidence is too thin, standings count, none above that of the fallback model. By the
-        rule "auto" no model counts above the best on average that is not ahead of it by the margin.
+        rule "auto" no model counts above the best on average that is not ahead of it by the margin,
+        and none as its equal, where leads do not count, whose standing is not.
 
         Parameters
         ----------
@@ -574,12 +575,16 @@ class Rules:
         if scored.strange is not None:
             home = self.home(allowed)
             own = counted[:, home]
-            margin = self._fit.expectation.kind(self._fit.expectation.margin, scored.strange)
+            learnt = self._fit.expectation
+            margin = learnt.kind(learnt.margin, scored.strange)
             least = (own + margin).astype(np.float32)  # as the fused decisions round it
             short = counted < least[:, None]
             short[:, home] = False
-            below = np.nextafter(own, -np.inf)[:, None]
-            counted = np.where(short, np.minimum(counted, below), counted)
+            tolerance = learnt.kind(learnt.tolerance, scored.strange)
+            floor = (learnt.standing[home] - tolerance)[:, None]
+            unequal = (margin > 0.0)[:, None] & (learnt.standing < floor)
+            most = np.where(unequal, (own - tolerance)[:, None], own[:, None])
+            counted = np.where(short, np.minimum(counted, np.nextafter(most, -np.inf)), counted)
         if fallback.any():
             standing = self.prior(rule).astype(np.float64)
             counted[fallback] = beneath(standing, self.fallback(rule, allowed))

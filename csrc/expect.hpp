@@ -82,9 +82,14 @@ BR_HD float counted(float score, float home, float leads) {
     return score >= leads || score < home ? score : home;
 }
 
-// Whether a model other than the best on average may be chosen for its cost.
-BR_HD bool is_equal(float score, float home, float leads, float least, double tolerance) {
-    return counted(score, home, leads) >= least && (score >= leads || tolerance > 0.0);
+// Whether a model other than the best on average may be chosen for its cost. Where leads over it do
+// not count, the neighbourhood is not trusted, and the standings must be equal too.
+BR_HD bool is_equal(const Expectation& e, int64_t model, float score, float home, float leads,
+                    float least, double tolerance) {
+    if (counted(score, home, leads) < least) return false;
+    if (score >= leads) return true;
+    if (!(tolerance > 0.0)) return false;
+    return leads <= home || e.standing[model] >= add(e.standing[e.home], -tolerance);
 }
 
 }  // namespace benchrouter

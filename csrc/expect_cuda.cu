@@ -201,9 +201,9 @@ __global__ void __launch_bounds__(kBlock, 1)
                     if (model == e.home) home = score;
                     if (model == decision.fallback_model) fallback_score = score;
                     best.offer(key_of(score, place), static_cast<int32_t>(model), INT64_MIN);
-                } else if (may_be && (model == e.home
-                                          ? home >= least
-                                          : is_equal(score, home, leads, least, tolerance))) {
+                } else if (may_be && (model == e.home ? home >= least
+                                                      : is_equal(e, model, score, home, leads,
+                                                                 least, tolerance))) {
                     pick.offer({place, static_cast<int32_t>(model), score});
                 }
             }

@@ -140,7 +140,7 @@ int64_t choose_expected(const Outcomes& outcomes, const Decision& decision, cons
     for (int64_t m = 0; m < outcomes.models; ++m) {
         if (m == e.home || (decision.allowed && !decision.allowed[m])) continue;
         if (scratch.preference[m] < place &&
-            is_equal(scratch.score[m], home, leads, least, tolerance)) {
+            is_equal(e, m, scratch.score[m], home, leads, least, tolerance)) {
             model = m;
             place = scratch.preference[m];
         }

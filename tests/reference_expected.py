@@ -88,7 +88,12 @@ def choice(learnt, scores, among, home, preference, chance):
     leads = {m for m in among if float(scores[m]) >= bar or m == home}
     counted = {m: float(scores[m]) if m in leads else min(float(scores[m]), own) for m in among}
     least = float(np.float32(max(counted.values()) - tolerance))
-    equal = (m for m in among if counted[m] >= least and (m in leads or tolerance > 0))
+    trusted = bar <= own  # leads count, and so does the neighbourhood
+    floor = float(learnt["standing"][home]) - tolerance
+    near = {m for m in among if trusted or float(learnt["standing"][m]) >= floor}
+    equal = (
+        m for m in among if counted[m] >= least and (m in leads or (tolerance > 0 and m in near))
+    )
     return min(equal, key=lambda m: preference[m])
 
 
