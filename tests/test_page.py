@@ -1152,6 +1152,7 @@ def real_service(tmp_path) -> Iterator[str]:
 def test_the_real_service_answers_the_page(browser, real_service):
     browser.open(real_service)
     browser.wait(lambda: browser.one("#key-form").is_displayed())
+    assert browser.focused() == "key"
     browser.fill("#key", "a-key")
     browser.press("ENTER")
     browser.wait(lambda: browser.text("#about").startswith("3 models"))
