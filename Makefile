@@ -11,10 +11,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := python -m pip --disable-pip-version-check install --constraint constraints.txt
 INSTALL := $(BIN)/$(PIP_INSTALL)
 # build-system.requires of pyproject.toml: in .venv rather than in a new environment for every
-# build, so that a changed csrc/ builds at once and offline. tests/test_packaging.py compares.
+# build, so that a changed csrc/ builds at once and offline. tests/contract/test_packaging.py compares.
 BUILD_REQUIRES := "setuptools>=77" wheel "pybind11>=2.13" "cmake>=3.22" ninja
 INPUTS := pyproject.toml setup.py CMakeLists.txt $(sort $(wildcard csrc/*))
-NATIVE := $(wildcard csrc/* tests/cuda_on_host/*)
+NATIVE := $(wildcard csrc/* tests/votes/cuda_on_host/*)
 LITELLMS := $(foreach name,litellm litellm-proxy,$(VENV)/harnesses/$(name)/.installed)
 HARNESSES := $(foreach name,lm-eval helm,$(VENV)/harnesses/$(name)/.installed) $(LITELLMS)
 BENCHMARKS := $(filter-out benchmarks/report.py benchmarks/inputs.py benchmarks/http_load.py benchmarks/fuzz_inputs.py benchmarks/fuzz_formats.py,$(sort $(wildcard benchmarks/*.py)))
@@ -65,11 +65,11 @@ test-slow: $(VENV)/.installed-dev $(HARNESSES)
 	$(BIN)/python -m pytest -m slow
 	@set -e; for stamp in $(LITELLMS); do if [ -f $$stamp ]; then \
 	    echo "== the tests of LiteLLM in $${stamp%/*}"; \
-	    $${stamp%/*}/bin/python -m pytest tests/test_litellm.py tests/test_litellm_proxy.py; \
+	    $${stamp%/*}/bin/python -m pytest tests/integrations/test_litellm.py tests/integrations/test_litellm_proxy.py; \
 	fi; done
 
 asan: $(VENV)/.installed-dev
-	PYTHON=$(CURDIR)/$(BIN)/python tests/run_sanitized.sh
+	PYTHON=$(CURDIR)/$(BIN)/python tests/votes/run_sanitized.sh
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

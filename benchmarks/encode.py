@@ -44,8 +44,8 @@ from inputs import (
 from report import SHARED, Report, interleave, parse_arguments, print_table
 
 from benchrouter import BenchmarkTable, Router
-from benchrouter.encoder import Encoder
-from benchrouter.encoder.devices import check_device, check_dtype, import_torch, multiplies_int8
+from benchrouter.embeddings import Encoder
+from benchrouter.embeddings.devices import check_device, check_dtype, import_torch, multiplies_int8
 
 # Batches that sentence-transformers and transformers may choose from, and prompts to choose on.
 BATCHES = {"cpu": ((8, 16, 32, 64), 96), "cuda": ((64, 256, 1024), 4096)}
@@ -200,8 +200,8 @@ def ceilings(
 ) -> dict[str, Callable[[], None]]:
     """Products of one layer's shapes over so many tokens, by two libraries."""
     torch = import_torch()
-    from benchrouter.encoder.products import can_pack, product_of
-    from benchrouter.encoder.workers import Workers
+    from benchrouter.embeddings.network.products import can_pack, product_of
+    from benchrouter.embeddings.network.workers import Workers
 
     dim, wide = config["hidden_size"], config["intermediate_size"]
     shapes = [(3 * dim, dim), (dim, dim), (wide, dim), (dim, wide)]
@@ -291,8 +291,8 @@ def has_int8(device: str) -> bool:
 
 
 def token_lengths(path: Path, texts: Sequence[str]) -> np.ndarray:
-    from benchrouter.encoder.layout import read_layout
-    from benchrouter.encoder.tokens import TextTokenizer
+    from benchrouter.embeddings.tokens import TextTokenizer
+    from benchrouter.embeddings.weights.layout import read_layout
 
     rows, _ = TextTokenizer(read_layout(path, name="encoder"), 256)(list(texts))
     return np.array([len(row) for row in rows])

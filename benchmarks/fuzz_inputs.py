@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
-from benchrouter.readers.files import SUFFIXES
-from benchrouter.readers.formats import FORMATS
+from benchrouter.tables.formats import FORMATS
+from benchrouter.tables.sources.open import SUFFIXES
 
 Example = Callable[[Path], Path]
 

@@ -33,7 +33,7 @@ from fuzz_inputs import EXAMPLES, Example, damage, format_name, table
 from report import Report, parse_arguments, print_table
 
 from benchrouter import BenchmarkTable
-from benchrouter.readers.formats import FORMATS, TABLE
+from benchrouter.tables.formats import FORMATS, TABLE
 
 DEADLINE_S = 10.0
 MEMORY_BYTES = 8 << 30  # of addresses; Arrow reserves some that it never uses

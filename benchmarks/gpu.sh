@@ -69,7 +69,7 @@ for tool in memcheck racecheck; do
     else
         step 90 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 BENCHROUTER_EXAMPLES=150 \
             compute-sanitizer --tool "$tool" --error-exitcode 9 \
-            python -m pytest -m gpu -q -p no:cacheprovider tests/test_cuda.py \
+            python -m pytest -m gpu -q -p no:cacheprovider tests/votes/test_votes_on_device.py \
             -k "votes_equal or decisions_equal or expected_scores_equal or beyond_a_byte"
     fi
 done

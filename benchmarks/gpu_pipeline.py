@@ -18,15 +18,17 @@ from typing import Any
 import numpy as np
 from report import Report, interleave, parse_arguments, print_table
 
-from benchrouter import _core, voting_cuda
-from benchrouter.expected_cuda import LearntOnDevice, expect
-from benchrouter.index import Index
+from benchrouter import _core
+from benchrouter.decisions.on_device import OF_EXPECT
+from benchrouter.neighbours.by_faiss import faiss_devices
+from benchrouter.neighbours.index import Index
+from benchrouter.neighbours.on_device import PROPOSALS, TorchIndex
 from benchrouter.router import Router
-from benchrouter.rules_on_device import OF_EXPECT
-from benchrouter.search_faiss import faiss_devices
-from benchrouter.search_torch import PROPOSALS, TorchIndex
-from benchrouter.table import BenchmarkTable
-from benchrouter.voting import Chosen, Votes, decide, pack, votes
+from benchrouter.scores.expected.on_device import LearntOnDevice, expect
+from benchrouter.tables.table import BenchmarkTable
+from benchrouter.votes import on_device as votes_on_device
+from benchrouter.votes.outcomes import Chosen, Votes, pack
+from benchrouter.votes.votes import decide, votes
 
 K, KAPPA, N_MODELS, DIM = 10, 19, 18, 384
 CHECKED = 500  # queries whose neighbours are compared with the CPU's
@@ -242,14 +244,14 @@ def expected_scores(
         torch.tensor(values, device=device) for values in (near.ids, near.similarities, queries)
     )
     there = {
-        name: voting_cuda.to_device(arguments, device)
+        name: votes_on_device.to_device(arguments, device)
         for name, arguments in (("mean", of_mean), ("auto", of_auto))
     }
     learnt = LearntOnDevice(rules.learnt, device)
     options = {"allowed": None, "weights": None, "out": None}
     timings = interleave(
         {
-            "mean": lambda: voting_cuda.decide(ids, similarities, **there["mean"], **options),
+            "mean": lambda: votes_on_device.decide(ids, similarities, **there["mean"], **options),
             "auto": lambda: expect(learnt, rows, ids, similarities, **there["auto"]),
         },
         repeats=5 * repeats,

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from benchrouter.cli import app
 from benchrouter.router import Router
-from benchrouter.table import BenchmarkTable
+from benchrouter.tables.table import BenchmarkTable
 
 DIM, N_RECORDS, N_MODELS, N_DATASETS = 384, 26_000, 11, 36
 

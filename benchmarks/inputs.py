@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from report import SHARED
 
 from benchrouter.router import Router
-from benchrouter.table import BenchmarkTable
+from benchrouter.tables.table import BenchmarkTable
 
 # Percentiles 0, 5 … 100 of the tokens of mmlu_pro's prompts by all-MiniLM-L6-v2's tokenizer, cut
 # at 256: 154 on the average.
@@ -53,7 +53,7 @@ MPNET = dict(
 
 def packaged_minilm() -> Path | None:
     """Folder of the packaged weights, where they are installed."""
-    from benchrouter.encoder import EncoderNotFound, resolve
+    from benchrouter.embeddings import EncoderNotFound, resolve
 
     try:
         return resolve("minilm").folder

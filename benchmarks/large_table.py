@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from report import Report, parse_arguments, print_table
 
 from benchrouter import BenchmarkTable, Router
-from benchrouter.encoder import as_unit_rows
+from benchrouter.embeddings import as_unit_rows
 
 DIM = 384
 N_MODELS = 11

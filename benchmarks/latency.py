@@ -42,7 +42,7 @@ from inputs import (
 )
 from report import Report, parse_arguments, print_table, readable_seconds
 
-from benchrouter.encoder.devices import check_device
+from benchrouter.embeddings.devices import check_device
 from benchrouter.router import Router
 
 DIM, N_MODELS, N_CLUSTERS, N_DATASETS = 384, 11, 29, 8

@@ -28,7 +28,7 @@ from inputs import clusters, router_of, unit_rows
 from numpy.typing import NDArray
 from report import Report, Timing, interleave, parse_arguments, print_table
 
-from benchrouter.encoder.devices import check_device, import_torch
+from benchrouter.embeddings.devices import check_device, import_torch
 from benchrouter.router import Router
 
 K = 10

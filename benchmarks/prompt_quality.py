@@ -18,9 +18,10 @@ from report import Report
 from benchrouter import BenchmarkTable
 from benchrouter.evaluation.prompts.calibration import interval_holds, reliabilities
 from benchrouter.evaluation.prompts.costs import cost_quality
-from benchrouter.evaluation.prompts.protocols import PromptResults, evaluate_prompts
-from benchrouter.evaluation.prompts.rows import BEST_OF_DATASET, per_dataset
-from benchrouter.evaluation.tasks.choices import mean_known
+from benchrouter.evaluation.prompts.prompt_results import PromptResults
+from benchrouter.evaluation.prompts.protocols import evaluate_prompts
+from benchrouter.evaluation.prompts.rule_rows import BEST_OF_DATASET, per_dataset
+from benchrouter.evaluation.tasks.chosen_models import mean_known
 from benchrouter.evaluation.tasks.measures import bootstrap_interval
 
 Printer = Callable[[str, Sequence[str], Sequence[Sequence[str]]], None]

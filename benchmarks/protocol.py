@@ -35,13 +35,14 @@ from report import (
     readable_seconds,
 )
 
-from benchrouter import scores
-from benchrouter.cells import cells_of, distinct, moves_of
-from benchrouter.evaluation.tasks.choices import best_models
+from benchrouter.evaluation.tasks.chosen_models import best_models
 from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut, leave_one_dataset_out
-from benchrouter.evidence import evidence_of, model_costs_usd
-from benchrouter.holdout import DRAWS, LABEL_SHARES, hold_out
-from benchrouter.table import BenchmarkTable
+from benchrouter.scores import formulas
+from benchrouter.scores.cells import cells_of, distinct, moves_of
+from benchrouter.scores.evidence import evidence_of, model_costs_usd
+from benchrouter.scores.held_out import hold_out
+from benchrouter.scores.pairs import DRAWS, LABEL_SHARES
+from benchrouter.tables.table import BenchmarkTable
 
 SECONDS = 60  # aim for the whole protocol
 TIMES = 100  # aim per cell
@@ -154,7 +155,7 @@ def per_cell(
     shape = (table.n_datasets, len(LABEL_SHARES), DRAWS)
     sample = [tuple(rng.integers(shape).tolist()) for _ in range(count)]
 
-    preferred = scores.preference(model_costs_usd(table), table.prices, table.params_b)
+    preferred = formulas.preference(model_costs_usd(table), table.prices, table.params_b)
     differing = []
     for cell in sample:
         check_equal(results, cell, numpys.cell(cell, exact=True), preferred)
@@ -219,13 +220,13 @@ class Renderings:
 
         distance = self.distances(rest, pool, exact)
         nearest = np.argsort(distance, axis=1, kind="stable" if exact else None)
-        g = self.correct[pool[nearest[:, : scores.K_HELM]]].mean(axis=1)
-        g_bar = g > np.float32(scores.THRESHOLD)
+        g = self.correct[pool[nearest[:, : formulas.K_HELM]]].mean(axis=1)
+        g_bar = g > np.float32(formulas.THRESHOLD)
 
         distance = self.distances(rest, pool, exact)
         nearest = np.argsort(distance, axis=1, kind="stable" if exact else None)
-        near = np.take_along_axis(distance, nearest[:, : scores.KAPPA], axis=1)
-        u = np.maximum(near, scores.DISTANCE_FLOOR).mean(axis=1, dtype=np.float64).mean()
+        near = np.take_along_axis(distance, nearest[:, : formulas.KAPPA], axis=1)
+        u = np.maximum(near, formulas.DISTANCE_FLOOR).mean(axis=1, dtype=np.float64).mean()
 
         p = (g_bar == (self.correct[rest] > 0.5)).mean(axis=0)
         return Cell(g.mean(axis=0, dtype=np.float64), g_bar.mean(axis=0), float(u), p)
@@ -261,13 +262,13 @@ def check_equal(
     for rule, score, tie in (
         ("S1", s1, None),
         ("S2", theirs.s2, s1),
-        ("S3", scores.s3(theirs.s2, p_hat), s1),
+        ("S3", formulas.s3(theirs.s2, p_hat), s1),
     ):
         chosen = int(best_models(score, preferred, bma, tie))
         if chosen != picks[rule][cell]:
             raise AssertionError(f"cell {cell}: {rule} chooses {chosen}, not {picks[rule][cell]}")
     ours, other = (
-        int(best_models(scores.s3(s2, p), preferred, bma, s1))
+        int(best_models(formulas.s3(s2, p), preferred, bma, s1))
         for s2, p in ((results.s2[cell], results.p[cell]), (theirs.s2, theirs.p))
     )
     if ours != other:

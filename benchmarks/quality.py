@@ -31,13 +31,16 @@ import numpy as np
 from prompt_quality import judge_in_turn, keep_prompts, prompt_aims, show_prompts, variants
 from report import SHARED, Report, parse_arguments, print_table
 
-from benchrouter import BenchmarkTable, auto, grading, scores
+from benchrouter import BenchmarkTable
+from benchrouter.decisions import suggestions
 from benchrouter.evaluation import leave_one_dataset_out
-from benchrouter.evaluation.tasks.choices import mean_known
+from benchrouter.evaluation.tasks.chosen_models import mean_known
 from benchrouter.evaluation.tasks.estimates import HeldOutEstimate, held_out_estimates, labels_alone
 from benchrouter.evaluation.tasks.measures import bootstrap_interval
-from benchrouter.evidence import Evidence, evidence_of, model_costs_usd
-from benchrouter.holdout import hold_out
+from benchrouter.scores import formulas
+from benchrouter.scores.evidence import Evidence, evidence_of, model_costs_usd
+from benchrouter.scores.expected import task_accuracies
+from benchrouter.scores.held_out import hold_out
 
 DATA = SHARED / "data"
 LABELS = (20, 50)
@@ -232,9 +235,9 @@ def estimates_of(
     table: BenchmarkTable, rows: np.ndarray
 ) -> tuple[Evidence, np.ndarray, list[HeldOutEstimate]]:
     evidence = evidence_of(table, rows)
-    preferred = scores.preference(model_costs_usd(table), table.prices, table.params_b)
+    preferred = formulas.preference(model_costs_usd(table), table.prices, table.params_b)
     held_out = list(hold_out(evidence))
-    return evidence, preferred, list(held_out_estimates(held_out, evidence, sigma=scores.SIGMA))
+    return evidence, preferred, list(held_out_estimates(held_out, evidence, sigma=formulas.SIGMA))
 
 
 def which_labels(table: BenchmarkTable, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -262,24 +265,24 @@ def graded_once(
     accuracy = mean_known(correctness[rest], axis=0)
     n, n_models = min(LABELS[0], len(pool)), correctness.shape[1]
 
-    def after(labels: np.ndarray) -> auto.Estimate:
-        return auto.with_labels(found.before, labels, found.tasks.within)
+    def after(labels: np.ndarray) -> task_accuracies.Estimate:
+        return task_accuracies.with_labels(found.before, labels, found.tasks.within)
 
-    random = scores.best_model(after(correctness[pool[:n]]).mean, preferred)
+    random = formulas.best_model(after(correctness[pool[:n]]).mean, preferred)
     labels = np.full((len(pool), n_models), np.nan)
     used, spent, enough, price_of_enough = 0, 0, -1, 0
     for step in range(1, STEPS + 1):
         known = after(labels)
-        best = scores.best_model(known.mean, preferred)
-        of_best, chance = grading.chances(known, best, found.tasks.within)
-        if enough < 0 and chance >= grading.ENOUGH:
+        best = formulas.best_model(known.mean, preferred)
+        of_best, chance = suggestions.chances(known, best, found.tasks.within)
+        if enough < 0 and chance >= suggestions.ENOUGH:
             enough, price_of_enough = best, spent
-        models = grading.contenders(of_best)
+        models = suggestions.contenders(of_best)
         budget = n * n_models * step // STEPS - spent
         fresh = np.arange(used, min(used + budget // len(models), len(pool)))
         labels[np.ix_(fresh, models)] = correctness[np.ix_(pool[fresh], models)]
         used, spent = used + len(fresh), spent + len(fresh) * len(models)
-    best = scores.best_model(after(labels).mean, preferred)
+    best = formulas.best_model(after(labels).mean, preferred)
     if enough < 0:
         enough, price_of_enough = best, spent
     price = n * n_models
@@ -331,10 +334,10 @@ def label(
         labels = evidence.correctness[order[:n]].astype(np.float64)
         rest = mean_known(evidence.correctness[order[n:]].astype(np.float64), axis=0)
         after = found.after(labels)
-        best = scores.best_model(after.mean, preferred)
-        told = auto.interval(after, best, len(records) - n) or (np.nan, np.nan)
+        best = formulas.best_model(after.mean, preferred)
+        told = task_accuracies.interval(after, best, len(records) - n) or (np.nan, np.nan)
         alone = labels_alone(mean_known(labels, axis=0), found.standing, preferred)
-        before = scores.best_model(found.before.mean, preferred)
+        before = formulas.best_model(found.before.mean, preferred)
         draws.append(
             (
                 *(rest[best], rest[before], rest[alone]),

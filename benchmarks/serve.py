@@ -36,7 +36,7 @@ from http_load import Connection, closed_loop, every, open_loop
 from inputs import MINILM, long_prompts, packaged_minilm, random_encoder, router_of
 from report import Report, interleave, parse_arguments, print_table, readable_seconds
 
-from benchrouter.encoder import Encoder
+from benchrouter.embeddings import Encoder
 from benchrouter.router import Router
 from benchrouter.serving import Engine, RoutePolicy
 

@@ -45,9 +45,9 @@ from inputs import (
 )
 from report import ROOT, Report, Timing, interleave, parse_arguments, print_table
 
-from benchrouter.encoder import Encoder
-from benchrouter.encoder.devices import check_device
-from benchrouter.index import Index
+from benchrouter.embeddings import Encoder
+from benchrouter.embeddings.devices import check_device
+from benchrouter.neighbours.index import Index
 from benchrouter.router import Router
 
 N_RECORDS, N_MODELS, K, KAPPA = 12_000, 11, 5, 19

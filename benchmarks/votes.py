@@ -19,7 +19,8 @@ import numpy as np
 from report import Report, Timing, available_cores, interleave, parse_arguments, print_table
 
 from benchrouter import _core
-from benchrouter.voting import Chosen, PackedOutcomes, Votes, decide, pack, task_scores, votes
+from benchrouter.votes.outcomes import Chosen, PackedOutcomes, Votes, pack
+from benchrouter.votes.votes import decide, task_scores, votes
 
 N_RECORDS = 100_000
 K = 10

@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchrouter.costs import CostPolicy
-    from benchrouter.decisions import Decisions, Explanation, TaskDecision
-    from benchrouter.encoder import Encoder, EncoderNotFound
+    from benchrouter.decisions.answers import Decisions, Explanation, TaskDecision
+    from benchrouter.decisions.costs.cost_policy import CostPolicy
+    from benchrouter.embeddings import Encoder, EncoderNotFound
     from benchrouter.router import Router
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.tables.table import BenchmarkTable
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,14 +31,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BenchmarkTable": "benchrouter.table",
-    "CostPolicy": "benchrouter.costs",
-    "Decisions": "benchrouter.decisions",
-    "Encoder": "benchrouter.encoder",
-    "EncoderNotFound": "benchrouter.encoder",
-    "Explanation": "benchrouter.decisions",
+    "BenchmarkTable": "benchrouter.tables.table",
+    "CostPolicy": "benchrouter.decisions.costs.cost_policy",
+    "Decisions": "benchrouter.decisions.answers",
+    "Encoder": "benchrouter.embeddings",
+    "EncoderNotFound": "benchrouter.embeddings",
+    "Explanation": "benchrouter.decisions.answers",
     "Router": "benchrouter.router",
-    "TaskDecision": "benchrouter.decisions",
+    "TaskDecision": "benchrouter.decisions.answers",
 }
 
 

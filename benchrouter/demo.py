@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.table import BenchmarkTable
+from benchrouter.tables.table import BenchmarkTable
 
 SEED = 20230927
 PROMPTS_PER_DATASET = 130

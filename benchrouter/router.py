@@ -12,31 +12,33 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter import artifact, scores
-from benchrouter.ahead import treated_beside
-from benchrouter.approximation import approximated
-from benchrouter.cost_rules import CostRules, Priced
-from benchrouter.costs import CostPolicy
-from benchrouter.decisions import Decisions, Explanation, TaskDecision
-from benchrouter.encoder import DEFAULT_ENCODER, as_unit_rows
-from benchrouter.fit import Fit, Settings, fit
-from benchrouter.grading import MAX_REGRET, LabelSuggestion, suggest_labels
-from benchrouter.groups import Groups
-from benchrouter.holdout import DRAWS, LABEL_SHARES
-from benchrouter.index import Index
-from benchrouter.living import kept, table_of, with_model, with_records
-from benchrouter.ranking import Ranking, allowed_of, rank
-from benchrouter.rules import Decided, Rule, Rules
-from benchrouter.task import Score, check_choice, choose_for_task
-from benchrouter.task_costs import task_policy
+from benchrouter.decisions.answers import Decisions, Explanation, TaskDecision
+from benchrouter.decisions.approximation import approximated
+from benchrouter.decisions.costs.cost_policy import CostPolicy
+from benchrouter.decisions.costs.cost_rules import CostRules, Priced
+from benchrouter.decisions.costs.task_costs import task_policy
+from benchrouter.decisions.groups import Groups
+from benchrouter.decisions.ranking import Ranking, allowed_of, rank
+from benchrouter.decisions.rules import Decided, Rule, Rules
+from benchrouter.decisions.suggestions import MAX_REGRET, LabelSuggestion, suggest_labels
+from benchrouter.decisions.task import Score, check_choice, choose_for_task
+from benchrouter.embeddings import DEFAULT_ENCODER, as_unit_rows
+from benchrouter.neighbours.index import Index
+from benchrouter.prompts.read_ahead import treated_beside
+from benchrouter.scores import formulas, saved
+from benchrouter.scores.fit import fit
+from benchrouter.scores.fitted import Fit, Settings
+from benchrouter.scores.pairs import DRAWS, LABEL_SHARES
+from benchrouter.scores.updates import table_of
+from benchrouter.tables.changes import kept, with_model, with_records
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from benchrouter.encoder import Encoder, Fingerprint
-    from benchrouter.encoder.encoder import Tokenised
-    from benchrouter.rules_on_device import RulesOnDevice
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.decisions.on_device import RulesOnDevice
+    from benchrouter.embeddings import Encoder, Fingerprint
+    from benchrouter.embeddings.encoder import Tokenised
+    from benchrouter.tables.table import BenchmarkTable
 
 # Prompts and embeddings, either of which may be None, and the tokens of the prompts if known.
 Batch = (
@@ -95,11 +97,11 @@ class Router:
         *,
         encoder: Encoder | str | None = None,
         embeddings: NDArray[np.float32] | None = None,
-        k: int = scores.K_HELM,
-        kappa: int = scores.KAPPA,
-        sigma: float = scores.SIGMA,
-        eta: float = scores.ETA,
-        threshold: float = scores.THRESHOLD,
+        k: int = formulas.K_HELM,
+        kappa: int = formulas.KAPPA,
+        sigma: float = formulas.SIGMA,
+        eta: float = formulas.ETA,
+        threshold: float = formulas.THRESHOLD,
         label_shares: Sequence[float] = LABEL_SHARES,
         draws: int = DRAWS,
         seed: int = 0,
@@ -288,7 +290,7 @@ class Router:
             Unit rows, instead of encoding the prompts.
         score : "auto", "s1", "s2" or "s3"
             What to maximise. "auto" is each model's expected accuracy, from its standing, the
-            task's neighbourhood and the labels (:mod:`benchrouter.auto`); "s1" to "s3" are the
+            task's neighbourhood and the labels (`task_accuracies`); "s1" to "s3" are the
             scores of arXiv 2309.15789, and the fallback of its eq. 8 belongs to "s3".
         label_threshold : float, optional
             A label above it is correct. By default labels must lie in [0, 1], and count as correct
@@ -470,7 +472,7 @@ class Router:
             Unit rows, instead of encoding the prompts.
         rule : "auto", "mean", "raw" or "s3"
             "auto": expected score, from the neighbours, their datasets and the embedding, as far
-            as held-out records say that each can be trusted (:mod:`benchrouter.expected`); it also
+            as held-out records say that each can be trusted (`prompt_scores`); it also
             tells the chance of success. "mean": mean raw score of the neighbours, drawn by one
             pseudo-record towards the model's standing. "raw": the plain mean, the paper's rule on
             MixInstruct (with k=10). "s3": ḡ·p̂(u) + (1 − ḡ)(1 − p̂(u)).
@@ -948,7 +950,7 @@ class Router:
         ValueError
             If the directory exists and holds something else.
         """
-        artifact.save(self._fit, directory)
+        saved.save(self._fit, directory)
 
     @classmethod
     def load(
@@ -993,7 +995,7 @@ class Router:
         NoCudaKernels
             If a CUDA device is asked for and the extension was built without CUDA.
         """
-        fitted = artifact.load(directory, verify=verify)
+        fitted = saved.load(directory, verify=verify)
         if fallback is not None:
             if fallback not in fitted.models:
                 raise ValueError(
@@ -1016,7 +1018,7 @@ class Router:
         -------
         dict
         """
-        return artifact.describe(self._fit)
+        return saved.describe(self._fit)
 
     def _embed(
         self, prompts: Sequence[str] | None, embeddings: NDArray[np.float32] | None
@@ -1041,7 +1043,7 @@ class Router:
         """Embeddings on the device; those that its own encoder makes never leave it."""
         import torch
 
-        from benchrouter.encoder.encoder import Tokenised
+        from benchrouter.embeddings.encoder import Tokenised
 
         _check_prompts(prompts, embeddings)
         if embeddings is None and self.encoder.device == self._device:
@@ -1052,7 +1054,7 @@ class Router:
 
     def _rules_there(self) -> RulesOnDevice:
         """The rules on the device; the benchmark is copied there at first need."""
-        from benchrouter.rules_on_device import RulesOnDevice
+        from benchrouter.decisions.on_device import RulesOnDevice
 
         rules = self._state.rules
         with self._lock:
@@ -1065,8 +1067,8 @@ def _checked(device: str) -> str:
     """Full name of a device, refused unless this machine has it and kernels for it were built."""
     if device == "cpu":
         return device
-    from benchrouter.encoder.devices import check_device
-    from benchrouter.voting_cuda import check_built
+    from benchrouter.embeddings.devices import check_device
+    from benchrouter.votes.on_device import check_built
 
     device = check_device(device)
     check_built()
@@ -1116,7 +1118,7 @@ def _state_of(fitted: Fit, threads: int, revision: int = 0) -> _State:
 def _load_encoder(encoder: Encoder | str, device: str, cache_dir: str | Path | None) -> Encoder:
     if not isinstance(encoder, str):
         return encoder
-    from benchrouter.encoder import Encoder as Loader
+    from benchrouter.embeddings import Encoder as Loader
 
     return Loader.load(encoder, device=device, cache_dir=cache_dir)
 
@@ -1126,6 +1128,6 @@ def _fingerprint(encoder: Encoder | str | None) -> Fingerprint | None:
         return None
     if not isinstance(encoder, str):
         return encoder.fingerprint
-    from benchrouter.encoder import fingerprint_of
+    from benchrouter.embeddings import fingerprint_of
 
     return fingerprint_of(encoder)

@@ -145,7 +145,7 @@ void bind_cells(py::module_& module) {
                py::arg("records"), py::arg("offsets"), py::arg("cells"), py::arg("n_cells"),
                py::arg("correctness"), py::arg("dataset"), py::arg("n_datasets"), py::arg("k"),
                py::arg("kappa"), py::arg("threshold"), py::arg("each"), py::arg("threads"),
-               py::arg("out"), "Sums of held-out cells; see benchrouter.cells.");
+               py::arg("out"), "Sums of held-out cells; see benchrouter.scores.cells.");
 }
 
 }  // namespace benchrouter

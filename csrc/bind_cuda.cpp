@@ -1,6 +1,6 @@
 // benchrouter._core.votes_on_device, decide_on_device and expect_on_device: check DLPack capsules,
 // launch the kernels. Values in device memory are checked by the kernels, by
-// benchrouter.voting_cuda and by benchrouter.expected_cuda.
+// benchrouter.votes.on_device and by benchrouter.scores.expected.on_device.
 #include <pybind11/stl.h>
 
 #include "bindings.hpp"

@@ -90,7 +90,7 @@ void bind_search(py::module_& module) {
     module.def("search", &search_binding, py::arg("queries"), py::arg("records"), py::arg("values"),
                py::arg("scales"), py::arg("errors"), py::arg("largest_norm"),
                py::arg("largest_error"), py::arg("k"), py::arg("threads"), py::arg("simd") = "auto",
-               "The nearest records, exactly; see benchrouter.codes.");
+               "The nearest records, exactly; see benchrouter.neighbours.codes.");
 }
 
 }  // namespace benchrouter

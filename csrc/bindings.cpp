@@ -363,7 +363,7 @@ void refuse_similarity(const Fault& fault) {
 }
 
 PYBIND11_MODULE(_core, module) {
-    module.doc() = "Votes, decisions and exact ranking over NumPy arrays; see benchrouter.voting.";
+    module.doc() = "Votes, decisions and exact ranking over NumPy arrays; see benchrouter.votes.votes.";
 #if defined(BR_SANITIZED)
     module.attr("sanitized") = true;
     module.def("overrun", [] {

@@ -11,9 +11,9 @@ import pytest
 from tables import make_table, unit_rows
 
 from benchrouter import Router
-from benchrouter.fit import Settings
-from benchrouter.index import Index
-from benchrouter.voting import unpack
+from benchrouter.neighbours.index import Index
+from benchrouter.scores.fitted import Settings
+from benchrouter.votes.outcomes import unpack
 
 NAN = float("nan")
 
@@ -309,7 +309,7 @@ def test_no_prompts_give_no_decisions(router):
 def test_blocks_and_batches_change_nothing(router, monkeypatch):
     queries = unit_rows(100, 4, seed=4)
     whole = router.route(embeddings=queries, rule="s3")
-    monkeypatch.setattr("benchrouter.rules.BLOCK", 7)
+    monkeypatch.setattr("benchrouter.decisions.rules.BLOCK", 7)
     parts = router.route(embeddings=queries, rule="s3")
     streamed = list(router.route_stream([(None, queries[:33]), (None, queries[33:])], rule="s3"))
     for name in ("model", "score", "margin", "distance", "fallback"):
@@ -505,8 +505,8 @@ def test_arguments_of_the_wrong_kind_are_named(router, compass):
 
 
 def test_a_single_large_dataset_is_sampled_too(monkeypatch):
-    monkeypatch.setattr("benchrouter.holdout.ALL_RECORDS", 50)
-    monkeypatch.setattr("benchrouter.holdout.SAMPLE", 10)
+    monkeypatch.setattr("benchrouter.scores.held_out.ALL_RECORDS", 50)
+    monkeypatch.setattr("benchrouter.scores.held_out.SAMPLE", 10)
     searched = []
     search = Index.search_per_dataset
     monkeypatch.setattr(

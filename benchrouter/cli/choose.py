@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from benchrouter.batch.prompts import PromptBatch
-    from benchrouter.decisions import TaskDecision
-    from benchrouter.grading import LabelSuggestion
+    from benchrouter.decisions.answers import TaskDecision
+    from benchrouter.decisions.suggestions import LabelSuggestion
+    from benchrouter.prompts.batches import PromptBatch
 
 
 def choose(
@@ -110,9 +110,9 @@ def choose(
         raise typer.BadParameter("--labels needs every prompt, so --on-error must be raise")
     import numpy as np
 
-    from benchrouter.batch.labels import read_labels, write_labels
-    from benchrouter.batch.prompts import read_prompts
-    from benchrouter.batch.token_column import with_tokens
+    from benchrouter.prompts.batches import read_prompts
+    from benchrouter.prompts.labels import read_labels, write_labels
+    from benchrouter.prompts.token_column import with_tokens
 
     policy = cost_options.policy_of(
         cost_weight=cost_weight,

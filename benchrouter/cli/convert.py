@@ -12,7 +12,7 @@ from benchrouter.cli import options, output
 from benchrouter.cli.reading import Also, Metric, Sources, read_further, reads_results
 
 if TYPE_CHECKING:
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.tables.table import BenchmarkTable
 
 
 @reads_results
@@ -37,8 +37,8 @@ def convert(
 ) -> None:
     """Read benchmark results, say what was read, and write them as one table and its sidecar."""
     from benchrouter.cli.table_notes import lacking_values, odd_models, unnamed_columns
-    from benchrouter.readers.writing import check_target
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.tables.table import BenchmarkTable
+    from benchrouter.tables.write import check_target
 
     further = options.further_metrics(also)
     check_target(target, sources)
@@ -79,7 +79,7 @@ def _on_records_of(table: BenchmarkTable, other: BenchmarkTable) -> BenchmarkTab
     """The scores of another table on the records and models of this one, where it has them."""
     import numpy as np
 
-    from benchrouter.living import keys
+    from benchrouter.tables.changes import keys
 
     rows = {key: row for row, key in enumerate(keys(other))}
     columns = {model: column for column, model in enumerate(other.models)}

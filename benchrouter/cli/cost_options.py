@@ -13,9 +13,9 @@ import typer
 from benchrouter.cli import options, output
 
 if TYPE_CHECKING:
-    from benchrouter.batch.manifest import Totals
-    from benchrouter.batch.token_column import Counted
-    from benchrouter.costs import CostPolicy
+    from benchrouter.decisions.costs.cost_policy import CostPolicy
+    from benchrouter.decisions.written.manifest import Totals
+    from benchrouter.prompts.token_column import Counted
     from benchrouter.router import Router
 
 CostWeight = Annotated[
@@ -125,7 +125,7 @@ def policy_of(
     by_prices = [option for option in ("--prices" if prices else None, tokens) if option]
     if costs is None and not by_prices and all(value is None for value in given.values()):
         return None
-    from benchrouter.costs import OBJECTIVES, SOURCES, CostPolicy
+    from benchrouter.decisions.costs.cost_policy import OBJECTIVES, SOURCES, CostPolicy
 
     options.one_of(costs or "auto", SOURCES, "--costs")
     rivals = [_option(name) for name in OBJECTIVES if given[name] is not None]
@@ -146,7 +146,7 @@ def policy_of(
         )
     source: Literal["auto", "records", "models", "prices"] = costs or "auto"  # type: ignore[assignment]
     if prices is not None:
-        from benchrouter.readers.prices import read_prices
+        from benchrouter.tables.layouts.prices import read_prices
 
         given["prices"] = read_prices(prices)
     return CostPolicy(costs="prices" if by_prices else source, **given)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from benchrouter.decisions import Explanation, TaskDecision
+    from benchrouter.decisions.answers import Explanation, TaskDecision
     from benchrouter.demo import Demo
     from benchrouter.evaluation import LeaveOneOut
     from benchrouter.router import Router
@@ -50,10 +50,10 @@ def demo(
     as_json: options.Json = False,
 ) -> None:
     """Fit and try a router on a small synthetic benchmark made on the spot."""
-    from benchrouter.artifact import check_target
     from benchrouter.demo import handful, make_demo
     from benchrouter.evaluation import leave_one_dataset_out
     from benchrouter.router import Router
+    from benchrouter.scores.saved import check_target
 
     if directory is not None:
         check_target(directory)

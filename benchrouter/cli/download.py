@@ -12,9 +12,9 @@ import typer
 from benchrouter.cli import options, output
 
 if TYPE_CHECKING:
-    from benchrouter.download.folder import Fetched
-    from benchrouter.download.listing import Listing
-    from benchrouter.download.sources import HelmRuns, HubDataset
+    from benchrouter.tables.download.folder import Fetched
+    from benchrouter.tables.download.listing import Listing
+    from benchrouter.tables.download.sources import HelmRuns, HubDataset
 
 NAMES = ("helm", "mixinstruct", "routerbench")
 PAPER = "paper"
@@ -57,7 +57,7 @@ def download(
 
     Sizes and checksums are verified. HTTPS_PROXY, HF_ENDPOINT and HF_TOKEN are respected.
     """
-    from benchrouter.download.sources import SOURCES, HelmRuns
+    from benchrouter.tables.download.sources import SOURCES, HelmRuns
 
     options.one_of(name, NAMES, "SOURCE")
     source = SOURCES[name]
@@ -76,9 +76,9 @@ def download(
         options.refuse_given(context, ["suite"], f"says nothing of {name}, which has a --revision")
         other = "--revision"
     try:
-        from benchrouter.download.folder import download as fetch_all
-        from benchrouter.download.listing import hub_tokens, list_helm, list_hub
-        from benchrouter.download.web import Web
+        from benchrouter.tables.download.folder import download as fetch_all
+        from benchrouter.tables.download.listing import hub_tokens, list_helm, list_hub
+        from benchrouter.tables.download.web import Web
     except ImportError as e:
         raise ImportError(
             f"download needs httpx and google-crc32c, found {e}; "
@@ -131,7 +131,7 @@ def _patterns(source: HelmRuns, only: list[str] | None) -> list[str]:
 
 
 def _folder(cache_dir: Path | None) -> Path:
-    from benchrouter.encoder import default_cache_dir
+    from benchrouter.embeddings import default_cache_dir
 
     return (cache_dir or default_cache_dir().parent).absolute() / "downloads"
 
@@ -167,7 +167,7 @@ def _following(
     source: HelmRuns | HubDataset, listing: Listing, files: list[Fetched], folder: Path
 ) -> list[str]:
     """What to type next, a line each."""
-    from benchrouter.readers.formats.routerbench import conversion
+    from benchrouter.tables.formats.routerbench import conversion
 
     if source.name == "helm":
         project, _, version = listing.version.partition("/")

@@ -44,9 +44,9 @@ def encode(
         raise typer.BadParameter(f"found {target}, expected FILE.npy", param_hint="--output")
     import numpy as np
 
-    from benchrouter.batch.prompts import read_prompts
-    from benchrouter.encoder import save_embeddings
-    from benchrouter.naming import naming
+    from benchrouter.embeddings import save_embeddings
+    from benchrouter.files.os_errors import naming
+    from benchrouter.prompts.batches import read_prompts
 
     batches = read_prompts(prompts, prompt_column=prompt_column, format=format)
     loaded = load_encoder(

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from benchrouter.batch.prompts import PromptBatch
-    from benchrouter.encoder import Encoder, Fingerprint
+    from benchrouter.embeddings import Encoder, Fingerprint
+    from benchrouter.prompts.batches import PromptBatch
     from benchrouter.router import Router
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.tables.table import BenchmarkTable
 
 WINDOW = 1024  # prompts between two signs of progress: some seconds on a CPU
 
@@ -28,7 +28,7 @@ def load_encoder(
 ) -> Encoder:
     """Load an encoder (None: the default one); `EncoderUnavailable` if it cannot run here."""
     with encoder_needed():
-        from benchrouter.encoder import DEFAULT_ENCODER, Encoder
+        from benchrouter.embeddings import DEFAULT_ENCODER, Encoder
 
         return Encoder.load(
             DEFAULT_ENCODER if name is None else name,
@@ -61,8 +61,8 @@ def load_router(
         If the encoder, or that of the embeddings, is not the router's own, or `fallback` is not one
         of the router's models.
     """
-    from benchrouter.artifact import read_description
     from benchrouter.router import Router
+    from benchrouter.scores.saved import read_description
 
     if embeddings is not None and encoder is not None:
         raise typer.BadParameter("the prompts have --embeddings: no encoder is needed")
@@ -101,7 +101,7 @@ def routing_device(device: str) -> str:
     if device == "cpu":
         return device
     from benchrouter import _core
-    from benchrouter.encoder.devices import check_device
+    from benchrouter.embeddings.devices import check_device
 
     with encoder_needed():
         device = check_device(device)
@@ -129,7 +129,7 @@ def cache_folder(wanted: bool, given: Path | None) -> Path | None:
         If a folder that was asked for cannot be made or written. The default folder may be such:
         the cache says so, and the work goes on without it.
     """
-    from benchrouter.encoder import default_cache_dir
+    from benchrouter.embeddings import default_cache_dir
 
     if not wanted:
         return None
@@ -158,7 +158,7 @@ def encode_all(encoder: Encoder, prompts: Sequence[str]) -> NDArray[np.float32]:
 
 def _embeddings_of(path: Path) -> tuple[int, Fingerprint | None]:
     """Dim of an embeddings file, and the fingerprint in its sidecar, None where there is none."""
-    from benchrouter.encoder import load_embeddings
+    from benchrouter.embeddings import load_embeddings
 
     rows, fingerprint = load_embeddings(path)
     return rows.shape[1], fingerprint
@@ -174,7 +174,7 @@ def load_all_embeddings(paths: Sequence[Path]) -> tuple[NDArray[Any], Fingerprin
     """
     import numpy as np
 
-    from benchrouter.encoder import load_embeddings
+    from benchrouter.embeddings import load_embeddings
 
     blocks: list[NDArray[Any]] = []
     recorded: Fingerprint | None = None

@@ -25,10 +25,10 @@ from benchrouter.cli.reading import Also, Metric, Sources, read_further, reads_r
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from benchrouter.encoder import Encoder
+    from benchrouter.embeddings import Encoder
     from benchrouter.evaluation.report.sheets.sheet import Sheet
     from benchrouter.evaluation.results import Evaluation
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.tables.table import BenchmarkTable
 
 EXPERIMENTS = ("tasks", "prompts")
 
@@ -131,11 +131,11 @@ def evaluate(
 
     from benchrouter.cli.table_notes import odd_models, unnamed_columns
     from benchrouter.evaluation.evaluate import evaluate as evaluate_table
-    from benchrouter.evaluation.report.report import check_target, write_report
+    from benchrouter.evaluation.report.saved_report import check_target, write_report
     from benchrouter.evaluation.report.sheets.sheet import counted
-    from benchrouter.fit import Settings
-    from benchrouter.holdout import LABEL_SHARES
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.scores.fitted import Settings
+    from benchrouter.scores.pairs import LABEL_SHARES
+    from benchrouter.tables.table import BenchmarkTable
 
     settings = Settings(
         k=k,
@@ -207,7 +207,7 @@ def evaluate(
         with stages("report"):
             page = write_report(found, directory, provenance=provenance, figures=figures)
     if as_json:
-        from benchrouter.evaluation.report.report import to_document
+        from benchrouter.evaluation.report.saved_report import to_document
 
         output.emit(to_document(found, provenance))
         return

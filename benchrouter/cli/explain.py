@@ -11,7 +11,7 @@ from benchrouter.cli import cost_options, options, output
 from benchrouter.cli.encoding import load_all_embeddings, load_router
 
 if TYPE_CHECKING:
-    from benchrouter.decisions import Explanation
+    from benchrouter.decisions.answers import Explanation
 
 SUM = (
     "expected scores, rule auto: standing + pull of the votes, of their datasets, of the embedding"

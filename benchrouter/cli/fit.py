@@ -21,9 +21,9 @@ from benchrouter.cli.reading import Metric, Sources, reads_results
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from benchrouter.encoder import Fingerprint
+    from benchrouter.embeddings import Fingerprint
     from benchrouter.router import Router
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.tables.table import BenchmarkTable
 
 
 @reads_results
@@ -96,13 +96,13 @@ def fit(
             f"found {len(embeddings)} files for {len(tables)} tables, expected one each",
             param_hint="--embeddings",
         )
-    from benchrouter.approximation import approximated
-    from benchrouter.artifact import check_target
-    from benchrouter.fit import Settings
-    from benchrouter.fit import fit as fit_table
-    from benchrouter.holdout import LABEL_SHARES
+    from benchrouter.decisions.approximation import approximated
     from benchrouter.router import Router
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.scores.fit import fit as fit_table
+    from benchrouter.scores.fitted import Settings
+    from benchrouter.scores.pairs import LABEL_SHARES
+    from benchrouter.scores.saved import check_target
+    from benchrouter.tables.table import BenchmarkTable
 
     settings = Settings(
         k=k,
@@ -185,7 +185,7 @@ def _given(
             )
         return rows, beside
     with output.encoder_needed():
-        from benchrouter.encoder import fingerprint_of
+        from benchrouter.embeddings import fingerprint_of
 
         named = fingerprint_of(encoder, dtype="unknown" if dtype == "auto" else dtype)
     if beside is not None:

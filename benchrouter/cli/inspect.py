@@ -77,7 +77,7 @@ def _show(document: dict[str, Any]) -> None:
 
 def _show_learnt(learnt: dict[str, Any]) -> None:
     """What held-out records taught the rule auto, for known prompts and for strange ones."""
-    from benchrouter.expected import SCALE
+    from benchrouter.scores.expected.prompt_scores import SCALE
 
     sides = [learnt["known"], learnt["strange"]]
     rows: list[list[str]] = [

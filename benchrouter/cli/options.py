@@ -219,7 +219,7 @@ def check_score(score: str) -> Literal["auto", "s1", "s2", "s3"]:
 
 def check_dtype(dtype: str) -> None:
     """Refuse an unknown dtype."""
-    from benchrouter.encoder.devices import DTYPES
+    from benchrouter.embeddings.devices import DTYPES
 
     one_of(dtype, DTYPES, "--dtype")
 

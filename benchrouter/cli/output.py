@@ -17,7 +17,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.tables.table import BenchmarkTable
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -121,7 +121,7 @@ def encoder_needed() -> Iterator[None]:
 
 def emit(document: dict[str, Any]) -> None:
     """Print one JSON document: NumPy values as plain ones, null for what is not finite."""
-    from benchrouter.decisions import finite
+    from benchrouter.files.plain import finite
 
     def of_numpy(value: Any) -> Any:
         return finite(value.tolist())

@@ -13,7 +13,7 @@ import typer
 from benchrouter.cli import options
 
 if TYPE_CHECKING:
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.tables.table import BenchmarkTable
 
 Sources = Annotated[
     list[Path],
@@ -160,7 +160,7 @@ def read_further(
     dict of str to BenchmarkTable
         Scores are missing where a source lacks the metric; there are no thresholds.
     """
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.tables.table import BenchmarkTable
 
     # The score's column is that of the metric.
     named = {ours: name for ours, name in (reading["columns"] or {}).items() if ours != "score"}
@@ -173,7 +173,7 @@ def read_further(
 
 
 def _checked(reading: dict[str, Any]) -> dict[str, Any]:
-    from benchrouter.readers.options import ALLOWED, flag
+    from benchrouter.tables.read_options import ALLOWED, flag
 
     reading["prompt"] = reading.pop("prompt_from")
     for name, values in ALLOWED.items():

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from benchrouter.batch import PART_SIZE
 from benchrouter.cli import cost_options, options
 from benchrouter.cli.route_file import route_file
 from benchrouter.cli.route_groups import check_options, route_groups
+from benchrouter.prompts import PART_SIZE
 
 GIVEN_BATCH = 8192
 ENCODED_BATCH = 1024  # some seconds on a CPU, so that progress is seen

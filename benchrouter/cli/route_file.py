@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from benchrouter.ahead import treated_beside
-from benchrouter.batch import PART_SIZE
 from benchrouter.cli import cost_options, options, output
 from benchrouter.cli.encoding import load_router, routing_device
-from benchrouter.stages import Stages, measuring, stage
+from benchrouter.prompts import PART_SIZE
+from benchrouter.prompts.read_ahead import treated_beside
+from benchrouter.prompts.timing import Stages, measuring, stage
 
 if TYPE_CHECKING:
-    from benchrouter.batch.parts import PartsOutput
-    from benchrouter.batch.prompts import PromptBatch
-    from benchrouter.batch.single import SingleOutput
-    from benchrouter.batch.token_column import Counted
-    from benchrouter.costs import CostPolicy
-    from benchrouter.decisions import Decisions
-    from benchrouter.rules import Rule
+    from benchrouter.decisions.answers import Decisions
+    from benchrouter.decisions.costs.cost_policy import CostPolicy
+    from benchrouter.decisions.rules import Rule
+    from benchrouter.decisions.written.parts import PartsOutput
+    from benchrouter.decisions.written.single import SingleOutput
+    from benchrouter.prompts.batches import PromptBatch
+    from benchrouter.prompts.token_column import Counted
 
 
 def route_file(
@@ -62,12 +62,12 @@ def route_file(
     typer.Exit
         With `output.SOME_REJECTED` where bad records were reported.
     """
-    from benchrouter.batch.embedding_file import with_embeddings
-    from benchrouter.batch.prompts import read_ahead, read_prompts
-    from benchrouter.batch.routing import route_batches
-    from benchrouter.batch.token_column import with_tokens
-    from benchrouter.batch.writers import CHANCE
     from benchrouter.cli.route_ray import check_ray, decided_on_ray
+    from benchrouter.decisions.written.routed import route_batches
+    from benchrouter.decisions.written.writers import CHANCE
+    from benchrouter.embeddings.stored_stream import with_embeddings
+    from benchrouter.prompts.batches import read_ahead, read_prompts
+    from benchrouter.prompts.token_column import with_tokens
 
     if ray is not None:
         check_ray(prompts, target, device)
@@ -225,7 +225,7 @@ def _parts(
     resume: bool,
     written: dict[str, Any],
 ) -> PartsOutput:
-    from benchrouter.batch.parts import FORMATS, PartsOutput
+    from benchrouter.decisions.written.parts import FORMATS, PartsOutput
 
     options.one_of(format, FORMATS, "--output-format")
     if resume and job["input"]["bytes"] is None:
@@ -246,7 +246,7 @@ def _parts(
 def _single(
     target: str, on_error: str, rejected: Path | None, written: dict[str, Any]
 ) -> SingleOutput:
-    from benchrouter.batch.single import SingleOutput
+    from benchrouter.decisions.written.single import SingleOutput
 
     rejected = options.side_file_of(target, on_error, rejected)
     return SingleOutput(target, rejected=rejected, **written)
@@ -256,9 +256,9 @@ def _job(
     directory: Path, prompts: str, embeddings: Path | None, encoder: str | None, format: str | None
 ) -> dict[str, Any]:
     """Files that the answer depends on, by what is in them."""
-    from benchrouter.artifact import read_description
-    from benchrouter.batch.manifest import mark_of
-    from benchrouter.batch.prompts import format_of
+    from benchrouter.decisions.written.manifest import mark_of
+    from benchrouter.prompts.batches import format_of
+    from benchrouter.scores.saved import read_description
 
     description = read_description(directory)
     return {

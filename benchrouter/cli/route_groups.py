@@ -16,9 +16,9 @@ from benchrouter.cli.encoding import load_router
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from benchrouter.batch.manifest import Totals
-    from benchrouter.costs import CostPolicy
-    from benchrouter.task import Score
+    from benchrouter.decisions.costs.cost_policy import CostPolicy
+    from benchrouter.decisions.task import Score
+    from benchrouter.decisions.written.manifest import Totals
 
 OF_PROMPTS = (
     *("rule", "k", "fallback", "keep_prompt", "part_size"),
@@ -40,7 +40,7 @@ def check_options(
     typer.BadParameter, ValueError
         Naming the option.
     """
-    from benchrouter.batch.group_writer import check_column
+    from benchrouter.decisions.written.group_writer import check_column
 
     if group_by is None:
         if options.is_given(context, "score"):
@@ -77,12 +77,12 @@ def route_groups(
     as_json: bool,
 ) -> None:
     """Choose a model for every group, and write one row a group; options as those of `route`."""
-    from benchrouter.batch.embedding_file import with_embeddings
-    from benchrouter.batch.group_column import with_groups
-    from benchrouter.batch.group_writer import group_table, open_table
-    from benchrouter.batch.prompts import read_ahead, read_prompts
-    from benchrouter.batch.rejected import side_file
-    from benchrouter.batch.token_column import with_tokens
+    from benchrouter.decisions.written.group_writer import group_table, open_table
+    from benchrouter.embeddings.stored_stream import with_embeddings
+    from benchrouter.prompts.batches import read_ahead, read_prompts
+    from benchrouter.prompts.group_column import with_groups
+    from benchrouter.prompts.rejected import side_file
+    from benchrouter.prompts.token_column import with_tokens
 
     name = "standard input" if prompts == "-" else prompts
     kept_on = "raise" if on_error == "raise" else "skip"
@@ -160,7 +160,7 @@ def route_groups(
 
 def _totals(table: pa.Table, prefix: str, further: Sequence[str]) -> Totals:
     """What all groups are expected to cost, where the table tells."""
-    from benchrouter.batch.manifest import Totals
+    from benchrouter.decisions.written.manifest import Totals
 
     def column(name: str) -> list[Any]:
         return table.column(f"{prefix}{name}").to_pylist()

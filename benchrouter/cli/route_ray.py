@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from benchrouter.batch.prompts import PromptBatch
-    from benchrouter.decisions import Decisions
-    from benchrouter.rules import Rule
+    from benchrouter.decisions.answers import Decisions
+    from benchrouter.decisions.rules import Rule
+    from benchrouter.prompts.batches import PromptBatch
 
 # Columns on the way to the actors
 ROW = "__row"
@@ -96,7 +96,7 @@ def decided_on_ray(
     EncoderUnavailable
         If the encoder cannot run here, or a cluster that is started here has no GPU for it.
     """
-    from benchrouter.batch.manifest import mark_of
+    from benchrouter.decisions.written.manifest import mark_of
     from benchrouter.integrations.ray import route_dataset
 
     # What is wrong with the router or the first prompts is said here, as without Ray.
@@ -149,9 +149,9 @@ def read_tables(
     ValueError
         If this machine sees another file than the one of this fingerprint; for bad input.
     """
-    from benchrouter.batch.embedding_file import with_embeddings
-    from benchrouter.batch.manifest import mark_of
-    from benchrouter.batch.prompts import read_prompts
+    from benchrouter.decisions.written.manifest import mark_of
+    from benchrouter.embeddings.stored_stream import with_embeddings
+    from benchrouter.prompts.batches import read_prompts
 
     for path in paths["path"].to_pylist():
         if mark_of(path)["fingerprint"] != fingerprint:
@@ -202,8 +202,8 @@ def _decisions(found: pa.Table, rows: NDArray[Any], models: tuple[str, ...]) -> 
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from benchrouter.batch.writers import CHANCE, RESULTS
-    from benchrouter.decisions import Decisions
+    from benchrouter.decisions.answers import Decisions
+    from benchrouter.decisions.written.writers import CHANCE, RESULTS
 
     others = np.flatnonzero(found[ROW].to_numpy() != rows)
     if len(others):
@@ -228,7 +228,7 @@ def _table(batch: PromptBatch, rows: NDArray[Any] | None) -> pa.Table:
 
 def _block_bytes(batch: PromptBatch, embeddings: Path | None) -> int:
     """Size of a batch on its way: blocks no larger than that keep all actors busy to the end."""
-    from benchrouter.encoder import load_embeddings
+    from benchrouter.embeddings import load_embeddings
 
     rows = None if embeddings is None else load_embeddings(embeddings)[0][: len(batch.prompts)]
     short = rows is not None and len(rows) < len(batch.prompts)  # the reader says so

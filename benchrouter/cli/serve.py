@@ -110,10 +110,10 @@ def serve(
     """
     options.check_dtype(dtype)
     with output.encoder_needed():
-        from benchrouter.encoder import EncoderNotFound
-        from benchrouter.encoder.devices import check_device
+        from benchrouter.embeddings import EncoderNotFound
+        from benchrouter.embeddings.devices import check_device
         from benchrouter.serving import DecisionLog, Engine, RoutePolicy
-        from benchrouter.serving.service import Metrics, Settings, make_app, run
+        from benchrouter.serving.service import Metrics, Settings, make_app, process
         from benchrouter.serving.service.logs import log_to_stderr
 
         devices = [check_device(name) for name in device or ["cpu"]]
@@ -123,8 +123,8 @@ def serve(
     if keys and no_api_key:
         raise typer.BadParameter("found a key, expected none beside it", param_hint="--no-api-key")
     with ExitStack() as opened:
-        bound = opened.enter_context(run.bind(host, port))
-        if not (keys or no_api_key or run.is_loopback(bound)):
+        bound = opened.enter_context(process.bind(host, port))
+        if not (keys or no_api_key or process.is_loopback(bound)):
             raise typer.BadParameter(
                 f"found {host}, which others can reach, and no key: give --api-key-file, or "
                 "--no-api-key where something before this service asks for keys",
@@ -158,7 +158,7 @@ def serve(
         opened.enter_context(engine)
         for info in engine.routers.values():
             n = len(info.models)
-            run.log.info("router %r: version %s, %d models", info.name, info.version, n)
+            process.log.info("router %r: version %s, %d models", info.name, info.version, n)
         _check_models(among, {info.name: info.models for info in engine.routers.values()})
         settings = Settings(
             keys=keys,
@@ -169,7 +169,9 @@ def serve(
             log_prompts=log_prompts,
         )
         app = make_app(engine, settings, metrics=metrics)
-        run.serve(app, bound, lambda: print(f"listening on {run.url_of(bound)}", flush=True))
+        process.serve(
+            app, bound, lambda: print(f"listening on {process.url_of(bound)}", flush=True)
+        )
 
 
 def _check_models(among: list[str] | None, models: dict[str, tuple[str, ...]]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.tables.table import BenchmarkTable
 
 SHOWN = 3  # names in a message
 
@@ -54,7 +54,7 @@ def odd_models(
     list of str
         No or one message.
     """
-    from benchrouter.readers.sidecar import sidecar_path
+    from benchrouter.tables.layouts.sidecar import sidecar_path
 
     present = ~np.isnan(table.scores)
     low = table.scores.min(axis=0, initial=0.5, where=present)
@@ -113,9 +113,9 @@ def lacking_values(table: BenchmarkTable, name: str, other: BenchmarkTable) -> l
 
 def unnamed_columns(tables: Sequence[Path], reading: Mapping[str, Any]) -> set[str]:
     """Columns of the tables beside which no sidecar says which columns are models."""
-    from benchrouter.readers.files import column_names
-    from benchrouter.readers.formats import TABLE, format_of
-    from benchrouter.readers.sidecar import read_sidecar
+    from benchrouter.tables.formats import TABLE, format_of
+    from benchrouter.tables.layouts.sidecar import read_sidecar
+    from benchrouter.tables.sources.open import column_names
 
     if reading["format"] not in ("auto", TABLE) or reading["preset"] is not None:
         return set()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchrouter.router import Router
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.tables.table import BenchmarkTable
 
 
 @reads_results
@@ -81,9 +81,9 @@ def update(
             "expected one each",
             param_hint="--embeddings",
         )
-    from benchrouter.artifact import check_target
     from benchrouter.router import Router
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.scores.saved import check_target
+    from benchrouter.tables.table import BenchmarkTable
 
     def read(paths: list[Path]) -> BenchmarkTable:
         table = BenchmarkTable.read(

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.encoder.precomputed import as_unit_rows
-from benchrouter.evaluation.prompts.protocols import Protocol
+from benchrouter.embeddings.unit_rows import as_unit_rows
+from benchrouter.evaluation.prompts.prompt_results import Protocol
 from benchrouter.evaluation.prompts.run import run_protocol, run_robustness
 from benchrouter.evaluation.results import Evaluation, Pool, PromptProtocol
 from benchrouter.evaluation.tasks.leave_one_out import leave_one_dataset_out
 from benchrouter.evaluation.tasks.measures import table_one
-from benchrouter.fit import Settings
-from benchrouter.holdout import Progress
+from benchrouter.scores.fitted import Settings
+from benchrouter.scores.held_out import Progress
 
 if TYPE_CHECKING:
-    from benchrouter.encoder import Encoder
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.embeddings import Encoder
+    from benchrouter.tables.table import BenchmarkTable
 
 EXPERIMENTS = ("tasks", "prompts")
 NESTINGS = ("strict", "published")

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter import scores
-from benchrouter.decisions import finite
-from benchrouter.evaluation.tasks.choices import mean_known
+from benchrouter.evaluation.tasks.chosen_models import mean_known
+from benchrouter.files.plain import finite
+from benchrouter.scores import formulas
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.calibration import Reliability
     from benchrouter.evaluation.prompts.cascades import Cascade
     from benchrouter.evaluation.prompts.costs import CostQuality, Gains
-    from benchrouter.evaluation.prompts.protocols import PromptResults
+    from benchrouter.evaluation.prompts.prompt_results import PromptResults
     from benchrouter.evaluation.prompts.robustness import Flips
-    from benchrouter.evaluation.prompts.rows import PromptRow
+    from benchrouter.evaluation.prompts.rule_rows import PromptRow
     from benchrouter.evaluation.prompts.sparsity import Sparsity
     from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
     from benchrouter.evaluation.tasks.measures import Row
@@ -82,7 +82,7 @@ def smoother(tasks: LeaveOneOut) -> dict[str, NDArray[np.float64]]:
     if not kept.any():
         return {name: np.empty(0) for name in names}
     grid = np.linspace(u[kept].min(), u[kept].max(), CURVE_POINTS)
-    curves = scores.smooth(grid, u[kept], p[kept], tasks.sigma)
+    curves = formulas.smooth(grid, u[kept], p[kept], tasks.sigma)
     low, high = np.nanpercentile(curves, [10, 90], axis=1)
     mean = mean_known(curves, axis=1)
     values = (grid, mean, low, high, u[some], mean_known(p[some], axis=1))

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import _core
-from benchrouter.artifact import read_description
-from benchrouter.batch import arrow_columns
-from benchrouter.batch.writers import CHANCE, RESULTS
-from benchrouter.encoder import Encoder
+from benchrouter.decisions.rules import Rule
+from benchrouter.decisions.written import arrow_columns
+from benchrouter.decisions.written.writers import CHANCE, RESULTS
+from benchrouter.embeddings import Encoder
 from benchrouter.router import Router
-from benchrouter.rules import Rule
+from benchrouter.scores.saved import read_description
 
 if TYPE_CHECKING:
     import pyarrow as pa

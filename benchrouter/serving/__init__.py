@@ -4,13 +4,13 @@ Needs torch and transformers for its encoder, and nothing of a web framework; th
 :mod:`benchrouter.serving.service`.
 """
 
+from benchrouter.decisions.policy import RoutePolicy
 from benchrouter.serving.answer import CAUSES, Cause, Routed
 from benchrouter.serving.decision_log import DecisionLog
 from benchrouter.serving.engine import Engine
 from benchrouter.serving.messages import BadPrompt, text_of
 from benchrouter.serving.observer import Observer
-from benchrouter.serving.policy import RoutePolicy
-from benchrouter.serving.shelf import RouterInfo, UnknownRouter
+from benchrouter.serving.routers import RouterInfo, UnknownRouter
 
 __all__ = [
     "CAUSES",

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from weakref import WeakSet
 
-from benchrouter.encoder import Encoder, Fingerprint
+from benchrouter.embeddings import Encoder, Fingerprint
 from benchrouter.router import Router
 
 

@@ -16,23 +16,23 @@ from typing import Any, TypeAlias, TypeVar, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions import Explanation, TaskDecision
-from benchrouter.encoder import Encoder, as_unit_rows
-from benchrouter.encoder.batching import windows
-from benchrouter.encoder.devices import check_device
+from benchrouter.decisions.answers import Explanation, TaskDecision
+from benchrouter.decisions.policy import RoutePolicy
+from benchrouter.decisions.task import Score
+from benchrouter.embeddings import Encoder, as_unit_rows
+from benchrouter.embeddings.batching import windows
+from benchrouter.embeddings.devices import check_device
 from benchrouter.router import Router
 from benchrouter.serving.answer import CAUSES, Cause, Routed
-from benchrouter.serving.cache import DecisionCache
+from benchrouter.serving.decision_cache import DecisionCache
 from benchrouter.serving.encoders import Encoders
 from benchrouter.serving.messages import LONGEST, Message, Prompt, text_of
 from benchrouter.serving.observer import Observer, Observers, log
 from benchrouter.serving.pace import Pace
-from benchrouter.serving.policy import RoutePolicy
+from benchrouter.serving.pending import Request, wait_for, wait_for_blocking
 from benchrouter.serving.queue import Job, Queue
-from benchrouter.serving.request import Request, wait_for, wait_for_blocking
-from benchrouter.serving.shelf import RouterInfo, Shelf, Shelved, Source
+from benchrouter.serving.routers import RouterInfo, Shelf, Shelved, Source
 from benchrouter.serving.worker import Worker
-from benchrouter.task import Score
 
 Prompts: TypeAlias = Prompt | Sequence[str] | Sequence[Sequence[Message]] | None
 Result = TypeVar("Result")

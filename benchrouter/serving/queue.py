@@ -8,7 +8,7 @@ from collections import deque
 from typing import NamedTuple
 
 from benchrouter.serving.pace import Pace
-from benchrouter.serving.request import Request
+from benchrouter.serving.pending import Request
 
 # Times what a batch is expected to take, as work that comes too late is lost: what prompts should
 # have left until their deadline, and must have to be taken where a batch has room for more.

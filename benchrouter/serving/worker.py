@@ -11,13 +11,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions import plain
-from benchrouter.ranking import Ranking
+from benchrouter.decisions.ranking import Ranking
+from benchrouter.files.plain import plain
 from benchrouter.serving.answer import CAUSES, Cause, Routed
 from benchrouter.serving.messages import LONGEST
 from benchrouter.serving.observer import log
 from benchrouter.serving.queue import Job, Queue
-from benchrouter.serving.shelf import RouterInfo, Shelf, Shelved
+from benchrouter.serving.routers import RouterInfo, Shelf, Shelved
 
 RETRY_S = 1.0  # after which a device that failed is tried again
 HANG_S = 30.0  # at one batch, after which a device counts as one that hangs

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions import finite, plain
-from benchrouter.evaluation.prompts.rows import per_dataset
-from benchrouter.expected import Z80
+from benchrouter.evaluation.prompts.rule_rows import per_dataset
+from benchrouter.files.plain import finite, plain
+from benchrouter.scores.expected.prompt_scores import Z80
 
 if TYPE_CHECKING:
-    from benchrouter.evaluation.prompts.protocols import PromptResults
+    from benchrouter.evaluation.prompts.prompt_results import PromptResults
 
 Array = NDArray[np.float64]
 BINS = 15

@@ -33,7 +33,7 @@ from benchrouter.evaluation.prompts.costs import (
 )
 
 if TYPE_CHECKING:
-    from benchrouter.evaluation.prompts.protocols import PromptResults
+    from benchrouter.evaluation.prompts.prompt_results import PromptResults
 
 Judge = Literal["predicted score", "log-likelihood", "recorded score"]
 PREDICTED: Judge = "predicted score"

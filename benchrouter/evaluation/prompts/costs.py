@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions import finite
 from benchrouter.evaluation.prompts.cost_curve import aiq, non_decreasing_hull, settings_over_lambda
-from benchrouter.evaluation.prompts.rows import mean_of, per_dataset, random_choice
+from benchrouter.evaluation.prompts.rule_rows import mean_of, per_dataset, random_choice
+from benchrouter.files.plain import finite
 
 if TYPE_CHECKING:
-    from benchrouter.evaluation.prompts.protocols import PromptResults
+    from benchrouter.evaluation.prompts.prompt_results import PromptResults
 
 Array = NDArray[np.float64]
 

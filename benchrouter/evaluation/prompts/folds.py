@@ -9,33 +9,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter import scores
-from benchrouter.cells import Cells, cells_of
-from benchrouter.evidence import Evidence, evidence_of, model_costs_usd
-from benchrouter.expected import Expectation
-from benchrouter.expected_fit import (
+from benchrouter.neighbours.index import Index
+from benchrouter.scores import formulas
+from benchrouter.scores.cells import Cells, cells_of
+from benchrouter.scores.evidence import Evidence, evidence_of, model_costs_usd
+from benchrouter.scores.expected.learn import (
     filled_by_dataset,
     joined,
     learn,
     own_distances,
     sampled,
 )
-from benchrouter.fit import DISTANCE_QUANTILE, Fit, Settings, fit
-from benchrouter.holdout import (
-    HeldOut,
-    Pairs,
-    Progress,
-    concatenate,
-    hold_out,
-    without,
-    without_dataset,
-)
-from benchrouter.index import Index
-from benchrouter.views import Records
-from benchrouter.voting import pack
+from benchrouter.scores.expected.prompt_scores import Expectation
+from benchrouter.scores.expected.views import Records
+from benchrouter.scores.fit import fit
+from benchrouter.scores.fitted import DISTANCE_QUANTILE, Fit, Settings
+from benchrouter.scores.held_out import HeldOut, Progress, hold_out, without, without_dataset
+from benchrouter.scores.pairs import Pairs, concatenate
+from benchrouter.votes.outcomes import pack
 
 if TYPE_CHECKING:
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.tables.table import BenchmarkTable
 
 Rows = NDArray[np.int64]
 
@@ -235,8 +229,8 @@ def _fold_without(
     routable = whole.correct is not None
     means, raw_means = (a[np.ix_(codes, models)] for a in (whole.means, whole.raw_means))
     cost_usd = model_costs_usd(part)
-    preferred = scores.preference(cost_usd, part.prices, part.params_b)
-    best = scores.best_on_average(means if routable else raw_means, preferred)
+    preferred = formulas.preference(cost_usd, part.prices, part.params_b)
+    best = formulas.best_on_average(means if routable else raw_means, preferred)
     correct = pack(evidence.correctness[np.ix_(train, models)]) if routable else None
     binary = not isinstance(whole.raw, np.ndarray)
     fitted = replace(
@@ -321,4 +315,4 @@ def _expectation_without(
 def _distance_limit(code: int, evidence: Evidence, others: list[HeldOut]) -> float:
     """Distance beyond which a prompt falls back, as a fit without the dataset has it."""
     near = [without(task, evidence, code).similarities[:, : evidence.kappa] for task in others]
-    return float(np.quantile(scores.prompt_distances(np.concatenate(near)), DISTANCE_QUANTILE))
+    return float(np.quantile(formulas.prompt_distances(np.concatenate(near)), DISTANCE_QUANTILE))

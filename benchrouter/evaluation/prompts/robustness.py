@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions import finite
-from benchrouter.encoder.precomputed import as_unit_rows
-from benchrouter.table import BLANK
+from benchrouter.embeddings.unit_rows import as_unit_rows
+from benchrouter.files.plain import finite
+from benchrouter.tables.table import BLANK
 
 if TYPE_CHECKING:
+    from benchrouter.decisions.rules import Rule
     from benchrouter.router import Router
-    from benchrouter.rules import Rule
 
 Edit = Callable[[str], str]
 

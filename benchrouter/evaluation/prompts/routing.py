@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter import scores
-from benchrouter.cost_rules import neighbours_cost_usd
+from benchrouter.decisions.costs.cost_rules import neighbours_cost_usd
+from benchrouter.decisions.rules import Rule, Rules
 from benchrouter.evaluation.prompts.baselines import BASELINES
-from benchrouter.evaluation.prompts.rows import BEST_OF_DATASET
-from benchrouter.expected import blend
-from benchrouter.index import Index
-from benchrouter.rules import Rule, Rules
+from benchrouter.evaluation.prompts.rule_rows import BEST_OF_DATASET
+from benchrouter.neighbours.index import Index
+from benchrouter.scores import formulas
+from benchrouter.scores.expected.prompt_scores import blend
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.folds import Fold
-    from benchrouter.expected import Expectation
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.scores.expected.prompt_scores import Expectation
+    from benchrouter.tables.table import BenchmarkTable
 
 K_RAW = 10  # neighbours of the rule "raw", as on MixInstruct (arXiv 2309.15789)
 OURS: tuple[Rule, ...] = ("auto", "mean", "raw", "s3")
@@ -164,7 +164,7 @@ def _choose_without_neighbours(
     fit, models = fold.fit, collected.models[fold.models]
     collected.pick("BMA", rows, np.repeat(models[fit.best_on_average], len(rows)))
     means = fit.raw_means if fit.correct is None else fit.means
-    standing = np.broadcast_to(scores.standing(means), (len(rows), len(models)))
+    standing = np.broadcast_to(formulas.standing(means), (len(rows), len(models)))
     collected.predict("BMA", rows, models, standing)
     if np.isnan(fit.cost_usd).all() and np.isnan(fit.prices).all() and np.isnan(fit.params_b).all():
         collected.notes.append(
@@ -177,7 +177,7 @@ def _choose_without_neighbours(
     best = best_recorded(part.scores[at], cost, fit.preferred)
     collected.pick("oracle", rows, models[best])
     dataset = part.dataset[fold.test]
-    here = scores.dataset_means(part.scores[at], dataset, part.n_datasets)
+    here = formulas.dataset_means(part.scores[at], dataset, part.n_datasets)
     collected.pick(BEST_OF_DATASET, rows, models[largest(here, fit.preferred)[dataset]])
 
 

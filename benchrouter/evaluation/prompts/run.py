@@ -9,23 +9,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.encoder.precomputed import as_unit_rows
+from benchrouter.embeddings.unit_rows import as_unit_rows
 from benchrouter.evaluation.prompts.calibration import Reliability, reliabilities
 from benchrouter.evaluation.prompts.cascades import Cascade, cascades
 from benchrouter.evaluation.prompts.costs import CostQuality, cost_quality, gains
 from benchrouter.evaluation.prompts.folds import random_split
-from benchrouter.evaluation.prompts.protocols import PromptResults, Protocol, evaluate_prompts
+from benchrouter.evaluation.prompts.prompt_results import PromptResults, Protocol
+from benchrouter.evaluation.prompts.protocols import evaluate_prompts
 from benchrouter.evaluation.prompts.robustness import Flips, flips
-from benchrouter.evaluation.prompts.rows import prompt_rows
+from benchrouter.evaluation.prompts.rule_rows import prompt_rows
 from benchrouter.evaluation.prompts.sparsity import sparsity
 from benchrouter.evaluation.results import PromptProtocol
 
 if TYPE_CHECKING:
-    from benchrouter.encoder import Encoder
-    from benchrouter.fit import Settings
-    from benchrouter.holdout import Progress
-    from benchrouter.rules import Rule
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.decisions.rules import Rule
+    from benchrouter.embeddings import Encoder
+    from benchrouter.scores.fitted import Settings
+    from benchrouter.scores.held_out import Progress
+    from benchrouter.tables.table import BenchmarkTable
 
 TEST_SHARE = 0.3  # of a random split
 DEFAULT_RULE: Rule = "auto"

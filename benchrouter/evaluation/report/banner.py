@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchrouter.decisions import finite
-from benchrouter.evaluation.report.sheets.prompts import DEFAULT_RULE, SCORE
+from benchrouter.evaluation.report.sheets.prompt_sheets import DEFAULT_RULE, SCORE
 from benchrouter.evaluation.report.sheets.sheet import counted, decimal
 from benchrouter.evaluation.results import OURS
 from benchrouter.evaluation.tasks.measures import FEW_DATASETS
+from benchrouter.files.plain import finite
 
 if TYPE_CHECKING:
-    from benchrouter.evaluation.prompts.rows import PromptRow
+    from benchrouter.evaluation.prompts.rule_rows import PromptRow
     from benchrouter.evaluation.results import Evaluation, Pool, PromptProtocol
 
 Answer = Literal["yes", "no", "not sure", "too few datasets"]

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchrouter.evaluation.report.sheets import prompt_measures, table_one
-from benchrouter.evaluation.report.sheets import prompts as prompt_sheets
-from benchrouter.evaluation.report.sheets import tasks as task_sheets
-from benchrouter.evaluation.report.sheets.prompts import DEFAULT_RULE
+from benchrouter.evaluation.report.sheets import (
+    prompt_measures,
+    prompt_sheets,
+    table_one,
+    task_sheets,
+)
+from benchrouter.evaluation.report.sheets.prompt_sheets import DEFAULT_RULE
 from benchrouter.evaluation.report.sheets.sheet import Sheet, counted
 
 if TYPE_CHECKING:
@@ -97,7 +100,7 @@ def sections(evaluation: Evaluation) -> list[Section]:
 
 
 def _tasks(pool: Pool, tasks: LeaveOneOut) -> Section:
-    from benchrouter.evaluation.report.figures import tasks as figures
+    from benchrouter.evaluation.report.figures import task_figures
 
     content: list[Sheet | Picture] = [
         table_one.table_one(pool, nesting) for nesting in tasks.nestings
@@ -111,7 +114,7 @@ def _tasks(pool: Pool, tasks: LeaveOneOut) -> Section:
                 "the remaining records). BMA and the oracle use no labels; labels without any is "
                 "BMA; auto and labels are not the paper's, and run in strict nesting only."
                 + _left_out(tasks),
-                partial(figures.accuracy_by_labels, tasks),
+                partial(task_figures.accuracy_by_labels, tasks),
             )
         )
         content.append(task_sheets.by_labels(pool, "strict"))
@@ -125,27 +128,27 @@ def _tasks(pool: Pool, tasks: LeaveOneOut) -> Section:
             "(means over models; with labels, at most 600 of all draws), and the kernel smoother "
             "that turns u into p̂, here over all datasets. Right: p̂ and p of "
             "every dataset and model; on the dashed line the estimate is exact.",
-            partial(figures.estimate_of_p, tasks),
+            partial(task_figures.estimate_of_p, tasks),
         ),
         task_sheets.predictors(pool),
         Picture(
             f"scores-against-accuracy-{pool.key}",
             "Score of every model (one point each) against its true accuracy"
             + (
-                f", for {figures.MOST_TASKS} of the {len(tasks.datasets)} datasets, evenly over "
-                "their distance u"
-                if len(tasks.datasets) > figures.MOST_TASKS
+                f", for {task_figures.MOST_TASKS} of the {len(tasks.datasets)} datasets, evenly "
+                "over their distance u"
+                if len(tasks.datasets) > task_figures.MOST_TASKS
                 else ", dataset by dataset"
             )
             + ". What counts for choosing is the order, not the distance to the diagonal.",
-            partial(figures.scores_against_accuracy, tasks, "strict"),
+            partial(task_figures.scores_against_accuracy, tasks, "strict"),
         ),
         Picture(
             f"chosen-models-{pool.key}",
             "Number of held-out datasets for which each rule chose a model, smallest models first "
             "(strict nesting, no labels), and the mean size of what was chosen (? = the table does "
             "not say how large a chosen model is).",
-            partial(figures.chosen_models, tasks, "strict"),
+            partial(task_figures.chosen_models, tasks, "strict"),
         ),
         task_sheets.by_dataset(pool, "strict"),
         task_sheets.chosen_models(pool, "strict"),
@@ -177,7 +180,7 @@ def _left_out(tasks: LeaveOneOut) -> str:
 
 
 def _prompts(protocol: PromptProtocol) -> Section:
-    from benchrouter.evaluation.report.figures import prompts as figures
+    from benchrouter.evaluation.report.figures import prompt_figures
 
     name = prompt_sheets.protocol_key(protocol.results)
     content: list[Sheet | Picture] = [
@@ -189,7 +192,7 @@ def _prompts(protocol: PromptProtocol) -> Section:
             "Mean score over the test prompts whose mean neighbour distance is below C, and how "
             "many these are; fewer than 30 are not drawn, nor are oracle, cheapest and random "
             "(see the table).",
-            partial(figures.sparsity, protocol.sparsity),
+            partial(prompt_figures.sparsity, protocol.sparsity),
         ),
         prompt_measures.sparsity(protocol),
     ]
@@ -201,7 +204,7 @@ def _prompts(protocol: PromptProtocol) -> Section:
                 "λ); the non-decreasing convex hull of each rule (thick lines, one upon the other "
                 "where they are the same), and the hull of the single models (diamonds): the zero "
                 "router, which a router has to beat.",
-                partial(figures.cost_quality, protocol.costs),
+                partial(prompt_figures.cost_quality, protocol.costs),
             )
         )
         content.append(prompt_measures.costs(protocol))
@@ -212,7 +215,7 @@ def _prompts(protocol: PromptProtocol) -> Section:
                 "Mean score against mean cost of two-model cascades as the threshold rises: from "
                 "the cheap model alone to BMA for every prompt, by what judges (see the table); "
                 "and the hull of the single models (diamonds): the zero router.",
-                partial(figures.cascades, protocol.cascades, protocol.costs[DEFAULT_RULE]),
+                partial(prompt_figures.cascades, protocol.cascades, protocol.costs[DEFAULT_RULE]),
             )
         )
         content.append(prompt_measures.cascades(protocol))
@@ -224,7 +227,7 @@ def _prompts(protocol: PromptProtocol) -> Section:
                 "predictions share a bin); on the dashed line the prediction is calibrated. "
                 f"{_bins(protocol)} auto tells a chance, BMA stands for the standings; a "
                 "regression is not bound to 0 to 1.",
-                partial(figures.reliability, protocol.calibration),
+                partial(prompt_figures.reliability, protocol.calibration),
             )
         )
         content.append(prompt_measures.calibration(protocol))
@@ -238,7 +241,7 @@ def _prompts(protocol: PromptProtocol) -> Section:
 
 def _bins(protocol: PromptProtocol) -> str:
     """How many predictions the bins hold."""
-    from benchrouter.evaluation.report.figures.prompts import JOINED
+    from benchrouter.evaluation.report.figures.prompt_figures import JOINED
 
     curves = next(iter(protocol.calibration.values()))
     sizes = " and ".join(f"{int(np.median(c.count)):,} ({over})" for over, c in curves.items())

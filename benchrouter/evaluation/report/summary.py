@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from benchrouter.evaluation.report.sheets.prompts import DEFAULT_RULE, SCORE
+from benchrouter.evaluation.report.sheets.prompt_sheets import DEFAULT_RULE, SCORE
 from benchrouter.evaluation.report.sheets.sheet import counted, decimal
 from benchrouter.evaluation.report.sheets.table_one import ROUNDING, is_reference
 from benchrouter.evaluation.results import OURS
 from benchrouter.evaluation.tasks.measures import FEW_DATASETS
 
 if TYPE_CHECKING:
-    from benchrouter.evaluation.prompts.rows import PromptRow
+    from benchrouter.evaluation.prompts.rule_rows import PromptRow
     from benchrouter.evaluation.results import Evaluation, Pool, PromptProtocol
     from benchrouter.evaluation.tasks.measures import Row
 

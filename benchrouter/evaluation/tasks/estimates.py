@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter import auto, scores
-from benchrouter.cells import moves_of
-from benchrouter.evaluation.tasks.choices import best_models, mean_known
-from benchrouter.evaluation.tasks.results import LeaveOneOut
-from benchrouter.evidence import Evidence
-from benchrouter.holdout import HeldOut
-from benchrouter.local import local_of_held_out, pooled, within_covariance
+from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
+from benchrouter.evaluation.tasks.chosen_models import best_models, mean_known
+from benchrouter.scores import formulas
+from benchrouter.scores.cells import moves_of
+from benchrouter.scores.evidence import Evidence
+from benchrouter.scores.expected import task_accuracies
+from benchrouter.scores.held_out import HeldOut
+from benchrouter.scores.neighbourhood import local_of_held_out, pooled, within_covariance
 
 Array = NDArray[np.float64]
 
@@ -36,12 +37,14 @@ class HeldOutEstimate:
     """
 
     code: int
-    before: auto.Estimate
-    tasks: auto.HeldOutTasks
+    before: task_accuracies.Estimate
+    tasks: task_accuracies.HeldOutTasks
     standing: Array
-    _calibrations: dict[bytes, auto.Calibration | None] = field(default_factory=dict, repr=False)
+    _calibrations: dict[bytes, task_accuracies.Calibration | None] = field(
+        default_factory=dict, repr=False
+    )
 
-    def after(self, labels: NDArray[np.floating]) -> auto.Estimate:
+    def after(self, labels: NDArray[np.floating]) -> task_accuracies.Estimate:
         """Add labels of the dataset.
 
         Parameters
@@ -53,14 +56,14 @@ class HeldOutEstimate:
         -------
         Estimate
         """
-        common = auto.in_common(labels)
+        common = task_accuracies.in_common(labels)
         if not common.any():
             return self.before
         # The same for all draws of so many labels of all models.
         key = common.tobytes()
         if key not in self._calibrations:
-            self._calibrations[key] = auto.calibration(self.tasks, common)
-        after = auto.with_labels(self.before, labels, self.tasks.within)
+            self._calibrations[key] = task_accuracies.calibration(self.tasks, common)
+        after = task_accuracies.with_labels(self.before, labels, self.tasks.within)
         return replace(after, calibration=self._calibrations[key])
 
 
@@ -94,7 +97,7 @@ def held_out_estimates(
         for i, other in enumerate(others if n_datasets > 2 else []):
             distance[i], standing[i], local[i] = local_of_held_out(other, evidence, task.code)
         learnt = slice(None) if n_datasets > 2 else slice(0)
-        tasks = auto.HeldOutTasks(
+        tasks = task_accuracies.HeldOutTasks(
             accuracy=evidence.means[codes][learnt],
             standing=standing[learnt],
             local=local[learnt],
@@ -104,8 +107,10 @@ def held_out_estimates(
             sigma=sigma,
         )
         u, of_others, neighbourhood = local_of_held_out(task, evidence)
-        before = auto.estimate(tasks, of_others, neighbourhood, u)
-        yield HeldOutEstimate(task.code, auto.calibrated(before, tasks), tasks, of_others)
+        before = task_accuracies.estimate(tasks, of_others, neighbourhood, u)
+        yield HeldOutEstimate(
+            task.code, task_accuracies.calibrated(before, tasks), tasks, of_others
+        )
 
 
 def with_our_rules(
@@ -164,7 +169,7 @@ def with_our_rules(
                     else labels_alone(shares[cell], found.standing, preferred)
                 )
                 expected[cell] = after.expected(best)
-                intervals[cell] = auto.interval(after, best, left) or (np.nan, np.nan)
+                intervals[cell] = task_accuracies.interval(after, best, left) or (np.nan, np.nan)
     strict = {}
     for rule, chosen in results.picks["strict"].items():
         strict[rule] = chosen
@@ -198,5 +203,5 @@ def labels_alone(shares: Array, standing: Array, preferred: NDArray[np.int32]) -
     int
     """
     if np.isnan(shares).all():
-        return scores.best_model(standing, preferred)
-    return scores.best_model(shares, preferred, standing)
+        return formulas.best_model(standing, preferred)
+    return formulas.best_model(shares, preferred, standing)

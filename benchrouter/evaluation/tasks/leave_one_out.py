@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter import scores
-from benchrouter.evaluation.tasks.choices import Choices, choices, smooth
+from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
+from benchrouter.evaluation.tasks.chosen_models import Choices, choices, smooth
 from benchrouter.evaluation.tasks.estimates import with_our_rules
+from benchrouter.evaluation.tasks.held_out_dataset import Part, part_of
 from benchrouter.evaluation.tasks.measures import split_half_oracle
 from benchrouter.evaluation.tasks.notes import knows_the_cheapest, notes_of
-from benchrouter.evaluation.tasks.parts import Part, part_of
-from benchrouter.evaluation.tasks.results import LeaveOneOut
-from benchrouter.evidence import Evidence, evidence_of, model_costs_usd
-from benchrouter.fit import Settings
-from benchrouter.holdout import DRAWS, LABEL_SHARES, Progress, hold_out
+from benchrouter.scores import formulas
+from benchrouter.scores.evidence import Evidence, evidence_of, model_costs_usd
+from benchrouter.scores.fitted import Settings
+from benchrouter.scores.held_out import Progress, hold_out
+from benchrouter.scores.pairs import DRAWS, LABEL_SHARES
 
 if TYPE_CHECKING:
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.tables.table import BenchmarkTable
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -34,11 +35,11 @@ def leave_one_dataset_out(
     table: BenchmarkTable,
     embeddings: NDArray[np.float32],
     *,
-    k: int = scores.K_HELM,
-    kappa: int = scores.KAPPA,
-    sigma: float = scores.SIGMA,
-    eta: float = scores.ETA,
-    threshold: float = scores.THRESHOLD,
+    k: int = formulas.K_HELM,
+    kappa: int = formulas.KAPPA,
+    sigma: float = formulas.SIGMA,
+    eta: float = formulas.ETA,
+    threshold: float = formulas.THRESHOLD,
     label_shares: Sequence[float] = LABEL_SHARES,
     draws: int = DRAWS,
     nestings: Sequence[str] = NESTINGS,
@@ -104,7 +105,7 @@ def leave_one_dataset_out(
         raise ValueError("leave-one-dataset-out needs scores, found none in the table")
     held_out = list(hold_out(evidence, seed=seed, progress=progress))
     parts = [part_of(task, evidence, settings, table.log_likelihood) for task in held_out]
-    preferred = scores.preference(model_costs_usd(table), table.prices, table.params_b)
+    preferred = formulas.preference(model_costs_usd(table), table.prices, table.params_b)
     results = _together(table, evidence, settings, tuple(nestings), parts, preferred, progress)
     if "strict" in nestings:
         results = with_our_rules(results, held_out, evidence, preferred)
@@ -206,7 +207,7 @@ def _choose(
         means = np.delete(means, part.code, axis=0)
     # Where the others have no score at all (two datasets, one not run): the preferred model.
     known = not np.isnan(means).all()
-    bma = scores.best_on_average(means, preferred) if known else int(np.argmin(preferred))
+    bma = formulas.best_on_average(means, preferred) if known else int(np.argmin(preferred))
     # Of a model without a score elsewhere nothing is known but how good the others are.
     unknown = np.isnan(np.delete(evidence.means, part.code, axis=0)).all(axis=0)
     n_labels = np.zeros(len(part.u), np.int64)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter import scores
-from benchrouter.evaluation.tasks.choices import macro, mean_known
+from benchrouter.evaluation.tasks.chosen_models import macro, mean_known
+from benchrouter.scores import formulas
 
 if TYPE_CHECKING:
-    from benchrouter.evaluation.tasks.results import LeaveOneOut
+    from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -215,10 +215,10 @@ def split_half_oracle(
         for _ in range(times):
             half = np.zeros(len(rows), dtype=np.int32)
             half[rng.permutation(len(rows))[: len(rows) // 2]] = 1
-            means = scores.dataset_means(correctness[rows], half, 2)
+            means = formulas.dataset_means(correctness[rows], half, 2)
             for chosen, scored in ((means[0], means[1]), (means[1], means[0])):
                 if not np.isnan(chosen).all():
-                    values.append(scored[scores.best_model(chosen, preferred)])
+                    values.append(scored[formulas.best_model(chosen, preferred)])
         known = [value for value in values if not np.isnan(value)]
         if known:
             found[code] = float(np.mean(known))
@@ -280,7 +280,7 @@ def scores_of(results: LeaveOneOut, nesting: str) -> dict[str, Array]:
         "S2": results.s2,
         "S3": s3,
         "S3 with fallback": s3,
-        "S3 true p": scores.s3(results.s2, results.p),
+        "S3 true p": formulas.s3(results.s2, results.p),
     }
     if results.log_likelihood is not None and "LL" in results.picks[nesting]:
         found["LL"] = results.log_likelihood

@@ -9,7 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
-    from benchrouter.table import BenchmarkTable
+    from benchrouter.tables.table import BenchmarkTable
 
 NAMED = 3  # names told in a sentence; of more, their number
 
@@ -31,7 +31,7 @@ def notes_of(results: LeaveOneOut, table: BenchmarkTable) -> tuple[str, ...]:
 
 
 def _few(results: LeaveOneOut) -> list[str]:
-    from benchrouter.holdout import ALL_RECORDS, SAMPLE
+    from benchrouter.scores.held_out import ALL_RECORDS, SAMPLE
 
     notes = []
     if len(results.datasets) == 2 and "strict" in results.nestings:

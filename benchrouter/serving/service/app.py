@@ -11,13 +11,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from benchrouter import __version__
+from benchrouter.serving.service.decision_page import serve_page
 from benchrouter.serving.service.endpoints import Endpoints
 from benchrouter.serving.service.errors import FAILED, Refused, error, of_status
 from benchrouter.serving.service.front import Front
 from benchrouter.serving.service.keys import Keys
 from benchrouter.serving.service.metrics import Metrics
 from benchrouter.serving.service.openapi import document, operation
-from benchrouter.serving.service.page import serve_page
 from benchrouter.serving.service.settings import Settings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.evaluation.prompts.calibration import interval_holds
-from benchrouter.evaluation.report.sheets.prompts import protocol_key
+from benchrouter.evaluation.report.sheets.prompt_sheets import protocol_key
 from benchrouter.evaluation.report.sheets.sheet import (
     Cell,
     Sheet,
@@ -22,7 +22,7 @@ from benchrouter.evaluation.report.sheets.sheet import (
 )
 
 if TYPE_CHECKING:
-    from benchrouter.evaluation.prompts.protocols import PromptResults
+    from benchrouter.evaluation.prompts.prompt_results import PromptResults
     from benchrouter.evaluation.prompts.robustness import Flips
     from benchrouter.evaluation.results import PromptProtocol
 

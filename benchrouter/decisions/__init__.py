@@ -1,0 +1,1 @@
+"""Decisions: one model for a prompt, a task or a group, with reasons."""

@@ -1,0 +1,142 @@
+"""Why a model was chosen under a cost policy, in a sentence."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.decisions.answers import Explanation
+from benchrouter.decisions.costs.cost_policy import CostPolicy
+
+Array = NDArray[np.float64]
+
+
+def utility_of(score: Array, cost_usd: Array, policy: CostPolicy) -> Array | None:
+    """Score − λ·cost of every model; None where the policy has no finite λ.
+
+    Parameters
+    ----------
+    score, cost_usd : float64 arrays, shape (n_models,)
+    policy : CostPolicy
+
+    Returns
+    -------
+    float64 array, shape (n_models,), or None
+    """
+    if policy.cost_weight is None or math.isinf(policy.cost_weight):
+        return None
+    with np.errstate(over="ignore"):
+        return np.asarray(score - policy.cost_weight * cost_usd)
+
+
+def reason_of(
+    plain: Explanation,
+    score: Array,
+    cost_usd: Array,
+    chance: Array | None,
+    m: int,
+    policy: CostPolicy,
+    within: float | None,
+    over_limit: bool,
+) -> str:
+    """Say why a model was chosen.
+
+    Parameters
+    ----------
+    plain : Explanation
+        Without the policy.
+    score, cost_usd : float64 arrays, shape (n_models,)
+        What was weighed.
+    chance : float64 array, shape (n_models,), or None
+        With `min_success`.
+    m : int
+        Position of the model.
+    policy : CostPolicy
+    within : float or None
+        How far below the largest score a cheaper model may lie.
+    over_limit : bool
+        Whether no model is within `max_cost_usd`.
+
+    Returns
+    -------
+    str
+    """
+    what = "standing on the benchmark" if plain.fallback else f"score under the rule {plain.rule!r}"
+    found = why(
+        *(plain.models[m], score[m], cost_usd[m], None if chance is None else chance[m]),
+        *(policy, within, what, over_limit),
+    )
+    if plain.fallback and not over_limit:
+        return f"{plain.reason}; of models no dearer than the fallback model, {found}"
+    return found
+
+
+def why(
+    name: str,
+    score: float,
+    cost_usd: float,
+    chance: float | None,
+    policy: CostPolicy,
+    within: float | None,
+    what: str,
+    over_limit: bool,
+) -> str:
+    """Say what makes a model the one to choose.
+
+    Parameters
+    ----------
+    name : str
+    score, cost_usd : float
+    chance : float or None
+        Of a correct answer, with `min_success`.
+    policy : CostPolicy
+    within : float or None
+        How far below the largest score a cheaper model may lie.
+    what : str
+        Name of the score.
+    over_limit : bool
+        Whether no model is within `max_cost_usd`.
+
+    Returns
+    -------
+    str
+    """
+    cap = policy.max_cost_usd
+    if over_limit:
+        return f"no model is expected to cost at most US$ {cap:g}: {name} is the cheapest"
+    of = "" if cap is None else f" of those expected to cost at most US$ {cap:g}"
+    if policy.within == "auto" or (within and policy.within is None):
+        return (
+            f"{name} is the cheapest model within {within:.3f} of the largest {what}{of}, a "
+            "difference that held-out records cannot tell from none"
+        )
+    return _found(name, score, cost_usd, chance, policy, what) + of
+
+
+def _found(
+    name: str, score: float, cost_usd: float, chance: float | None, policy: CostPolicy, what: str
+) -> str:
+    """What makes the model the one to choose."""
+    weight = policy.cost_weight
+    if policy.within is not None:
+        return f"{name} is the cheapest model within {policy.within:g} of the largest {what}"
+    if chance is not None and policy.min_success is not None:
+        if chance > policy.min_success:
+            return (
+                f"{name} is the cheapest model whose chance of a correct answer, {chance:.3f}, "
+                f"exceeds {policy.min_success:g}"
+            )
+        return (
+            f"no model's chance of a correct answer exceeds {policy.min_success:g}: {name} has the "
+            f"largest {what}"
+        )
+    if weight is None:
+        return f"{name} has the largest {what}"
+    if math.isinf(weight):
+        return f"{name} is the cheapest model"
+    return (
+        f"{name} has the largest utility, {what} − λ·cost = {score:.3f} − {weight:g} × "
+        f"{cost_usd:.3g} = {score - weight * cost_usd:.3f}"
+    )

@@ -1,0 +1,1 @@
+"""Decisions in files: batch jobs that go on after a kill."""

@@ -1,0 +1,1 @@
+"""Weights: the files of an encoder, found and described."""

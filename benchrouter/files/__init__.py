@@ -1,0 +1,1 @@
+"""Files: lines, CSV, JSON, atomic replacement, locks, and the words of their errors."""

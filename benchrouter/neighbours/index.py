@@ -1,0 +1,509 @@
+"""Nearest benchmark records by exact cosine.
+
+Every search has two steps. Some fast method proposes a few more candidates than asked for, with
+similarities that carry a known rounding error; then each candidate's similarity is computed anew
+as the float32 rounding of a float64 sum, and the best k are kept by (similarity, lower record
+number). Where the error of the proposal could have hidden a neighbour, more candidates are taken,
+so the answer is exact, and the same whatever proposed it and however the prompts were batched. On a
+CPU with VNNI both steps are one, in C++ (`neighbours.codes`). Only an approximate index
+(`neighbours.by_faiss`), where one is asked for, may miss a neighbour; the similarities of
+those that it proposes are exact too.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter import _core
+from benchrouter.embeddings.unit_rows import UNIT_TOLERANCE
+from benchrouter.neighbours.by_faiss import Approximate, has_faiss, largest_by_faiss
+from benchrouter.neighbours.codes import MOST_DIMENSIONS, Codes
+from benchrouter.neighbours.lists import Ids, Neighbours, Rows, no_neighbours
+from benchrouter.prompts.timing import stage
+
+Proposal = Literal["auto", "int8", "blas", "faiss", "bfloat16"]
+
+SPARE = 8  # candidates beyond k: ties and rounding at the boundary seldom need more
+SPARE_BFLOAT16 = 45  # its rounding hides more
+FEW_QUERIES = 8  # up to here one pass of BLAS over the records beats faiss (benchmarks/peers.py)
+BFLOAT16_WORK = 1 << 34  # multiplications from which loading torch and converting pay
+BLOCK_BYTES = 64 << 20  # of one block of similarities
+CANDIDATES = 1 << 23  # ranked at a time where many are needed
+BFLOAT16_ROUNDING = 2.0**-9  # half a unit in the last of its 8 bits
+WIDE = 1 << 18  # records from which a block holds too few queries: blocks of records as well
+MOST_BFLOAT16 = 1 << 21  # records; beyond, so does a block of bfloat16, and the copy is large
+TILE_QUERIES = 512  # at a time, where there are blocks of records as well
+APPROXIMATE_PER_NEIGHBOUR = 4  # candidates that an approximate index proposes for each
+
+# Proposes `count` candidates for the queries at `rows`, in any order.
+Propose = Callable[[Ids, int], Neighbours]
+# Bounds proposed − true similarity of the queries at `rows`, given their lowest proposed one.
+ErrorBound = Callable[[Ids, Rows], "Rows | float"]
+
+
+class Index:
+    """Exact nearest neighbours among unit rows. Safe to search from many threads.
+
+    Parameters
+    ----------
+    embeddings : float32 array, shape (n_records, dim)
+        Unit rows in C order. Not copied, so they may be memory-mapped; with codes of 8 bits or
+        products of bfloat16, copies of a quarter or a half of their size come beside them.
+    threads : int
+        Threads of the final ranking, 0 = all.
+    proposal : {"auto", "int8", "blas", "faiss", "bfloat16"}
+        What proposes candidates; the answer is the same. "auto" takes bfloat16 products through
+        torch for large batches on a CPU with AMX, codes of 8 bits on one with VNNI (but for the
+        first few queries, which are not worth making codes), and else a BLAS product for a few
+        queries and faiss for many (a BLAS product where faiss is not installed).
+    verify : bool
+        Check the norm of every record.
+    approximate : Approximate, optional
+        Over the first records or all; proposes candidates in :meth:`search` instead, without a
+        proof that it misses none. Records beyond its own are searched exactly.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the rows are not float32, two-dimensional, C-ordered and of unit norm.
+    """
+
+    def __init__(
+        self,
+        embeddings: Rows,
+        *,
+        threads: int = 0,
+        proposal: Proposal = "auto",
+        verify: bool = True,
+        approximate: Approximate | None = None,
+    ) -> None:
+        if proposal not in get_args(Proposal):
+            known = ", ".join(map(repr, get_args(Proposal)))
+            raise ValueError(f"proposal must be one of {known}, got {proposal!r}")
+        check_unit_rows(embeddings, "embeddings", norms=verify)
+        self.embeddings = embeddings
+        self.threads = threads
+        self.proposal = proposal
+        self.approximate = approximate
+        self._lock = threading.Lock()
+        self._codes: Codes | None = None
+        self._bfloat16: Any = None
+        self._asked = False
+
+    @property
+    def n_records(self) -> int:
+        """Number of records."""
+        return int(self.embeddings.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Length of a row."""
+        return int(self.embeddings.shape[1])
+
+    @stage("search")
+    def search(self, queries: Rows, k: int) -> Neighbours:
+        """Find the k nearest records of every query.
+
+        Parameters
+        ----------
+        queries : float32 array, shape (n_queries, dim)
+            Unit rows.
+        k : int
+            At least 1; beyond the number of records the rest is filled with −1.
+
+        Returns
+        -------
+        Neighbours
+            Arrays of shape (n_queries, k).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the queries are not unit float32 rows of this index's dim, or k < 1.
+        """
+        check_unit_rows(queries, "queries", dim=self.dim)
+        check_count(k, "k")
+        if self.n_records == 0 or len(queries) == 0:
+            return no_neighbours((len(queries), k))
+        if self.approximate is not None:
+            return self._approximately(self.approximate, queries, k)
+        kind = self._kind(len(queries)) if self.proposal == "auto" else self.proposal
+        self._asked = True
+        if kind == "int8":
+            return self._coded().search(queries, k)
+        if kind == "bfloat16":
+            propose, error, spare = self._propose_bfloat16(queries)
+        else:
+            propose = (self._propose_faiss if kind == "faiss" else self._propose_blas)(queries)
+            error, spare = _float32_error(self.dim), SPARE
+        return self._exact(queries, propose, error, self.n_records, k, spare)
+
+    def search_per_dataset(
+        self,
+        queries: Rows,
+        k: int,
+        dataset: NDArray[np.int32],
+        n_datasets: int,
+        *,
+        skip: int | None = None,
+        keep: int | None = None,
+    ) -> Neighbours:
+        """Find the k nearest records of every query in each dataset.
+
+        Any exclusion of datasets is then a merge of these short lists (:func:`merge`).
+
+        Parameters
+        ----------
+        queries : float32 array, shape (n_queries, dim)
+            Unit rows.
+        k : int
+            Neighbours per dataset.
+        dataset : int32 array, shape (n_records,)
+            Dataset code of every record of this index.
+        n_datasets : int
+            Number of datasets.
+        skip : int, optional
+            A dataset that is left out: its lists stay empty.
+        keep : int, optional
+            Only the best `keep` of a query's lists together are wanted; the others may be missing.
+
+        Returns
+        -------
+        Neighbours
+            Arrays of shape (n_queries, n_datasets, k).
+        """
+        check_unit_rows(queries, "queries", dim=self.dim)
+        members = {code: np.flatnonzero(dataset == code) for code in range(n_datasets)}
+        members = {code: ids for code, ids in members.items() if len(ids) and code != skip}
+        found = no_neighbours((len(queries), n_datasets, k))
+        error = _float32_error(self.dim)
+        wide = self.n_records > WIDE
+        step = TILE_QUERIES if wide else max(1, BLOCK_BYTES // (4 * max(self.n_records, 1)))
+        for start in range(0, len(queries), step):
+            some = queries[start : start + step]
+            everyone = np.arange(len(some))
+            largest = self._largest_among(some, members) if wide else self._block(some, members)
+            first = {
+                code: largest[code](everyone, min(k + SPARE, len(ids)))
+                for code, ids in members.items()
+            }
+            floor = _floor([best.similarities for best in first.values()], k, keep, len(some))
+            floor -= 2.0 * _accumulation(self.dim)
+            for code, ids in members.items():
+                propose = _propose_first(largest[code], ids, first[code])
+                best = self._exact(some, propose, error, len(ids), k, SPARE, floor)
+                found.ids[start : start + step, code] = best.ids
+                found.similarities[start : start + step, code] = best.similarities
+        return found
+
+    def _block(self, queries: Rows, members: dict[int, Ids]) -> dict[int, Propose]:
+        """Largest similarities within each dataset, from one block of all of them."""
+        block = queries @ self.embeddings.T
+
+        def within(columns: Rows) -> Propose:
+            return lambda rows, count: _largest(
+                columns if len(rows) == len(columns) else columns[rows], count
+            )
+
+        return {code: within(block[:, _as_slice(ids)]) for code, ids in members.items()}
+
+    def _largest_among(self, queries: Rows, members: dict[int, Ids]) -> dict[int, Propose]:
+        """The same where such a block would be too large."""
+
+        def within(ids: Ids) -> Propose:
+            def propose(rows: Ids, count: int) -> Neighbours:
+                return _largest_of(queries[rows], self.embeddings[_as_slice(ids)], count)
+
+            return propose
+
+        return {code: within(ids) for code, ids in members.items()}
+
+    def _approximately(self, approximate: Approximate, queries: Rows, k: int) -> Neighbours:
+        """Rank exactly what the approximate index proposes."""
+        count = min(APPROXIMATE_PER_NEIGHBOUR * k + SPARE, self.n_records)
+        indexed = approximate.n_records
+        candidates = approximate.search(queries, count)
+        if indexed < self.n_records:
+            newer = self.embeddings[indexed:]
+            near = _largest_of(queries, newer, min(count, len(newer)))
+            candidates = np.concatenate((candidates, near.ids + indexed), axis=1)
+        return Neighbours(*_core.rank(queries, self.embeddings, candidates, k, self.threads))
+
+    def _exact(
+        self,
+        queries: Rows,
+        propose: Propose,
+        error: ErrorBound,
+        n_records: int,
+        k: int,
+        spare: int,
+        floor: Rows | None = None,
+    ) -> Neighbours:
+        """Rank proposed candidates exactly, taking more wherever the proposal leaves a doubt.
+
+        Candidates that are proposed below a query's floor are not wanted.
+        """
+        found = no_neighbours((len(queries), k))
+        pending = np.arange(len(queries))
+        count = min(k + spare, n_records)
+        while len(pending):
+            unsure = []
+            step = max(1, CANDIDATES // count)
+            for start in range(0, len(pending), step):
+                rows = pending[start : start + step]
+                proposed = propose(rows, count)
+                candidates = proposed.ids
+                if floor is not None:
+                    wanted = proposed.similarities >= floor[rows, None]
+                    candidates = np.where(wanted, candidates, -1)
+                asked = queries if len(rows) == len(queries) else queries[rows]
+                ids, similarities = _core.rank(asked, self.embeddings, candidates, k, self.threads)
+                found.ids[rows] = ids
+                found.similarities[rows] = similarities
+                if count < n_records:
+                    lowest = proposed.similarities.min(axis=1)
+                    hidden = lowest + error(rows, lowest)
+                    doubtful = hidden >= similarities[:, -1]
+                    if floor is not None:
+                        doubtful &= lowest >= floor[rows]
+                    unsure.append(rows[doubtful])
+            pending = np.concatenate(unsure) if unsure else pending[:0]
+            count = min(4 * count, n_records)
+        return found
+
+    def _kind(self, n_queries: int) -> Proposal:
+        """What proposes candidates for so many queries, where nothing was asked for."""
+        work = n_queries * self.n_records * self.dim
+        if work >= BFLOAT16_WORK and self.n_records <= MOST_BFLOAT16 and _has_amx_bfloat16():
+            return "bfloat16"
+        few = n_queries <= FEW_QUERIES
+        if _core.has_vnni and self.dim <= MOST_DIMENSIONS and (self._asked or not few):
+            return "int8"
+        return "blas" if few or not has_faiss() else "faiss"
+
+    def _coded(self) -> Codes:
+        with self._lock:
+            if self._codes is None:
+                self._codes = Codes(self.embeddings, self.threads)
+            return self._codes
+
+    def _propose_blas(self, queries: Rows) -> Propose:
+        def propose(rows: Ids, count: int) -> Neighbours:
+            asked = queries[rows]
+            if len(asked) == 1:
+                return _largest((self.embeddings @ asked[0])[None, :], count)
+            if self.n_records > WIDE:
+                return _largest_by_tiles(asked, self.embeddings, count)
+            step = max(1, BLOCK_BYTES // (4 * self.n_records))
+            return _concatenate(
+                _largest(asked[start : start + step] @ self.embeddings.T, count)
+                for start in range(0, len(asked), step)
+            )
+
+        return propose
+
+    def _propose_faiss(self, queries: Rows) -> Propose:
+        def propose(rows: Ids, count: int) -> Neighbours:
+            return largest_by_faiss(queries[rows], self.embeddings, count)
+
+        return propose
+
+    def _propose_bfloat16(self, queries: Rows) -> tuple[Propose, ErrorBound, int]:
+        import torch
+
+        with self._lock:
+            if self._bfloat16 is None:
+                self._bfloat16 = _to_bfloat16(self.embeddings)
+        records, records_off = self._bfloat16
+        asked, asked_off = _to_bfloat16(queries)
+
+        def propose(rows: Ids, count: int) -> Neighbours:
+            step = max(1, BLOCK_BYTES // (2 * self.n_records))
+            some = asked[torch.from_numpy(rows)]
+            with torch.inference_mode():
+                best = [
+                    torch.topk(some[start : start + step] @ records.T, count, sorted=False)
+                    for start in range(0, len(some), step)
+                ]
+            return _concatenate(
+                Neighbours(b.indices.numpy(), b.values.float().numpy()) for b in best
+            )
+
+        accumulated = 2.0 * _accumulation(self.dim)
+        worst_record = float(records_off.max())
+
+        # |q·x − q̃·x̃| ≤ |q − q̃||x| + |q̃||x − x̃| (Cauchy-Schwarz), |x| and |q̃| below 1.01.
+        def error(rows: Ids, lowest: Rows) -> Rows:
+            inputs = 1.01 * (asked_off[rows] + worst_record) + accumulated
+            output = BFLOAT16_ROUNDING * (np.abs(lowest) + inputs)
+            return np.asarray(inputs + output, dtype=np.float32)
+
+        return propose, error, SPARE_BFLOAT16
+
+
+def check_count(value: object, name: str, least: int = 1) -> None:
+    """Raise unless `value` is an integer of at least `least`.
+
+    Parameters
+    ----------
+    value : object
+        What is checked.
+    name : str
+        Its name in messages.
+    least : int
+        Smallest value allowed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming what was found and what was expected.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def check_unit_rows(
+    rows: NDArray[Any], what: str, *, dim: int | None = None, norms: bool = True
+) -> None:
+    """Raise unless `rows` is a C-ordered float32 matrix of unit rows (and of the given dim).
+
+    Parameters
+    ----------
+    rows : array
+        What is checked.
+    what : str
+        Its name in messages.
+    dim : int, optional
+        Expected length of a row.
+    norms : bool
+        Whether the norms are checked, to within 1e-3.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming what was found and what was expected.
+    """
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.float32:
+        found = getattr(rows, "dtype", type(rows).__name__)
+        raise TypeError(f"{what} must be a float32 array, got {found}")
+    if rows.ndim != 2 or not rows.flags.c_contiguous:
+        raise ValueError(f"{what} must be a C-ordered matrix, got shape {rows.shape}")
+    if dim is not None and rows.shape[1] != dim:
+        raise ValueError(f"{what} have dim {rows.shape[1]}, index has dim {dim}")
+    if not norms:
+        return
+    for start in range(0, len(rows), 65536):
+        block = rows[start : start + 65536]
+        norm = np.sqrt(np.einsum("ij,ij->i", block, block))
+        bad = np.flatnonzero(~(np.abs(norm - 1.0) <= UNIT_TOLERANCE))
+        if len(bad):
+            raise ValueError(
+                f"{what} must have unit rows, row {start + bad[0]} has norm {norm[bad[0]]:.6g}"
+            )
+
+
+def _concatenate(parts: Any) -> Neighbours:
+    ids, similarities = zip(*parts, strict=True)
+    return Neighbours(np.concatenate(ids), np.concatenate(similarities))
+
+
+def _largest(block: Rows, count: int) -> Neighbours:
+    """Positions and values of the `count` largest of each row, in any order."""
+    n = block.shape[1]
+    ids = np.argpartition(block, n - count, axis=1)[:, n - count :]
+    return Neighbours(ids, np.take_along_axis(block, ids, axis=1))
+
+
+def _largest_of(queries: Rows, records: Rows, count: int) -> Neighbours:
+    """Records of the `count` largest similarities of each query, in any order."""
+    largest = largest_by_faiss if has_faiss() else _largest_by_tiles
+    return largest(queries, records, count)
+
+
+def _largest_by_tiles(queries: Rows, records: Rows, count: int) -> Neighbours:
+    """The same by products of some queries and some records at a time."""
+    width = max(1, BLOCK_BYTES // (4 * TILE_QUERIES))
+    found = []
+    for start in range(0, len(queries), TILE_QUERIES):
+        some = queries[start : start + TILE_QUERIES]
+        best = no_neighbours((len(some), 0))
+        for first in range(0, len(records), width):
+            block = some @ records[first : first + width].T
+            part = _largest(block, min(count, block.shape[1]))
+            ids = np.concatenate((best.ids, part.ids + first), axis=1)
+            similarities = np.concatenate((best.similarities, part.similarities), axis=1)
+            kept = _largest(similarities, min(count, similarities.shape[1]))
+            best = Neighbours(np.take_along_axis(ids, kept.ids, axis=1), kept.similarities)
+        found.append(best)
+    return _concatenate(found)
+
+
+def _propose_first(largest: Propose, ids: Ids, first: Neighbours) -> Propose:
+    """Propose records of a dataset by their own numbers; `first` = what was found before."""
+
+    def propose(rows: Ids, count: int) -> Neighbours:
+        if count == first.ids.shape[1]:
+            best = Neighbours(first.ids[rows], first.similarities[rows])
+        else:
+            best = largest(rows, count)
+        return Neighbours(ids[best.ids], best.similarities)
+
+    return propose
+
+
+def _as_slice(ids: Ids) -> Ids | slice:
+    """Ids that follow each other as a slice, which needs no copy."""
+    whole = len(ids) == ids[-1] - ids[0] + 1
+    return slice(int(ids[0]), int(ids[-1]) + 1) if whole else ids
+
+
+def _floor(lists: list[Rows], k: int, keep: int | None, n_queries: int) -> Rows:
+    """Similarity of the `keep`-th best among the best k of every list; −inf = no floor."""
+    best = [-np.partition(-part, min(k, part.shape[1]) - 1)[:, :k] for part in lists]
+    if keep is None or sum(part.shape[1] for part in best) <= keep:
+        return np.full(n_queries, -np.inf, dtype=np.float32)
+    return np.asarray(-np.partition(-np.concatenate(best, axis=1), keep - 1)[:, keep - 1])
+
+
+def _accumulation(dim: int) -> float:
+    """Largest error of a float32 sum of `dim` products of unit rows, in whatever order."""
+    return (dim + 4) * 2.0**-24 * 1.01
+
+
+def _float32_error(dim: int) -> ErrorBound:
+    return lambda rows, lowest: _accumulation(dim)
+
+
+def _to_bfloat16(rows: Rows) -> tuple[Any, Rows]:
+    """Rows rounded to bfloat16, and how far (Euclidean) that moved each."""
+    import torch
+
+    rounded = torch.empty(rows.shape, dtype=torch.bfloat16)
+    moved = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), 65536):
+        block = torch.tensor(rows[start : start + 65536])
+        rounded[start : start + 65536] = block
+        off = block - rounded[start : start + 65536].float()
+        moved[start : start + 65536] = torch.linalg.vector_norm(off, dim=1).numpy()
+    return rounded, moved
+
+
+@cache
+def _has_amx_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware and torch is there to use it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return (
+        find_spec("torch") is not None
+        and cpuinfo.exists()
+        and "amx_bf16" in cpuinfo.read_text(errors="replace")
+    )

@@ -1,0 +1,142 @@
+"""Lines of text, JSONL and CSV as prompts with their fields, or as bad records with a reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import count, islice
+from typing import Any
+
+from benchrouter.files.csv_records import CsvError, DecodedLines, csv_reader
+from benchrouter.prompts.rejected import Rejected, raw_text
+
+Record = tuple[str, dict[str, Any]]  # a prompt, and the other fields
+
+
+def records_of(
+    lines: Iterable[bytes], format: str, *, name: str, prompt_column: str, first_row: int
+) -> Iterator[Record | Rejected]:
+    """Read the records of a file.
+
+    Parameters
+    ----------
+    lines : iterable of bytes
+        All lines of the file, with their ends.
+    format : "txt", "jsonl" or "csv"
+    name : str
+        The file, for messages.
+    prompt_column : str
+        Name of the field that holds the prompt.
+    first_row : int
+        Records to pass over.
+
+    Yields
+    ------
+    (str, dict) or Rejected
+        Prompt and other fields, or what is wrong with the record.
+
+    Raises
+    ------
+    ValueError
+        For a CSV file whose header is bad or has no such column.
+    """
+    if format == "csv":
+        return _csv_records(lines, name, prompt_column, first_row)
+    return _line_records(lines, name, prompt_column if format == "jsonl" else None, first_row)
+
+
+def wrong_prompt(prompt: object) -> str | None:
+    """What is wrong with a prompt; None if nothing is."""
+    if not isinstance(prompt, str):
+        found = "null" if prompt is None else f"a prompt of type {type(prompt).__name__}"
+        return f"found {found}, expected text"
+    if not prompt.strip():
+        return "found an empty prompt, expected text"
+    return None
+
+
+def _line_records(
+    lines: Iterable[bytes], name: str, prompt_column: str | None, first_row: int
+) -> Iterator[Record | Rejected]:
+    for row, line in islice(enumerate(lines), first_row, None):
+        found = _text(line) if prompt_column is None else _json_record(line, prompt_column)
+        if isinstance(found, str):
+            yield Rejected(name, row, row + 1, found, raw_text([line]))
+        else:
+            yield found
+
+
+def _text(line: bytes) -> Record | str:
+    try:
+        prompt = line.removesuffix(b"\n").removesuffix(b"\r").decode()
+    except UnicodeDecodeError as e:
+        return f"found text that is not UTF-8 ({e.reason}), expected a prompt"
+    return wrong_prompt(prompt) or (prompt, {})
+
+
+def _json_record(line: bytes, prompt_column: str) -> Record | str:
+    try:
+        # as text: from bytes, json guesses the encoding of every line anew
+        record = json.loads(line.decode(), parse_constant=_not_json)
+    except UnicodeDecodeError as e:
+        return f"found text that is not UTF-8 ({e.reason}), expected a JSON object"
+    except (ValueError, RecursionError) as e:
+        found = "an empty line" if not line.strip() else f"text that is not JSON ({e})"
+        return f"found {found}, expected one JSON object a line"
+    if not isinstance(record, dict):
+        return f"found a JSON {type(record).__name__}, expected an object"
+    if prompt_column not in record:
+        return f"found no field {prompt_column!r}, expected a prompt"
+    if b"\\u" in line and not _encodable(record):
+        return "found half a surrogate pair, expected Unicode text"
+    prompt = record.pop(prompt_column)
+    return wrong_prompt(prompt) or (prompt, record)
+
+
+def _not_json(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _encodable(record: dict[str, Any]) -> bool:
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _csv_records(
+    lines: Iterable[bytes], name: str, prompt_column: str, first_row: int
+) -> Iterator[Record | Rejected]:
+    decoded = DecodedLines(lines)
+    reader, header = csv_reader(decoded, name)
+    if prompt_column not in header:
+        raise ValueError(f"{name}, line 1: found columns {header}, expected {prompt_column!r}")
+    for row in count():
+        decoded.forget()
+        line = reader.line_num + 1
+        found: Record | str
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except CsvError as e:
+            found = f"found no CSV record ({e}), expected {len(header)} cells"
+        else:
+            found = _csv_record(cells, header, prompt_column)
+        if decoded.not_utf8:
+            found = f"found text that is not UTF-8 ({decoded.not_utf8}), expected a CSV record"
+        if row < first_row:
+            continue
+        if isinstance(found, str):
+            yield Rejected(name, row, line, found, raw_text(decoded.held))
+        else:
+            yield found
+
+
+def _csv_record(cells: list[str], header: list[str], prompt_column: str) -> Record | str:
+    if len(cells) != len(header):
+        return f"found {len(cells)} cells, expected {len(header)}"
+    record = dict(zip(header, cells, strict=True))
+    prompt = record.pop(prompt_column)
+    return wrong_prompt(prompt) or (prompt, record)

@@ -1,0 +1,1 @@
+"""`auto`: expected scores of prompts, and expected accuracies of tasks."""

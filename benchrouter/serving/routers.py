@@ -1,0 +1,234 @@
+"""The routers that an engine holds, by name; those on disk are read again when they change."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchrouter.embeddings import Encoder
+from benchrouter.router import Router
+from benchrouter.scores.saved import DESCRIPTION
+from benchrouter.serving.observer import log
+
+ATTEMPTS = 3  # to read a directory that is replaced meanwhile
+PAUSE_S = 0.2
+RETRY_S = 30.0  # after which what could not be read is tried again, though it looks the same
+
+Source = Router | str | os.PathLike[str]
+Signature = tuple[int, int, int]
+
+
+class UnknownRouter(KeyError):
+    """The engine has no router of that name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class RouterInfo:
+    """One router as it is served.
+
+    Attributes
+    ----------
+    name : str
+    version : str
+        Of a directory, 12 hex digits of the SHA-256 of its description, which holds that of every
+        file; of a router in memory, "memory-N" after N updates.
+    directory : Path or None
+        None = in memory.
+    models : tuple of str
+    fallback : str
+    standing : tuple of str
+        All models by standing on the benchmark, best first, the fallback model before them.
+    description : dict
+        As `Router.describe`.
+    loaded_at : float
+        Seconds since the epoch.
+    error : str or None
+        Why what stands in the directory now could not be read.
+    """
+
+    name: str
+    version: str
+    directory: Path | None
+    models: tuple[str, ...]
+    fallback: str
+    standing: tuple[str, ...]
+    description: dict[str, Any]
+    loaded_at: float
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Shelved:
+    """A router and what is known of it; replaced as a whole."""
+
+    router: Router
+    encoders: Mapping[str, Encoder]
+    """By device."""
+    info: RouterInfo
+    signature: Signature | None
+    revision: int
+
+
+class Shelf:
+    """Routers by name; safe to share between threads.
+
+    Parameters
+    ----------
+    sources : mapping of str to Router or path
+    threads : int
+        Of search and votes, 0 = all.
+    prepare : callable
+        Takes a router that was just read, before anybody uses it, and returns its encoders by
+        device; what it raises refuses the router.
+
+    Raises
+    ------
+    ValueError
+        If a directory holds no whole router.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        threads: int,
+        prepare: Callable[[Router], Mapping[str, Encoder]],
+    ) -> None:
+        self._threads = threads
+        self._prepare = prepare
+        self._reloading = threading.Lock()
+        self._tried_at: dict[str, float] = {}
+        self._shelved = {name: self._first(name, source) for name, source in sources.items()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the routers."""
+        return tuple(self._shelved)
+
+    def get(self, name: str | None) -> Shelved:
+        """Find a router as it is now.
+
+        Parameters
+        ----------
+        name : str or None
+            None = the only one, or the one named "default".
+
+        Raises
+        ------
+        UnknownRouter
+            If there is none of that name.
+        """
+        only = next(iter(self._shelved)) if len(self._shelved) == 1 else "default"
+        try:
+            found = self._shelved[only if name is None else name]
+        except (KeyError, TypeError):
+            raise UnknownRouter(
+                f"router: found {name!r}, expected one of {list(self._shelved)}"
+            ) from None
+        if found.info.directory is None and found.router.revision != found.revision:
+            found = _in_memory(found.info.name, found.router, found.encoders)
+            self._shelved[found.info.name] = found
+        return found
+
+    def now(self, found: Shelved) -> Shelved:
+        """What has become of a router: one in memory may have been updated, one read never is."""
+        return found if found.info.directory is not None else self.get(found.info.name)
+
+    def reload(self, name: str) -> Shelved | None:
+        """Read a directory again if it has changed.
+
+        Returns
+        -------
+        Shelved or None
+            None where it is as it was, or the router is in memory. A directory that cannot be read
+            leaves the router as it was, with the error in its info.
+        """
+        with self._reloading:
+            old = self._shelved[name]
+            if old.info.directory is None:
+                return None
+            signature = _signature(old.info.directory)
+            again = old.info.error and time.monotonic() - self._tried_at[name] > RETRY_S
+            if signature == old.signature and not again:
+                return None
+            self._tried_at[name] = time.monotonic()
+            try:
+                new = self._read(name, old.info.directory)
+            except Exception as e:  # whatever is wrong with it, the old one goes on
+                new = replace(old, info=replace(old.info, error=str(e)), signature=signature)
+                if old.info.error != new.info.error:
+                    log.error("router %r stays at version %s: %s", name, old.info.version, e)
+            self._shelved[name] = new
+            return new
+
+    def _first(self, name: str, source: Source) -> Shelved:
+        if isinstance(source, Router):
+            return _in_memory(name, source, self._prepare(source))
+        return self._read(name, Path(source))
+
+    def _read(self, name: str, directory: Path) -> Shelved:
+        """Read a directory, again if it is replaced while it is being read."""
+        for attempt in range(ATTEMPTS):
+            signature = _signature(directory)
+            try:
+                version = _version(directory)
+                router = Router.load(directory, threads=self._threads)
+                encoders = self._prepare(router)
+            except (ValueError, OSError):
+                if attempt == ATTEMPTS - 1 or _signature(directory) == signature:
+                    raise
+                time.sleep(PAUSE_S)
+                continue
+            if version == _version(directory) or attempt == ATTEMPTS - 1:
+                break
+        info = _info(name, version, directory, router)
+        return Shelved(router, encoders, info, signature, router.revision)
+
+
+def _in_memory(name: str, router: Router, encoders: Mapping[str, Encoder]) -> Shelved:
+    revision = router.revision
+    info = _info(name, f"memory-{revision}", None, router)
+    return Shelved(router, encoders, info, None, revision)
+
+
+def _info(name: str, version: str, directory: Path | None, router: Router) -> RouterInfo:
+    description = router.describe()
+    standing = np.array([model["standing"] for model in description["models"]], np.float64)
+    order = np.argsort(-np.nan_to_num(standing, nan=-np.inf), kind="stable")
+    rest = (router.models[m] for m in order.tolist() if router.models[m] != router.fallback)
+    return RouterInfo(
+        name=name,
+        version=version,
+        directory=directory,
+        models=router.models,
+        fallback=router.fallback,
+        standing=(router.fallback, *rest),
+        description=description,
+        loaded_at=time.time(),
+    )
+
+
+def _signature(directory: Path) -> Signature | None:
+    """What changes when a router is replaced; None where there is none."""
+    try:
+        found = os.stat(directory / DESCRIPTION)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _version(directory: Path) -> str:
+    path = directory / DESCRIPTION
+    if not path.is_file():
+        raise ValueError(f"{directory} is not a router: it has no {DESCRIPTION}")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]

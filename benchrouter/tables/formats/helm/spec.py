@@ -1,0 +1,98 @@
+"""What a HELM run is, by its folder and its ``run_spec.json``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from benchrouter.files.json_objects import document
+from benchrouter.tables.formats.fields import field_of, name_of
+
+SUFFIXES = ("", ".gz", ".zst")
+SPEC = "run_spec.json"
+MODEL = re.compile("[:,]model(?:_deployment)?=")
+
+
+class Spec(NamedTuple):
+    """What a run's ``run_spec.json`` says."""
+
+    path: Path
+    name: str
+    model: str
+    method: str
+    groups: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder; its name may have other separators than the run's."""
+        return self.path.parent
+
+    @property
+    def dataset(self) -> str:
+        """The run's name up to its model."""
+        return MODEL.split(self.name, maxsplit=1)[0]
+
+    @property
+    def scenario(self) -> str:
+        """The run's name up to its arguments."""
+        return re.split("[:,]", self.name, maxsplit=1)[0]
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder holds a run."""
+    return _find(folder, SPEC) is not None
+
+
+def has_spec(names: Collection[str]) -> bool:
+    """Tell whether files of these names are of a run."""
+    return any(SPEC + suffix in names for suffix in SUFFIXES)
+
+
+def is_run_name(name: str) -> bool:
+    """Tell whether a folder is called as a run's is, with whatever sign in place of ":"."""
+    return re.search("[^a-z]model(?:_deployment)?=", name) is not None
+
+
+def run_file(folder: Path, name: str) -> Path:
+    """Return a run's file, plain or packed.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    path = _find(folder, name)
+    if path is None:
+        raise ValueError(f"{folder / name}: no such file, expected it (or with .gz or .zst)")
+    return path
+
+
+def read_spec(folder: Path) -> Spec:
+    """Read which run it is.
+
+    Raises
+    ------
+    ValueError
+        If the run's name or model is not there.
+    """
+    path = run_file(folder, SPEC)
+    values = document(path)
+    try:
+        adapter = field_of(values, "adapter_spec", dict)
+        groups = field_of(values, "groups", list) if "groups" in values else []
+        return Spec(
+            path=path,
+            name=name_of(values, "name"),
+            model=name_of(adapter, "model"),
+            method=str(adapter.get("method", "")),
+            groups=tuple(group for group in groups if isinstance(group, str)),
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    paths = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
+    return next((path for path in paths if path.is_file()), None)

@@ -1,0 +1,1 @@
+"""lm-evaluation-harness: folders and files of samples."""

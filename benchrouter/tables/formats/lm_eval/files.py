@@ -1,0 +1,246 @@
+"""Files that lm-evaluation-harness writes: samples of a task, and results of a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from benchrouter.files.json_objects import check_keys, document
+from benchrouter.tables.formats.fields import member
+from benchrouter.tables.formats.folders import files_below
+from benchrouter.tables.formats.long_rows import DENIED
+from benchrouter.tables.formats.paths import bare_name, head
+
+DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
+SAMPLES = re.compile(rf"samples_(?P<task>.+)_(?P<date>{DATE})\.jsonl?")
+RESULTS = re.compile(rf".*?(?P<date>{DATE})\.json")
+# Before 0.4.3 names had neither date nor "samples_": <model arguments>_<task>.jsonl, results.json.
+SAMPLES_START = re.compile(rb'\s*\[?\s*\{\s*"doc_id"\s*:[^,]*,\s*"doc"\s*:')
+RESULTS_START = re.compile(rb'\s*\{\s*"results"\s*:')
+TABLES = (
+    *("results", "config", "configs", "versions", "n-shot", "n-samples"),
+    *("higher_is_better", "group_subtasks"),
+)
+RESULTS_KEYS = ("configs", "config", "versions", "n-shot")
+# As the harness itself looks for the model's name; the order matters.
+MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path", "engine")
+
+
+@dataclass(frozen=True)
+class Results:
+    """A file of results: what was run, and how."""
+
+    path: Path
+    date: str
+    content: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        """Name that the harness gave to the model, else the folder's."""
+        named = self.content.get("model_name")
+        if isinstance(named, str) and named.strip():
+            return named
+        return _model_of_arguments(self) or _model_of_folder(self.path)
+
+    def of_task(self, key: str, task: str) -> Any:
+        """Value of a task in one of the file's tables, None if there is none."""
+        return member(self.content, key, self.path).get(task)
+
+    def config(self, task: str) -> dict[str, Any]:
+        """Configuration of a task."""
+        return member(member(self.content, "configs", self.path), task, self.path)
+
+    def tasks(self) -> Collection[str]:
+        """Tasks that were run, without groups of them."""
+        return member(self.content, "configs", self.path).keys()
+
+    @cached_property
+    def group_of(self) -> dict[str, str]:
+        """Group of each task, and of each group that is in another."""
+        groups: dict[str, str] = {}
+        for group, tasks in member(self.content, "group_subtasks", self.path).items():
+            for task in tasks if isinstance(tasks, list) else ():
+                if isinstance(task, str):
+                    groups.setdefault(task, group)
+        return groups
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A file of samples: one task of one run; `date` is "" where the name has none."""
+
+    path: Path
+    task: str
+    date: str
+    model: str
+    results: Results | None
+
+
+def kind_of(path: Path) -> str:
+    """Tell "samples" and "results"; "" is neither.
+
+    Samples are known by their name, or else by their first bytes; results by their first bytes, and
+    by their name or else all that the file holds, since other programs begin theirs so as well.
+    """
+    name = bare_name(path)
+    if SAMPLES.fullmatch(name):
+        return "samples"
+    if not name.endswith((".json", ".jsonl")):
+        return ""
+    start = head(path)
+    if SAMPLES_START.match(start):
+        return "samples"
+    is_named = name.startswith("results_") and RESULTS.fullmatch(name) is not None
+    is_results = name.endswith(".json") and RESULTS_START.match(start) is not None
+    return "results" if is_results and (is_named or _holds_results(path)) else ""
+
+
+def _holds_results(path: Path) -> bool:
+    try:
+        content = document(path)
+    except (OSError, ValueError):
+        # An error, rather than samples without their results.
+        return bare_name(path) == "results.json"
+    results = content["results"]
+    return (
+        isinstance(results, dict)
+        and all(isinstance(of_task, dict) for of_task in results.values())
+        and any(isinstance(content.get(key), dict) for key in RESULTS_KEYS)
+    )
+
+
+def find(path: Path) -> tuple[list[Samples], list[Results], dict[Path, str]]:
+    """Find the samples and results of a folder; of a file, what belongs to it.
+
+    Parameters
+    ----------
+    path : Path
+        A file of samples or of results, a run's folder, or a folder above several. A file that
+        is not recognised is taken for samples.
+
+    Returns
+    -------
+    samples : list of Samples
+    results : list of Results
+        In the order of the folders and of the names.
+    broken : dict of Path to str
+        Results and folders that cannot be read, and why; their samples are left out.
+
+    Raises
+    ------
+    ValueError
+        If there is no file of either kind.
+    """
+    if path.is_dir():
+        closed: list[Path] = []
+        kinds = {file: kind_of(file) for file in files_below(path, closed)}
+        if not any(kinds.values()):
+            raise ValueError(
+                f"{path}: found no samples, expected files samples_TASK_DATE.jsonl and "
+                "results_DATE.json as lm_eval --log_samples writes them"
+            )
+        found = [
+            _of_folder({file: kinds[file] for file in files})
+            for _, files in groupby(kinds, lambda file: file.parent)
+        ]
+        return (
+            [one for samples, _, _ in found for one in samples],
+            [one for _, results, _ in found for one in results],
+            {folder: f"{folder}: {DENIED}" for folder in closed}
+            | {file: why for _, _, broken in found for file, why in broken.items()},
+        )
+    beside = [file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path]
+    kinds = {file: kind_of(file) for file in [path, *beside]}
+    if not kinds[path]:
+        check_keys(path, ("doc_id", "doc"))
+        kinds[path] = "samples"
+    samples, results, broken = _of_folder(kinds)
+    if kinds[path] == "samples":
+        samples = [one for one in samples if one.path == path]
+        results = [one for one in results if samples and one is samples[0].results]
+    else:
+        samples = [one for one in samples if one.results and one.results.path == path]
+        results = [one for one in results if one.path == path]
+    return samples, results, broken if not samples else {}
+
+
+def _of_folder(
+    kinds: Mapping[Path, str],
+) -> tuple[list[Samples], list[Results], dict[Path, str]]:
+    """Read the results of a folder, and find those of each file of samples."""
+    dates = {file: _date(file, SAMPLES) for file, kind in kinds.items() if kind == "samples"}
+    of_samples = set(dates.values()) - {""}
+    results, broken = [], {}
+    for file, kind in kinds.items():
+        # By the date of samples they are known even if they do not begin as results do.
+        named = not kind and file.name.startswith("results_") and _date(file, RESULTS) in of_samples
+        if kind == "results" or named:
+            try:
+                results.append(_results(file))
+            except (PermissionError, ValueError) as error:
+                why = f"{file}: {DENIED}" if isinstance(error, PermissionError) else error
+                broken[file] = f"{why}; so its samples cannot be read"
+    without = {_date(file, RESULTS) for file in broken}
+    dated = {one.date: one for one in reversed(results)}
+    only = results[0] if len(results) == 1 else None
+    samples = [
+        _samples(file, date, dated.get(date) if date or only is None else only)
+        for file, date in dates.items()
+        if date not in without
+    ]
+    return samples, results, broken
+
+
+def _results(path: Path) -> Results:
+    content = document(path)
+    for table in TABLES:
+        member(content, table, path)
+    return Results(path, _date(path, RESULTS), content)
+
+
+def _date(path: Path, pattern: re.Pattern[str]) -> str:
+    found = pattern.fullmatch(bare_name(path))
+    return found["date"] if found else ""
+
+
+def _samples(path: Path, date: str, results: Results | None) -> Samples:
+    model = results.model if results else _model_of_folder(path)
+    return Samples(path, _task(path, results), date, model, results)
+
+
+def _task(path: Path, results: Results | None) -> str:
+    name = bare_name(path)
+    found = SAMPLES.fullmatch(name)
+    if found:
+        return found["task"]
+    stem = name.rpartition(".")[0]
+    tasks = results.tasks() if results else ()
+    # The longest first.
+    ends = (stem[at.end() :] for at in re.finditer("_", stem))
+    known = next((end for end in ends if end in tasks), None)
+    return known if known is not None else _decodable(stem.removeprefix("samples_"))
+
+
+def _model_of_folder(path: Path) -> str:
+    return _decodable(path.resolve().parent.name).replace("__", "/")
+
+
+def _model_of_arguments(results: Results) -> str | None:
+    arguments = member(results.content, "config", results.path).get("model_args")
+    if isinstance(arguments, str):
+        pairs = (pair.partition("=") for pair in arguments.split(","))
+        arguments = {key.strip(): value for key, _, value in pairs}
+    if not isinstance(arguments, dict):
+        return None
+    named = (arguments.get(key) for key in MODEL_ARGUMENTS)
+    return next((name for name in named if isinstance(name, str) and name.strip()), None)
+
+
+def _decodable(name: str) -> str:
+    """Name in a file system as text."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")

@@ -1,0 +1,24 @@
+"""Names of files, and how they begin."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+from benchrouter.files.lines import BOM, COMPRESSIONS, open_bytes
+
+HEAD_BYTES = 8192
+
+
+def bare_name(path: Path) -> str:
+    """Name of a file without the suffix of its compression."""
+    return path.stem if path.suffix.lower() in COMPRESSIONS else path.name
+
+
+def head(path: Path, n_bytes: int = HEAD_BYTES) -> bytes:
+    """First bytes of a file, decompressed, without a byte order mark; none if it cannot be read."""
+    try:
+        with open_bytes(path) as file:
+            return file.read(n_bytes).removeprefix(BOM)
+    except (OSError, EOFError, ValueError, zlib.error):
+        return b""

@@ -1,0 +1,260 @@
+"""Wide tables: a row is a record, a column is a model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchrouter.tables.layouts.names import (
+    LONG_ONLY,
+    OF_MODEL,
+    OURS,
+    is_of_metric,
+    metric_models,
+    require,
+)
+from benchrouter.tables.layouts.part import Part, distinct, key_codes, key_shown
+from benchrouter.tables.layouts.presets import unmistakable
+from benchrouter.tables.layouts.sidecar import Sidecar
+from benchrouter.tables.sources.bad_rows import BadRows
+from benchrouter.tables.sources.columns import is_numeric, numbers, texts
+from benchrouter.tables.sources.source import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COST = "cost::"
+LOG_LIKELIHOOD = "log_likelihood::"
+# Row labels that pandas writes: to_csv without a name, read back and written again, to_parquet.
+ROW_LABELS = ("", "Unnamed: 0", "__index_level_0__")
+
+
+def read_wide(
+    source: Source,
+    sidecar: Sidecar,
+    names: Mapping[str, str],
+    *,
+    models: Sequence[str] | None,
+    metric: str | None = None,
+    bad: BadRows,
+) -> Part:
+    """Read a wide source.
+
+    Parameters
+    ----------
+    source : Source
+        One row a record.
+    sidecar : Sidecar
+        Says which columns are models; without it, numeric columns are.
+    names : dict of str to str
+        Our names to the columns of the source.
+    models : sequence of str or None
+        Read these columns only; those that the source lacks are left to the other sources.
+    metric : str, optional
+        Read the columns ``metric::<model>`` in place of ``<model>``. What the sidecar says of
+        thresholds and of the metric's name is not about them, and is left out.
+    bad : BadRows
+        Takes what cannot be read; a bad cell leaves out its record.
+
+    Returns
+    -------
+    Part
+        Records in the order of the rows.
+
+    Raises
+    ------
+    ValueError
+        Names the row and what was found.
+    """
+    measured = [] if metric is None else metric_models(source.columns, metric)
+    for ours in LONG_ONLY:
+        if names.get(ours, ours) != ours and not (ours == "score" and measured):
+            raise ValueError(f"columns maps {ours!r}, which a wide table does not have")
+    require(source, "prompt", names.get("prompt", "prompt"))
+    datasets = _datasets(source, names, bad)
+    sample_ids = _sample_ids(source, names, bad)
+    prompts, no_prompt = texts(source, names["prompt"], integers=False)
+    bad.add(no_prompt, _expected_text(source, names["prompt"], "prompt"))
+
+    taken = {names[ours] for ours in ("dataset", "sample_id", "prompt") if ours in names}
+    if measured:
+        known = [m for m in sidecar.model_columns or () if m in measured] or measured
+        found = known if models is None else [m for m in models if m in measured]
+        sidecar = replace(sidecar, metric=metric or "", metrics={}, thresholds={})
+    else:
+        known = _model_columns(source, sidecar, taken, any_kind=models is not None)
+        found = known if models is None else [m for m in models if _may_be_model(source, m, taken)]
+    if not found and models is None:
+        raise ValueError(
+            f"{source.name}: found no numeric column to take as a model; "
+            f"it has {source.list_columns()}"
+        )
+    _check_prefixed(source, sidecar, measured)
+    scores = _matrix(source, found, f"{metric}{OF_MODEL}" if measured else "", bad)
+    if scores is None:  # of the models asked for, this source has none
+        scores = np.empty((source.n_rows, 0), dtype=np.float32)
+    costs = _matrix(source, found, COST, bad)
+    log_likelihoods = _matrix(source, found, LOG_LIKELIHOOD, bad)
+    dropped = _mark_duplicates(source, datasets, sample_ids, bad)
+
+    kept = np.flatnonzero(bad.keep)
+    bare = source.without_columns()
+    return Part(
+        name=source.name,
+        layout="wide",
+        sidecar=sidecar,
+        on_error=bad.on_error,
+        models=list(found),
+        known_models=known,
+        all_datasets=datasets,
+        all_sample_ids=sample_ids,
+        all_positions=source.positions,
+        n_positions=source.n_positions,
+        kept=kept,
+        prompts=prompts.filter(bad.keep),
+        scores=_rows(scores, bad.keep),
+        cost_usd=None if costs is None else _rows(costs, bad.keep),
+        log_likelihood=None if log_likelihoods is None else _rows(log_likelihoods, bad.keep),
+        place=lambda record, model: bare.place(int(kept[record])),
+        skipped=bad.messages(),
+        duplicates=Counter(
+            (datasets[row].as_py(), model)
+            for row in dropped.tolist()
+            for model, score in zip(found, scores[row].tolist(), strict=True)
+            if not np.isnan(score)
+        ),
+    )
+
+
+def _datasets(source: Source, names: Mapping[str, str], bad: BadRows) -> pa.LargeStringArray:
+    import pyarrow as pa
+
+    if "dataset" not in names:
+        return pa.repeat(pa.scalar(source.stem, pa.large_string()), source.n_rows)
+    datasets, missing = texts(source, names["dataset"])
+    bad.add(missing, _expected_text(source, names["dataset"], "dataset"))
+    return datasets
+
+
+def _sample_ids(source: Source, names: Mapping[str, str], bad: BadRows) -> pa.LargeStringArray:
+    import pyarrow as pa
+
+    if "sample_id" not in names:
+        return pa.array(source.positions + 1).cast(pa.large_string())
+    sample_ids, missing = texts(source, names["sample_id"])
+    bad.add(missing, _expected_text(source, names["sample_id"], "sample_id"))
+    return sample_ids
+
+
+def _expected_text(source: Source, column: str, ours: str) -> Callable[[int], str]:
+    return lambda row: f"{ours} is {source.cell(column, row)}, expected text that is not blank"
+
+
+def _model_columns(
+    source: Source, sidecar: Sidecar, taken: set[str], *, any_kind: bool
+) -> list[str]:
+    """Columns that are models by the sidecar, else by their kind, unless `any_kind` will do."""
+    if sidecar.model_columns is not None:
+        unknown = [m for m in sidecar.model_columns if m not in source.columns]
+        if unknown:
+            raise ValueError(
+                f"{sidecar.path}: model_columns names unknown models {unknown}; "
+                f"{source.name} has {source.list_columns()}"
+            )
+        reserved = [m for m in sidecar.model_columns if m in taken]
+        if reserved:
+            raise ValueError(
+                f"{sidecar.path}: model_columns names {reserved[0]!r}, "
+                "which is the column of the dataset, sample_id or prompt"
+            )
+        return list(sidecar.model_columns)
+    preset = unmistakable(source)
+    if preset is not None and not any_kind:
+        raise ValueError(
+            f"{source.name}: has the columns of {preset} ({source.list_columns()}): read it with "
+            f"--preset {preset} (preset={preset!r}), or name the columns that are models (--models)"
+        )
+    return [
+        column
+        for column in source.columns
+        if column not in OURS
+        and column not in ROW_LABELS
+        and not is_of_metric(source, column)
+        and _may_be_model(source, column, taken)
+        and (any_kind or is_numeric(source, column))
+    ]
+
+
+def _may_be_model(source: Source, column: str, taken: set[str]) -> bool:
+    prefixed = column.startswith((COST, LOG_LIKELIHOOD))
+    return column in source.columns and column not in taken and not prefixed
+
+
+def _check_prefixed(source: Source, sidecar: Sidecar, measured: Sequence[str]) -> None:
+    """Refuse costs and log-likelihoods that belong to no column, or are announced but absent."""
+    for column in sidecar.cost_columns + sidecar.log_likelihood_columns:
+        if column not in source.columns:
+            raise ValueError(
+                f"{sidecar.path} names a column {column!r} that {source.name} does not have; "
+                f"it has {source.list_columns()}"
+            )
+    for column in source.columns:
+        for prefix in (COST, LOG_LIKELIHOOD):
+            model = column.removeprefix(prefix)
+            known = model in source.columns or model in measured
+            if column.startswith(prefix) and not known:
+                raise ValueError(
+                    f"{source.name}: found column {column!r}, but there is no column {model!r}"
+                )
+
+
+def _matrix(
+    source: Source, models: Sequence[str], prefix: str, bad: BadRows
+) -> NDArray[np.float32] | None:
+    """Read one column per model; None if none of the prefixed columns is there."""
+    present = [m for m in models if prefix + m in source.columns]
+    if prefix and not present:
+        return None
+    matrix = np.full((source.n_rows, len(models)), np.nan, dtype=np.float32)
+    what = prefix.removesuffix("::") or "score"
+    for j, model in enumerate(models):
+        if model in present:
+            matrix[:, j], wrong = numbers(source, prefix + model)
+            bad.add(wrong, _expected_number(source, prefix + model, f"{what} of model {model!r}"))
+    return matrix
+
+
+def _rows(matrix: NDArray[np.float32], keep: NDArray[np.bool_]) -> NDArray[np.float32]:
+    return matrix if keep.all() else matrix[keep]
+
+
+def _expected_number(source: Source, column: str, what: str) -> Callable[[int], str]:
+    return lambda row: f"{what} is {source.cell(column, row)}, expected a finite number or nothing"
+
+
+def _mark_duplicates(
+    source: Source,
+    datasets: pa.LargeStringArray,
+    sample_ids: pa.LargeStringArray,
+    bad: BadRows,
+) -> NDArray[np.int64]:
+    """Take out rows whose key a row before them has, and return them."""
+    kept = np.flatnonzero(bad.keep)
+    first, number = distinct(key_codes(datasets, sample_ids)[kept])
+    if len(first) == len(kept):
+        return np.empty(0, dtype=np.int64)
+    earlier = np.arange(source.n_rows)
+    earlier[kept] = kept[first[number]]
+    bad.add(
+        earlier != np.arange(source.n_rows),
+        lambda row: (
+            f"duplicate {key_shown(datasets, sample_ids, row)}, "
+            f"found before in row {int(source.positions[earlier[row]]) + 1}"
+        ),
+    )
+    return np.flatnonzero(earlier != np.arange(source.n_rows))

@@ -1,0 +1,1 @@
+"""Votes: how often each model was correct on a prompt's neighbours."""
