@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Array
 from benchrouter.files.plain import finite, plain
 
-Array = NDArray[np.float64]
 PULLS = ("votes", "datasets", "embedding")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions.task import check_choice, check_labels, estimate_of, once_each
+from benchrouter.files.arrays import Array
 from benchrouter.neighbours.index import Index, check_count
 from benchrouter.scores import formulas
 from benchrouter.scores.expected import task_accuracies
@@ -18,8 +19,6 @@ from benchrouter.scores.task_sums import distinct, evidence_of_task, tally
 ENOUGH = 0.9  # chance that the models to grade hold the best, and that a choice is good enough
 MAX_REGRET = 0.01  # accuracy that a choice may lie below the best
 DRAWS = 4000  # of the accuracies; a chance is off by 0.005 (1 sd) at most
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

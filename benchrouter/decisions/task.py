@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from benchrouter.decisions.answers import TaskDecision
 from benchrouter.decisions.costs.task_costs import Stake, TaskPolicy, stake_of, task_policy, weigh
 from benchrouter.decisions.rules import AMONG
+from benchrouter.files.arrays import Array
 from benchrouter.neighbours.index import Index
 from benchrouter.neighbours.lists import Neighbours, join
 from benchrouter.scores import formulas
@@ -30,7 +31,6 @@ from benchrouter.scores.task_sums import (
 from benchrouter.votes.outcomes import PackedOutcomes, pack
 from benchrouter.votes.votes import task_scores, votes
 
-Array = NDArray[np.float64]
 Score = Literal["auto", "s1", "s2", "s3"]
 SCORES = ("auto", "s1", "s2", "s3")
 

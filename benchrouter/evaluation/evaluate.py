@@ -17,8 +17,8 @@ from benchrouter.evaluation.prompts.run import run_protocol, run_robustness
 from benchrouter.evaluation.results import Evaluation, Pool, PromptProtocol
 from benchrouter.evaluation.tasks.leave_one_out import leave_one_dataset_out
 from benchrouter.evaluation.tasks.measures import table_one
+from benchrouter.files.arrays import Progress
 from benchrouter.scores.fitted import Settings
-from benchrouter.scores.held_out import Progress
 
 if TYPE_CHECKING:
     from benchrouter.embeddings import Encoder

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.neighbours.lists import Ids, Neighbours, Rows
+from benchrouter.files.arrays import Ids, Rows
+from benchrouter.neighbours.lists import Neighbours
 
 HNSW_SEARCH = 128  # efSearch; faiss's own 16 finds too little
 FAISS_GPU_CANDIDATES = 2048  # the most that faiss finds on a device

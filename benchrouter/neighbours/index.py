@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from benchrouter import _core
 from benchrouter.embeddings.unit_rows import UNIT_TOLERANCE
+from benchrouter.files.arrays import Ids, Rows
 from benchrouter.neighbours.by_faiss import Approximate, has_faiss, largest_by_faiss
 from benchrouter.neighbours.codes import MOST_DIMENSIONS, Codes
-from benchrouter.neighbours.lists import Ids, Neighbours, Rows, no_neighbours
+from benchrouter.neighbours.lists import Neighbours, no_neighbours
 from benchrouter.prompts.timing import stage
 
 Proposal = Literal["auto", "int8", "blas", "faiss", "bfloat16"]

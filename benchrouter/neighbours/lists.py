@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.float32]
-Ids = NDArray[np.int64]
+from benchrouter.files.arrays import Ids, Rows
 
 
 class Neighbours(NamedTuple):

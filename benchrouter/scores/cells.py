@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import _core
+from benchrouter.files.arrays import Array, Ids
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.scores.evidence import Evidence, prior_without, verdicts
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 MOST_LABELS = 50  # records moved in at most, arXiv 2309.15789, sec. 5
 BLOCK_BYTES = 64 << 20  # of a block's lists inside the dataset
-
-Array = NDArray[np.float64]
-Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

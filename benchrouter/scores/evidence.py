@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.embeddings.unit_rows import as_unit_rows
+from benchrouter.files.arrays import Array
 from benchrouter.neighbours.index import Index, check_count
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.scores import formulas
@@ -17,8 +18,6 @@ from benchrouter.votes.votes import votes
 
 if TYPE_CHECKING:
     from benchrouter.tables.table import BenchmarkTable
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.embeddings.unit_rows import as_unit_rows
+from benchrouter.files.arrays import Array, Progress
 from benchrouter.neighbours.index import Index
 from benchrouter.scores import formulas
 from benchrouter.scores.evidence import Evidence, evidence_of, model_costs_usd
@@ -22,8 +23,8 @@ from benchrouter.scores.expected.learn import (
     sampled,
 )
 from benchrouter.scores.expected.views import Records
-from benchrouter.scores.fitted import DISTANCE_QUANTILE, Array, Fit, Settings
-from benchrouter.scores.held_out import Progress, hold_out, sample_of, without
+from benchrouter.scores.fitted import DISTANCE_QUANTILE, Fit, Settings
+from benchrouter.scores.held_out import hold_out, sample_of, without
 from benchrouter.scores.neighbourhood import local_of_held_out, pooled, within_covariance
 from benchrouter.scores.pairs import Pairs, concatenate, pairs_of
 from benchrouter.votes.outcomes import PackedOutcomes

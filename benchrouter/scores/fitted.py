@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Array
 from benchrouter.neighbours.by_faiss import Approximate
 from benchrouter.neighbours.index import check_count
 from benchrouter.scores import formulas
@@ -21,9 +22,6 @@ from benchrouter.votes.outcomes import Outcomes, PackedOutcomes
 
 if TYPE_CHECKING:
     from benchrouter.embeddings import Fingerprint
-
-
-Array = NDArray[np.float64]
 
 
 DISTANCE_QUANTILE = 0.99  # of the benchmark's own held-out prompts; beyond it a prompt falls back

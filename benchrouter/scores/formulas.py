@@ -12,14 +12,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Array
+
 K_HELM = 5  # neighbours that vote, arXiv 2309.15789, sec. 5 (10 on MixInstruct)
 KAPPA = 19  # neighbours that measure the distance of a task, arXiv 2309.15789, eq. 13
 SIGMA = 0.09  # width of the smoother's kernel, arXiv 2309.15789, sec. 5
 ETA = 0.6  # least chance of beating the best model on average, arXiv 2309.15789, eq. 8
 THRESHOLD = 0.5  # a vote above it predicts "correct", arXiv 2309.15789, sec. 3
 DISTANCE_FLOOR = 1e-7  # a prompt that stands in the benchmark keeps a positive distance
-
-Array = NDArray[np.float64]
 
 
 def dataset_means(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Progress
 from benchrouter.neighbours.lists import Neighbours, merge, without_dropped
 from benchrouter.scores.evidence import Evidence
 
@@ -15,12 +16,6 @@ ALL_RECORDS = 100_000  # up to here every record is held out, above it a sample
 
 
 SAMPLE = 500  # records per dataset in that sample
-
-
-Array = NDArray[np.float64]
-
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Array
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.scores import formulas
 from benchrouter.scores.evidence import Evidence, prior_without
 from benchrouter.scores.held_out import HeldOut, without
 from benchrouter.votes.outcomes import Outcomes
 from benchrouter.votes.votes import task_scores
-
-Array = NDArray[np.float64]
 
 
 def local_accuracy(

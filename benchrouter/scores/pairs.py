@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Array
 from benchrouter.scores.cells import cells_of, distinct, moves_of
 from benchrouter.scores.evidence import Evidence
-from benchrouter.scores.held_out import Array, HeldOut
+from benchrouter.scores.held_out import HeldOut
 
 LABEL_SHARES = tuple(round(0.02 * i, 2) for i in range(15))  # arXiv 2309.15789, sec. 5
 DRAWS = 10  # per label share, arXiv 2309.15789, sec. 5

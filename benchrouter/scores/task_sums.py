@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Array, Counts
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.scores import formulas
 from benchrouter.scores.fitted import Fit
@@ -24,9 +25,6 @@ DECIMALS = 12
 
 SIGNS = 256  # of every prompt, in the sketch of repeated prompts
 NOT_SEEN = 1.0 + 4.0 * (2.0 / SIGNS) ** 0.5  # Σc²/n up to which prompts count as different: 4 sd
-
-Array = NDArray[np.float64]
-Counts = NDArray[np.int64]
 
 
 class Tally(NamedTuple):

@@ -8,13 +8,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Ids: TypeAlias = NDArray[np.int64]
-
-
-Floats: TypeAlias = NDArray[np.float32]
-
-
-Bits: TypeAlias = NDArray[np.uint64]
+from benchrouter.files.arrays import Bits, Floats, Ids
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,16 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import _core
-from benchrouter.votes.outcomes import (
-    Bits,
-    Chosen,
-    Floats,
-    Ids,
-    Outcomes,
-    PackedOutcomes,
-    TaskScores,
-    Votes,
-)
+from benchrouter.files.arrays import Bits, Floats, Ids
+from benchrouter.votes.outcomes import Chosen, Outcomes, PackedOutcomes, TaskScores, Votes
 
 Simd: TypeAlias = Literal["auto", "scalar", "avx2", "avx512"]
 

@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Array
+
 CostSource = Literal["auto", "records", "models", "prices"]
 SOURCES = ("auto", "records", "models", "prices")
 OBJECTIVES = ("cost_weight", "budget_usd", "within", "min_success")
@@ -18,8 +20,6 @@ BYTES_PER_TOKEN = 4  # of UTF-8: English prose in today's tokenizers
 BUDGET_USED = 0.999  # a λ that spends so much of a budget is near enough
 STEPS = 100  # of the bisection at most: λ is then known to the last bit, or almost
 ROUNDING = 1e-6  # of a budget: costs are float32
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

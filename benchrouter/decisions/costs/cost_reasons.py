@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchrouter.decisions.answers import Explanation
 from benchrouter.decisions.costs.cost_policy import CostPolicy
-
-Array = NDArray[np.float64]
+from benchrouter.files.arrays import Array
 
 
 def utility_of(score: Array, cost_usd: Array, policy: CostPolicy) -> Array | None:

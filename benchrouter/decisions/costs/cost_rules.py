@@ -30,6 +30,7 @@ from benchrouter.decisions.costs.cost_reasons import reason_of, utility_of
 from benchrouter.decisions.costs.isotonic import Calibration, isotonic
 from benchrouter.decisions.ranking import scores_and_margins
 from benchrouter.decisions.rules import AMONG, BLOCK, Rule, Rules, Scored
+from benchrouter.files.arrays import Array
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.scores import formulas
 from benchrouter.scores.expected.prompt_scores import Success
@@ -41,7 +42,6 @@ from benchrouter.votes.votes import votes
 CELLS = 1 << 20  # prompts × models of a block: 8 MiB of float64
 SAME_PROMPTS = 8  # so many neighbours may be the prompt itself
 
-Array = NDArray[np.float64]
 Batch = tuple[Sequence[str] | None, NDArray[np.float32], NDArray[np.integer] | None]
 
 

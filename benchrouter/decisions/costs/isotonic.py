@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-BINS = 50  # of equal mass, before they are made to rise: a bin's mean is no accident of few pairs
+from benchrouter.files.arrays import Array
 
-Array = NDArray[np.float64]
+BINS = 50  # of equal mass, before they are made to rise: a bin's mean is no accident of few pairs
 
 
 @dataclass(frozen=True)

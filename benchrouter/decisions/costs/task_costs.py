@@ -23,9 +23,8 @@ from benchrouter.decisions.costs.cost_policy import (
 )
 from benchrouter.decisions.costs.cost_reasons import why
 from benchrouter.decisions.costs.cost_rules import as_float32, costs_of, costs_of_prompts, tokens_of
+from benchrouter.files.arrays import Array
 from benchrouter.scores.fitted import Fit
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

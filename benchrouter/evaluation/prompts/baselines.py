@@ -5,13 +5,12 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import numpy as np
-from numpy.typing import NDArray
+
+from benchrouter.files.arrays import Floats
 
 RIDGE = 1.0  # scikit-learn's default; without any, fewer records than dims would be interpolated
 K_BASELINE = 100  # neighbours, arXiv 2505.12601
 BLOCK = 1024  # prompts whose neighbours' scores are held at a time
-
-Floats = NDArray[np.float32]
 
 
 def has_scikit_learn() -> bool:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.evaluation.prompts.rule_rows import per_dataset
+from benchrouter.files.arrays import Array
 from benchrouter.files.plain import finite, plain
 from benchrouter.scores.expected.prompt_scores import Z80
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.prompt_results import PromptResults
 
-Array = NDArray[np.float64]
 BINS = 15
 CERTAIN = 1e-3  # predictions count as this far from 0 and 1 in a log loss, which is else infinite
 OF_CORRECTNESS = ("auto", "s3", "BMA")  # rules that predict a chance of being correct

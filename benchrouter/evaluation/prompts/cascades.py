@@ -31,6 +31,7 @@ from benchrouter.evaluation.prompts.costs import (
     measurable,
     plain_fields,
 )
+from benchrouter.files.arrays import Array
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.prompt_results import PromptResults
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 Judge = Literal["predicted score", "log-likelihood", "recorded score"]
 PREDICTED: Judge = "predicted score"
 PAYS_BOTH: dict[Judge, bool] = {PREDICTED: False, "log-likelihood": True, "recorded score": True}
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from benchrouter.files.arrays import Array
+
 SETTINGS = 101  # points of a curve
 
 

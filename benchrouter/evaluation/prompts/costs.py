@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from benchrouter.evaluation.prompts.cost_curve import aiq, non_decreasing_hull, settings_over_lambda
 from benchrouter.evaluation.prompts.rule_rows import mean_of, per_dataset, random_choice
+from benchrouter.files.arrays import Array
 from benchrouter.files.plain import finite
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.prompt_results import PromptResults
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

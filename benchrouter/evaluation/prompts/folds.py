@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Progress
 from benchrouter.neighbours.index import Index
 from benchrouter.scores import formulas
 from benchrouter.scores.cells import Cells, cells_of
@@ -24,7 +25,7 @@ from benchrouter.scores.expected.prompt_scores import Expectation
 from benchrouter.scores.expected.views import Records
 from benchrouter.scores.fit import fit
 from benchrouter.scores.fitted import DISTANCE_QUANTILE, Fit, Settings
-from benchrouter.scores.held_out import HeldOut, Progress, hold_out, without, without_dataset
+from benchrouter.scores.held_out import HeldOut, hold_out, without, without_dataset
 from benchrouter.scores.pairs import Pairs, concatenate
 from benchrouter.votes.outcomes import pack
 

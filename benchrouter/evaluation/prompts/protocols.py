@@ -19,9 +19,9 @@ from benchrouter.evaluation.prompts.folds import (
 from benchrouter.evaluation.prompts.prompt_results import PROTOCOLS, PromptResults, Protocol
 from benchrouter.evaluation.prompts.routing import Collected, route_fold
 from benchrouter.evaluation.prompts.rule_rows import PromptRow, prompt_rows
+from benchrouter.files.arrays import Progress
 from benchrouter.scores import formulas
 from benchrouter.scores.fitted import Settings
-from benchrouter.scores.held_out import Progress
 
 if TYPE_CHECKING:
     from benchrouter.tables.table import BenchmarkTable

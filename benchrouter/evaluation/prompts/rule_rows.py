@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.evaluation.tasks.measures import bootstrap_interval
+from benchrouter.files.arrays import Array
 from benchrouter.files.plain import finite
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.prompt_results import PromptResults
 
-Array = NDArray[np.float64]
 Kind = Literal["rule", "baseline", "reference", "model"]
 MCPI = 2  # model calls per instance: one embedding, one generation (arXiv 2309.15789)
 BEST_OF_DATASET = "oracle per dataset"

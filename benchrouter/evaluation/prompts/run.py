@@ -24,8 +24,8 @@ from benchrouter.evaluation.results import PromptProtocol
 if TYPE_CHECKING:
     from benchrouter.decisions.rules import Rule
     from benchrouter.embeddings import Encoder
+    from benchrouter.files.arrays import Progress
     from benchrouter.scores.fitted import Settings
-    from benchrouter.scores.held_out import Progress
     from benchrouter.tables.table import BenchmarkTable
 
 TEST_SHARE = 0.3  # of a random split

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.evaluation.prompts.rule_rows import mean_of, random_choice
+from benchrouter.files.arrays import Array
 from benchrouter.files.plain import finite
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.prompt_results import PromptResults
 
-Array = NDArray[np.float64]
 LIMITS = tuple(round(0.05 * i, 2) for i in range(2, 14))  # C in .10 … .65, arXiv 2309.15789
 
 

@@ -6,14 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchrouter.evaluation.tasks.chosen_models import as_names, macro, mean_known
+from benchrouter.files.arrays import Array, Counts
 from benchrouter.files.plain import finite, plain
 from benchrouter.scores import formulas
-
-Array = NDArray[np.float64]
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Array
 from benchrouter.scores import formulas
 
-Array = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
 

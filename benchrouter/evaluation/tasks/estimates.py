@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
 from benchrouter.evaluation.tasks.chosen_models import best_models, mean_known
+from benchrouter.files.arrays import Array
 from benchrouter.scores import formulas
 from benchrouter.scores.cells import moves_of
 from benchrouter.scores.evidence import Evidence
 from benchrouter.scores.expected import task_accuracies
 from benchrouter.scores.held_out import HeldOut
 from benchrouter.scores.neighbourhood import local_of_held_out, pooled, within_covariance
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

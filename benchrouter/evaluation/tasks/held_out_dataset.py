@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Array, Counts
 from benchrouter.scores.cells import cells_of, distinct, moves_of
 from benchrouter.scores.evidence import Evidence
 from benchrouter.scores.fitted import Settings
 from benchrouter.scores.held_out import HeldOut
-
-Array = NDArray[np.float64]
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

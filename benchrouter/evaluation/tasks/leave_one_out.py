@@ -15,17 +15,16 @@ from benchrouter.evaluation.tasks.estimates import with_our_rules
 from benchrouter.evaluation.tasks.held_out_dataset import Part, part_of
 from benchrouter.evaluation.tasks.measures import split_half_oracle
 from benchrouter.evaluation.tasks.notes import knows_the_cheapest, notes_of
+from benchrouter.files.arrays import Array, Counts, Progress
 from benchrouter.scores import formulas
 from benchrouter.scores.evidence import Evidence, evidence_of, model_costs_usd
 from benchrouter.scores.fitted import Settings
-from benchrouter.scores.held_out import Progress, hold_out
+from benchrouter.scores.held_out import hold_out
 from benchrouter.scores.pairs import DRAWS, LABEL_SHARES
 
 if TYPE_CHECKING:
     from benchrouter.tables.table import BenchmarkTable
 
-Array = NDArray[np.float64]
-Counts = NDArray[np.int64]
 NESTINGS = ("strict", "published")
 
 __all__ = ["LeaveOneOut", "leave_one_dataset_out"]

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.evaluation.tasks.chosen_models import macro, mean_known
+from benchrouter.files.arrays import Array
 from benchrouter.scores import formulas
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
 
-Array = NDArray[np.float64]
 Interval = tuple[float, float]
 NAN = float("nan")
 RESAMPLES = 2000  # of datasets, behind an interval

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Array, Ids
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.scores import formulas
 from benchrouter.scores.expected.prompt_scores import SCALE, Expectation, chance_features
@@ -25,9 +26,6 @@ from benchrouter.scores.expected.views import (
     of_votes,
 )
 from benchrouter.scores.held_out import MOST_VOTERS, HeldOut
-
-Array = NDArray[np.float64]
-Ids = NDArray[np.int64]
 
 NEIGHBOURS = (
     8,

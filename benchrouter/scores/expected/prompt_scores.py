@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import _core
+from benchrouter.files.arrays import Array, Floats
 from benchrouter.files.plain import plain
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.scores.expected.regression import sigmoid
 from benchrouter.scores.expected.views import VIEWS
-from benchrouter.votes.outcomes import Chosen, Floats, Outcomes
+from benchrouter.votes.outcomes import Chosen, Outcomes
 from benchrouter.votes.votes import Simd, outcome_arrays
-
-Array = NDArray[np.float64]
 
 SCALE = 0.05  # added to a distance before its logarithm (csrc/expect.hpp): duplicates have none
 Z80 = 1.2815515655446004  # 80 % of a Gaussian lie within so many standard deviations

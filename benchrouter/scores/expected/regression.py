@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from benchrouter.files.arrays import Array
 
 SWEEPS = 1000  # of coordinate descent; a handful of unknowns settle in some dozens
 SETTLED = 1e-12

@@ -20,6 +20,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Array
 from benchrouter.scores import formulas
 
 TRUST = 0.75  # how far to move towards the neighbourhood before any dataset was held out
@@ -30,8 +31,6 @@ COVERAGE = 0.8  # of the interval that users are told
 NEVER_CERTAIN = 0.05  # an accuracy counts as this far from 0 and 1 in the noise of labels
 DRAWS = 20  # of labels for every held-out dataset, in the calibration
 DECIMALS = 12  # of means: equal models stay equal, and the cheaper one is chosen
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Array
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.scores.evidence import prior_of
 from benchrouter.votes.outcomes import Outcomes
 from benchrouter.votes.votes import votes
-
-Array = NDArray[np.float64]
 
 # Ridge penalties, in records. A penalty is the variance of a score's noise over that of a
 # coefficient, so it depends neither on the number of records nor on the dimension: one trusts the

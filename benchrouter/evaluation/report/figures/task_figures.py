@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchrouter.evaluation.report.figures.style import (
     BLACK,
@@ -22,6 +21,7 @@ from benchrouter.evaluation.report.figures.style import (
     short_names,
 )
 from benchrouter.evaluation.results import smoother
+from benchrouter.files.arrays import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
 
-Array = NDArray[np.float64]
 MOST_TASKS = 12  # panels of scores against accuracy
 MOST_MODELS = 30  # rows of chosen models
 PALE = "#bdbdbd"  # of small points
