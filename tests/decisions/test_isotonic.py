@@ -11,7 +11,7 @@ from tables import make_table, unit_rows
 
 from benchrouter import CostPolicy, Router
 from benchrouter.decisions.costs.isotonic import isotonic
-from benchrouter.scores import pairs
+from benchrouter.scores import held_out
 
 NAN = float("nan")
 
@@ -81,8 +81,8 @@ def test_records_are_predicted_from_all_others(benchmark):
 
 def test_a_large_benchmark_calibrates_on_a_sample_of_every_dataset(benchmark, monkeypatch):
     table, rows, _ = benchmark
-    monkeypatch.setattr(pairs, "ALL_RECORDS", 89)
-    monkeypatch.setattr(pairs, "SAMPLE", 10)
+    monkeypatch.setattr(held_out, "ALL_RECORDS", 89)
+    monkeypatch.setattr(held_out, "SAMPLE", 10)
     router = Router.fit(table, embeddings=rows, label_shares=(0.0,))
     chosen = router._state.cost_rules._sample()
     assert (np.diff(chosen) > 0).all()
