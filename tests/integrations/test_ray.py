@@ -37,6 +37,7 @@ from benchrouter.cli.route_ray import EMBEDDING, ROW, paired, read_tables  # noq
 from benchrouter.integrations.ray import RESULTS, RouteBatch, route_dataset  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
+PLACES = (ROOT, ROOT / "tests" / "helpers", Path(__file__).parent)  # of what actors import
 DIM, N = 16, 2000
 needs_torch = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")),
@@ -76,7 +77,7 @@ def cluster():
         include_dashboard=False,
         log_to_driver=False,
         logging_level="error",
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}},
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, PLACES))}},
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
