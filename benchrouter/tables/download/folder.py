@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from benchrouter.files.lock import locked
 from benchrouter.files.os_errors import naming
-from benchrouter.tables.download.fetching import Advance, Partial, checksum_of, fetch, no_room
+from benchrouter.tables.download.fetching import Advance, bytes_here, checksum_of, fetch, no_room
 from benchrouter.tables.download.listing import Remote
 from benchrouter.tables.download.web import Web
 
@@ -78,27 +78,37 @@ def download(
             web.tell(f"checking the {len(here):,} files that are there")
         kept = {r.path for r in here if record.holds(r, folder / r.path)}
         missing = [r for r in remotes if r.path not in kept]
-        total = sum(r.size for r in missing)
-        before = sum(Partial(folder / r.path, r).size for r in missing)
-        if total - before > shutil.disk_usage(folder).free:
-            raise no_room(folder, total - before)
-        states: dict[str, Literal["fetched", "resumed"]] = {}
-        if missing:
-            events = _in_threads(missing, folder, web)
-            with progress(total, before) as advance, closing(events):
-                for event in events:
-                    if isinstance(event, int):
-                        advance(event)
-                        continue
-                    remote, resumed = event
-                    record.add(remote, folder / remote.path)
-                    states[remote.path] = "resumed" if resumed else "fetched"
+        states = _fetch_missing(missing, folder, record, web, progress) if missing else {}
     finally:
         os.close(lock)
     return [
         Fetched(r, path := folder / r.path, path.stat().st_size, states.get(r.path, "kept"))
         for r in remotes
     ]
+
+
+def _fetch_missing(
+    missing: Sequence[Remote],
+    folder: Path,
+    record: _Record,
+    web: Web,
+    progress: Callable[[int, int], AbstractContextManager[Advance]],
+) -> dict[str, Literal["fetched", "resumed"]]:
+    total = sum(r.size for r in missing)
+    before = sum(bytes_here(r, folder / r.path) for r in missing)
+    if total - before > shutil.disk_usage(folder).free:
+        raise no_room(folder, total - before)
+    states: dict[str, Literal["fetched", "resumed"]] = {}
+    events = _in_threads(missing, folder, web)
+    with progress(total, before) as advance, closing(events):
+        for event in events:
+            if isinstance(event, int):
+                advance(event)
+                continue
+            remote, resumed = event
+            record.add(remote, folder / remote.path)
+            states[remote.path] = "resumed" if resumed else "fetched"
+    return states
 
 
 class _Record:

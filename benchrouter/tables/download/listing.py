@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
+
+from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub.hf_api import RepoSibling
 
 from benchrouter.tables.download.sources import HelmRuns, HubDataset
-from benchrouter.tables.download.web import Web
+from benchrouter.tables.download.web import Web, hub
 
-HUB = "https://huggingface.co"
 STORAGE = "https://storage.googleapis.com"
 NEEDED = ("run_spec.json", "scenario_state.json", "per_instance_stats.json")  # to read a HELM run
 
@@ -53,12 +57,6 @@ class Listing:
     notes: list[str]
 
 
-def hub_tokens() -> dict[str, str]:
-    """HF_TOKEN, for the host of HF_ENDPOINT only."""
-    token = os.environ.get("HF_TOKEN", "").strip()
-    return {urlsplit(_hub()).netloc: token} if token else {}
-
-
 def list_hub(
     source: HubDataset, patterns: Sequence[str], revision: str | None, web: Web
 ) -> Listing:
@@ -85,38 +83,39 @@ def list_hub(
     Refused
         If the server refuses the listing.
     """
-    names = [
-        name
-        for name in source.files
-        if (any(fnmatchcase(name, p) for p in patterns) if patterns else name in source.fetched)
-    ]
+    names = [name for name in source.files if _matches(name, patterns or source.fetched)]
     if not names:
         raise ValueError(
             f"{source.name} has no file {' or '.join(patterns)}, it has {', '.join(source.files)}"
         )
     wanted = revision or source.revision
-    url = f"{_hub()}/api/datasets/{source.repository}/revision/{quote(wanted, safe='')}?blobs=true"
-    answer = web.json(url)
+    url = f"{hub()}/api/datasets/{source.repository}/revision/{quote(wanted, safe='')}"
+    ask = partial(HfApi(endpoint=hub()).dataset_info, source.repository, revision=wanted)
     with _form_of(url):
-        commit = str(answer["sha"])
-        held = {str(file["rfilename"]): file for file in answer["siblings"]}
-        missing = [name for name in names if name not in held]
-        if not missing:
-            remotes = [_hub_file(source, commit, held[name]) for name in names]
+        info = web.attempt(url, partial(ask, files_metadata=True))
+        commit = str(info.sha)
+        held = {file.rfilename: file for file in info.siblings}
+        remotes = [_hub_file(source, commit, held[name]) for name in names if name in held]
+    missing = [name for name in names if name not in held]
     if missing:
         raise ValueError(
             f"{source.repository} has no {missing[0]} at revision {wanted}, it has "
-            f"{', '.join(sorted(held))}"
+            f"{', '.join(sorted(map(str, held)))}"
         )
-    pinned = source.sha256 if commit == source.revision else {}
+    if commit == source.revision:
+        _check_pinned(source, remotes)
+    return Listing(remotes, commit, [])
+
+
+def _check_pinned(source: HubDataset, remotes: Sequence[Remote]) -> None:
+    """Refuse a checksum that is not the one known from elsewhere."""
     for remote in remotes:
-        expected = pinned.get(remote.path)
+        expected = source.sha256.get(remote.path)
         if expected and remote.checksum != f"sha256:{expected}":
             raise ValueError(
                 f"{remote.url}: the server lists {remote.checksum}, expected sha256:{expected} at "
-                f"revision {commit}"
+                f"revision {source.revision}"
             )
-    return Listing(remotes, commit, [])
 
 
 def list_helm(source: HelmRuns, patterns: Sequence[str], suite: str, web: Web) -> Listing:
@@ -157,17 +156,20 @@ def list_helm(source: HelmRuns, patterns: Sequence[str], suite: str, web: Web) -
                     runs.setdefault(run, {})[file] = _object(source.bucket, item)
     if not runs:
         raise ValueError(_no_runs(source, folder, patterns, project, web))
-    whole = {run: files for run, files in sorted(runs.items()) if all(f in files for f in NEEDED)}
-    notes = []
-    if len(whole) < len(runs):
-        left_out = next(run for run in sorted(runs) if run not in whole)
-        lacks = next(file for file in NEEDED if file not in runs[left_out])
-        notes.append(
-            f"{len(runs) - len(whole):,} of {len(runs):,} runs are left out: files that are needed "
-            f"to read them are not published ({left_out} has no {lacks})"
-        )
-    remotes = [files[name] for files in whole.values() for name in sorted(files)]
-    return Listing(remotes, f"{project}/{version}", notes)
+    lacking = {run: file for run in runs for file in NEEDED[::-1] if file not in runs[run]}
+    remotes = [runs[r][file] for r in sorted(runs) if r not in lacking for file in sorted(runs[r])]
+    return Listing(remotes, f"{project}/{version}", _left_out(lacking, len(runs)))
+
+
+def _left_out(lacking: dict[str, str], n_runs: int) -> list[str]:
+    """Say which runs lack a file; none if no run does."""
+    if not lacking:
+        return []
+    run = min(lacking)
+    return [
+        f"{len(lacking):,} of {n_runs:,} runs are left out: files that are needed to read them are "
+        f"not published ({run} has no {lacking[run]})"
+    ]
 
 
 def _no_runs(source: HelmRuns, folder: str, patterns: Sequence[str], project: str, web: Web) -> str:
@@ -186,20 +188,15 @@ def _no_runs(source: HelmRuns, folder: str, patterns: Sequence[str], project: st
     )
 
 
-def _hub() -> str:
-    return (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
-
-
 def _storage() -> str:
     return (os.environ.get("BENCHROUTER_HELM_URL") or STORAGE).rstrip("/")
 
 
-def _hub_file(source: HubDataset, commit: str, file: dict[str, Any]) -> Remote:
-    name = file["rfilename"]
-    large = file.get("lfs")
-    checksum = f"sha256:{large['sha256']}" if large else f"git-sha1:{file['blobId']}"
-    url = f"{_hub()}/datasets/{source.repository}/resolve/{commit}/{quote(name)}"
-    return Remote(_checked(name), url, int(file["size"]), checksum)
+def _hub_file(source: HubDataset, commit: str, file: RepoSibling) -> Remote:
+    name = file.rfilename
+    url = hf_hub_url(source.repository, name, repo_type="dataset", revision=commit, endpoint=hub())
+    checksum = f"sha256:{file.lfs.sha256}" if file.lfs else f"git-sha1:{file.blob_id}"
+    return Remote(_checked(name), url, int(file.size), checksum)
 
 
 def _objects(bucket: str, prefix: str, web: Web) -> Iterator[dict[str, Any]]:
@@ -214,8 +211,8 @@ def _pages(bucket: str, query: dict[str, str], web: Web) -> Iterator[dict[str, A
     while True:
         more: dict[str, str] = {"pageToken": token} if token else {}
         url = f"{base}?{urlencode({**query, 'maxResults': '1000', **more})}"
-        page = web.json(url)
         with _form_of(url):
+            page = json.loads(web.read(url))
             token = page.get("nextPageToken")
         yield page
         if not token:
@@ -234,6 +231,10 @@ def _object(bucket: str, item: dict[str, Any]) -> Remote:
         checksum=next(stated, None),
         gzipped=item.get("contentEncoding") == "gzip",
     )
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _literal(pattern: str) -> str:
