@@ -30,28 +30,35 @@ def folders_below(path: Path, denied: list[Path] | None = None) -> list[tuple[Pa
     """
     found: list[tuple[Path, str, list[os.DirEntry[str]]]] = []
     seen: set[str] = set()
+    denied_below = [] if denied is None else denied
     folders, links = [(str(path), os.path.realpath(path))], list[str]()
     while folders or links:
         folder, real = folders.pop() if folders else (links[0], os.path.realpath(links.pop(0)))
         if real in seen:
             continue
         seen.add(real)
-        try:
-            with os.scandir(folder) as all_entries:
-                entries = [entry for entry in all_entries if not entry.name.startswith(".")]
-        except PermissionError:
-            if len(seen) == 1:
-                raise
-            if denied is not None:
-                denied.append(Path(folder))
+        entries = _entries(folder, None if len(seen) == 1 else denied_below)
+        if entries is None:
             continue
-        entries.sort(key=lambda entry: entry.name)
-        found.append((Path(folder), real, [e for e in entries if _is_file(e)]))
-        below = [entry for entry in entries if _is_folder(entry)]
-        links += [entry.path for entry in below if entry.is_symlink()]
-        own = [entry for entry in below if not entry.is_symlink()]
-        folders += [(entry.path, os.path.join(real, entry.name)) for entry in reversed(own)]
+        found.append((Path(folder), real, list(filter(_is_file, entries))))
+        below = list(filter(_is_folder, entries))
+        links += [e.path for e in below if e.is_symlink()]
+        own = [(e.path, os.path.join(real, e.name)) for e in below if not e.is_symlink()]
+        folders += reversed(own)
     return _each_once(found)
+
+
+def _entries(folder: str, denied: list[Path] | None) -> list[os.DirEntry[str]] | None:
+    """Entries of a folder; None, and one more in `denied` if it is a list, if it is closed."""
+    try:
+        with os.scandir(folder) as found:
+            entries = [entry for entry in found if not entry.name.startswith(".")]
+    except PermissionError:
+        if denied is None:
+            raise
+        denied.append(Path(folder))
+        return None
+    return sorted(entries, key=lambda entry: entry.name)
 
 
 def _each_once(

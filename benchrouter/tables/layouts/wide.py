@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Floats
 from benchrouter.tables.layouts.names import (
     LONG_ONLY,
     OF_MODEL,
@@ -72,9 +73,7 @@ def read_wide(
         Names the row and what was found.
     """
     measured = [] if metric is None else metric_models(source.columns, metric)
-    for ours in LONG_ONLY:
-        if names.get(ours, ours) != ours and not (ours == "score" and measured):
-            raise ValueError(f"columns maps {ours!r}, which a wide table does not have")
+    _check_names(names, {"score"} if measured else set())
     require(source, "prompt", names.get("prompt", "prompt"))
     datasets = _datasets(source, names, bad)
     sample_ids = _sample_ids(source, names, bad)
@@ -82,18 +81,9 @@ def read_wide(
     bad.add(no_prompt, _expected_text(source, names["prompt"], "prompt"))
 
     taken = {names[ours] for ours in ("dataset", "sample_id", "prompt") if ours in names}
+    known, found = _models(source, sidecar, taken, models, measured)
     if measured:
-        known = [m for m in sidecar.model_columns or () if m in measured] or measured
-        found = known if models is None else [m for m in models if m in measured]
         sidecar = replace(sidecar, metric=metric or "", metrics={}, thresholds={})
-    else:
-        known = _model_columns(source, sidecar, taken, any_kind=models is not None)
-        found = known if models is None else [m for m in models if _may_be_model(source, m, taken)]
-    if not found and models is None:
-        raise ValueError(
-            f"{source.name}: found no numeric column to take as a model; "
-            f"it has {source.list_columns()}"
-        )
     _check_prefixed(source, sidecar, measured)
     scores = _matrix(source, found, f"{metric}{OF_MODEL}" if measured else "", bad)
     if scores is None:  # of the models asked for, this source has none
@@ -101,7 +91,6 @@ def read_wide(
     costs = _matrix(source, found, COST, bad)
     log_likelihoods = _matrix(source, found, LOG_LIKELIHOOD, bad)
     dropped = _mark_duplicates(source, datasets, sample_ids, bad)
-
     kept = np.flatnonzero(bad.keep)
     bare = source.without_columns()
     return Part(
@@ -129,6 +118,35 @@ def read_wide(
             if not np.isnan(score)
         ),
     )
+
+
+def _check_names(names: Mapping[str, str], known: set[str]) -> None:
+    """Refuse a column for what only long tables have."""
+    for ours in LONG_ONLY:
+        if names.get(ours, ours) != ours and ours not in known:
+            raise ValueError(f"columns maps {ours!r}, which a wide table does not have")
+
+
+def _models(
+    source: Source,
+    sidecar: Sidecar,
+    taken: set[str],
+    models: Sequence[str] | None,
+    measured: list[str],
+) -> tuple[list[str], list[str]]:
+    """Models of a source, and those of them to read; `measured` are all of a further metric."""
+    if measured:
+        known = [m for m in sidecar.model_columns or () if m in measured] or measured
+        found = known if models is None else [m for m in models if m in measured]
+    else:
+        known = _model_columns(source, sidecar, taken, any_kind=models is not None)
+        found = known if models is None else [m for m in models if _may_be_model(source, m, taken)]
+    if not found and models is None:
+        raise ValueError(
+            f"{source.name}: found no numeric column to take as a model; "
+            f"it has {source.list_columns()}"
+        )
+    return known, found
 
 
 def _datasets(source: Source, names: Mapping[str, str], bad: BadRows) -> pa.LargeStringArray:
@@ -160,19 +178,7 @@ def _model_columns(
 ) -> list[str]:
     """Columns that are models by the sidecar, else by their kind, unless `any_kind` will do."""
     if sidecar.model_columns is not None:
-        unknown = [m for m in sidecar.model_columns if m not in source.columns]
-        if unknown:
-            raise ValueError(
-                f"{sidecar.path}: model_columns names unknown models {unknown}; "
-                f"{source.name} has {source.list_columns()}"
-            )
-        reserved = [m for m in sidecar.model_columns if m in taken]
-        if reserved:
-            raise ValueError(
-                f"{sidecar.path}: model_columns names {reserved[0]!r}, "
-                "which is the column of the dataset, sample_id or prompt"
-            )
-        return list(sidecar.model_columns)
+        return _named_models(sidecar, source, taken)
     preset = unmistakable(source)
     if preset is not None and not any_kind:
         raise ValueError(
@@ -188,6 +194,23 @@ def _model_columns(
         and _may_be_model(source, column, taken)
         and (any_kind or is_numeric(source, column))
     ]
+
+
+def _named_models(sidecar: Sidecar, source: Source, taken: set[str]) -> list[str]:
+    columns = list(sidecar.model_columns or ())
+    unknown = [m for m in columns if m not in source.columns]
+    if unknown:
+        raise ValueError(
+            f"{sidecar.path}: model_columns names unknown models {unknown}; "
+            f"{source.name} has {source.list_columns()}"
+        )
+    reserved = [m for m in columns if m in taken]
+    if reserved:
+        raise ValueError(
+            f"{sidecar.path}: model_columns names {reserved[0]!r}, "
+            "which is the column of the dataset, sample_id or prompt"
+        )
+    return columns
 
 
 def _may_be_model(source: Source, column: str, taken: set[str]) -> bool:
@@ -213,9 +236,7 @@ def _check_prefixed(source: Source, sidecar: Sidecar, measured: Sequence[str]) -
                 )
 
 
-def _matrix(
-    source: Source, models: Sequence[str], prefix: str, bad: BadRows
-) -> NDArray[np.float32] | None:
+def _matrix(source: Source, models: Sequence[str], prefix: str, bad: BadRows) -> Floats | None:
     """Read one column per model; None if none of the prefixed columns is there."""
     present = [m for m in models if prefix + m in source.columns]
     if prefix and not present:
@@ -229,7 +250,7 @@ def _matrix(
     return matrix
 
 
-def _rows(matrix: NDArray[np.float32], keep: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _rows(matrix: Floats, keep: NDArray[np.bool_]) -> Floats:
     return matrix if keep.all() else matrix[keep]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -80,6 +80,11 @@ class Samples:
     model: str
     results: Results | None
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file itself and that of its results."""
+        return (self.path, self.results.path) if self.results else (self.path,)
+
 
 def kind_of(path: Path) -> str:
     """Tell "samples" and "results"; "" is neither.
@@ -114,7 +119,25 @@ def _holds_results(path: Path) -> bool:
     )
 
 
-def find(path: Path) -> tuple[list[Samples], list[Results], dict[Path, str]]:
+@dataclass
+class Found:
+    """Samples and results of a folder, or of several.
+
+    Attributes
+    ----------
+    samples : list of Samples
+    results : list of Results
+        In the order of the folders and of the names.
+    broken : dict of Path to str
+        Results and folders that cannot be read, and why; their samples are left out.
+    """
+
+    samples: list[Samples] = field(default_factory=list)
+    results: list[Results] = field(default_factory=list)
+    broken: dict[Path, str] = field(default_factory=dict)
+
+
+def find(path: Path) -> Found:
     """Find the samples and results of a folder; of a file, what belongs to it.
 
     Parameters
@@ -123,77 +146,71 @@ def find(path: Path) -> tuple[list[Samples], list[Results], dict[Path, str]]:
         A file of samples or of results, a run's folder, or a folder above several. A file that
         is not recognised is taken for samples.
 
-    Returns
-    -------
-    samples : list of Samples
-    results : list of Results
-        In the order of the folders and of the names.
-    broken : dict of Path to str
-        Results and folders that cannot be read, and why; their samples are left out.
-
     Raises
     ------
     ValueError
         If there is no file of either kind.
     """
-    if path.is_dir():
-        closed: list[Path] = []
-        kinds = {file: kind_of(file) for file in files_below(path, closed)}
-        if not any(kinds.values()):
-            raise ValueError(
-                f"{path}: found no samples, expected files samples_TASK_DATE.jsonl and "
-                "results_DATE.json as lm_eval --log_samples writes them"
-            )
-        found = [
-            _of_folder({file: kinds[file] for file in files})
-            for _, files in groupby(kinds, lambda file: file.parent)
-        ]
-        return (
-            [one for samples, _, _ in found for one in samples],
-            [one for _, results, _ in found for one in results],
-            {folder: f"{folder}: {DENIED}" for folder in closed}
-            | {file: why for _, _, broken in found for file, why in broken.items()},
+    return _below(path) if path.is_dir() else _of_file(path)
+
+
+def _below(path: Path) -> Found:
+    closed: list[Path] = []
+    kinds = {file: kind_of(file) for file in files_below(path, closed)}
+    if not any(kinds.values()):
+        raise ValueError(
+            f"{path}: found no samples, expected files samples_TASK_DATE.jsonl and "
+            "results_DATE.json as lm_eval --log_samples writes them"
         )
+    found = Found(broken={folder: f"{folder}: {DENIED}" for folder in closed})
+    for _, files in groupby(kinds, lambda file: file.parent):
+        of_folder = _of_folder({file: kinds[file] for file in files})
+        found.samples += of_folder.samples
+        found.results += of_folder.results
+        found.broken |= of_folder.broken
+    return found
+
+
+def _of_file(path: Path) -> Found:
     beside = [file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path]
     kinds = {file: kind_of(file) for file in [path, *beside]}
     if not kinds[path]:
         check_keys(path, ("doc_id", "doc"))
         kinds[path] = "samples"
-    samples, results, broken = _of_folder(kinds)
-    if kinds[path] == "samples":
-        samples = [one for one in samples if one.path == path]
-        results = [one for one in results if samples and one is samples[0].results]
-    else:
-        samples = [one for one in samples if one.results and one.results.path == path]
-        results = [one for one in results if one.path == path]
-    return samples, results, broken if not samples else {}
+    found = _of_folder(kinds)
+    samples = [one for one in found.samples if path in one.paths]
+    paths = {path, *(file for one in samples for file in one.paths)}
+    results = [one for one in found.results if one.path in paths]
+    return Found(samples, results, {} if samples else found.broken)
 
 
-def _of_folder(
-    kinds: Mapping[Path, str],
-) -> tuple[list[Samples], list[Results], dict[Path, str]]:
+def _of_folder(kinds: Mapping[Path, str]) -> Found:
     """Read the results of a folder, and find those of each file of samples."""
     dates = {file: _date(file, SAMPLES) for file, kind in kinds.items() if kind == "samples"}
-    of_samples = set(dates.values()) - {""}
-    results, broken = [], {}
-    for file, kind in kinds.items():
-        # By the date of samples they are known even if they do not begin as results do.
-        named = not kind and file.name.startswith("results_") and _date(file, RESULTS) in of_samples
-        if kind == "results" or named:
-            try:
-                results.append(_results(file))
-            except (PermissionError, ValueError) as error:
-                why = f"{file}: {DENIED}" if isinstance(error, PermissionError) else error
-                broken[file] = f"{why}; so its samples cannot be read"
-    without = {_date(file, RESULTS) for file in broken}
-    dated = {one.date: one for one in reversed(results)}
-    only = results[0] if len(results) == 1 else None
-    samples = [
+    found = Found()
+    for file in _files_of_results(kinds, set(dates.values()) - {""}):
+        try:
+            found.results.append(_results(file))
+        except (PermissionError, ValueError) as error:
+            why = f"{file}: {DENIED}" if isinstance(error, PermissionError) else error
+            found.broken[file] = f"{why}; so its samples cannot be read"
+    without = {_date(file, RESULTS) for file in found.broken}
+    dated = {one.date: one for one in reversed(found.results)}
+    only = found.results[0] if len(found.results) == 1 else None
+    found.samples = [
         _samples(file, date, dated.get(date) if date or only is None else only)
         for file, date in dates.items()
         if date not in without
     ]
-    return samples, results, broken
+    return found
+
+
+def _files_of_results(kinds: Mapping[Path, str], dates: set[str]) -> Iterator[Path]:
+    """Files of results; with the date of samples, even if they do not begin as results do."""
+    for file, kind in kinds.items():
+        named = not kind and file.name.startswith("results_") and _date(file, RESULTS) in dates
+        if kind == "results" or named:
+            yield file
 
 
 def _results(path: Path) -> Results:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchrouter.tables.formats.choices import Choices
 from benchrouter.tables.formats.folders import files_below
-from benchrouter.tables.formats.lm_eval.files import Results, Samples, find, kind_of
+from benchrouter.tables.formats.lm_eval.files import Found, Results, find, kind_of
 from benchrouter.tables.formats.lm_eval.runs import check_comparable, chosen_runs
 from benchrouter.tables.formats.lm_eval.samples import TaskReader
 from benchrouter.tables.formats.long_rows import Reading, denied, refused
@@ -49,13 +49,13 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
     ValueError
         If runs differ, or no task has the filter.
     """
-    found, results, broken = find(path)
-    without = _without_samples(found, results)
-    samples, notes = chosen_runs(found, choices)
+    found = find(path)
+    without = _without_samples(found)
+    samples, notes = chosen_runs(found.samples, choices)
     readers = [TaskReader(one, choices) for one in samples]
     last = None
     for reading in chain(
-        (refused(str(file), why) for file, why in broken.items()),
+        (refused(str(file), why) for file, why in found.broken.items()),
         map(_refused_results, without),
         map(_reading, readers),
     ):
@@ -67,14 +67,15 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
     read = [reader for reader in readers if reader.is_read]
     _check_filter(path, read, choices.filter)
     check_comparable([reader.samples for reader in read if reader.prompt == "request"])
-    said = [(reader.samples.task, note) for reader in read for note in reader.notes()]
-    of_samples = [one for one in results if one not in without]
-    told = _by_tasks([*said, *notes, *_not_logged(found, of_samples)])
+    told = _by_tasks([*_said(read), *notes, *_not_logged(found, without)])
     if choices.groups and not any(reader.is_grouped for reader in read):
         told.append("the results name no group of these tasks")
+    yield last._replace(notes=_about(path, told) if len(readers) > 1 else tuple(told))
+
+
+def _about(path: Path, notes: Sequence[str]) -> tuple[str, ...]:
     folder = path if path.is_dir() else path.parent
-    about = f"{folder}: " if len(readers) > 1 else ""
-    yield last._replace(notes=tuple(about + note for note in told))
+    return tuple(f"{folder}: {note}" for note in notes)
 
 
 def _reading(reader: TaskReader) -> Reading:
@@ -84,6 +85,10 @@ def _reading(reader: TaskReader) -> Reading:
         return denied(str(reader.samples.path), error)
     except ValueError as error:
         return refused(str(reader.samples.path), str(error))
+
+
+def _said(readers: Iterable[TaskReader]) -> list[tuple[str, str]]:
+    return [(reader.samples.task, note) for reader in readers for note in reader.notes()]
 
 
 def _by_tasks(said: Iterable[tuple[str, str]]) -> list[str]:
@@ -97,11 +102,11 @@ def _by_tasks(said: Iterable[tuple[str, str]]) -> list[str]:
     ]
 
 
-def _without_samples(samples: Sequence[Samples], results: Sequence[Results]) -> list[Results]:
+def _without_samples(found: Found) -> list[Results]:
     """Results of a model without samples of any run."""
-    models = {one.model for one in samples}
-    with_samples = {one.results.path for one in samples if one.results is not None}
-    return [one for one in results if one.path not in with_samples and one.model not in models]
+    models = {one.model for one in found.samples}
+    paths = {one.results.path for one in found.samples if one.results is not None}
+    return [one for one in found.results if one.path not in paths and one.model not in models]
 
 
 def _refused_results(results: Results) -> Reading:
@@ -112,15 +117,11 @@ def _refused_results(results: Results) -> Reading:
     )
 
 
-def _not_logged(samples: Sequence[Samples], results: Sequence[Results]) -> list[tuple[str, str]]:
+def _not_logged(found: Found, without: Sequence[Results]) -> list[tuple[str, str]]:
     """Tasks that have results, but samples in no run."""
-    logged = {(one.model, one.task) for one in samples}
-    lacking = {
-        (one.model, task)
-        for one in results
-        for task in one.tasks()
-        if (one.model, task) not in logged
-    }
+    results = [one for one in found.results if one not in without]
+    logged = {(one.model, one.task) for one in found.samples}
+    lacking = {(one.model, task) for one in results for task in one.tasks()} - logged
     return [(task, f"{model} has results but no samples") for model, task in sorted(lacking)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,12 @@ from benchrouter.tables.formats.lm_eval.metric import metrics_of
 from benchrouter.tables.formats.lm_eval.request import chosen_log_likelihood, request_text
 from benchrouter.tables.formats.long_rows import Reading, Rows
 from benchrouter.tables.layouts.sidecar import Sidecar
+
+# What prompts are without a template, by the kind that was taken.
+NO_TEMPLATE = {
+    "request": "the requests, with their few-shot examples",
+    "field": "a field of the documents",
+}
 
 
 @dataclass
@@ -167,12 +174,10 @@ class TaskReader:
         if self.metric is None:
             lacks = self.choices.only_metric and bool(self.found_metrics)
             return [f"has no metric {self.choices.metric!r}: no scores"] if lacks else []
-        others = [m for m in self.found_metrics if m != self.metric]
-        filters = [f for f in self._metrics.filters or self.found_filters if f != self.filter]
         notes = [
             f"metric {self.metric}, filter {self.filter}"
-            + (f"; other metrics: {', '.join(others)}" if others else "")
-            + (f"; other filters: {', '.join(filters)}" if filters else "")
+            + _others("metrics", self.found_metrics, self.metric)
+            + _others("filters", self._metrics.filters or self.found_filters, self.filter)
         ]
         for what in ("metric", "filter"):
             wanted, taken = getattr(self.choices, what), getattr(self, what)
@@ -180,19 +185,20 @@ class TaskReader:
                 notes.append(f"has no {what} {wanted!r}, took {taken!r}")
         if self.metric in self._metrics.lower_is_better:
             notes.append(f"less of {self.metric} is better, so no score counts as correct")
-        if self.prompt == "request" and self.choices.prompt is None:
+        kind = self.prompt or ""
+        if kind in NO_TEMPLATE and (kind == "field" or self.choices.prompt is None):
             notes.append(
-                "prompts are the requests, with their few-shot examples, since the "
-                "configuration has no simple doc_to_text"
-            )
-        if self.prompt == "field":
-            notes.append(
-                "prompts are a field of the documents, since the configuration "
-                "has no simple doc_to_text"
+                f"prompts are {NO_TEMPLATE[kind]}, since the configuration has no simple "
+                "doc_to_text"
             )
         if self.has_log_likelihood:
             notes.append("log-likelihoods are of the whole most likely choice")
         return notes
+
+
+def _others(what: str, found: Sequence[str], taken: str | None) -> str:
+    others = ", ".join(name for name in found if name != taken)
+    return f"; other {what}: {others}" if others else ""
 
 
 def _dataset(samples: Samples, groups: bool) -> tuple[str, str]:
