@@ -106,7 +106,7 @@ class CsvRecords:
 
 
 class DecodedLines:
-    """Lines as text, which remembers those of the record that is being read.
+    """Decodes lines, and keeps the bytes of the current record.
 
     Parameters
     ----------
@@ -116,9 +116,9 @@ class DecodedLines:
     Attributes
     ----------
     held : list of bytes
-        Lines taken since the last `forget`, as they were, the first `HELD_BYTES` or so of them.
+        The lines read since the last `forget`, about the first `HELD_BYTES` of them.
     not_utf8 : str or None
-        Why one of those lines is not UTF-8; its bytes are then surrogates of the text.
+        Why one of those lines is not UTF-8; its text then holds surrogates.
     """
 
     def __init__(self, lines: Iterable[bytes]) -> None:

@@ -1,7 +1,7 @@
-"""One file: received in a hidden one, gone on with after a break, checked, and only then named.
+"""Fetch one file into a hidden one, resume after a break, check it, and only then name it.
 
-fsspec reads it in blocks. It neither goes on with a file after a break nor looks at a checksum, and
-huggingface_hub's own download does neither either, so both are done here.
+fsspec reads the blocks. Resuming a file of an earlier run and checking its checksum are done here:
+neither fsspec nor huggingface_hub does either.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Advance = Callable[[int], None]
 
 
 def partial_of(remote: Remote, target: Path) -> Path:
-    """Where the blocks of a file go that have been received; another version's go elsewhere."""
+    """Hidden file for the blocks received; each version of a file has its own."""
     version = hashlib.sha256(f"{remote.checksum} {remote.url}".encode()).hexdigest()[:16]
     return target.with_name(f".{target.name}.{version}.partial")
 
 
 def bytes_here(remote: Remote, target: Path) -> int:
-    """Bytes of a file that need not be sent again: none if no checksum can check them."""
+    """Bytes of an earlier run that need not be sent again; 0 without a checksum."""
     try:
         size = partial_of(remote, target).stat().st_size
     except FileNotFoundError:
@@ -48,7 +48,7 @@ def bytes_here(remote: Remote, target: Path) -> int:
 
 
 def fetch(remote: Remote, target: Path, *, web: Web, advance: Advance) -> bool:
-    """Fetch a file, or the rest of it.
+    """Fetch a file or the rest of it.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def fetch(remote: Remote, target: Path, *, web: Web, advance: Advance) -> bool:
         Made or replaced, in one step.
     web : Web
     advance : callable
-        Takes the number of bytes received since its last call; negative if bytes are thrown away.
+        Takes the number of bytes received since its last call; negative for bytes dropped.
 
     Returns
     -------
@@ -67,11 +67,11 @@ def fetch(remote: Remote, target: Path, *, web: Web, advance: Advance) -> bool:
     Raises
     ------
     Refused
-        If the server refuses it or fails too often; what came stays for the next run.
+        If the server refuses it or fails too often; the blocks received stay for the next run.
     ValueError
         If its size or checksum is not as listed.
     OSError
-        If it cannot be written; a full disk says what is needed and free.
+        If it cannot be written; on a full disk with the bytes needed and free.
     """
     partial, kept = partial_of(remote, target), bytes_here(remote, target)
     with naming(target.parent):
@@ -84,7 +84,7 @@ def fetch(remote: Remote, target: Path, *, web: Web, advance: Advance) -> bool:
     found = checksum_of(partial, remote.checksum)
     if found != remote.checksum:
         partial.unlink()
-        if kept:  # the part may have been damaged on the disk
+        if kept:  # the old part may be damaged
             advance(-remote.size)
             return fetch(remote, target, web=web, advance=advance)
         raise ValueError(f"{remote.url}: found {found}, expected {remote.checksum}")
@@ -98,14 +98,9 @@ def fetch(remote: Remote, target: Path, *, web: Web, advance: Advance) -> bool:
 
 
 def checksum_of(path: Path, like: str | None) -> str | None:
-    """Checksum of a file, by the algorithm of another one; None for None.
+    """Checksum of a file by the algorithm of another checksum; None for None.
 
-    Parameters
-    ----------
-    path : Path
-    like : str or None
-        ``sha256:…``, ``md5:…``, ``crc32c:…`` or ``git-sha1:…`` (of git's blob, which begins with
-        its length).
+    Algorithms are ``sha256:…``, ``md5:…``, ``crc32c:…`` and ``git-sha1:…`` (of a git blob).
     """
     if like is None:
         return None
@@ -124,13 +119,7 @@ def checksum_of(path: Path, like: str | None) -> str | None:
 
 @contextmanager
 def room_for(folder: Path, needed: Callable[[], int]) -> Iterator[None]:
-    """Within, a full disk says how many bytes are needed yet, and how many are free.
-
-    Raises
-    ------
-    OSError
-        Naming `folder`.
-    """
+    """Make a full disk's error name `folder`, and the bytes still needed and free."""
     try:
         yield
     except OSError as e:
@@ -140,7 +129,7 @@ def room_for(folder: Path, needed: Callable[[], int]) -> Iterator[None]:
 
 
 def no_room(folder: Path, needed: int, code: int = errno.ENOSPC) -> OSError:
-    """The error of a folder that has not the bytes needed."""
+    """The error of a folder without room."""
     free = shutil.disk_usage(folder).free
     return OSError(
         code,
@@ -183,7 +172,7 @@ def _block(source: HTTPFile, at: int, remote: Remote) -> bytes:
 
 
 def _unpacked_size(packed: Path) -> int:
-    """Bytes of what is gzipped in a file, below 4 GiB."""
+    """Unpacked size of a gzip file below 4 GiB."""
     with open(packed, "rb") as file:
         file.seek(-4, os.SEEK_END)
         return int.from_bytes(file.read(), "little")

@@ -1,4 +1,4 @@
-"""What a source holds: names, addresses, sizes and checksums of files, as its server lists them."""
+"""List the files of a source: names, addresses, sizes and checksums."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Remote:
         Where it goes, below the folder of its source; parts separated by ``/``.
     url : str
     size : int
-        Bytes that are sent.
+        Bytes to be sent.
     checksum : str or None
         ``sha256:…``, ``md5:…``, ``crc32c:…`` or ``git-sha1:…`` of the bytes that are sent, in
         hexadecimal; None where the server states none.
     gzipped : bool
-        Whether what is sent is the gzipped file.
+        Whether the server sends it gzipped.
     """
 
     path: str
@@ -50,7 +50,7 @@ class Remote:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files asked for, which version they are of, and what there is to say of them."""
+    """The files asked for, their version, and notes for the user."""
 
     remotes: list[Remote]
     version: str
@@ -66,7 +66,7 @@ def list_hub(
     ----------
     source : HubDataset
     patterns : sequence of str
-        Of names of files, as a shell takes them; none for the usual ones.
+        Shell patterns of names of files; empty for the usual ones.
     revision : str or None
         Commit, branch or tag; None for the one that `source` names.
     web : Web
@@ -121,13 +121,13 @@ def _check_pinned(source: HubDataset, remotes: Sequence[Remote]) -> None:
 def list_helm(source: HelmRuns, patterns: Sequence[str], suite: str, web: Web) -> Listing:
     """List the run folders of a suite of HELM.
 
-    BENCHROUTER_HELM_URL may name a mirror in place of ``https://storage.googleapis.com``.
+    BENCHROUTER_HELM_URL may name a mirror of ``https://storage.googleapis.com``.
 
     Parameters
     ----------
     source : HelmRuns
     patterns : sequence of str
-        Of names of runs, as a shell takes them; none for all runs.
+        Shell patterns of names of runs; empty for all.
     suite : str
         PROJECT/VERSION, or a VERSION of the project ``classic``.
     web : Web
@@ -135,7 +135,7 @@ def list_helm(source: HelmRuns, patterns: Sequence[str], suite: str, web: Web) -
     Returns
     -------
     Listing
-        Runs that lack a file which is needed to read them are left out, with a note.
+        Runs without a file that is needed to read them are left out, with a note.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def _left_out(lacking: dict[str, str], n_runs: int) -> list[str]:
 
 
 def _no_runs(source: HelmRuns, folder: str, patterns: Sequence[str], project: str, web: Web) -> str:
-    """Say that nothing matches, and which suites there are if the suite is unknown."""
+    """Say that nothing matches; for an unknown suite, name those there are."""
     if next(_objects(source.bucket, folder, web), None) is not None:
         return f"no run of {folder} is named {' or '.join(patterns)}"
     above = f"{project}/benchmark_output/runs/"
@@ -238,7 +238,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _literal(pattern: str) -> str:
-    """Beginning of a pattern that stands for itself."""
+    """Literal beginning of a pattern."""
     ends = [pattern.index(c) for c in "*?[" if c in pattern]
     return pattern[: min(ends, default=len(pattern))]
 
@@ -252,7 +252,7 @@ def _checked(path: str) -> str:
 
 @contextmanager
 def _form_of(url: str) -> Iterator[None]:
-    """Within, an answer that is not as expected names where it came from."""
+    """Make errors from an unexpected answer name its address."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, ValueError) as e:

@@ -1,4 +1,4 @@
-"""Requests: what is tried again, after how long, and what a refusal means."""
+"""Make requests, and decide which failures are retried, and when."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Refused(OSError):
-    """A request that fails however often it is made; the message says what to do."""
+    """A request was refused or failed too often; the message says what to do."""
 
 
 class Stopped(Exception):
@@ -49,18 +49,18 @@ def hub() -> str:
 
 @dataclass
 class Web:
-    """How servers are spoken to. Proxies and certificates are those of the environment.
+    """Makes requests, with the proxies and certificates of the environment.
 
     Attributes
     ----------
     hint : str
-        What to look at when a server refuses something.
+        Advice for when a server refuses something.
     tell : callable
-        Takes a line for people.
+        Takes a line for the user.
     timeout : float
         Seconds without a byte after which a connection counts as dropped.
     attempts : int
-        Failures in a row after which a request is given up.
+        Failures in a row before a request is given up.
     stop : threading.Event
         Ends waiting and reading, in all threads.
     sleep, now : callable
@@ -69,7 +69,7 @@ class Web:
     Raises
     ------
     ValueError
-        If the environment names no proxy, or no certificates, where it should.
+        If a variable of the environment names no proxy or no certificates.
     """
 
     hint: str = ""
@@ -116,20 +116,20 @@ class Web:
         )
 
     def attempt(self, url: str, call: Callable[..., T], *args: object) -> T:
-        """Make a request, several times if need be.
+        """Make a request, and retry it after failures.
 
         Parameters
         ----------
         url : str
-            What is asked for, for messages.
+            The address, for messages.
         call : callable
-            Makes the request, of `args`.
+            Makes the request, given `args`.
 
         Raises
         ------
         Refused
-            If another attempt is of no use, it is one failure too many, or the server asks for too
-            long a wait.
+            If a retry is pointless, there were too many failures, or the server asks for too long a
+            wait.
         ValueError, TypeError, LookupError, AttributeError
             As `call` raises them.
         Stopped
@@ -181,7 +181,7 @@ def _status(error: Exception) -> int | None:
 
 
 def _verdict(error: Exception) -> tuple[str, bool]:
-    """What failed, and whether another attempt may mend it; if not, also what may."""
+    """What failed, with advice, and whether a retry may help."""
     code = _status(error)
     if code is not None:
         known = code in HTTPStatus._value2member_map_

@@ -1,4 +1,4 @@
-"""Parquet, CSV and JSONL files as sources; the suffix decides."""
+"""Open Parquet, CSV and JSONL files as sources; the suffix tells which."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def open_source(path: Path, needed: Needed = lambda columns: None) -> Source:
     ----------
     path : Path
     needed : callable
-        Which columns will be loaded, as in `read_jsonl`; other formats load what is asked for.
+        Which columns will be loaded, as in `read_jsonl`; other formats load on demand.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def _open(path: Path, stem: str, suffix: str, needed: Needed) -> Source:
 
 
 def column_names(path: Path) -> list[str]:
-    """Names of the columns of a file, of its first readable record for JSONL; reads no values."""
+    """Names of a file's columns; for JSONL, those of its first readable record."""
     import pyarrow.parquet as pq
 
     _, suffix = split_suffix(path)
@@ -121,7 +121,7 @@ def _open_parquet(path: Path, stem: str) -> Source:
     def load_coded(column: str) -> pa.ChunkedArray:
         return checked(pq.ParquetFile(path, read_dictionary=[column]), column)
 
-    # Messages about one column look at it row by row; more columns would only fill memory.
+    # Messages read one column row by row; caching more would only fill memory.
     @lru_cache(maxsize=1)
     def load(column: str) -> pa.ChunkedArray:
         return checked(file, column)

@@ -27,13 +27,13 @@ TABLES = (
     *("higher_is_better", "group_subtasks"),
 )
 RESULTS_KEYS = ("configs", "config", "versions", "n-shot")
-# As the harness itself looks for the model's name; the order matters.
+# The harness looks for the model's name in this order.
 MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path", "engine")
 
 
 @dataclass(frozen=True)
 class Results:
-    """A file of results: what was run, and how."""
+    """A file of results: the configuration of a run."""
 
     path: Path
     date: str
@@ -41,14 +41,14 @@ class Results:
 
     @property
     def model(self) -> str:
-        """Name that the harness gave to the model, else the folder's."""
+        """The harness's name of the model, else the folder's name."""
         named = self.content.get("model_name")
         if isinstance(named, str) and named.strip():
             return named
         return _model_of_arguments(self) or _model_of_folder(self.path)
 
     def of_task(self, key: str, task: str) -> Any:
-        """Value of a task in one of the file's tables, None if there is none."""
+        """Value of a task in one of the file's tables; None if missing."""
         return member(self.content, key, self.path).get(task)
 
     def config(self, task: str) -> dict[str, Any]:
@@ -56,12 +56,12 @@ class Results:
         return member(member(self.content, "configs", self.path), task, self.path)
 
     def tasks(self) -> Collection[str]:
-        """Tasks that were run, without groups of them."""
+        """Tasks that were run, without groups."""
         return member(self.content, "configs", self.path).keys()
 
     @cached_property
     def group_of(self) -> dict[str, str]:
-        """Group of each task, and of each group that is in another."""
+        """Group of each task, and of each nested group."""
         groups: dict[str, str] = {}
         for group, tasks in member(self.content, "group_subtasks", self.path).items():
             for task in tasks if isinstance(tasks, list) else ():
@@ -72,7 +72,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Samples:
-    """A file of samples: one task of one run; `date` is "" where the name has none."""
+    """A file of samples: one task of one run; `date` is "" if the name has none."""
 
     path: Path
     task: str
@@ -87,10 +87,10 @@ class Samples:
 
 
 def kind_of(path: Path) -> str:
-    """Tell "samples" and "results"; "" is neither.
+    """Return "samples", "results" or "".
 
-    Samples are known by their name, or else by their first bytes; results by their first bytes, and
-    by their name or else all that the file holds, since other programs begin theirs so as well.
+    Samples are recognised by name or first bytes; results by first bytes and either name or full
+    content, since other programs' files begin alike.
     """
     name = bare_name(path)
     if SAMPLES.fullmatch(name):
@@ -109,7 +109,7 @@ def _holds_results(path: Path) -> bool:
     try:
         content = document(path)
     except (OSError, ValueError):
-        # An error, rather than samples without their results.
+        # Reading it raises the error, which is better than samples without results.
         return bare_name(path) == "results.json"
     results = content["results"]
     return (
@@ -138,13 +138,13 @@ class Found:
 
 
 def find(path: Path) -> Found:
-    """Find the samples and results of a folder; of a file, what belongs to it.
+    """Find the samples and results below a folder, or those that belong to a file.
 
     Parameters
     ----------
     path : Path
-        A file of samples or of results, a run's folder, or a folder above several. A file that
-        is not recognised is taken for samples.
+        A file of samples or of results, a run's folder, or a folder above several. An unrecognised
+        file is read as samples.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def _of_file(path: Path) -> Found:
 
 
 def _of_folder(kinds: Mapping[Path, str]) -> Found:
-    """Read the results of a folder, and find those of each file of samples."""
+    """Read a folder's results, and match them to its files of samples."""
     dates = {file: _date(file, SAMPLES) for file, kind in kinds.items() if kind == "samples"}
     found = Found()
     for file in _files_of_results(kinds, set(dates.values()) - {""}):
@@ -206,7 +206,7 @@ def _of_folder(kinds: Mapping[Path, str]) -> Found:
 
 
 def _files_of_results(kinds: Mapping[Path, str], dates: set[str]) -> Iterator[Path]:
-    """Files of results; with the date of samples, even if they do not begin as results do."""
+    """Files of results; a name with the date of samples counts whatever the content."""
     for file, kind in kinds.items():
         named = not kind and file.name.startswith("results_") and _date(file, RESULTS) in dates
         if kind == "results" or named:
@@ -237,7 +237,7 @@ def _task(path: Path, results: Results | None) -> str:
         return found["task"]
     stem = name.rpartition(".")[0]
     tasks = results.tasks() if results else ()
-    # The longest first.
+    # Longest first.
     ends = (stem[at.end() :] for at in re.finditer("_", stem))
     known = next((end for end in ends if end in tasks), None)
     return known if known is not None else _decodable(stem.removeprefix("samples_"))
@@ -259,5 +259,5 @@ def _model_of_arguments(results: Results) -> str | None:
 
 
 def _decodable(name: str) -> str:
-    """Name in a file system as text."""
+    """A file's name as valid text."""
     return name.encode(errors="surrogateescape").decode(errors="replace")
