@@ -3,7 +3,8 @@ r"""The one dialect of CSV, of tables, prompts, labels and prices.
 UTF-8 with or without a byte order mark; fields parted by commas and quoted by ``"`` as RFC 4180
 says; lines end with ``\n`` or ``\r\n``. A malformed quote, a carriage return outside quotes, text
 that is not UTF-8 and a wrong number of cells make a bad record; the next one begins with the next
-line. NUL is a character like any other.
+line. NUL is a character like any other. An empty line is no record: tables pass over it, while
+prompts, whose rows are counted, refuse it.
 
 Python's csv module stops at fields of 128 KiB, and its limit can only be moved for the whole
 process, which is for the program to decide and not for a library.

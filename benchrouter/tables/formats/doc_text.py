@@ -19,16 +19,8 @@ STEP = re.compile(r"\.(\w+)(\(\))?|\[(\d+)\]|\[[\"']([^\"']*)[\"']\]")
 SOURCE_CODE = re.compile(r"\s*(def |@|lambda |<function|functools)")
 # Tried in this order if the template is not simple and the caller wants the document's text.
 FIELDS = (
-    "question",
-    "query",
-    "problem",
-    "instruction",
-    "prompt",
-    "input",
-    "text",
-    "sentence",
-    "goal",
-    "context",
+    *("question", "query", "problem", "instruction", "prompt"),
+    *("input", "text", "sentence", "goal", "context"),
 )
 
 

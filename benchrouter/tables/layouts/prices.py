@@ -67,10 +67,11 @@ def _read_csv(path: Path) -> dict[str, tuple[float, float]]:
         if not model or model in prices:
             found = f"model {model!r} a second time" if model else "no model"
             raise ValueError(f"{source.place(row)}: found {found}, expected one row a model")
-        prices[model] = tuple(  # type: ignore[assignment]
+        usd_in, usd_out = (
             _price(text, f"{source.place(row)}, {column}")
             for text, column in zip(texts, COLUMNS[1:], strict=True)
         )
+        prices[model] = usd_in, usd_out
     return prices
 
 
