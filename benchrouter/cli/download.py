@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,31 +76,30 @@ def download(
         other = "--revision"
     try:
         from benchrouter.tables.download.folder import download as fetch_all
-        from benchrouter.tables.download.listing import hub_tokens, list_helm, list_hub
+        from benchrouter.tables.download.listing import list_helm, list_hub
         from benchrouter.tables.download.web import Web
     except ImportError as e:
         raise ImportError(
-            f"download needs httpx and google-crc32c, found {e}; "
+            f"download needs aiohttp, fsspec, google-crc32c and huggingface-hub, found {e}; "
             "pip install 'benchrouter[download]'"
         ) from e
-    hint = f"{other} takes another one; see {source.page}"
-    with closing(Web(tell=output.say, hint=hint, tokens=hub_tokens())) as web:
-        if isinstance(source, HelmRuns):
-            listing = list_helm(source, _patterns(source, only), suite or source.suite, web)
-        else:
-            listing = list_hub(source, only or [], revision, web)
-        for note in listing.notes:
-            output.say(f"note: {note}")
-        folder = _folder(cache_dir) / name
-        if dry_run:
-            _list(source, listing, folder, as_json)
-            return
-        files = fetch_all(
-            listing.remotes,
-            folder,
-            web=web,
-            progress=lambda total, before: output.Progress(f"fetch {name}", "bytes", total, before),
-        )
+    web = Web(tell=output.say, hint=f"{other} takes another one; see {source.page}")
+    if isinstance(source, HelmRuns):
+        listing = list_helm(source, _patterns(source, only), suite or source.suite, web)
+    else:
+        listing = list_hub(source, only or [], revision, web)
+    for note in listing.notes:
+        output.say(f"note: {note}")
+    folder = _folder(cache_dir) / name
+    if dry_run:
+        _list(source, listing, folder, as_json)
+        return
+    files = fetch_all(
+        listing.remotes,
+        folder,
+        web=web,
+        progress=lambda total, before: output.Progress(f"fetch {name}", "bytes", total, before),
+    )
     following = _following(source, listing, files, folder)
     if as_json:
         output.emit(

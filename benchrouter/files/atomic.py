@@ -1,4 +1,4 @@
-"""Files and directories on disk that are written whole or not at all."""
+"""Write files and directories whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AT_FDCWD = -100
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Fill a directory beside another, whose place it takes when nothing failed.
+    """Fill a new directory that replaces `target` if nothing fails.
 
     Parameters
     ----------
@@ -49,19 +49,9 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array as `numpy.save` does, which on a full disk may not say that it is full.
+    """Write an array in C order as `numpy.save` does, but raise OSError on a full disk.
 
-    Parameters
-    ----------
-    path : Path
-        Made or overwritten.
-    array : array
-        Written in C order.
-
-    Raises
-    ------
-    OSError
-        With its errno.
+    `numpy.save` may fail silently there.
     """
     array = np.ascontiguousarray(array)
     with open(path, "wb") as file:
@@ -71,53 +61,26 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def partial_of(target: Path) -> Path:
-    """Hidden name beside a file, under which this process writes it until it is whole.
-
-    Parameters
-    ----------
-    target : Path
-
-    Returns
-    -------
-    Path
-        Ends in ``.partial``.
-    """
+    """Hidden ``.partial`` name beside a file, under which this process writes it."""
     return target.with_name(f".{target.name}.{os.getpid()}.partial")
 
 
 def put_file(partial: Path, target: Path) -> None:
-    """Give a file that is whole its name, on the disk before this returns.
-
-    Parameters
-    ----------
-    partial : Path
-        Closed; see `partial_of`.
-    target : Path
-        Made or replaced.
-    """
+    """Rename a closed, finished file to `target`, and flush both to the disk."""
     _sync(partial)
     os.replace(partial, target)
     _sync(target.parent)
 
 
 def new_beside(target: Path) -> Path:
-    """Make an empty, hidden directory with a name of its own in the same parent.
-
-    Parameters
-    ----------
-    target : Path
-
-    Returns
-    -------
-    Path
-    """
+    """Make an empty, hidden directory with a unique name beside `target`."""
     path = target.parent / f".{target.name}.{uuid4().hex}"
     path.mkdir()
     return path
 
 
 def _put_in_place(beside: Path, target: Path) -> None:
-    """Rename; an earlier directory is exchanged in one step where the system can."""
+    """Rename a directory; exchange it with an earlier one in one step where the system can."""
     if not target.exists():
         os.rename(beside, target)
         return

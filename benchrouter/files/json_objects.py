@@ -1,10 +1,10 @@
-"""JSON objects: a line's, a whole file's, or one by one those of many lines or of a large array.
+"""Read JSON objects: one from a line or a file, or one by one from many lines or a large array.
 
-They are what Python's decoder makes of them: NaN and Infinity are numbers, whole numbers have any
-size, and U+2028 and its like may stand inside strings. A key that stands twice in one object is an
-error, since readers differ in which of the two they take.
+Python's decoder decides what is JSON: NaN and Infinity are numbers, whole numbers have any size,
+and strings may hold U+2028. A key that occurs twice in one object is an error, since readers differ
+in which value they take.
 
-An array is read in memory that one item and a block fill. Errors name the line, or the item and its
+Reading an array takes memory for one item and one block. Errors name the line, or the item and its
 line; where a file stops being JSON, line and column.
 """
 
@@ -29,19 +29,19 @@ SHOWN_CHARACTERS = 80  # of a broken line, around its error
 NOT_WHITE = re.compile(r"[^ \t\n\r]")
 OBJECT = "a JSON object"
 
-# An object, or what was found in its place and what was expected.
+# An object, or what was found instead and what was expected.
 Found = dict[str, Any] | str
 
 
 class Decoder:
-    """Decodes JSON, and tells what JSON allows but no reader can take. Not for several threads."""
+    """Decodes JSON and finds what JSON allows but no reader can take. Not thread-safe."""
 
     def __init__(self) -> None:
         self._decoder = json.JSONDecoder(object_pairs_hook=self._object)
         self._twice: list[str] = []
 
     def line(self, line: bytes) -> Found:
-        """Decode a line that is one object; say what was found in its place, and where in it."""
+        """Decode a line that must be one object, or say what was found instead, and where."""
         self._twice.clear()
         try:
             # Faster than json.loads, which guesses the encoding of every line.
@@ -63,11 +63,11 @@ class Decoder:
         return self._decoder.raw_decode(text, at)
 
     def twice(self) -> str:
-        """Say which key stands twice in an object of the value just decoded; else ""."""
+        """Say which key the value just decoded has twice in one object; "" if none."""
         return _twice(self._twice[0]) if self._twice else ""
 
     def wrong(self, value: Any, text: str, start: int, end: int) -> str:
-        """Say why the value just decoded, of that part of a text, is no object to take; else ""."""
+        """Say why the value just decoded, `text[start:end]`, cannot be taken; "" if it can."""
         if not isinstance(value, dict):
             return f"found {shown(value)}, expected {OBJECT}"
         if self._twice:
@@ -85,20 +85,20 @@ class Decoder:
 
 
 def objects(path: Path) -> Generator[tuple[str, Found], None, None]:
-    """Read the objects of a file: a line each, or the items of one array.
+    """Read the objects of a file, one a line or the items of one array.
 
     Parameters
     ----------
     path : Path
-        UTF-8, also with a byte order mark, ``.gz`` or ``.zst``. Lines end at line feeds only;
-        blank ones are passed over.
+        UTF-8, with or without a byte order mark, also ``.gz`` or ``.zst``. Only line feeds end
+        lines; blank lines are skipped.
 
     Yields
     ------
     place : str
         File and line, or item and the line in which it begins, from 1.
     found : dict or str
-        The object, or what was found in its place and what was expected.
+        The object, or what was found instead and what was expected.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def items(
     key : str or None
         Key of the array in the file's object; None = the file is the array.
     half_pairs : bool
-        Whether half of a surrogate pair, which is no text, may stand in a string.
+        Whether strings may hold half of a surrogate pair, which is no text.
 
     Yields
     ------
@@ -239,7 +239,7 @@ def _array_of_key(text: _Text, key: str) -> Iterator[Any]:
 
 
 class _Text:
-    """The text of a file, of which only the part being read is kept.
+    """The text of a file; only the part being read is kept in memory.
 
     Attributes
     ----------
@@ -263,7 +263,7 @@ class _Text:
         self._line, self._column = 1, 1
 
     def next(self) -> str:
-        """Return the next character that is not white space, "" at the end, and stay before it."""
+        """Peek at the next character that is not white space; "" at the end."""
         while True:
             found = NOT_WHITE.search(self._text, self._at)
             self._at = found.start() if found else len(self._text)
@@ -300,14 +300,14 @@ class _Text:
                     self._at = at
                     raise self.error(f"{expected} ({why})") from error
             else:
-                # A number may go on in the next block, after "." or "e+".
+                # A number may continue in the next block, after "." or "e+".
                 if end < len(self._text) - 2 or self._whole:
                     self._start, self._at = self._at, end
                     return value
             self._more()
 
     def wrong(self, value: Any, *, half_pairs: bool = False) -> str:
-        """Say why the value just passed is no object to take; else ""."""
+        """Say why the value just passed cannot be taken; "" if it can."""
         start = self._at if half_pairs else self._start  # where to look for halves of pairs
         return self._decoder.wrong(value, self._text, start, self._at)
 
@@ -317,7 +317,7 @@ class _Text:
             raise ValueError(f"{self.path}, line {self.line}: {self._decoder.twice()}")
 
     def error(self, expected: str) -> ValueError:
-        """Return the error that something else stands here."""
+        """Return the error of finding something else here."""
         self._count(self._at)
         rest = self._text[self._at : self._at + SHOWN_CHARACTERS // 2]
         found = shown(rest) if rest else "the file's end"
@@ -334,7 +334,7 @@ class _Text:
         self._counted = to
 
     def _more(self) -> None:
-        """Read on, as much as is kept at least: a long value is tried a few times only."""
+        """Read on; blocks grow with the text kept, so that a long value takes few attempts."""
         self._count(self._at)
         block = self._file.read(max(BLOCK_BYTES, len(self._text) - self._at))
         self._whole = not block
@@ -352,7 +352,7 @@ class _Text:
 
 
 def _why(error: ValueError | RecursionError, start: int) -> tuple[str, int]:
-    """Say why a value that begins there is no JSON, and at which character."""
+    """Say why a value that begins at `start` is no JSON, and at which character."""
     if isinstance(error, json.JSONDecodeError):
         why, start = error.msg.removesuffix(" at").removesuffix(" starting"), error.pos
     elif isinstance(error, RecursionError):
@@ -371,7 +371,7 @@ def _twice(key: str) -> str:
 
 
 def _half_pair(value: Any) -> str:
-    """Say so where a string holds half of a surrogate pair, which is legal JSON but no text."""
+    """Message for half of a surrogate pair in a string: legal JSON, but no text; else ""."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

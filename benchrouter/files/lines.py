@@ -1,4 +1,4 @@
-"""Files of lines, compressed or not, read to an end that is known to be theirs."""
+"""Read lines of plain and compressed files; a file cut off is an error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def open_bytes(path: str | Path) -> IO[bytes]:
 
 @contextmanager
 def unpack_errors(path: str | Path) -> Iterator[None]:
-    """Say which file it is that cannot be unpacked, as a ValueError."""
+    """Turn errors of unpacking into a ValueError that names the file."""
     try:
         yield
     except (EOFError, zlib.error, OSError) as error:
@@ -54,7 +54,7 @@ def unpack_errors(path: str | Path) -> Iterator[None]:
 class LineFile:
     """A file of lines, decompressed if its suffix says so.
 
-    Iterating yields lines with their ends, split at line feeds only, without a byte order mark.
+    Iterating yields lines with their ends and without a byte order mark; only line feeds end lines.
 
     Parameters
     ----------
@@ -91,13 +91,22 @@ class LineFile:
                 yield line.removeprefix(BOM) if number == 0 else line
 
     def begins_with(self, start: bytes) -> bool:
-        """Whether the first line begins so; only before lines are read."""
+        """Whether the first line begins with `start`; only before lines are read."""
         return self.start(len(start)).startswith(start)
 
     def start(self, n_bytes: int) -> bytes:
         """First bytes, at least `n_bytes` if there are as many; only before lines are read."""
         found: bytes = self._stream.peek(len(BOM) + n_bytes)  # type: ignore[attr-defined]
         return found.removeprefix(BOM)
+
+    def read(self, n_bytes: int = -1) -> bytes:
+        """Up to so many of the bytes that follow the lines read so far."""
+        return self._stream.read(n_bytes)
+
+    def rewind(self) -> None:
+        """Begin again with the first line; not for standard input."""
+        self._raw.seek(0)
+        self._stream = _decompressed(self._raw, self._compression)
 
     @property
     def share(self) -> float | None:

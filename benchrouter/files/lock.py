@@ -8,17 +8,12 @@ from pathlib import Path
 
 
 def locked(directory: Path) -> int:
-    """Keep other runs off a directory until the descriptor returned is closed, by a kill too.
-
-    Parameters
-    ----------
-    directory : Path
-        It must exist.
+    """Lock an existing directory against other runs.
 
     Returns
     -------
     int
-        To be closed with `os.close`.
+        File descriptor; closing it, or the end of the process, unlocks.
 
     Raises
     ------

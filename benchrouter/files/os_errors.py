@@ -1,4 +1,4 @@
-"""Errors of the operating system that name the file which the user named."""
+"""Name the user's file in errors of the operating system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Let errors within name `path`: they name no file (a full disk), or a temporary one.
+    """Make OSErrors raised within name `path`, in place of no file or a temporary one.
 
     Raises
     ------

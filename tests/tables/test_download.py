@@ -19,9 +19,9 @@ import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-import certifi
 import numpy as np
 import pytest
+from huggingface_hub.utils import close_session
 from local_server import (
     COMMIT,
     Server,
@@ -29,11 +29,11 @@ from local_server import (
     chunked,
     crc32c,
     cut_after,
-    etag_of,
     last_chunk,
     page,
     redirect,
     reset_in_a_chunk,
+    serve,
     stall_after,
     started,
     without_ranges,
@@ -43,6 +43,7 @@ from typer.testing import CliRunner
 from benchrouter.cli import app, output
 from benchrouter.files.lock import locked
 from benchrouter.tables.download import folder as download_folder
+from benchrouter.tables.download import web as download_web
 from benchrouter.tables.download.fetching import checksum_of, fetch
 from benchrouter.tables.download.listing import Remote, list_helm, list_hub
 from benchrouter.tables.download.sources import HELM, MIXINSTRUCT, ROUTERBENCH, SOURCES
@@ -53,6 +54,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONTENT = np.random.default_rng(0).bytes(300_000)
 OTHER = np.random.default_rng(1).bytes(300_000)
 NOW = 1_700_000_000.0
+BLOCK = 100_000  # asked for at a time
 MIX = "llm-blender/mix-instruct"
 RUNS = "classic/benchmark_output/runs/v0.3.0"
 
@@ -65,6 +67,8 @@ def server(monkeypatch):
         monkeypatch.delenv(name.lower(), raising=False)
     served = Server()
     running = started(served)
+    monkeypatch.setattr(download_web, "BLOCK_BYTES", BLOCK)
+    close_session()  # of huggingface_hub, which keeps proxies and certificates
     monkeypatch.setenv("HF_ENDPOINT", served.url)
     monkeypatch.setenv("BENCHROUTER_HELM_URL", served.url)
     yield served
@@ -75,17 +79,17 @@ def server(monkeypatch):
 class Clock:
     """Waits are noted, not waited."""
 
-    def __init__(self):
+    def __init__(self, timeout=5):
         self.waits = []
         self.said = []
-        self.web = Web(sleep=self.waits.append, now=lambda: NOW, tell=self.said.append, timeout=5)
+        self.web = Web(
+            sleep=self.waits.append, now=lambda: NOW, tell=self.said.append, timeout=timeout
+        )
 
 
 @pytest.fixture
 def clock():
-    clock = Clock()
-    yield clock
-    clock.web.close()
+    return Clock()
 
 
 def a_file(server, content=CONTENT, *, checksum="sha256:", **further):
@@ -102,6 +106,19 @@ def run_fetch(remote, target, clock):
     return resumed, sum(steps)
 
 
+def partial_file(folder, name="a.bin"):
+    """The one hidden file of what has been received of a file."""
+    (found,) = folder.glob(f".{name}.*.partial")
+    return found
+
+
+def break_off(server, folder, clock, remote):
+    """Fetch one block of it, and no more."""
+    server.script["/a.bin"] = [serve, *[answer(503)] * 6]
+    with pytest.raises(Refused, match="503"):
+        run_fetch(remote, folder / "a.bin", clock)
+
+
 def hidden(folder):
     return sorted(name for name in os.listdir(folder) if name.startswith("."))
 
@@ -113,33 +130,32 @@ def call(*arguments):
 # --- one file ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [0, 1, 300_000])
-def test_a_file_arrives_whole_in_one_request(server, clock, tmp_path, size):
+@pytest.mark.parametrize(("size", "sent"), [(0, []), (1, [1]), (300_000, [100_000] * 3)])
+def test_a_file_arrives_in_blocks(server, clock, tmp_path, size, sent):
     remote = a_file(server, CONTENT[:size])
     target = tmp_path / "new" / "a.bin"
     assert run_fetch(remote, target, clock) == (False, size)
     assert target.read_bytes() == CONTENT[:size]
     assert os.listdir(target.parent) == ["a.bin"]
-    assert [(s.status, s.sent) for s in server.seen] == [(200, size)]
+    assert [(s.status, s.sent) for s in server.seen] == [(206, n) for n in sent]
     assert clock.waits == []
 
 
-def test_dropped_connections_are_gone_on_with_and_no_byte_is_sent_twice(server, clock, tmp_path):
+def test_after_a_dropped_connection_the_block_is_sent_again(server, clock, tmp_path):
     remote = a_file(server)
-    server.script["/a.bin"] = [cut_after(100_000), cut_after(50_000), cut_after(149_999)]
+    server.script["/a.bin"] = [cut_after(60_000), serve, cut_after(50_000), cut_after(1)]
     assert run_fetch(remote, tmp_path / "a.bin", clock) == (False, 300_000)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert [s.headers.get("Range") for s in server.seen] == [
-        None, "bytes=100000-", "bytes=150000-", "bytes=299999-",
+    assert [s.headers["Range"] for s in server.seen] == [
+        "bytes=0-99999", "bytes=0-99999", "bytes=100000-199999", "bytes=100000-199999",
+        "bytes=100000-199999", "bytes=200000-300000",  # a byte more, which must not be there
     ]  # fmt: skip
-    assert sum(s.sent for s in server.seen) == 300_000
-    assert clock.waits == [1, 1, 1]  # each brought bytes, so none counts as a failure in a row
-    assert "the connection ended after 100,000 of 300,000 bytes; next attempt" in clock.said[0]
+    assert clock.waits == [1, 1, 2]  # a block that arrives ends a row of failures
+    assert "; next attempt in 1 s" in clock.said[0]
 
 
-def test_a_connection_that_drips_and_stalls_is_dropped_and_gone_on_with(server, clock, tmp_path):
-    remote = a_file(server)
-    clock.web.timeout = 0.2
+def test_a_connection_that_drips_and_stalls_is_dropped_and_gone_on_with(server, tmp_path):
+    remote, clock = a_file(server), Clock(timeout=0.2)
     until = threading.Event()
     server.script["/a.bin"] = [stall_after(4_000, until)]
     try:
@@ -147,105 +163,67 @@ def test_a_connection_that_drips_and_stalls_is_dropped_and_gone_on_with(server, 
     finally:
         until.set()
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert server.seen[1].headers["Range"] == "bytes=4000-"
+    assert len(server.seen) == 4
     assert "no byte came in time" in clock.said[0]
 
 
-def test_a_server_that_ignores_ranges_sends_all_again(server, clock, tmp_path):
-    remote = a_file(server)
-    server.script["/a.bin"] = [cut_after(100_000), without_ranges]
-    assert run_fetch(remote, tmp_path / "a.bin", clock) == (False, 300_000)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert [(s.status, s.sent) for s in server.seen] == [(200, 100_000), (200, 300_000)]
-
-
-def test_a_server_that_ignores_ranges_and_drops_is_given_up(server, clock, tmp_path):
-    remote = a_file(server)
-    server.script["/a.bin"] = [cut_after(100_000, ranges=False)] * 99
-    with pytest.raises(Refused, match=r"given up after 6 failures in a row.*100,000 of 300,000"):
-        run_fetch(remote, tmp_path / "a.bin", clock)
-    assert clock.waits == [1, 2, 4, 8, 16]
-    assert hidden(tmp_path) == sorted(os.listdir(tmp_path)) != []
+def test_a_server_that_ignores_ranges_sends_no_more_than_a_block(server, clock, tmp_path):
+    server.script["/a.bin"] = [without_ranges] * 9
+    remote = a_file(server, CONTENT[:99_000])
+    assert run_fetch(remote, tmp_path / "a.bin", clock) == (False, 99_000)
+    with pytest.raises(ValueError, match=r"a\.bin: .*doesn't appear to support range requests"):
+        run_fetch(a_file(server), tmp_path / "b.bin", clock)
+    assert os.listdir(tmp_path) != ["a.bin"] and not (tmp_path / "b.bin").exists()
 
 
 @pytest.mark.parametrize("checksum", ["sha256:", None])
 def test_a_file_that_changed_between_two_runs_is_never_mixed(server, clock, tmp_path, checksum):
-    remote = a_file(server, checksum=checksum)
-    server.script["/a.bin"] = [cut_after(100_000), *[answer(503)] * 6]
-    with pytest.raises(Refused, match="503"):
-        run_fetch(remote, tmp_path / "a.bin", clock)
-    assert (tmp_path / ".a.bin.partial").read_bytes() == CONTENT[:100_000]
+    break_off(server, tmp_path, clock, a_file(server, checksum=checksum))
+    assert partial_file(tmp_path).read_bytes() == CONTENT[:100_000]
     assert run_fetch(a_file(server, OTHER, checksum=checksum), tmp_path / "a.bin", clock) == (
         False,
-        # without a checksum, only If-Range tells that the address has another file now
-        300_000 - (100_000 if checksum is None else 0),
+        300_000,
     )
     assert (tmp_path / "a.bin").read_bytes() == OTHER
-    assert server.seen[-1].status == 200
     assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_a_file_without_a_checksum_is_begun_anew(server, clock, tmp_path):
+    remote = a_file(server, checksum=None)
+    break_off(server, tmp_path, clock, remote)
+    assert run_fetch(remote, tmp_path / "a.bin", clock) == (False, 300_000)
 
 
 def test_a_part_of_another_file_is_found_out_by_the_checksum(server, clock, tmp_path):
     remote = a_file(server)
-    server.script["/a.bin"] = [cut_after(100_000), *[answer(503)] * 6]
-    with pytest.raises(Refused):
-        run_fetch(remote, tmp_path / "a.bin", clock)
-    (tmp_path / ".a.bin.partial").write_bytes(OTHER[:100_000])  # damaged on the disk
+    break_off(server, tmp_path, clock, remote)
+    partial_file(tmp_path).write_bytes(OTHER[:100_000])  # damaged on the disk
     steps = []
     assert fetch(remote, tmp_path / "a.bin", web=clock.web, advance=steps.append) is False
     assert sum(steps) == 200_000  # with the 100,000 that the part was counted as
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert [s.sent for s in server.requests_of("a.bin")][-2:] == [200_000, 300_000]
+    assert [s.sent for s in server.requests_of("a.bin")][-5:] == [100_000] * 5
 
 
-@pytest.mark.parametrize("first_byte", [100_000, 0])
-def test_a_part_of_another_file_is_not_taken(server, clock, tmp_path, first_byte):
-    """A server may take no notice of If-Range, or send another part than was asked for."""
-    remote = a_file(server, checksum=None)
-
-    def another(handler, seen):
-        etag = etag_of(OTHER if first_byte else CONTENT)
-        said = f"bytes {first_byte}-299999/300000"
-        handler.begin(seen, 206, {"ETag": etag, "Content-Range": said, "Content-Length": 200_000})
-        handler.body(seen, OTHER[100_000:])
-
-    server.script["/a.bin"] = [cut_after(100_000), another]
-    assert run_fetch(remote, tmp_path / "a.bin", clock) == (False, 300_000)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert server.seen[1].headers["If-Range"] == etag_of(CONTENT)
-
-
-def test_a_part_longer_than_the_servers_file_is_thrown_away(server, clock, tmp_path):
-    remote = a_file(server)
-    server.script["/a.bin"] = [cut_after(100_000), answer(416)]
-    assert run_fetch(remote, tmp_path / "a.bin", clock) == (False, 300_000)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-
-
-def test_pieces_of_two_files_are_found_out_within_a_run(server, clock, tmp_path):
+def test_blocks_of_two_files_are_found_out(server, clock, tmp_path):
     remote = a_file(server)
 
-    def first(handler, seen):  # no ETag, so the next request has no If-Range
-        handler.close_connection = True
-        handler.begin(seen, 200, {"Content-Length": 300_000})
-        handler.body(seen, OTHER[:100_000])
+    def change(handler, seen):
+        server.files["/a.bin"] = OTHER
+        serve(handler, seen)
 
-    def second(handler, seen):
-        said = "bytes 100000-299999/300000"
-        handler.begin(seen, 206, {"Content-Range": said, "Content-Length": 200_000})
-        handler.body(seen, CONTENT[100_000:])
+    server.script["/a.bin"] = [serve, change]
+    with pytest.raises(ValueError, match="found sha256:"):
+        run_fetch(remote, tmp_path / "a.bin", clock)
+    assert os.listdir(tmp_path) == []
 
-    server.files["/a.bin"] = CONTENT
-    server.script["/a.bin"] = [first, second]
+
+def test_a_part_longer_than_the_file_is_thrown_away(server, clock, tmp_path):
+    remote = a_file(server)
+    break_off(server, tmp_path, clock, remote)
+    partial_file(tmp_path).write_bytes(CONTENT + b"x")
     assert run_fetch(remote, tmp_path / "a.bin", clock) == (False, 300_000)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert [s.sent for s in server.seen] == [100_000, 200_000, 300_000]
-
-    server.script["/a.bin"] = [first, second] * 9
-    with pytest.raises(ValueError, match="found sha256:"):  # and not without end
-        run_fetch(remote, tmp_path / "b.bin", clock)
-    assert len(server.seen) == 3 + 4
-    assert os.listdir(tmp_path) == ["a.bin"]
 
 
 def test_a_wrong_checksum_names_both_and_leaves_nothing(server, clock, tmp_path):
@@ -255,15 +233,24 @@ def test_a_wrong_checksum_names_both_and_leaves_nothing(server, clock, tmp_path)
     with pytest.raises(ValueError, match=f"found sha256:{found}, expected sha256:{expected}"):
         run_fetch(remote, tmp_path / "a.bin", clock)
     assert os.listdir(tmp_path) == []
-    assert len(server.seen) == 1
+    assert len(server.seen) == 3
 
 
-def test_a_wrong_length_is_found_before_the_file_is_fetched(server, clock, tmp_path):
-    remote = a_file(server)
-    server.files["/a.bin"] = OTHER + b"more"
-    with pytest.raises(ValueError, match=r"a.bin: found 300,004 bytes, expected 300,000 as listed"):
+@pytest.mark.parametrize("checksum", ["sha256:", None])
+def test_a_file_that_is_longer_than_listed(server, clock, tmp_path, checksum):
+    remote = a_file(server, checksum=checksum)
+    server.files["/a.bin"] = CONTENT + b"more"
+    with pytest.raises(ValueError, match=r"a.bin: found more than the 300,000 bytes listed"):
         run_fetch(remote, tmp_path / "a.bin", clock)
-    assert os.listdir(tmp_path) == []
+    assert not (tmp_path / "a.bin").exists()
+
+
+def test_a_file_that_is_shorter_than_listed(server, clock, tmp_path):
+    remote = a_file(server)
+    server.files["/a.bin"] = CONTENT[:150_000]
+    words = "given up after 6 failures.*found 50,000 bytes in answer to a request for 100,000"
+    with pytest.raises(Refused, match=words):
+        run_fetch(remote, tmp_path / "a.bin", clock)
 
 
 def test_a_body_without_a_length_that_does_not_end_is_cut(server, clock, tmp_path):
@@ -296,7 +283,7 @@ def test_a_refusal_is_not_tried_again_and_names_the_address(server, tmp_path, st
     with pytest.raises(Refused, match=f"^{re.escape(remote.url)}: {words}"):
         fetch(remote, tmp_path / "a.bin", web=web, advance=lambda n: None)
     assert len(server.seen) == 1
-    assert os.listdir(tmp_path) == []
+    assert not (tmp_path / "a.bin").exists()
 
 
 @pytest.mark.parametrize(
@@ -351,7 +338,7 @@ def test_a_server_that_asks_for_too_long_a_wait_is_not_waited_for(server, clock,
 
 def test_nobody_listening_is_tried_again(clock, tmp_path):
     remote = Remote("a.bin", "http://127.0.0.1:9/a.bin", 5, None)
-    with pytest.raises(Refused, match="given up after 6 failures.*refused"):
+    with pytest.raises(Refused, match="given up after 6 failures.*Connect call failed"):
         run_fetch(remote, tmp_path / "a.bin", clock)
     assert clock.waits == [1, 2, 4, 8, 16]
 
@@ -375,11 +362,11 @@ def test_gzipped_objects_are_checked_as_sent_and_unpacked(server, clock, tmp_pat
         f"md5:{hashlib.md5(stored).hexdigest()}",
         gzipped=True,
     )
-    server.script["/crfm-helm-public/x/y.json"] = [cut_after(500)]
+    server.script["/crfm-helm-public/x/y.json"] = [cut_after(50)]
     assert run_fetch(remote, tmp_path / "y.json", clock) == (False, len(stored))
     assert (tmp_path / "y.json").read_bytes() == text
     assert os.listdir(tmp_path) == ["y.json"]
-    assert sum(s.sent for s in server.seen) == len(stored)
+    assert sum(s.sent for s in server.seen) == len(stored) + 50
 
 
 def test_checksums(tmp_path):
@@ -400,114 +387,77 @@ def test_checksums(tmp_path):
 
 
 def test_chunks_without_a_length_arrive(server, clock, tmp_path):
-    remote = a_file(server)
-    server.script["/a.bin"] = [chunked([CONTENT[:1], CONTENT[1:]], then=last_chunk)]
-    assert run_fetch(remote, tmp_path / "a.bin", clock) == (False, 300_000)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    remote = a_file(server, CONTENT[:90_000])
+    server.script["/a.bin"] = [chunked([CONTENT[:1], CONTENT[1:90_000]], then=last_chunk)]
+    assert run_fetch(remote, tmp_path / "a.bin", clock) == (False, 90_000)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT[:90_000]
     assert clock.waits == []
 
 
 @pytest.mark.parametrize("then", [last_chunk, reset_in_a_chunk])
 def test_chunks_that_end_too_early_are_gone_on_with(server, clock, tmp_path, then):
     remote = a_file(server)
-    server.script["/a.bin"] = [chunked([CONTENT[:100_000]], then=then)]
+    server.script["/a.bin"] = [chunked([CONTENT[:10_000]], then=then)]
     assert run_fetch(remote, tmp_path / "a.bin", clock) == (False, 300_000)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    begun = int(server.seen[1].headers["Range"].removeprefix("bytes=").rstrip("-"))
-    assert 0 < begun <= 100_005 and clock.waits == [1]
-
-
-@pytest.mark.parametrize("said", ["", "bytes */300000", "bytes 100000-", "items 100000-299999/3"])
-def test_a_part_that_does_not_say_what_it_is_is_not_taken(server, clock, tmp_path, said):
-    remote = a_file(server)
-
-    def part(handler, seen):
-        handler.begin(seen, 206, {"Content-Range": said, "Content-Length": 200_000})
-        handler.body(seen, CONTENT[100_000:])
-
-    server.script["/a.bin"] = [cut_after(100_000), part]
-    assert run_fetch(remote, tmp_path / "a.bin", clock) == (False, 300_000)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert [s.status for s in server.seen] == [200, 206, 200]
-
-
-def test_a_part_that_nobody_asked_for_is_begun_with(server, clock, tmp_path):
-    remote = a_file(server)
-
-    def part(handler, seen):
-        said = "bytes 0-99999/300000"
-        handler.begin(seen, 206, {"Content-Range": said, "Content-Length": 100_000})
-        handler.body(seen, CONTENT[:100_000])
-
-    server.script["/a.bin"] = [part]
-    assert run_fetch(remote, tmp_path / "a.bin", clock) == (False, 300_000)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert [s.sent for s in server.seen] == [100_000, 200_000]
+    assert clock.waits == [1]
 
 
 def test_redirects_in_a_circle_are_refused(server, clock, tmp_path):
     remote = a_file(server)
     server.script["/a.bin"] = [redirect(302, "/b.bin")] * 99
     server.script["/b.bin"] = [redirect(302, "a.bin")] * 99
-    with pytest.raises(Refused, match=r"a\.bin: Exceeded maximum allowed redirects"):
+    with pytest.raises(Refused, match=r"a\.bin: too many redirects"):
         run_fetch(remote, tmp_path / "a.bin", clock)
     assert len(server.seen) < 30 and clock.waits == []
 
 
-@pytest.mark.parametrize(
-    ("location", "words"),
-    [("ftp://127.0.0.1/a.bin", "unsupported protocol"), ("", "302 Found")],
-)
-def test_redirects_to_nowhere_are_refused(server, clock, tmp_path, location, words):
+def test_redirects_to_nowhere_are_refused(server, clock, tmp_path):
     remote = a_file(server)
-    server.script["/a.bin"] = [redirect(302, location) if location else answer(302)]
-    with pytest.raises(Refused, match=words):
+    server.script["/a.bin"] = [redirect(302, "ftp://127.0.0.1/a.bin"), *[answer(302)] * 6]
+    with pytest.raises(Refused, match="ftp://"):
         run_fetch(remote, tmp_path / "a.bin", clock)
     assert clock.waits == []
+    with pytest.raises(Refused, match="found 0 bytes in answer to a request for 100,000"):
+        run_fetch(remote, tmp_path / "a.bin", clock)
 
 
-def test_a_slow_drip_is_borne_and_can_be_stopped(server, clock, tmp_path):
-    """Bytes that come far apart are no stall; a stop is obeyed at the next one."""
-    remote = a_file(server)
-    clock.web.timeout = 0.5
+def test_a_slow_drip_is_borne_and_can_be_stopped(server, tmp_path):
+    """Bytes that come far apart are no stall; a stop is obeyed after the block."""
+    remote, clock = a_file(server), Clock(timeout=0.5)
     clock.web.sleep = pytest.fail
 
     def drip(handler, seen):
-        handler.begin(seen, 200, {"ETag": etag_of(CONTENT), "Content-Length": 300_000})
-        for at in range(50):
+        headers = {"Content-Range": "bytes 100000-199999/300000", "Content-Length": 100_000}
+        handler.begin(seen, 206, headers)
+        for at in range(100_000, 200_000, 10_000):
             time.sleep(0.1)
-            handler.body(seen, CONTENT[at : at + 1])
+            handler.body(seen, CONTENT[at : at + 10_000])
 
-    server.script["/a.bin"] = [drip]
-    threading.Timer(1.0, clock.web.stop.set).start()
-    began = time.monotonic()
+    server.script["/a.bin"] = [serve, drip]
+    threading.Timer(0.5, clock.web.stop.set).start()
     with pytest.raises(Stopped):
         run_fetch(remote, tmp_path / "a.bin", clock)
-    assert 1.0 <= time.monotonic() - began < 3.0
-    held = (tmp_path / ".a.bin.partial").read_bytes()
-    assert CONTENT.startswith(held) and 0 < len(held) < 12
+    assert partial_file(tmp_path).read_bytes() == CONTENT[:100_000]
     clock.web.stop.clear()
-    assert run_fetch(remote, tmp_path / "a.bin", clock) == (True, 300_000 - len(held))
+    assert run_fetch(remote, tmp_path / "a.bin", clock) == (True, 200_000)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
 def test_a_web_page_is_no_file_and_costs_nothing_that_was_fetched(server, clock, tmp_path):
     remote = a_file(server)
-    server.script["/a.bin"] = [cut_after(100_000), page]
-    with pytest.raises(Refused, match="found a web page, expected a file; see whether a proxy"):
+    server.script["/a.bin"] = [serve, page, *[page] * 6]
+    with pytest.raises(ValueError, match="support range requests"):
         run_fetch(remote, tmp_path / "a.bin", clock)
+    with pytest.raises(Refused, match="see whether a proxy answers in the server's place"):
+        run_fetch(a_file(server, OTHER), tmp_path / "b.bin", clock)
+    server.script["/a.bin"] = []
+    server.files["/a.bin"] = CONTENT
     assert run_fetch(remote, tmp_path / "a.bin", clock) == (True, 200_000)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
     server.script[f"/api/datasets/{MIX}/revision/main"] = [page]
-    with pytest.raises(Refused, match="revision/main.*: found a web page"):
+    with pytest.raises(ValueError, match="revision/main.*: the listing is not of the expected"):
         list_hub(MIXINSTRUCT, [], "main", clock.web)
-
-
-def test_a_page_about_a_range_is_about_the_range(server, clock, tmp_path):
-    remote = a_file(server)
-    server.script["/a.bin"] = [cut_after(100_000), answer(416, Content_Type="text/html")]
-    assert run_fetch(remote, tmp_path / "a.bin", clock) == (False, 300_000)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("stated", [True, False])
@@ -518,9 +468,9 @@ def test_a_server_of_http_1_0(server, clock, tmp_path, stated):
         remote = a_file(old)
 
         def cut(handler, seen):  # what the end of the connection means only the listing tells
-            length = {"Content-Length": 300_000} if stated else {}
-            handler.begin(seen, 200, {"ETag": etag_of(CONTENT), **length})
-            handler.body(seen, CONTENT[:100_000])
+            length = {"Content-Length": 100_000} if stated else {}
+            handler.begin(seen, 206, {"Content-Range": "bytes 0-99999/300000", **length})
+            handler.body(seen, CONTENT[:60_000])
 
         old.script["/a.bin"] = [cut]
         assert run_fetch(remote, tmp_path / "a.bin", clock) == (False, 300_000)
@@ -528,7 +478,7 @@ def test_a_server_of_http_1_0(server, clock, tmp_path, stated):
         running.shutdown()
         running.server_close()
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert [s.sent for s in old.seen] == [100_000, 200_000]
+    assert [s.sent for s in old.seen] == [60_000, 100_000, 100_000, 100_000]
 
 
 def test_what_is_no_http_is_given_up(clock, tmp_path):
@@ -544,7 +494,7 @@ def test_what_is_no_http_is_given_up(clock, tmp_path):
 
         threading.Thread(target=chatter, daemon=True).start()
         remote = Remote("a.bin", f"http://127.0.0.1:{listening.getsockname()[1]}/a", 5, None)
-        with pytest.raises(Refused, match="given up after 6 failures in a row"):
+        with pytest.raises(Refused, match="400 Bad Request"):
             run_fetch(remote, tmp_path / "a.bin", clock)
         listening.shutdown(socket.SHUT_RDWR)
 
@@ -564,30 +514,11 @@ def test_many_files_share_a_few_connections(server, clock, tmp_path):
     assert [file.state for file in files] == ["fetched"] * 150
     assert all((tmp_path / r.path).read_bytes() == server.files[f"/{r.path[2:]}"] for r in remotes)
     assert sum(steps) == sum(r.size for r in remotes)
-    assert sorted(clock.waits) == [1] * 15 + [1] * 15 + [9] * 15
+    assert sorted(clock.waits) == [1] * 15 + [2] * 15 + [9] * 15
     assert {s.headers["Accept-Encoding"] for s in server.seen} == {"identity"}
     assert (
         len(server.seen) == 195 and server.connections <= download_folder.JOBS + 45
     )  # one more a failure
-
-
-def test_a_listing_may_come_compressed(server, clock):
-    server.add_dataset(MIX, dict.fromkeys(MIXINSTRUCT.files, b"{}\n"))
-    path = f"/api/datasets/{MIX}/revision/main"
-    packed = gzip.compress(server.files[path])
-
-    def sent(content):
-        def act(handler, seen):
-            assert "gzip" in seen.headers["Accept-Encoding"]
-            length = {"Content-Length": len(content)}
-            handler.begin(seen, 200, {"Content-Encoding": "gzip", **length})
-            handler.body(seen, content)
-
-        return act
-
-    server.script[path] = [sent(b"no gzip"), sent(packed)]
-    assert len(list_hub(MIXINSTRUCT, [], "main", clock.web).remotes) == 3
-    assert clock.waits == [1]
 
 
 # --- TLS -----------------------------------------------------------------------------------------
@@ -618,7 +549,7 @@ def secure(server, certificate, monkeypatch):
     running.server_close()
 
 
-def test_a_certificate_is_trusted_by_ssl_cert_file(secure, certificate, tmp_path, monkeypatch):
+def test_a_certificate_is_trusted_by_ssl_cert_file(secure, certificate, tmp_path):
     arguments = ("mixinstruct", "--revision", "main", "--cache-dir", tmp_path)
     result = call(*arguments)
     assert result.exit_code == 1
@@ -627,38 +558,20 @@ def test_a_certificate_is_trusted_by_ssl_cert_file(secure, certificate, tmp_path
         r"; where a proxy has certificates of its own, SSL_CERT_FILE must name them .*\n",
         result.stderr,
     )
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    assert "3 fetched" in call(*arguments).stdout
+    # in a process of its own: aiohttp reads its certificates once
+    trusting = {**os.environ, "SSL_CERT_FILE": str(certificate)}
+    output, errors = process(None, *arguments, env=trusting).communicate(timeout=60)
+    assert "3 fetched" in output, errors
 
 
-def test_certificates_of_the_system_are_trusted_too(secure, certificate, tmp_path, monkeypatch):
+def test_certificates_of_the_system_are_trusted_too(secure, certificate, tmp_path):
     read = ["openssl", "x509", "-hash", "-noout", "-in", certificate]
     name = subprocess.run(read, check=True, capture_output=True, text=True).stdout.strip()
     (tmp_path / f"{name}.0").write_bytes(certificate.read_bytes())
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))  # in place of the system's folder
-    monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
-    assert call("mixinstruct", "--revision", "main", "--dry-run").exit_code == 0
-
-
-def test_a_redirect_does_not_leave_https(secure, certificate, clock, tmp_path, monkeypatch):
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    other = Server()
-    running = started(other)
-    remote = a_file(secure)
-    other.files["/a.bin"] = CONTENT
-    secure.script["/a.bin"] = [redirect(301, f"{other.url}/a.bin"), redirect(301, "/b.bin")]
-    secure.files["/b.bin"] = CONTENT
-    web = Web(tokens={secure.url.removeprefix("https://"): "secret"})
-    try:
-        with pytest.raises(Refused, match=f"redirects to {other.url}/a.bin, expected an https"):
-            fetch(remote, tmp_path / "a.bin", web=web, advance=lambda n: None)
-        assert other.seen == []
-        assert fetch(remote, tmp_path / "a.bin", web=web, advance=lambda n: None) is False
-    finally:
-        web.close()
-        running.shutdown()
-        running.server_close()
-    assert secure.seen[-1].headers["Authorization"] == "Bearer secret"
+    trusting = {**os.environ, "SSL_CERT_DIR": str(tmp_path)}  # in place of the system's folder
+    arguments = ("mixinstruct", "--revision", "main", "--cache-dir", tmp_path)
+    output, errors = process(None, *arguments, env=trusting).communicate(timeout=60)
+    assert "3 fetched" in output, errors
 
 
 def test_a_proxy_that_wants_a_password_is_told_at_once(server, secure, tmp_path, monkeypatch):
@@ -675,7 +588,6 @@ def test_a_proxy_that_wants_a_password_is_told_at_once(server, secure, tmp_path,
     [
         ("SSL_CERT_FILE", str(ROOT / "pyproject.toml"), "X509"),
         ("HTTPS_PROXY", "ftp://127.0.0.1", "ftp"),
-        ("NO_PROXY", "localhost,[::1]", "Invalid port"),
     ],
 )
 def test_an_environment_that_says_nonsense(server, tmp_path, monkeypatch, variable, value, words):
@@ -691,25 +603,26 @@ def test_an_environment_that_says_nonsense(server, tmp_path, monkeypatch, variab
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_keep_the_range_and_hand_the_token_to_no_other_host(
-    server, clock, tmp_path, status
+    server, clock, tmp_path, monkeypatch, status
 ):
     other = Server()
     running = started(other)
     try:
         other.files["/b.bin"] = CONTENT
         remote = a_file(server)
-        server.script["/a.bin"] = [redirect(status, f"{server.url}/c.bin")] * 2
-        server.script["/c.bin"] = [redirect(status, f"{other.url}/b.bin")] * 2
-        other.script["/b.bin"] = [cut_after(100_000)]
-        clock.web.tokens = {server.url.removeprefix("http://"): "secret"}
+        server.script["/a.bin"] = [redirect(status, f"{server.url}/c.bin")] * 3
+        server.script["/c.bin"] = [redirect(status, f"{other.url}/b.bin")] * 3
+        monkeypatch.setenv("HF_TOKEN", "secret")
         run_fetch(remote, tmp_path / "a.bin", clock)
     finally:
         running.shutdown()
         running.server_close()
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert [s.headers.get("Authorization") for s in server.seen] == ["Bearer secret"] * 4
-    assert [s.headers.get("Authorization") for s in other.seen] == [None, None]
-    assert [s.headers.get("Range") for s in other.seen] == [None, "bytes=100000-"]
+    assert [s.headers.get("Authorization") for s in server.seen] == ["Bearer secret"] * 6
+    assert [s.headers.get("Authorization") for s in other.seen] == [None] * 3
+    assert [s.headers.get("Range") for s in other.seen] == [
+        "bytes=0-99999", "bytes=100000-199999", "bytes=200000-300000",
+    ]  # fmt: skip
 
 
 def test_a_token_goes_to_the_hub(server, tmp_path, monkeypatch):
@@ -764,7 +677,7 @@ def test_the_hub_states_sizes_and_checksums(server, clock):
 
 def test_a_known_checksum_is_held_against_the_hub(server, clock):
     bad = {"rfilename": "routerbench_0shot.pkl", "size": 5, "blobId": "0" * 40}
-    bad["lfs"] = {"sha256": "f" * 64, "size": 5}
+    bad["lfs"] = {"sha256": "f" * 64, "size": 5, "pointerSize": 9}
     server.listing(
         ROUTERBENCH.repository, [bad], revisions=[ROUTERBENCH.revision], sha=ROUTERBENCH.revision
     )
@@ -788,10 +701,10 @@ def test_a_file_that_is_not_there(server, clock, patterns, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"<html>log in</html>", "revision/main.*: expected JSON, found b'<html>log in</html>'"),
+        (b"<html>log in</html>", "revision/main.*: the listing is not of the expected form"),
         (b"[]", "revision/main.*: the listing is not of the expected form"),
         (
-            b'{"sha": "x", "siblings": [{"rfilename": 7}]}',
+            b'{"id": "x", "sha": "x", "siblings": [{"rfilename": 7}]}',
             "has no train_data_prepared.jsonl at revision main, it has 7",
         ),
     ],
@@ -1004,13 +917,14 @@ main()
 """
 
 
-@pytest.mark.parametrize("package", ["httpx", "google_crc32c"])
+@pytest.mark.parametrize("package", ["aiohttp", "fsspec", "google_crc32c", "huggingface_hub"])
 def test_a_missing_package_is_told_with_what_installs_it(package, tmp_path):
     run = process(WITHOUT, package, "mixinstruct", "--cache-dir", tmp_path)
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 3
     assert re.fullmatch(
-        rf"error: download needs httpx and google-crc32c, found .*{package}.*; "
+        r"error: download needs aiohttp, fsspec, google-crc32c and huggingface-hub, found .*"
+        rf"{package}.*; "
         r"pip install 'benchrouter\[download\]'\n",
         errors,
     )
@@ -1107,6 +1021,18 @@ def test_no_room_is_said_before_anything_is_fetched(server, clock, tmp_path, mon
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+from benchrouter.tables.download import web
+web.BLOCK_BYTES = 60_000
+from benchrouter.cli import main
+sys.argv = ["benchrouter", "download", *sys.argv[1:]]
+main()
+"""
+
+
+IN_BLOCKS = """
+import sys
+from benchrouter.tables.download import web
+web.BLOCK_BYTES = 100_000
 from benchrouter.cli import main
 sys.argv = ["benchrouter", "download", *sys.argv[1:]]
 main()
@@ -1139,11 +1065,11 @@ def test_a_disk_that_fills_up_names_the_folder_and_the_bytes(server, tmp_path):
         errors,
     )
     assert hidden(folder) == sorted(os.listdir(folder))  # nothing under a file's own name
-    assert (folder / ".val_data_prepared.jsonl.partial").read_bytes() == CONTENT[:100_000]
+    assert partial_file(folder, "val_data_prepared.jsonl").read_bytes() == CONTENT[:100_000]
     result = call(*arguments)
     assert "1 resumed" in result.stdout
     assert (folder / "val_data_prepared.jsonl").read_bytes() == CONTENT
-    assert server.seen[-1].sent == 200_000
+    assert [s.sent for s in server.seen[-2:]] == [100_000, 100_000]
 
 
 def test_no_room_to_unpack_names_the_unpacked_size(server, tmp_path):
@@ -1167,12 +1093,12 @@ def test_a_run_that_is_killed_is_gone_on_with(server, tmp_path, sent):
     server.add_dataset(MIX, dict.fromkeys(MIXINSTRUCT.files, CONTENT))
     path = f"/datasets/{MIX}/resolve/{COMMIT}/val_data_prepared.jsonl"
     until = threading.Event()
-    server.script[path] = [stall_after(120_000, until)]
+    server.script[path] = [serve, stall_after(20_000, until)]
     arguments = ("mixinstruct", "--revision", "main", "--only", "val*", "--cache-dir", tmp_path)
-    run = process(None, *arguments)
-    partial = tmp_path / "downloads" / "mixinstruct" / ".val_data_prepared.jsonl.partial"
+    run = process(IN_BLOCKS, *arguments)
+    folder = tmp_path / "downloads" / "mixinstruct"
     deadline = time.monotonic() + 60
-    while not (partial.exists() and partial.stat().st_size == 120_000):
+    while [s.sent for s in server.requests_of("val_data_prepared.jsonl")] != [100_000, 20_000]:
         assert time.monotonic() < deadline and run.poll() is None
         time.sleep(0.01)
     run.send_signal(sent)
@@ -1183,14 +1109,15 @@ def test_a_run_that_is_killed_is_gone_on_with(server, tmp_path, sent):
     codes = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
     assert run.returncode == codes[sent]
     assert "Traceback" not in errors
-    assert partial.read_bytes() == CONTENT[:120_000]
+    assert partial_file(folder, "val_data_prepared.jsonl").read_bytes() == CONTENT[:100_000]
     result = call(*arguments)
     assert result.exit_code == 0, result.stderr
     assert "1 resumed" in result.stdout
-    folder = partial.parent
     assert (folder / "val_data_prepared.jsonl").read_bytes() == CONTENT
     assert sorted(os.listdir(folder)) == [download_folder.RECORD, "val_data_prepared.jsonl"]
-    assert [s.sent for s in server.requests_of("val_data_prepared.jsonl")] == [120_000, 180_000]
+    assert [s.sent for s in server.requests_of("val_data_prepared.jsonl")] == [
+        100_000, 20_000, 100_000, 100_000,
+    ]  # fmt: skip
 
 
 def test_progress_counts_what_was_there_but_not_as_speed(monkeypatch):

@@ -246,7 +246,7 @@ class TwoReadings:
             notes = ("metric is acc",) if i < 2 else ("2 perturbed instances left out",)
             if i == 2:
                 notes += (f"{path}: 1 split",)
-            readings.append(Reading(rows.source(), formats.rows.Sidecar(), notes))
+            readings.append(Reading(rows.source(), formats.long_rows.Sidecar(), notes))
         return readings
 
 

@@ -1,4 +1,4 @@
-"""Many files into one folder, a few at a time; what is there and right is not fetched again."""
+"""Fetch many files into a folder, a few at a time; intact ones are kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from benchrouter.files.lock import locked
 from benchrouter.files.os_errors import naming
-from benchrouter.tables.download.fetching import Advance, Partial, checksum_of, fetch, no_room
+from benchrouter.tables.download.fetching import Advance, bytes_here, checksum_of, fetch, no_room
 from benchrouter.tables.download.listing import Remote
 from benchrouter.tables.download.web import Web
 
@@ -27,7 +27,7 @@ RECORD = (
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that is here now, and whether this run fetched it, went on with it, or kept it."""
+    """A file in the folder: fetched by this run, resumed, or kept from an earlier one."""
 
     remote: Remote
     path: Path
@@ -50,9 +50,9 @@ def download(
     folder : Path
         Made if it is missing.
     web : Web
-        Its `stop` is set at the end.
+        Its `stop` is set when the transfers end.
     progress : callable
-        Takes all bytes of the files to fetch, and how many of them are here from an earlier run.
+        Takes the bytes of the files to fetch, and how many of them an earlier run left.
 
     Returns
     -------
@@ -78,21 +78,7 @@ def download(
             web.tell(f"checking the {len(here):,} files that are there")
         kept = {r.path for r in here if record.holds(r, folder / r.path)}
         missing = [r for r in remotes if r.path not in kept]
-        total = sum(r.size for r in missing)
-        before = sum(Partial(folder / r.path, r).size for r in missing)
-        if total - before > shutil.disk_usage(folder).free:
-            raise no_room(folder, total - before)
-        states: dict[str, Literal["fetched", "resumed"]] = {}
-        if missing:
-            events = _in_threads(missing, folder, web)
-            with progress(total, before) as advance, closing(events):
-                for event in events:
-                    if isinstance(event, int):
-                        advance(event)
-                        continue
-                    remote, resumed = event
-                    record.add(remote, folder / remote.path)
-                    states[remote.path] = "resumed" if resumed else "fetched"
+        states = _fetch_missing(missing, folder, record, web, progress) if missing else {}
     finally:
         os.close(lock)
     return [
@@ -101,8 +87,32 @@ def download(
     ]
 
 
+def _fetch_missing(
+    missing: Sequence[Remote],
+    folder: Path,
+    record: _Record,
+    web: Web,
+    progress: Callable[[int, int], AbstractContextManager[Advance]],
+) -> dict[str, Literal["fetched", "resumed"]]:
+    total = sum(r.size for r in missing)
+    before = sum(bytes_here(r, folder / r.path) for r in missing)
+    if total - before > shutil.disk_usage(folder).free:
+        raise no_room(folder, total - before)
+    states: dict[str, Literal["fetched", "resumed"]] = {}
+    events = _in_threads(missing, folder, web)
+    with progress(total, before) as advance, closing(events):
+        for event in events:
+            if isinstance(event, int):
+                advance(event)
+                continue
+            remote, resumed = event
+            record.add(remote, folder / remote.path)
+            states[remote.path] = "resumed" if resumed else "fetched"
+    return states
+
+
 class _Record:
-    """What was fetched, in lines of JSON; a line cut short by a kill is no line."""
+    """List of fetched files in lines of JSON; a line cut short by a kill is ignored."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -119,7 +129,7 @@ class _Record:
                 continue
 
     def holds(self, remote: Remote, path: Path) -> bool:
-        """Whether a file that is there is the one listed, byte for byte if a checksum is known."""
+        """Whether a file is the one listed, byte for byte if a checksum is known."""
         entry = self._lines.get(remote.path, {})
         if entry.get("of") == _version(remote):
             return bool(entry.get("sha256") == checksum_of(path, "sha256:"))
@@ -147,7 +157,7 @@ def _version(remote: Remote) -> str:
 
 @dataclass(frozen=True)
 class _Ended:
-    """A thread, by an error or for want of work."""
+    """A thread has ended, by an error or because no work is left."""
 
     error: BaseException | None
 
@@ -155,7 +165,7 @@ class _Ended:
 def _in_threads(
     remotes: Sequence[Remote], folder: Path, web: Web
 ) -> Generator[int | tuple[Remote, bool], None, None]:
-    """Fetch files; yields bytes received, and every file that is whole, resumed or not."""
+    """Fetch files; yields bytes received, and each finished file with whether it was resumed."""
     tasks: queue.SimpleQueue[Remote] = queue.SimpleQueue()
     events: queue.SimpleQueue[int | tuple[Remote, bool] | _Ended] = queue.SimpleQueue()
     for remote in remotes:
@@ -173,7 +183,7 @@ def _in_threads(
         except BaseException as e:
             events.put(_Ended(e))
 
-    # daemons: a read that hangs does not hold up the end of the program
+    # daemons, so that a hanging read does not delay the end of the program
     threads = [threading.Thread(target=work, daemon=True) for _ in range(min(JOBS, len(remotes)))]
     for thread in threads:
         thread.start()

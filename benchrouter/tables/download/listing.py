@@ -1,20 +1,24 @@
-"""What a source holds: names, addresses, sizes and checksums of files, as its server lists them."""
+"""List the files of a source: names, addresses, sizes and checksums."""
 
 from __future__ import annotations
 
 import base64
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
+
+from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub.hf_api import RepoSibling
 
 from benchrouter.tables.download.sources import HelmRuns, HubDataset
-from benchrouter.tables.download.web import Web
+from benchrouter.tables.download.web import Web, hub
 
-HUB = "https://huggingface.co"
 STORAGE = "https://storage.googleapis.com"
 NEEDED = ("run_spec.json", "scenario_state.json", "per_instance_stats.json")  # to read a HELM run
 
@@ -29,12 +33,12 @@ class Remote:
         Where it goes, below the folder of its source; parts separated by ``/``.
     url : str
     size : int
-        Bytes that are sent.
+        Bytes to be sent.
     checksum : str or None
         ``sha256:…``, ``md5:…``, ``crc32c:…`` or ``git-sha1:…`` of the bytes that are sent, in
         hexadecimal; None where the server states none.
     gzipped : bool
-        Whether what is sent is the gzipped file.
+        Whether the server sends it gzipped.
     """
 
     path: str
@@ -46,17 +50,11 @@ class Remote:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files asked for, which version they are of, and what there is to say of them."""
+    """The files asked for, their version, and notes for the user."""
 
     remotes: list[Remote]
     version: str
     notes: list[str]
-
-
-def hub_tokens() -> dict[str, str]:
-    """HF_TOKEN, for the host of HF_ENDPOINT only."""
-    token = os.environ.get("HF_TOKEN", "").strip()
-    return {urlsplit(_hub()).netloc: token} if token else {}
 
 
 def list_hub(
@@ -68,7 +66,7 @@ def list_hub(
     ----------
     source : HubDataset
     patterns : sequence of str
-        Of names of files, as a shell takes them; none for the usual ones.
+        Shell patterns of names of files; empty for the usual ones.
     revision : str or None
         Commit, branch or tag; None for the one that `source` names.
     web : Web
@@ -85,50 +83,51 @@ def list_hub(
     Refused
         If the server refuses the listing.
     """
-    names = [
-        name
-        for name in source.files
-        if (any(fnmatchcase(name, p) for p in patterns) if patterns else name in source.fetched)
-    ]
+    names = [name for name in source.files if _matches(name, patterns or source.fetched)]
     if not names:
         raise ValueError(
             f"{source.name} has no file {' or '.join(patterns)}, it has {', '.join(source.files)}"
         )
     wanted = revision or source.revision
-    url = f"{_hub()}/api/datasets/{source.repository}/revision/{quote(wanted, safe='')}?blobs=true"
-    answer = web.json(url)
+    url = f"{hub()}/api/datasets/{source.repository}/revision/{quote(wanted, safe='')}"
+    ask = partial(HfApi(endpoint=hub()).dataset_info, source.repository, revision=wanted)
     with _form_of(url):
-        commit = str(answer["sha"])
-        held = {str(file["rfilename"]): file for file in answer["siblings"]}
-        missing = [name for name in names if name not in held]
-        if not missing:
-            remotes = [_hub_file(source, commit, held[name]) for name in names]
+        info = web.attempt(url, partial(ask, files_metadata=True))
+        commit = str(info.sha)
+        held = {file.rfilename: file for file in info.siblings}
+        remotes = [_hub_file(source, commit, held[name]) for name in names if name in held]
+    missing = [name for name in names if name not in held]
     if missing:
         raise ValueError(
             f"{source.repository} has no {missing[0]} at revision {wanted}, it has "
-            f"{', '.join(sorted(held))}"
+            f"{', '.join(sorted(map(str, held)))}"
         )
-    pinned = source.sha256 if commit == source.revision else {}
+    if commit == source.revision:
+        _check_pinned(source, remotes)
+    return Listing(remotes, commit, [])
+
+
+def _check_pinned(source: HubDataset, remotes: Sequence[Remote]) -> None:
+    """Refuse a checksum that is not the one known from elsewhere."""
     for remote in remotes:
-        expected = pinned.get(remote.path)
+        expected = source.sha256.get(remote.path)
         if expected and remote.checksum != f"sha256:{expected}":
             raise ValueError(
                 f"{remote.url}: the server lists {remote.checksum}, expected sha256:{expected} at "
-                f"revision {commit}"
+                f"revision {source.revision}"
             )
-    return Listing(remotes, commit, [])
 
 
 def list_helm(source: HelmRuns, patterns: Sequence[str], suite: str, web: Web) -> Listing:
     """List the run folders of a suite of HELM.
 
-    BENCHROUTER_HELM_URL may name a mirror in place of ``https://storage.googleapis.com``.
+    BENCHROUTER_HELM_URL may name a mirror of ``https://storage.googleapis.com``.
 
     Parameters
     ----------
     source : HelmRuns
     patterns : sequence of str
-        Of names of runs, as a shell takes them; none for all runs.
+        Shell patterns of names of runs; empty for all.
     suite : str
         PROJECT/VERSION, or a VERSION of the project ``classic``.
     web : Web
@@ -136,7 +135,7 @@ def list_helm(source: HelmRuns, patterns: Sequence[str], suite: str, web: Web) -
     Returns
     -------
     Listing
-        Runs that lack a file which is needed to read them are left out, with a note.
+        Runs without a file that is needed to read them are left out, with a note.
 
     Raises
     ------
@@ -157,21 +156,24 @@ def list_helm(source: HelmRuns, patterns: Sequence[str], suite: str, web: Web) -
                     runs.setdefault(run, {})[file] = _object(source.bucket, item)
     if not runs:
         raise ValueError(_no_runs(source, folder, patterns, project, web))
-    whole = {run: files for run, files in sorted(runs.items()) if all(f in files for f in NEEDED)}
-    notes = []
-    if len(whole) < len(runs):
-        left_out = next(run for run in sorted(runs) if run not in whole)
-        lacks = next(file for file in NEEDED if file not in runs[left_out])
-        notes.append(
-            f"{len(runs) - len(whole):,} of {len(runs):,} runs are left out: files that are needed "
-            f"to read them are not published ({left_out} has no {lacks})"
-        )
-    remotes = [files[name] for files in whole.values() for name in sorted(files)]
-    return Listing(remotes, f"{project}/{version}", notes)
+    lacking = {run: file for run in runs for file in NEEDED[::-1] if file not in runs[run]}
+    remotes = [runs[r][file] for r in sorted(runs) if r not in lacking for file in sorted(runs[r])]
+    return Listing(remotes, f"{project}/{version}", _left_out(lacking, len(runs)))
+
+
+def _left_out(lacking: dict[str, str], n_runs: int) -> list[str]:
+    """Say which runs lack a file; none if no run does."""
+    if not lacking:
+        return []
+    run = min(lacking)
+    return [
+        f"{len(lacking):,} of {n_runs:,} runs are left out: files that are needed to read them are "
+        f"not published ({run} has no {lacking[run]})"
+    ]
 
 
 def _no_runs(source: HelmRuns, folder: str, patterns: Sequence[str], project: str, web: Web) -> str:
-    """Say that nothing matches, and which suites there are if the suite is unknown."""
+    """Say that nothing matches; for an unknown suite, name those there are."""
     if next(_objects(source.bucket, folder, web), None) is not None:
         return f"no run of {folder} is named {' or '.join(patterns)}"
     above = f"{project}/benchmark_output/runs/"
@@ -186,20 +188,15 @@ def _no_runs(source: HelmRuns, folder: str, patterns: Sequence[str], project: st
     )
 
 
-def _hub() -> str:
-    return (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
-
-
 def _storage() -> str:
     return (os.environ.get("BENCHROUTER_HELM_URL") or STORAGE).rstrip("/")
 
 
-def _hub_file(source: HubDataset, commit: str, file: dict[str, Any]) -> Remote:
-    name = file["rfilename"]
-    large = file.get("lfs")
-    checksum = f"sha256:{large['sha256']}" if large else f"git-sha1:{file['blobId']}"
-    url = f"{_hub()}/datasets/{source.repository}/resolve/{commit}/{quote(name)}"
-    return Remote(_checked(name), url, int(file["size"]), checksum)
+def _hub_file(source: HubDataset, commit: str, file: RepoSibling) -> Remote:
+    name = file.rfilename
+    url = hf_hub_url(source.repository, name, repo_type="dataset", revision=commit, endpoint=hub())
+    checksum = f"sha256:{file.lfs.sha256}" if file.lfs else f"git-sha1:{file.blob_id}"
+    return Remote(_checked(name), url, int(file.size), checksum)
 
 
 def _objects(bucket: str, prefix: str, web: Web) -> Iterator[dict[str, Any]]:
@@ -214,8 +211,8 @@ def _pages(bucket: str, query: dict[str, str], web: Web) -> Iterator[dict[str, A
     while True:
         more: dict[str, str] = {"pageToken": token} if token else {}
         url = f"{base}?{urlencode({**query, 'maxResults': '1000', **more})}"
-        page = web.json(url)
         with _form_of(url):
+            page = json.loads(web.read(url))
             token = page.get("nextPageToken")
         yield page
         if not token:
@@ -236,8 +233,12 @@ def _object(bucket: str, item: dict[str, Any]) -> Remote:
     )
 
 
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def _literal(pattern: str) -> str:
-    """Beginning of a pattern that stands for itself."""
+    """Literal beginning of a pattern."""
     ends = [pattern.index(c) for c in "*?[" if c in pattern]
     return pattern[: min(ends, default=len(pattern))]
 
@@ -251,7 +252,7 @@ def _checked(path: str) -> str:
 
 @contextmanager
 def _form_of(url: str) -> Iterator[None]:
-    """Within, an answer that is not as expected names where it came from."""
+    """Make errors from an unexpected answer name its address."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, ValueError) as e:

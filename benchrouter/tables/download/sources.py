@@ -1,4 +1,4 @@
-"""What is published where, under which licence, and how to cite it."""
+"""Published benchmark results: addresses, licences and citations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Source:
     Attributes
     ----------
     name : str
-        As the command line calls it.
+        Its name on the command line.
     title, page, licence, citation : str
         For people; `citation` is BibTeX.
     """
@@ -35,14 +35,14 @@ class HubDataset(Source):
     repository : str
         OWNER/NAME.
     revision : str
-        The commit that is fetched unless another is asked for.
+        The commit to fetch by default.
     files : tuple of str
         All files of results.
     fetched : tuple of str
-        Those fetched unless others are asked for.
+        Those to fetch by default.
     sha256 : mapping of str to str
-        Of files at `revision`, where their SHA-256 is known from others than the Hub, which
-        states one for every large file: both are checked.
+        SHA-256 of files at `revision` that is known from elsewhere than the Hub; the Hub's own is
+        checked too.
     """
 
     repository: str
@@ -60,9 +60,9 @@ class HelmRuns(Source):
     ----------
     bucket : str
     suite : str
-        PROJECT/VERSION that is fetched unless another is asked for.
+        PROJECT/VERSION to fetch by default.
     files : tuple of str
-        What is fetched of a run folder.
+        Files to fetch of a run folder.
     paper : tuple of str
         Patterns of the names of the runs of the datasets of arXiv 2309.15789, table 4.
     """

@@ -1,4 +1,4 @@
-"""Other people's formats of benchmark results: each becomes sources of long rows."""
+"""Formats of benchmark results of others; each is read as sources of long rows."""
 
 from __future__ import annotations
 
@@ -22,19 +22,16 @@ TABLE = "table"  # our own: a wide or long file
 
 
 class Format(Protocol):
-    """What a module of this folder offers."""
+    """Interface of the modules in this folder."""
 
     def recognises(self, path: Path) -> bool:
-        """Whether a file or folder is of this format, by its name and first bytes alone."""
+        """Whether a file or folder has this format, by names and first bytes alone."""
 
     def read(self, path: Path, choices: Choices) -> Iterable[Reading]:
-        """Read a file or folder: a `Reading` for every file that scores were found in.
-
-        Read one after the other, so that the prompts of one need not wait in memory for the next.
-        """
+        """Read a file or folder lazily: one `Reading` for each file with scores."""
 
 
-# Asked in this order; what none of them recognises is a table.
+# Tried in this order; what none recognises is a table.
 FORMATS: dict[str, Format] = {
     "helm": helm,
     "lm-eval": lm_eval,
@@ -69,9 +66,9 @@ def format_of(path: Path) -> str:
     IsADirectoryError
         If it is a folder of no known format.
     PermissionError
-        If it is one with folders that may not be read.
+        If it has folders that may not be read.
     ValueError
-        If it is a folder of several, or JSON of none.
+        If it is a folder of several formats, or JSON of none.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")

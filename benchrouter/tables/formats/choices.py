@@ -1,4 +1,4 @@
-"""What a format leaves to the caller."""
+"""Options of the formats."""
 
 from __future__ import annotations
 
@@ -19,14 +19,12 @@ ALLOWED: dict[str, Sequence[str | None]] = {
 
 @dataclass(frozen=True)
 class Choices:
-    """Options of the formats, as `BenchmarkTable.read` describes them.
-
-    A format does not look at those of others.
+    """Options of the formats, as `read_table` describes them; each format uses its own.
 
     Raises
     ------
     ValueError
-        If an option has a value that there is not.
+        If an option has an unknown value.
     """
 
     metric: str | None = None
@@ -47,13 +45,7 @@ class Choices:
 
 
 def check_values(options: object, allowed: Mapping[str, Sequence[str | None]]) -> None:
-    """Refuse a value of an option that is none of those allowed.
-
-    Raises
-    ------
-    ValueError
-        Names the option and its values.
-    """
+    """Raise a ValueError for an option with a value that is not allowed."""
     for name, values in allowed.items():
         value = getattr(options, name)
         if value not in values:

@@ -1,4 +1,4 @@
-"""Text of a document after a template of lm-evaluation-harness, where that is simple."""
+"""Fill in simple templates of lm-evaluation-harness."""
 
 from __future__ import annotations
 
@@ -17,36 +17,23 @@ EXPRESSION = re.compile(
 )
 STEP = re.compile(r"\.(\w+)(\(\))?|\[(\d+)\]|\[[\"']([^\"']*)[\"']\]")
 SOURCE_CODE = re.compile(r"\s*(def |@|lambda |<function|functools)")
-# Asked in this order where the template is not simple and the caller wants the document's text.
+# Tried in this order if the template is not simple and the caller wants the document's text.
 FIELDS = (
-    "question",
-    "query",
-    "problem",
-    "instruction",
-    "prompt",
-    "input",
-    "text",
-    "sentence",
-    "goal",
-    "context",
+    *("question", "query", "problem", "instruction", "prompt"),
+    *("input", "text", "sentence", "goal", "context"),
 )
 
 
 def text_of(template: Any, doc: dict[str, Any]) -> str:
-    """Text that a task makes of a document, without few-shot examples.
+    """Fill in a task's template for a document, without few-shot examples.
 
     Parameters
     ----------
     template : object
         ``doc_to_text`` of the task's configuration: the name of a field, or a Jinja template.
-        Templates are filled in here if they hold nothing but fields, their items and the methods
-        `METHODS`; others, and Python functions, are not run.
+        A template may use only fields, their items and the methods `METHODS`; others, and Python
+        functions, are not run.
     doc : dict
-        The document.
-
-    Returns
-    -------
-    str
 
     Raises
     ------

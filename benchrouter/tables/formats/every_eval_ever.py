@@ -1,7 +1,7 @@
 """Every Eval Ever (arXiv 2606.14516): instance-level records, ``<uuid>_samples.jsonl``.
 
-A line is one model's score on one sample. Where the aggregate ``<uuid>.json`` lies beside it, the
-metric's name and direction are taken from there. The schema (0.3.0) has tokens but no costs.
+A line is one model's score on one sample. The aggregate ``<uuid>.json`` beside the file, if there,
+tells the metric's name and direction. The schema (0.3.0) has tokens but no costs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchrouter.files.words import counted
 from benchrouter.tables.formats.choices import Choices
 from benchrouter.tables.formats.fields import member, name_at, number_at, text_at
 from benchrouter.tables.formats.folders import files_below
-from benchrouter.tables.formats.long_rows import Reading, Rows, denied, refused
+from benchrouter.tables.formats.long_rows import Reading, Rows, denied, read_or_refused
 from benchrouter.tables.formats.paths import bare_name, head
 from benchrouter.tables.layouts.sidecar import Sidecar
 from benchrouter.tables.table import UNIT_THRESHOLD
@@ -44,17 +44,17 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     ----------
     path : Path
     choices : Choices
-        `metric`: "score", "is_correct", or the metric or ``evaluation_result_id`` of a result,
-        taken where an evaluation has it. By default the score; of several results of a sample, the
-        first of which more is better. `prompt`: "request" takes ``input.formatted`` where there
-        is one; else, and by default, it is ``input.raw``.
+        `metric`: "score", "is_correct", or the metric or ``evaluation_result_id`` of a result, for
+        evaluations that have it. The default is the score, of several results of a sample the
+        first for which more is better. `prompt`: "request" takes ``input.formatted`` where there
+        is one; otherwise the prompt is ``input.raw``.
 
     Returns
     -------
     list of Reading
-        One for each file. One that cannot be read has no rows, and its source says why: a file
-        that is cut off or empty, has only results that nobody asked for, or does not say which of
-        several results is a sample's main one.
+        One for each file. A file that cannot be read has no rows, and its source says why: it is
+        cut off or empty, has only results that were not asked for, or does not say which of
+        several results of a sample to take.
 
     Raises
     ------
@@ -63,20 +63,13 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     """
     closed: list[Path] = []
     files = _files(path, closed)
-    return [denied(str(folder)) for folder in closed] + [_reading(file, choices) for file in files]
-
-
-def _reading(file: Path, choices: Choices) -> Reading:
-    try:
-        return _FileReader(file, choices).read()
-    except PermissionError as error:
-        return denied(str(file), error)
-    except ValueError as error:
-        return refused(str(file), str(error))
+    return [denied(str(folder)) for folder in closed] + [
+        read_or_refused(str(file), _FileReader(file, choices).read) for file in files
+    ]
 
 
 def _files(path: Path, closed: list[Path]) -> list[Path]:
-    """Files to read; a file that is named itself is read whatever its name."""
+    """Files to read; a file given itself may have any name."""
     files = [file for file in files_below(path, closed) if _is_samples(file)]
     if path.is_dir():
         if not files:
@@ -91,7 +84,7 @@ def _files(path: Path, closed: list[Path]) -> list[Path]:
 
 
 def why_not_aggregate(path: Path) -> str | None:
-    """Say so of an aggregate, which has no samples; None of any other file."""
+    """Message for an aggregate, which has no samples; None for any other file."""
     name = bare_name(path)
     stem = name.removesuffix(".json")
     if stem == name or not (re.fullmatch(UUID, stem) or START.match(head(path))):
@@ -111,11 +104,11 @@ def _is_samples(path: Path) -> bool:
 
 @dataclass
 class _FileReader:
-    """Takes the lines of one file; of a sample's results in several lines, one."""
+    """Reads the lines of one file; takes one result of each sample."""
 
     path: Path
     choices: Choices
-    # Result of each (model, evaluation, sample) taken, and results that were not.
+    # The result taken for each (model, evaluation, sample), and the results left out.
     taken: dict[tuple[str | None, ...], str | None] = field(default_factory=dict)
     left: dict[str | None, Counter[str | None]] = field(default_factory=dict)
     n_unlike: Counter[str | None] = field(default_factory=Counter)
@@ -127,13 +120,13 @@ class _FileReader:
     def read(self) -> Reading:
         rows = Rows(str(self.path))
         self.results = _results(self.path)
-        for place, line in rows.accepted(objects(self.path)):
-            try:
-                cells = self._cells(line)
-                if cells is not None:
-                    rows.add(place, **cells)
-            except ValueError as error:
-                rows.refuse(place, str(error))
+
+        def take(place: str, line: dict[str, Any]) -> None:
+            cells = self._cells(line)
+            if cells is not None:
+                rows.add(place, **cells)
+
+        rows.take_each(objects(self.path), take)
         self._check_order()
         lacks = self.choices.metric not in PLAIN and not self.has_metric
         if not rows.places and not self.choices.only_metric:
@@ -145,7 +138,7 @@ class _FileReader:
         return Reading(rows.source(), self._sidecar(), tuple(self._notes()), lacks=found)
 
     def _cells(self, line: dict[str, Any]) -> dict[str, Any] | None:
-        """Cells of a line; None if it is of a result that is not taken."""
+        """Cells of a line; None if its result is not taken."""
         model, dataset, sample_id, result = (
             name_at(line, key)
             for key in ("model_id", "evaluation_name", "sample_id", "evaluation_result_id")
@@ -179,7 +172,7 @@ class _FileReader:
         return None if self.choices.only_metric and dataset in self.lacking else score
 
     def _is_asked_for(self, dataset: str | None, result: str | None) -> bool:
-        """Whether a line's result is the one to take, or one of those to take the first of."""
+        """Whether a result may be taken; of several, the first in the file is."""
         metric, config = self.choices.metric, self._config(dataset, result)
         of_dataset = [one for one in self.results if one.get("evaluation_name") == dataset]
         if metric not in PLAIN:
@@ -194,7 +187,7 @@ class _FileReader:
         return all(_less_is_better(member(one, "metric_config")) for one in of_dataset)
 
     def _config(self, dataset: str | None, result: str | None) -> dict[str, Any]:
-        """``metric_config`` of a result; empty if the aggregate does not say which is meant."""
+        """``metric_config`` of a result; empty if the aggregate is ambiguous."""
         found = [
             one
             for one in self.results
@@ -210,7 +203,7 @@ class _FileReader:
         return list(dict.fromkeys([*named, *left, SCORE, IS_CORRECT]))
 
     def _check_order(self) -> None:
-        """Refuse to mix results: one that is taken for some samples and not for others."""
+        """Refuse a result that is taken for some samples and not for others."""
         for (_, dataset, sample_id), result in self.taken.items():
             if result in self.left.get(dataset, ()) and self.choices.metric is None:
                 others = sorted(str(name) for name in self.left[dataset])
@@ -221,7 +214,7 @@ class _FileReader:
                 )
 
     def _of_dataset(self) -> dict[str, dict[str, Any]]:
-        """``metric_config`` of each evaluation, by the first of its results that is taken."""
+        """``metric_config`` of each evaluation, by the first result taken."""
         configs: dict[str, dict[str, Any]] = {}
         for (_, dataset, _), result in self.taken.items():
             if dataset is not None and dataset not in configs:
@@ -267,7 +260,7 @@ class _FileReader:
 
 
 def _results(samples: Path) -> list[dict[str, Any]]:
-    """``evaluation_results`` of the aggregate beside a file; none if it is not there."""
+    """``evaluation_results`` of the aggregate beside a file; empty without one."""
     stem = bare_name(samples).removesuffix(SAMPLES_SUFFIX)
     beside = [samples.with_name(f"{stem}.json{end}") for end in ("", *COMPRESSIONS)]
     path = next((path for path in beside if path.is_file()), None)
@@ -282,7 +275,7 @@ def _results(samples: Path) -> list[dict[str, Any]]:
 
 
 def _names_of(result: dict[str, Any]) -> list[str]:
-    """Names under which the caller may ask for a result."""
+    """Names by which the caller may choose a result."""
     id = result.get("evaluation_result_id")
     return [*_metric_names(member(result, "metric_config")), *([id] if isinstance(id, str) else [])]
 

@@ -1,4 +1,4 @@
-"""Fields of JSON objects, checked one by one: errors say what a field is and what was expected."""
+"""Fields of JSON objects; of another kind, a ValueError that says what was expected."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ _KINDS = {dict: OBJECT, list: "a list", str: "text", int: "a whole number"}
 
 
 def field_of(holder: dict[str, Any], key: str, *kinds: type) -> Any:
-    """Return a field that is of one of some kinds; true and false are no numbers.
-
-    Raises
-    ------
-    ValueError
-        If it is missing or of another kind.
-    """
+    """Return a field of one of these kinds; true and false are no numbers."""
     value = holder.get(key)
     if isinstance(value, kinds) and not isinstance(value, bool):
         return value
@@ -26,26 +20,14 @@ def field_of(holder: dict[str, Any], key: str, *kinds: type) -> Any:
 
 
 def object_of(value: Any) -> dict[str, Any]:
-    """Return a value that is a JSON object.
-
-    Raises
-    ------
-    ValueError
-        If it is none.
-    """
+    """Return a value that is a JSON object."""
     if not isinstance(value, dict):
         raise ValueError(f"found {shown(value)}, expected {OBJECT}")
     return value
 
 
 def member(holder: dict[str, Any], key: str, place: object = "") -> dict[str, Any]:
-    """Return an object within an object; an empty one if it is missing, null or an empty list.
-
-    Raises
-    ------
-    ValueError
-        If it is of another kind; begins with the place, if one is given.
-    """
+    """Return an object within an object; empty if it is missing, null or an empty list."""
     if holder.get(key) in (None, []):
         return {}
     try:
@@ -56,13 +38,7 @@ def member(holder: dict[str, Any], key: str, place: object = "") -> dict[str, An
 
 
 def number_at(holder: dict[str, Any], key: str) -> float | None:
-    """Return the field as a finite number (see `cells.number`), None if it is missing.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-    """
+    """Return a field as a finite number, by the rules of `columns.number`; None if missing."""
     try:
         return number(holder.get(key))
     except ValueError as error:
@@ -70,36 +46,18 @@ def number_at(holder: dict[str, Any], key: str) -> float | None:
 
 
 def text_at(holder: dict[str, Any], key: str) -> str | None:
-    """Return a field that is text, None if it is null or missing.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-    """
+    """Return a field that is text, None if it is null or missing."""
     return None if holder.get(key) is None else text_of(holder, key)
 
 
 def name_at(holder: dict[str, Any], key: str) -> str | None:
-    """Return a field that is text, or the digits of a whole number; None if null or missing.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-    """
+    """Return a field that is text, or the digits of a whole number; None if null or missing."""
     value = holder.get(key)
     return None if value is None else str(field_of(holder, key, str, int))
 
 
 def text_of(holder: dict[str, Any], key: str) -> str:
-    """Return a field that is text, blank perhaps.
-
-    Raises
-    ------
-    ValueError
-        If it is missing, no text, or text that UTF-8 cannot hold.
-    """
+    """Return a field that is text, which may be blank."""
     text: str = field_of(holder, key, str)
     try:
         text.encode()
@@ -110,13 +68,7 @@ def text_of(holder: dict[str, Any], key: str) -> str:
 
 
 def name_of(holder: dict[str, Any], key: str) -> str:
-    """Return a field that is text and not blank.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-    """
+    """Return a field that is text and not blank."""
     name = text_of(holder, key)
     if not name.strip():
         raise _error(holder, key, "a name")

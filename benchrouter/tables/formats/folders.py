@@ -1,4 +1,4 @@
-"""Folders and the files in them; links are followed, and nothing is taken twice."""
+"""Walk folders; links are followed, and no file is found twice."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from pathlib import Path
 
 
 def folders_below(path: Path, denied: list[Path] | None = None) -> list[tuple[Path, list[str]]]:
-    """Find a folder and those in it, each with the names of its files.
+    """List a folder and all below it, each with the names of its files.
 
     Parameters
     ----------
     path : Path
     denied : list of Path, optional
-        Gets the folders below it that may not be read, which are passed over.
+        Collects the folders below that may not be read; they are skipped.
 
     Returns
     -------
     list of (Path, list of str)
-        In the order of their names, a folder before those in it, without what is hidden. Links come
-        after all that has a name of its own, and count only if they lead elsewhere: so those in a
-        circle end.
+        Ordered by name, a folder before those in it, without hidden ones. Links come after
+        everything else, and only if they lead to something new, so circles end.
 
     Raises
     ------
@@ -30,34 +29,41 @@ def folders_below(path: Path, denied: list[Path] | None = None) -> list[tuple[Pa
     """
     found: list[tuple[Path, str, list[os.DirEntry[str]]]] = []
     seen: set[str] = set()
+    denied_below = [] if denied is None else denied
     folders, links = [(str(path), os.path.realpath(path))], list[str]()
     while folders or links:
         folder, real = folders.pop() if folders else (links[0], os.path.realpath(links.pop(0)))
         if real in seen:
             continue
         seen.add(real)
-        try:
-            with os.scandir(folder) as all_entries:
-                entries = [entry for entry in all_entries if not entry.name.startswith(".")]
-        except PermissionError:
-            if len(seen) == 1:
-                raise
-            if denied is not None:
-                denied.append(Path(folder))
+        entries = _entries(folder, None if len(seen) == 1 else denied_below)
+        if entries is None:
             continue
-        entries.sort(key=lambda entry: entry.name)
-        found.append((Path(folder), real, [e for e in entries if _is_file(e)]))
-        below = [entry for entry in entries if _is_folder(entry)]
-        links += [entry.path for entry in below if entry.is_symlink()]
-        own = [entry for entry in below if not entry.is_symlink()]
-        folders += [(entry.path, os.path.join(real, entry.name)) for entry in reversed(own)]
+        found.append((Path(folder), real, list(filter(_is_file, entries))))
+        below = list(filter(_is_folder, entries))
+        links += [e.path for e in below if e.is_symlink()]
+        own = [(e.path, os.path.join(real, e.name)) for e in below if not e.is_symlink()]
+        folders += reversed(own)
     return _each_once(found)
+
+
+def _entries(folder: str, denied: list[Path] | None) -> list[os.DirEntry[str]] | None:
+    """Entries of a folder; None if it may not be read, which `denied` notes if given."""
+    try:
+        with os.scandir(folder) as found:
+            entries = [entry for entry in found if not entry.name.startswith(".")]
+    except PermissionError:
+        if denied is None:
+            raise
+        denied.append(Path(folder))
+        return None
+    return sorted(entries, key=lambda entry: entry.name)
 
 
 def _each_once(
     found: list[tuple[Path, str, list[os.DirEntry[str]]]],
 ) -> list[tuple[Path, list[str]]]:
-    """Leave out the links to files that are there under another name."""
+    """Drop links to files that were found under another name."""
     seen = {
         os.path.join(real, entry.name)
         for _, real, files in found
@@ -77,7 +83,7 @@ def _each_once(
 
 
 def files_below(path: Path, denied: list[Path] | None = None) -> Iterator[Path]:
-    """Files of a folder and of those in it, as `folders_below` finds them; a file itself."""
+    """All files below a folder, in the order of `folders_below`; a file yields itself."""
     if not path.is_dir():
         yield path
         return
@@ -85,7 +91,7 @@ def files_below(path: Path, denied: list[Path] | None = None) -> Iterator[Path]:
         yield from (folder / name for name in names)
 
 
-# Of a link that leads nowhere, or in a circle, the methods of an entry may raise an error.
+# An entry's methods may raise for a link that leads nowhere or in a circle.
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 

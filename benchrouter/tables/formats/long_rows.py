@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,31 +22,31 @@ NUMBERS = ("score", "cost_usd", "log_likelihood")
 
 
 class Reading(NamedTuple):
-    """What a file of some format says: a source of rows, and what holds for all of them."""
+    """The rows of one file, and what holds for all of them."""
 
     source: Source
     sidecar: Sidecar
     """Metrics and thresholds by dataset, parameters and prices by model."""
     notes: tuple[str, ...] = ()
-    """What the reader chose or left out, for the report: a line each.
+    """What the reader chose or left out, a line each for the report.
 
-    Of the source, which the report names; a line about a folder above it begins ``FOLDER:``.
+    They are about the source, which the report names; one about a folder begins ``FOLDER:``.
     """
     layout: str = "long"
     """ "wide" where the columns of the source are dataset, sample_id, prompt and models."""
     lacks: tuple[str, ...] | None = None
-    """Metrics that are there, where the one that was asked for is not."""
+    """The metrics there are, if the one asked for is missing."""
 
 
 def refused(name: str, why: str) -> Reading:
-    """Return what is read of a source that cannot be read.
+    """Stand for a source that cannot be read.
 
     Parameters
     ----------
     name : str
-        Of the source.
+        The source.
     why : str
-        Place, and after a colon what was found and what was expected.
+        ``PLACE: found …, expected …``.
     """
     rows = Rows(name)
     place, _, found = why.partition(": ")
@@ -55,17 +55,32 @@ def refused(name: str, why: str) -> Reading:
 
 
 def denied(name: str, error: PermissionError | None = None) -> Reading:
-    """Return what is read of a source of which something may not be opened: nothing.
-
-    Parameters
-    ----------
-    name : str
-        Of the source.
-    error : PermissionError, optional
-        Names the file in it.
-    """
+    """Stand for a source that may not be opened, or a file in it that `error` names."""
     place = name if error is None or error.filename is None else error.filename
     return refused(name, f"{place}: {DENIED}")
+
+
+def read_or_refused(name: str, read: Callable[[], Reading]) -> Reading:
+    """Read a source; one that cannot be read has no rows, and says why."""
+    try:
+        return read()
+    except PermissionError as error:
+        return denied(name, error)
+    except ValueError as error:
+        return refused(name, str(error))
+
+
+def with_notes(
+    readings: Iterable[Reading], notes: Callable[[], Iterable[str]]
+) -> Iterator[Reading]:
+    """Pass readings on; the last gets the notes, which are asked for once all are read."""
+    last = None
+    for reading in readings:
+        if last is not None:
+            yield last
+        last = reading
+    if last is not None:
+        yield last._replace(notes=tuple(notes()))
 
 
 class _Texts:
@@ -106,10 +121,10 @@ class _Numbers:
 
 
 class Rows:
-    """Long rows in the making, each with the place it was read at; a text is held once.
+    """Collects long rows with their places; each distinct text is held once.
 
-    A row that cannot be read is given to `refuse`; whether that is an error or is only listed is
-    decided by whoever reads the source (``on_error``).
+    `refuse` takes rows that cannot be read. The reader of the source decides whether they are an
+    error or only listed (``on_error``).
 
     Parameters
     ----------
@@ -147,16 +162,7 @@ class Rows:
         cost_usd: float | None = None,
         log_likelihood: float | None = None,
     ) -> None:
-        """Add a row; None where the file has no value.
-
-        Parameters
-        ----------
-        place : str
-            File and position, as messages name it.
-        model, dataset, sample_id, prompt : str or None
-        score, cost_usd, log_likelihood : float or None
-            US$ and natural logarithm.
-        """
+        """Add a row; None where the file has no value, `place` as messages name it."""
         self._positions.append(len(self.places))
         self.places.append(place)
         texts = (model, dataset, sample_id, prompt)
@@ -167,24 +173,21 @@ class Rows:
             column.append(value)
 
     def refuse(self, place: str, found: str) -> None:
-        """Note a row that cannot be read.
-
-        Parameters
-        ----------
-        place : str
-        found : str
-            What was found and what was expected.
-        """
+        """Add a row that cannot be read, with what was found and expected."""
         self._refused.append((len(self.places), found))
         self.places.append(place)
 
-    def accepted(self, found: Iterable[tuple[str, Found]]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Pass on objects, each with its place; refuse what was found instead of one."""
+    def take_each(
+        self, found: Iterable[tuple[str, Found]], take: Callable[[str, dict[str, Any]], None]
+    ) -> None:
+        """Hand each object and its place to `take`; refuse it where that raises a ValueError."""
         for place, value in found:
-            if isinstance(value, str):
-                self.refuse(place, value)
-            else:
-                yield place, value
+            try:
+                if isinstance(value, str):
+                    raise ValueError(value)
+                take(place, value)
+            except ValueError as error:
+                self.refuse(place, str(error))
 
     def source(self) -> Source:
         """Return the rows as a source; a column of numbers without any is left out."""

@@ -56,13 +56,12 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     Returns
     -------
     list of Reading
-        One. A record that cannot be read is refused whole.
+        One. A bad record is left out as a whole.
 
     Raises
     ------
     ValueError
-        If no candidate has that metric, unless it is the only one to take, or the file is empty or
-        cannot be read on.
+        If no candidate has that metric (unless `only_metric`), or the file is empty or broken.
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a directory, expected a file")

@@ -1,4 +1,4 @@
-"""Names of files, and how they begin."""
+"""File names and first bytes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ HEAD_BYTES = 8192
 
 
 def bare_name(path: Path) -> str:
-    """Name of a file without the suffix of its compression."""
+    """Name of a file without a suffix of compression."""
     return path.stem if path.suffix.lower() in COMPRESSIONS else path.name
 
 
 def head(path: Path, n_bytes: int = HEAD_BYTES) -> bytes:
-    """First bytes of a file, decompressed, without a byte order mark; none if it cannot be read."""
+    """First bytes of a file, decompressed, without a byte order mark; b"" if unreadable."""
     try:
         with open_bytes(path) as file:
             return file.read(n_bytes).removeprefix(BOM)

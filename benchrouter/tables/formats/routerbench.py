@@ -4,12 +4,11 @@ A row is a sample: ``sample_id, prompt, eval_name`` (the dataset), and per model
 ``<model>``, ``<model>|model_response`` and ``<model>|total_cost`` (US$). Answers and
 ``oracle_model_to_route_to`` are not read. Parquet, CSV or JSONL.
 
-Its prompts are lists of texts, written as Python writes them: ``['Is it so?']``. A prompt that is
-such a list, in full, is the texts in turn with a line feed between them; it is parsed, never
-evaluated. Any other prompt is taken as it stands.
+Its prompts are lists of texts in Python's notation: ``['Is it so?']``. Such a list is parsed, never
+evaluated, and its texts are joined by line feeds. Any other prompt is taken as it is.
 
-The published pickles are not read, since unpickling a file runs what is in it. Who trusts the file
-converts it once::
+The published pickles are not read, since unpickling a file runs the code in it. If you trust the
+file, convert it once::
 
     python -c 'import pandas; pandas.read_pickle("X.pkl").to_csv("X.csv", index=False)'
 """
@@ -68,10 +67,9 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     Parameters
     ----------
     path : Path
-        ``.parquet``, ``.csv`` or ``.jsonl``; a sidecar beside it may hold what it holds for any
-        table.
+        ``.parquet``, ``.csv`` or ``.jsonl``, with or without a sidecar.
     choices : Choices
-        None is looked at: there is no other metric.
+        `metric` has no column here.
 
     Returns
     -------
@@ -93,7 +91,7 @@ def read(path: Path, choices: Choices) -> list[Reading]:
 
 
 def conversion(pickle: Path) -> str:
-    """Return the line of a shell that makes a CSV of a pickle, beside it."""
+    """Shell command that converts a pickle to a CSV beside it."""
     read, written = (json.dumps(str(path)) for path in (pickle, pickle.with_suffix(".csv")))
     code = f"import pandas; pandas.read_pickle({read}).to_csv({written}, index=False)"
     return f"python -c {shlex.quote(code)}"
@@ -105,7 +103,7 @@ def has_columns(columns: Collection[str]) -> bool:
 
 
 def reading_of(source: Source, sidecar: Sidecar) -> Reading:
-    """Take a table with RouterBench's columns, from a file or in memory.
+    """Read a table with RouterBench's columns, from a file or in memory.
 
     Raises
     ------
@@ -131,7 +129,7 @@ def reading_of(source: Source, sidecar: Sidecar) -> Reading:
 
 
 def _models(columns: Collection[str]) -> list[str]:
-    """Columns beside which lies a cost or an answer of the same name."""
+    """Columns for which there is also a column of costs or answers."""
     there = set(columns)
     return [name for name in columns if there & {name + COST_END, name + ANSWER_END}]
 
@@ -175,9 +173,9 @@ def _prompt(cell: str | list[object] | None) -> str | None:
             return cell
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of backslashes that Python would not write so
+                warnings.simplefilter("ignore")  # of invalid escapes
                 texts = ast.literal_eval(cell)
-        except (ValueError, SyntaxError):  # an escape that there is not
+        except (ValueError, SyntaxError):  # an unknown escape
             return cell
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         return cell if isinstance(cell, str) else None

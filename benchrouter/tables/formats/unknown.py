@@ -1,4 +1,4 @@
-"""What to say of JSON that no format recognises."""
+"""Explain JSON that no format recognises."""
 
 from __future__ import annotations
 
@@ -11,18 +11,7 @@ from benchrouter.tables.sources.open import SUFFIXES
 
 
 def why_not_json(path: Path) -> str:
-    """Say what a ``.json`` file is, and what was expected.
-
-    Parameters
-    ----------
-    path : Path
-        Of a file that is there.
-
-    Returns
-    -------
-    str
-        Begins with the path.
-    """
+    """Say what an existing ``.json`` file is and what was expected; begins with the path."""
     if path.stat().st_size == 0:
         return f"{path} is empty: found 0 bytes"
     why = helm.why_not_file(path) or every_eval_ever.why_not_aggregate(path)

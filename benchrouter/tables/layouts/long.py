@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.tables.layouts.names import require
-from benchrouter.tables.layouts.part import Part, distinct, join_codes
+from benchrouter.tables.layouts.part import (
+    NUMBER,
+    TEXT,
+    Part,
+    distinct,
+    join_codes,
+    mark_duplicates,
+)
 from benchrouter.tables.layouts.sidecar import Sidecar
 from benchrouter.tables.sources.bad_rows import BadRows
 from benchrouter.tables.sources.columns import coded_texts, numbers
@@ -29,11 +36,11 @@ def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, bad
     source : Source
         Rows of (model, dataset, sample_id, prompt, score[, cost_usd, log_likelihood]).
     sidecar : Sidecar
-        What lay beside it.
+        The source's.
     names : dict of str to str
         Our names to the columns of the source.
     bad : BadRows
-        Takes what cannot be read; a bad row is left out, not its record.
+        Collects bad rows; a bad row is left out, the rest of its record stays.
 
     Returns
     -------
@@ -45,7 +52,7 @@ def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, bad
     ValueError
         Names the row and what was found.
     """
-    # Without a sample_id nothing says which rows are of one record.
+    # Only the sample_id tells which rows belong to one record.
     for ours in ("model", "sample_id", "prompt", "score"):
         require(source, ours, names.get(ours, ours))
     dataset, datasets = _coded(source, names, "dataset", bad)
@@ -62,7 +69,7 @@ def read_long(source: Source, sidecar: Sidecar, names: Mapping[str, str], *, bad
         found = [repr(values[int(codes[row])].as_py()) for values, codes in names_of]
         return f"(model {found[0]}, dataset {found[1]}, sample_id {found[2]})"
 
-    dropped = _mark_duplicates(source, record * max(len(models), 1) + model, key, bad)
+    dropped = mark_duplicates(record * max(len(models), 1) + model, key, bad)
     dropped = dropped[~np.isnan(scores[dropped])] if scores is not None else dropped
 
     rows = np.flatnonzero(bad.keep)
@@ -134,7 +141,7 @@ def _coded(
     if ours not in names:
         return np.zeros(source.n_rows, np.int64), pa.array([source.stem], pa.large_string())
     codes, values, missing = coded_texts(source, names[ours], integers=ours != "prompt")
-    bad.add(missing, _found(source, names[ours], ours, "text that is not blank"))
+    bad.add_cells(missing, names[ours], ours, TEXT)
     return codes, values
 
 
@@ -158,7 +165,7 @@ def _prompts(
     code, prompts = _coded(source, names, "prompt", bad)
     kept = np.flatnonzero(bad.keep)
     first = np.zeros(n_records, dtype=np.int64)
-    # NumPy keeps the last of repeated assignments, here the first row of the record.
+    # The last of repeated assignments wins, here the first row of the record.
     first[record[kept[::-1]]] = kept[::-1]
     differs = np.zeros(source.n_rows, dtype=bool)
     differs[kept] = code[kept] != code[first[record[kept]]]
@@ -179,28 +186,5 @@ def _values(
     if ours not in names:
         return None
     values, wrong = numbers(source, names[ours])
-    bad.add(wrong, _found(source, names[ours], ours, "a finite number or nothing"))
+    bad.add_cells(wrong, names[ours], ours, NUMBER)
     return values
-
-
-def _found(source: Source, column: str, ours: str, expected: str) -> Callable[[int], str]:
-    return lambda row: f"{ours} is {source.cell(column, row)}, expected {expected}"
-
-
-def _mark_duplicates(
-    source: Source, cell: NDArray[np.int64], key: Callable[[int], str], bad: BadRows
-) -> NDArray[np.int64]:
-    """Take out rows whose (record, model) a row before them has, and return them."""
-    kept = np.flatnonzero(bad.keep)
-    if len(kept) == 0 or np.bincount(cell[kept]).max() <= 1:
-        return np.empty(0, dtype=np.int64)
-    first, number = distinct(cell[kept])
-    earlier = np.arange(source.n_rows)
-    earlier[kept] = kept[first[number]]
-    bad.add(
-        earlier != np.arange(source.n_rows),
-        lambda row: (
-            f"duplicate {key(row)}, found before in row {int(source.positions[earlier[row]]) + 1}"
-        ),
-    )
-    return np.flatnonzero(earlier != np.arange(source.n_rows))

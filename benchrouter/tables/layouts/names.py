@@ -1,4 +1,4 @@
-"""Which column of a source plays which part."""
+"""Map our names of columns to those of a source."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ OF_MODEL = "::"  # between the name of a metric and a model's, in a column of a 
 def wanted_names(
     columns: Mapping[str, str] | None, dataset_column: str | None, prompt_column: str | None
 ) -> dict[str, str]:
-    """Join the three ways of naming columns into one mapping of our names to theirs.
+    """Merge the three options that name columns into one mapping of our names to theirs.
 
     Raises
     ------
     ValueError
-        If a name is not ours, or two ways disagree.
+        If a name is not ours, or two options disagree.
     """
     wanted = dict(columns or {})
     for ours in wanted:
@@ -38,10 +38,10 @@ def wanted_names(
 
 
 def source_names(source: Source, sidecar: Sidecar, wanted: Mapping[str, str]) -> dict[str, str]:
-    """Map our names to the columns of a source; a name without a column is left out.
+    """Map our names to the columns of a source; names without a column are left out.
 
-    Order of authority: what the caller named, what the sidecar names, our own names. A score that
-    the caller named may be columns ``metric::<model>`` of a wide source, and is then left out.
+    The caller's names come first, then the sidecar's, then our own. A score that the caller named
+    may be columns ``metric::<model>`` of a wide source; it is then left out.
 
     Raises
     ------
@@ -62,16 +62,9 @@ def source_names(source: Source, sidecar: Sidecar, wanted: Mapping[str, str]) ->
 def long_columns(
     columns: Collection[str], layout: str, wanted: Mapping[str, str], sidecar: Sidecar
 ) -> frozenset[str] | None:
-    """Columns that a source is read from if it is long; None if it is wide, or may yet be.
+    """Columns to read of a long source; None if it is wide or may turn out to be.
 
-    Parameters
-    ----------
-    columns : collection of str
-        Some of the source's; more of them do not make a long source wide.
-    layout : str
-    wanted : dict of str to str
-    sidecar : Sidecar
-        As for `layout_of`.
+    `columns` may be only some of the source's; further ones do not make a long source wide.
     """
     named = _named(sidecar, wanted)
     names = {ours: named.get(ours, ours) for ours in OURS}
@@ -82,7 +75,7 @@ def long_columns(
 
 
 def _named(sidecar: Sidecar, wanted: Mapping[str, str]) -> dict[str, str]:
-    """Our names to the columns that the caller or else the sidecar names."""
+    """Our names to the columns that the caller, or else the sidecar, names."""
     named = dict(wanted)
     for ours, theirs in zip(("dataset", "sample_id"), sidecar.key_columns, strict=False):
         named.setdefault(ours, theirs)
@@ -109,25 +102,25 @@ def require(source: Source, ours: str, theirs: str) -> None:
 
 
 def metric_models(columns: Collection[str], metric: str) -> list[str]:
-    """Models that a wide source has a column ``metric::<model>`` of, in its order."""
+    """Models with a column ``metric::<model>``, in the order of the source."""
     prefix = metric + OF_MODEL
     found = [column.removeprefix(prefix) for column in columns if column.startswith(prefix)]
     return [model for model in found if model]
 
 
 def has_metric(source: Source, metric: str | None) -> bool:
-    """Whether a table has a metric: a column of a long one, columns of a wide one; None = any."""
+    """Whether a long source has a column of a metric, or a wide one columns; None = any."""
     return metric is None or metric in source.columns or bool(metric_models(source.columns, metric))
 
 
 def metrics_of(source: Source) -> tuple[str, ...]:
-    """Metrics of a wide table beside its scores."""
+    """Metrics of a wide table, "score" first."""
     found = [c.partition(OF_MODEL)[0] for c in source.columns if is_of_metric(source, c)]
     return tuple(dict.fromkeys(["score", *(name for name in found if name not in NO_METRIC)]))
 
 
 def is_of_metric(source: Source, column: str) -> bool:
-    """Whether a column is ``metric::<other column>``: another metric of that model."""
+    """Whether a column is ``metric::<column>``, a further metric of that model."""
     at = column.find(OF_MODEL)
     while at > 0:
         if column[at + len(OF_MODEL) :] in source.columns:
@@ -143,7 +136,7 @@ def layout_of(
     sidecar: Sidecar,
     columns: Collection[str],
 ) -> str:
-    """Decide between "wide" and "long": asked for, in the sidecar, or by a model and a score."""
+    """Decide between "wide" and "long" by the options, the sidecar, or the columns."""
     if layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
     if layout != "auto":

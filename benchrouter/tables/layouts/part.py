@@ -1,4 +1,4 @@
-"""What one source gives to a table, before sources are merged."""
+"""The records of one source, before sources are merged."""
 
 from __future__ import annotations
 
@@ -10,56 +10,62 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Ids
 from benchrouter.tables.layouts.sidecar import Sidecar
+from benchrouter.tables.sources.bad_rows import BadRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+# What cells must hold, for messages.
+TEXT = "text that is not blank"
+NUMBER = "a finite number or nothing"
 
 
 @dataclass
 class Part:
     """Records of one source.
 
-    The arrays ``all_*`` describe every record that the source names, also those left out.
+    The arrays ``all_*`` also describe the records that were left out.
 
     Attributes
     ----------
     name : str
-        What messages call the source.
+        The source, for messages.
     layout : str
         "wide" or "long".
     sidecar : Sidecar
-        What lay beside the source.
+        The source's.
     on_error : str
         "raise" or "skip".
     models : list of str
         Columns of `scores`.
     known_models : list of str
-        Models of the source, also those not asked for.
+        All models of the source, even if not asked for.
     all_datasets, all_sample_ids : large string arrays, length n_all
-        Keys; null where a row has none.
+        Keys; null where missing.
     all_positions : int64 array, shape (n_all,)
-        Wide: data row of the record; long: its number among the distinct keys.
+        Wide: data row of the record; long: number of its key.
     n_positions : int
-        Wide: data rows of the source; long: distinct keys.
+        Wide: number of data rows; long: of distinct keys.
     kept : int64 array, shape (n_records,)
-        Records that can be used, ascending numbers into the arrays ``all_*``.
+        The usable records as ascending indices into the arrays ``all_*``.
     prompts : large string array, length n_records
     scores : float32 array, shape (n_records, n_models)
         NaN = missing.
     cost_usd, log_likelihood : float32 array of the same shape, or None
     place : callable
-        (record of this part, model of this part or None) to where it was read.
+        Maps (record, model or None) of this part to where it was read.
     skipped : list of str
-        What was left out.
+        Messages for what was left out.
     duplicates : counter of (str, str)
-        Scores of a (dataset, model) left out because an earlier row has them.
+        Number of scores of a (dataset, model) left out as duplicates.
     read_as : list of str
-        What the source calls each of `models`, where that may differ; else empty.
+        Names of `models` in the source, if they may differ; else empty.
     notes : tuple of str
         What the reader chose or left out.
     lacks : tuple of str or None
-        Metrics that are there, where the one that was asked for is not; else None.
+        The metrics there are, if the one asked for is missing; else None.
     """
 
     name: str
@@ -98,7 +104,7 @@ def encode(values: pa.Array) -> tuple[NDArray[np.int64], pa.Array]:
 
 
 def distinct(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tell distinct keys apart in order of first appearance.
+    """Number distinct keys in order of first appearance.
 
     Parameters
     ----------
@@ -115,7 +121,7 @@ def distinct(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int
 
     number, values = encode(pa.array(keys))
     first = np.empty(len(values), dtype=np.int64)
-    # NumPy keeps the last of repeated assignments, here the first appearance.
+    # The last of repeated assignments wins, here the first appearance.
     first[number[::-1]] = np.arange(len(keys) - 1, -1, -1, dtype=np.int64)
     return first, number
 
@@ -143,5 +149,41 @@ def strings(values: pa.Array) -> list[str]:
 
 
 def key_shown(datasets: pa.Array, sample_ids: pa.Array, row: int) -> str:
-    """Write one key for a message."""
+    """Format one key for a message."""
     return f"(dataset {datasets[row].as_py()!r}, sample_id {sample_ids[row].as_py()!r})"
+
+
+def mark_duplicates(keys: Ids, shown: Callable[[int], str], bad: BadRows) -> Ids:
+    """Take out rows whose key an earlier row has.
+
+    Parameters
+    ----------
+    keys : int64 array, shape (n_rows,)
+    shown : callable
+        Row number to its key, for messages.
+    bad : BadRows
+
+    Returns
+    -------
+    int64 array
+        The rows taken out.
+    """
+    kept = np.flatnonzero(bad.keep)
+    # Counting dense keys is a hundred times as fast as telling them apart.
+    dense = keys.max(initial=0) < 4 * len(keys)
+    if dense and np.bincount(keys[kept]).max(initial=0) <= 1:
+        return np.empty(0, dtype=np.int64)
+    first, number = distinct(keys[kept])
+    if len(first) == len(kept):
+        return np.empty(0, dtype=np.int64)
+    rows = np.arange(len(keys))
+    earlier = rows.copy()
+    earlier[kept] = kept[first[number]]
+    positions = bad.source.positions
+    bad.add(
+        earlier != rows,
+        lambda row: (
+            f"duplicate {shown(row)}, found before in row {int(positions[earlier[row]]) + 1}"
+        ),
+    )
+    return np.flatnonzero(earlier != rows)

@@ -1,4 +1,4 @@
-"""Names of the columns in tables that others publish."""
+"""Column names of tables that others publish."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 
 from benchrouter.tables.sources.source import Source
 
-OPTIONAL = ("dataset",)  # else the file's stem, as without a preset
+OPTIONAL = ("dataset",)  # by default the file's stem
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What is called what in the files of one publisher.
+    """Column names in the files of one publisher.
 
     Attributes
     ----------
     columns : dict of str to tuple of str
-        Our names to theirs; of several the first that a file has.
+        Our names to theirs; the first that a file has counts.
     answers : str
-        End of the names of columns that hold the answers of a model beside its scores.
+        Suffix of the columns that hold a model's answers.
     """
 
     columns: Mapping[str, tuple[str, ...]]
@@ -44,12 +44,7 @@ PRESETS = {
 
 
 def unmistakable(source: Source) -> str | None:
-    """Preset whose columns a source has, all of them, where no other table would; None = of none.
-
-    Parameters
-    ----------
-    source : Source
-    """
+    """Long preset whose columns a source has in full; None if there is none."""
     for name, preset in PRESETS.items():
         if is_long_preset(name) and all(
             any(column in source.columns for column in theirs) for theirs in preset.columns.values()
@@ -59,7 +54,7 @@ def unmistakable(source: Source) -> str | None:
 
 
 def names_of_preset(name: str) -> set[str]:
-    """All names of columns that a preset may map."""
+    """All columns that a preset may map."""
     return {theirs for names in PRESETS[name].columns.values() for theirs in names}
 
 

@@ -21,23 +21,23 @@ def read_prices(path: str | Path) -> dict[str, tuple[float, float]]:
     Parameters
     ----------
     path : str or Path
-        ``.json``: an object ``{model: [in, out]}``, or one with such an object under
-        ``model_price_usd_per_million_tokens``, as a table's sidecar has it. ``.csv``: columns
+        ``.json``: an object ``{model: [in, out]}``, by itself or under
+        ``model_price_usd_per_million_tokens``, as in a table's sidecar. ``.csv``: columns
         ``model``, ``input_usd_per_million_tokens`` and ``output_usd_per_million_tokens``; others
-        are left alone.
+        are ignored.
 
     Returns
     -------
     dict of str to (float, float)
-        US$ per million tokens in and out, of the models whose price is not null or empty.
+        US$ per million tokens in and out; models without a price are left out.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        For another suffix, a file that is not what its suffix says or states no price, a model
-        twice, or a price that is no number of at least 0; the message names the file.
+        For an unknown suffix, a malformed file, a file without prices, a model twice, or a price
+        that is not a number >= 0; the message names the file.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -67,10 +67,11 @@ def _read_csv(path: Path) -> dict[str, tuple[float, float]]:
         if not model or model in prices:
             found = f"model {model!r} a second time" if model else "no model"
             raise ValueError(f"{source.place(row)}: found {found}, expected one row a model")
-        prices[model] = tuple(  # type: ignore[assignment]
+        usd_in, usd_out = (
             _price(text, f"{source.place(row)}, {column}")
             for text, column in zip(texts, COLUMNS[1:], strict=True)
         )
+        prices[model] = usd_in, usd_out
     return prices
 
 

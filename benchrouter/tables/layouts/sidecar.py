@@ -1,4 +1,4 @@
-"""The description that lies beside a table: ``FILE.json`` for ``FILE.parquet``."""
+"""The sidecar of a table: ``FILE.json`` describes ``FILE.parquet``."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ PRICE_KEYS = (PRICES, f"{PRICES}_as_stated_in_repo")
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What a sidecar says; a key that it lacks is empty here, and other keys are left alone.
+    """Content of a sidecar. Missing keys are empty; unknown keys are ignored.
 
     Attributes
     ----------
     path : str
-        Where it was read, for messages.
+        The file, for messages.
     layout : str or None
         "wide" or "long".
     model_columns : tuple of str or None
         Columns of a wide table that hold scores, in the order of the models.
     key_columns : tuple of str
-        Columns of the dataset and of the sample_id.
+        Columns of dataset and sample_id.
     prompt_column : str or None
         Column of the prompt.
     cost_columns, log_likelihood_columns : tuple of str
-        Columns ``cost::<model>`` and ``log_likelihood::<model>`` that must be there.
+        Columns ``cost::<model>`` and ``log_likelihood::<model>`` that must exist.
     params_b : dict of str to float
-        Billions of parameters of a model, where known.
+        Billions of parameters by model, where known.
     prices : dict of str to (float, float)
         US$ per million tokens in and out; NaN = unknown.
     metric : str
-        Name of the metric of every dataset that `metrics` does not name.
+        Metric of every dataset that is not in `metrics`.
     metrics : dict of str to str
-        Name of the metric of a dataset.
+        Metric by dataset.
     thresholds : dict of str to float
         A score above it is correct; NaN = none is known.
     """
@@ -70,20 +70,12 @@ def sidecar_path(path: Path) -> Path:
 
 
 def belonging_to(suffix: str, n_bytes: int) -> dict[str, Any]:
-    """Keys of a sidecar that say of which table it is, where several have the same stem.
-
-    Parameters
-    ----------
-    suffix : str
-        Of the table, such as ".parquet".
-    n_bytes : int
-        Of the table.
-    """
+    """Keys of a sidecar that tell its table from others of the same stem, by suffix and size."""
     return {OF_SUFFIX: suffix, OF_BYTES: n_bytes}
 
 
 def belongs(sidecar: Path, table: Path) -> bool:
-    """Whether a sidecar is that of a table: one that does not say so is any's of its stem."""
+    """Whether a sidecar describes a table; if it names none, it describes any of its stem."""
     return _is_of(document(sidecar), table)
 
 
@@ -102,7 +94,7 @@ def read_sidecar(table: Path) -> Sidecar:
     Raises
     ------
     ValueError
-        If it is no JSON object, or one of its known keys holds another kind of value.
+        If it is no JSON object, or a known key has a value of the wrong type.
     """
     path = sidecar_path(table)
     if not path.is_file():
@@ -159,7 +151,7 @@ def _checked(values: dict[str, Any], path: str) -> Sidecar:
 
 
 def stated_prices(values: dict[str, Any], path: str) -> dict[str, tuple[float, float]]:
-    """Prices that a sidecar states: US$ per million tokens in and out, by model; NaN = unknown.
+    """Prices in a sidecar: US$ per million tokens in and out, by model; NaN = unknown.
 
     Raises
     ------

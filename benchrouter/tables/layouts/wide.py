@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Floats
 from benchrouter.tables.layouts.names import (
     LONG_ONLY,
     OF_MODEL,
@@ -18,7 +19,14 @@ from benchrouter.tables.layouts.names import (
     metric_models,
     require,
 )
-from benchrouter.tables.layouts.part import Part, distinct, key_codes, key_shown
+from benchrouter.tables.layouts.part import (
+    NUMBER,
+    TEXT,
+    Part,
+    key_codes,
+    key_shown,
+    mark_duplicates,
+)
 from benchrouter.tables.layouts.presets import unmistakable
 from benchrouter.tables.layouts.sidecar import Sidecar
 from benchrouter.tables.sources.bad_rows import BadRows
@@ -50,16 +58,16 @@ def read_wide(
     source : Source
         One row a record.
     sidecar : Sidecar
-        Says which columns are models; without it, numeric columns are.
+        May say which columns are models; otherwise numeric columns are.
     names : dict of str to str
         Our names to the columns of the source.
     models : sequence of str or None
-        Read these columns only; those that the source lacks are left to the other sources.
+        Read only these columns; a model missing here may be in another source.
     metric : str, optional
-        Read the columns ``metric::<model>`` in place of ``<model>``. What the sidecar says of
-        thresholds and of the metric's name is not about them, and is left out.
+        Read the columns ``metric::<model>`` in place of ``<model>``. The sidecar's thresholds and
+        name of the metric do not apply to them and are dropped.
     bad : BadRows
-        Takes what cannot be read; a bad cell leaves out its record.
+        Collects bad cells; the whole record of one is left out.
 
     Returns
     -------
@@ -72,36 +80,26 @@ def read_wide(
         Names the row and what was found.
     """
     measured = [] if metric is None else metric_models(source.columns, metric)
-    for ours in LONG_ONLY:
-        if names.get(ours, ours) != ours and not (ours == "score" and measured):
-            raise ValueError(f"columns maps {ours!r}, which a wide table does not have")
+    _check_names(names, {"score"} if measured else set())
     require(source, "prompt", names.get("prompt", "prompt"))
     datasets = _datasets(source, names, bad)
     sample_ids = _sample_ids(source, names, bad)
     prompts, no_prompt = texts(source, names["prompt"], integers=False)
-    bad.add(no_prompt, _expected_text(source, names["prompt"], "prompt"))
+    bad.add_cells(no_prompt, names["prompt"], "prompt", TEXT)
 
     taken = {names[ours] for ours in ("dataset", "sample_id", "prompt") if ours in names}
+    known, found = _models(source, sidecar, taken, models, measured)
     if measured:
-        known = [m for m in sidecar.model_columns or () if m in measured] or measured
-        found = known if models is None else [m for m in models if m in measured]
         sidecar = replace(sidecar, metric=metric or "", metrics={}, thresholds={})
-    else:
-        known = _model_columns(source, sidecar, taken, any_kind=models is not None)
-        found = known if models is None else [m for m in models if _may_be_model(source, m, taken)]
-    if not found and models is None:
-        raise ValueError(
-            f"{source.name}: found no numeric column to take as a model; "
-            f"it has {source.list_columns()}"
-        )
     _check_prefixed(source, sidecar, measured)
     scores = _matrix(source, found, f"{metric}{OF_MODEL}" if measured else "", bad)
     if scores is None:  # of the models asked for, this source has none
         scores = np.empty((source.n_rows, 0), dtype=np.float32)
     costs = _matrix(source, found, COST, bad)
     log_likelihoods = _matrix(source, found, LOG_LIKELIHOOD, bad)
-    dropped = _mark_duplicates(source, datasets, sample_ids, bad)
-
+    dropped = mark_duplicates(
+        key_codes(datasets, sample_ids), lambda row: key_shown(datasets, sample_ids, row), bad
+    )
     kept = np.flatnonzero(bad.keep)
     bare = source.without_columns()
     return Part(
@@ -131,13 +129,42 @@ def read_wide(
     )
 
 
+def _check_names(names: Mapping[str, str], known: set[str]) -> None:
+    """Refuse a column for what only long tables have."""
+    for ours in LONG_ONLY:
+        if names.get(ours, ours) != ours and ours not in known:
+            raise ValueError(f"columns maps {ours!r}, which a wide table does not have")
+
+
+def _models(
+    source: Source,
+    sidecar: Sidecar,
+    taken: set[str],
+    models: Sequence[str] | None,
+    measured: list[str],
+) -> tuple[list[str], list[str]]:
+    """All models of a source and those to read; `measured` are the models of a further metric."""
+    if measured:
+        known = [m for m in sidecar.model_columns or () if m in measured] or measured
+        found = known if models is None else [m for m in models if m in measured]
+    else:
+        known = _model_columns(source, sidecar, taken, any_kind=models is not None)
+        found = known if models is None else [m for m in models if _may_be_model(source, m, taken)]
+    if not found and models is None:
+        raise ValueError(
+            f"{source.name}: found no numeric column to take as a model; "
+            f"it has {source.list_columns()}"
+        )
+    return known, found
+
+
 def _datasets(source: Source, names: Mapping[str, str], bad: BadRows) -> pa.LargeStringArray:
     import pyarrow as pa
 
     if "dataset" not in names:
         return pa.repeat(pa.scalar(source.stem, pa.large_string()), source.n_rows)
     datasets, missing = texts(source, names["dataset"])
-    bad.add(missing, _expected_text(source, names["dataset"], "dataset"))
+    bad.add_cells(missing, names["dataset"], "dataset", TEXT)
     return datasets
 
 
@@ -147,32 +174,16 @@ def _sample_ids(source: Source, names: Mapping[str, str], bad: BadRows) -> pa.La
     if "sample_id" not in names:
         return pa.array(source.positions + 1).cast(pa.large_string())
     sample_ids, missing = texts(source, names["sample_id"])
-    bad.add(missing, _expected_text(source, names["sample_id"], "sample_id"))
+    bad.add_cells(missing, names["sample_id"], "sample_id", TEXT)
     return sample_ids
-
-
-def _expected_text(source: Source, column: str, ours: str) -> Callable[[int], str]:
-    return lambda row: f"{ours} is {source.cell(column, row)}, expected text that is not blank"
 
 
 def _model_columns(
     source: Source, sidecar: Sidecar, taken: set[str], *, any_kind: bool
 ) -> list[str]:
-    """Columns that are models by the sidecar, else by their kind, unless `any_kind` will do."""
+    """Columns of models: those of the sidecar, else numeric ones, or all if `any_kind`."""
     if sidecar.model_columns is not None:
-        unknown = [m for m in sidecar.model_columns if m not in source.columns]
-        if unknown:
-            raise ValueError(
-                f"{sidecar.path}: model_columns names unknown models {unknown}; "
-                f"{source.name} has {source.list_columns()}"
-            )
-        reserved = [m for m in sidecar.model_columns if m in taken]
-        if reserved:
-            raise ValueError(
-                f"{sidecar.path}: model_columns names {reserved[0]!r}, "
-                "which is the column of the dataset, sample_id or prompt"
-            )
-        return list(sidecar.model_columns)
+        return _named_models(sidecar, source, taken)
     preset = unmistakable(source)
     if preset is not None and not any_kind:
         raise ValueError(
@@ -190,13 +201,30 @@ def _model_columns(
     ]
 
 
+def _named_models(sidecar: Sidecar, source: Source, taken: set[str]) -> list[str]:
+    columns = list(sidecar.model_columns or ())
+    unknown = [m for m in columns if m not in source.columns]
+    if unknown:
+        raise ValueError(
+            f"{sidecar.path}: model_columns names unknown models {unknown}; "
+            f"{source.name} has {source.list_columns()}"
+        )
+    reserved = [m for m in columns if m in taken]
+    if reserved:
+        raise ValueError(
+            f"{sidecar.path}: model_columns names {reserved[0]!r}, "
+            "which is the column of the dataset, sample_id or prompt"
+        )
+    return columns
+
+
 def _may_be_model(source: Source, column: str, taken: set[str]) -> bool:
     prefixed = column.startswith((COST, LOG_LIKELIHOOD))
     return column in source.columns and column not in taken and not prefixed
 
 
 def _check_prefixed(source: Source, sidecar: Sidecar, measured: Sequence[str]) -> None:
-    """Refuse costs and log-likelihoods that belong to no column, or are announced but absent."""
+    """Refuse costs and log-likelihoods without a model's column, or missing ones of the sidecar."""
     for column in sidecar.cost_columns + sidecar.log_likelihood_columns:
         if column not in source.columns:
             raise ValueError(
@@ -213,9 +241,7 @@ def _check_prefixed(source: Source, sidecar: Sidecar, measured: Sequence[str]) -
                 )
 
 
-def _matrix(
-    source: Source, models: Sequence[str], prefix: str, bad: BadRows
-) -> NDArray[np.float32] | None:
+def _matrix(source: Source, models: Sequence[str], prefix: str, bad: BadRows) -> Floats | None:
     """Read one column per model; None if none of the prefixed columns is there."""
     present = [m for m in models if prefix + m in source.columns]
     if prefix and not present:
@@ -225,36 +251,9 @@ def _matrix(
     for j, model in enumerate(models):
         if model in present:
             matrix[:, j], wrong = numbers(source, prefix + model)
-            bad.add(wrong, _expected_number(source, prefix + model, f"{what} of model {model!r}"))
+            bad.add_cells(wrong, prefix + model, f"{what} of model {model!r}", NUMBER)
     return matrix
 
 
-def _rows(matrix: NDArray[np.float32], keep: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _rows(matrix: Floats, keep: NDArray[np.bool_]) -> Floats:
     return matrix if keep.all() else matrix[keep]
-
-
-def _expected_number(source: Source, column: str, what: str) -> Callable[[int], str]:
-    return lambda row: f"{what} is {source.cell(column, row)}, expected a finite number or nothing"
-
-
-def _mark_duplicates(
-    source: Source,
-    datasets: pa.LargeStringArray,
-    sample_ids: pa.LargeStringArray,
-    bad: BadRows,
-) -> NDArray[np.int64]:
-    """Take out rows whose key a row before them has, and return them."""
-    kept = np.flatnonzero(bad.keep)
-    first, number = distinct(key_codes(datasets, sample_ids)[kept])
-    if len(first) == len(kept):
-        return np.empty(0, dtype=np.int64)
-    earlier = np.arange(source.n_rows)
-    earlier[kept] = kept[first[number]]
-    bad.add(
-        earlier != np.arange(source.n_rows),
-        lambda row: (
-            f"duplicate {key_shown(datasets, sample_ids, row)}, "
-            f"found before in row {int(source.positions[earlier[row]]) + 1}"
-        ),
-    )
-    return np.flatnonzero(earlier != np.arange(source.n_rows))

@@ -1,4 +1,4 @@
-"""What happens to rows that cannot be read: an error at the first, or a list of them all."""
+"""Rows that cannot be read: raise at the first, or list them all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchrouter.tables.sources.source import Source
 
 
 class BadRows:
-    """Rows of one source that cannot be read, and why.
+    """Unreadable rows of one source, and why.
 
     Parameters
     ----------
@@ -50,8 +50,12 @@ class BadRows:
             self._report(int(self.source.positions[row]), found(row), len(rows))
         self.keep[rows] = False
 
+    def add_cells(self, bad: NDArray[np.bool_], column: str, what: str, expected: str) -> None:
+        """Take out rows for a cell: ``WHAT is CELL, expected EXPECTED``."""
+        self.add(bad, lambda row: f"{what} is {self.source.cell(column, row)}, expected {expected}")
+
     def messages(self) -> list[str]:
-        """Everything that was left out, in the order of the file."""
+        """Messages for all rows left out, in the order of the file."""
         return [message for _, message in sorted(self._found)]
 
     def _report(self, position: int, found: str, n_alike: int) -> None:

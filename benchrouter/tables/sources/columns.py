@@ -1,4 +1,4 @@
-"""Cells of a column as numbers or text, with a mask of those that are neither."""
+"""Read columns as numbers or text, with a mask of the bad cells."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def numbers(source: Source, column: str) -> tuple[NDArray[np.float32], NDArray[n
         NaN where the cell is null, NaN, or (as text) empty, "NaN", "null" or "NA". True and
         false are 1 and 0.
     bad : bool array, shape (n_rows,)
-        Cells that are no number, or an infinite one, or too large for float32.
+        Cells that are not a finite float32 number.
     """
     import pyarrow as pa
 
@@ -57,23 +57,12 @@ def numbers(source: Source, column: str) -> tuple[NDArray[np.float32], NDArray[n
 
 
 def number(value: object, *, finite: bool = True) -> float | None:
-    """Read one cell, or value of JSON, as a number, by the rules of `numbers`.
-
-    Parameters
-    ----------
-    value : object
-    finite : bool
-        Whether an infinite number is an error.
-
-    Returns
-    -------
-    float or None
-        None where it is missing: null, NaN, or (as text) empty, "NaN", "null" or "NA".
+    """Read one cell or JSON value as a number, by the rules of `numbers`; None if it is missing.
 
     Raises
     ------
     ValueError
-        If it is no number, or too large for 64 bits.
+        If it is no number, too large for 64 bits, or infinite although `finite`.
     """
     found: float | None = None
     if isinstance(value, float):
@@ -97,7 +86,7 @@ def number(value: object, *, finite: bool = True) -> float | None:
 
 
 def is_numeric(source: Source, column: str) -> bool:
-    """Tell whether a column holds numbers by its type or, in a CSV, in at least one cell."""
+    """Whether a column is numeric by its type or, in a CSV, has at least one number."""
     import pyarrow as pa
 
     kind = source.columns[column]
@@ -120,23 +109,21 @@ def texts(
     Parameters
     ----------
     source : Source
-        Where the column lies.
     column : str
-        Its name.
     integers : bool
-        Whether whole numbers are taken as their digits.
+        Whether whole numbers count as text, by their digits.
 
     Returns
     -------
     values : large string array, length n_rows
         Null where the cell is missing or blank.
     bad : bool array, shape (n_rows,)
-        Cells that are missing or blank, and cells of mixed columns that are not text.
+        Cells that are missing, blank or, in mixed columns, not text.
 
     Raises
     ------
     ValueError
-        If the whole column is of another kind.
+        If the column has another type.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -152,12 +139,12 @@ def texts(
 def coded_texts(
     source: Source, column: str, *, integers: bool = True
 ) -> tuple[NDArray[np.int64], pa.LargeStringArray, NDArray[np.bool_]]:
-    """Read a column of few distinct texts; see `texts`.
+    """Read a column of few distinct texts as codes; see `texts`.
 
     Returns
     -------
     codes : int64 array, shape (n_rows,)
-        Number of each row's text; −1 where it is bad.
+        Index into `values`; −1 where the cell is bad.
     values : large string array
         The distinct texts.
     bad : bool array, shape (n_rows,)
@@ -173,7 +160,7 @@ def coded_texts(
     coded = cells.unify_dictionaries().combine_chunks()
     values = coded.dictionary.cast(pa.large_string())
     codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    # One more for the code −1.
+    # The last entry is for the code −1.
     bad = np.append(_blank(values), True)[codes]
     if column in source.not_text:
         bad |= _foreign(source, column, values.take(coded.indices), integers)
@@ -198,7 +185,7 @@ def _text_kind(source: Source, column: str, integers: bool) -> pa.DataType:
 
 
 def _blank(values: pa.LargeStringArray) -> NDArray[np.bool_]:
-    """Tell null, empty and blank texts."""
+    """Mask of null, empty and blank texts."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -218,7 +205,7 @@ def _blank(values: pa.LargeStringArray) -> NDArray[np.bool_]:
 def _foreign(
     source: Source, column: str, values: pa.LargeStringArray, integers: bool
 ) -> NDArray[np.bool_]:
-    """Tell cells of a mixed column that were no text, nor whole numbers where these will do."""
+    """Mask of the cells of a mixed column that were neither text nor an allowed whole number."""
     import pyarrow.compute as pc
 
     if column not in source.not_text:

@@ -1,4 +1,4 @@
-"""Tables in memory as sources: whatever hands out Arrow data, and Hugging Face datasets."""
+"""Tables in memory as sources: anything that exports Arrow data, and Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.words import check_distinct
 from benchrouter.tables.layouts.names import OURS
 from benchrouter.tables.sources.jsonl import mixed_texts
-from benchrouter.tables.sources.open import check_distinct
 from benchrouter.tables.sources.source import Source
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ NAME = "table"
 
 
 def source_in_memory(table: Any, named: Collection[str], texts: Collection[str]) -> Source:
-    """Take a table in memory as a source.
+    """Wrap a table in memory as a source.
 
     Parameters
     ----------
@@ -28,11 +28,11 @@ def source_in_memory(table: Any, named: Collection[str], texts: Collection[str])
         With ``__arrow_c_stream__`` (pandas, polars, pyarrow), a pyarrow dataset or a Hugging Face
         ``Dataset``; none of these libraries but pyarrow is imported.
     named : collection of str
-        Columns that the caller named. Levels of a pandas index that have such a name, or one of
-        ours, are columns; all others label rows and are left out.
+        Columns that the caller named. Levels of a pandas index count as columns if they have such
+        a name or one of ours; others are left out.
     texts : collection of str
-        Columns that hold our `TEXTS`: there a ``ClassLabel`` of Hugging Face is its name,
-        elsewhere its number.
+        Columns that hold our `TEXTS`: there a Hugging Face ``ClassLabel`` is read as its name,
+        elsewhere as its number.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def source_in_memory(table: Any, named: Collection[str], texts: Collection[str])
 
 
 def _arrow(table: Any) -> tuple[pa.Table, dict[str, NDArray[np.bool_]]]:
-    """Return the columns, and for those of mixed kinds which cells were not text."""
+    """Return the columns, and for mixed ones a mask of the cells that were not text."""
     import pyarrow as pa
 
     if isinstance(table, Mapping) and hasattr(table, "with_format"):
@@ -103,7 +103,7 @@ def _class_names(table: Any) -> dict[str, list[str]]:
 
 
 def _with_names(table: pa.Table, column: str, classes: list[str]) -> pa.Table:
-    """Put the names of classes in place of their numbers; −1 and null have none."""
+    """Replace the numbers of classes by their names; −1 and null become null."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -114,7 +114,7 @@ def _with_names(table: pa.Table, column: str, classes: list[str]) -> pa.Table:
 
 
 def _of_mixed_frame(frame: Any) -> tuple[pa.Table, dict[str, NDArray[np.bool_]]]:
-    """Take a pandas frame some of whose columns hold objects of several kinds, as JSONL would."""
+    """Convert a pandas frame with columns of mixed kinds, as JSONL is read."""
     import pyarrow as pa
 
     check_distinct(NAME, [str(name) for name in frame.columns])
@@ -137,7 +137,7 @@ def _of_mixed_frame(frame: Any) -> tuple[pa.Table, dict[str, NDArray[np.bool_]]]
 
 
 def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Give texts as polars hands them out a type that more of Arrow's functions take."""
+    """Cast polars' string views to a type that more of Arrow's functions accept."""
     import pyarrow as pa
 
     kind = column.type

@@ -1,7 +1,7 @@
-"""JSONL lines as a table by Arrow, where its answer is surely that of Python's decoder.
+"""Decode JSONL by Arrow where the result is certain to equal that of Python's decoder.
 
-Arrow decodes several times as fast, but is laxer here and there: it reads two objects on a line,
-one object on two lines, and stops at a NUL. A block is left to Python wherever they could differ.
+Arrow is several times as fast but laxer: it accepts two objects on one line and one object on two
+lines, and stops at a NUL. Blocks on which the two could differ are left to Python.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Of a column with whole numbers and others; larger ones are no int64, and Python tells them apart.
+# Larger whole numbers do not fit int64; Python treats them differently.
 MOST_NUMBER = 2.0**63
 
 
 def type_of(kinds: Set[type]) -> pa.DataType | None:
-    """Type of a column by the kinds of its values, null's among them or not; None if mixed."""
+    """Arrow type for values of these kinds, nulls aside; None if they are mixed."""
     import pyarrow as pa
 
     types = {
@@ -35,7 +35,7 @@ def type_of(kinds: Set[type]) -> pa.DataType | None:
 
 
 def schema_of(kinds: Mapping[str, Set[type]]) -> pa.Schema | None:
-    """Return the types of columns by the kinds of their values; None if one of them is mixed."""
+    """Arrow schema for columns of these kinds; None if one of them is mixed."""
     import pyarrow as pa
 
     types = [type_of(kind) for kind in kinds.values()]
@@ -43,7 +43,7 @@ def schema_of(kinds: Mapping[str, Set[type]]) -> pa.Schema | None:
 
 
 def read_block(lines: Sequence[bytes], schema: pa.Schema) -> pa.Table | None:
-    """Read lines, each of which must be a flat object of known columns.
+    """Read lines that are flat objects of known columns.
 
     Parameters
     ----------
@@ -55,13 +55,13 @@ def read_block(lines: Sequence[bytes], schema: pa.Schema) -> pa.Table | None:
     Returns
     -------
     pyarrow.Table or None
-        A row a line, with the columns of `schema`; None where Python must decide.
+        One row a line, with the columns of `schema`; None if Python must decode the lines.
     """
     import pyarrow as pa
     import pyarrow.json as arrow_json
 
-    # No object is nested in another by the schema, and no string holds a line feed, so that a line
-    # that begins and ends with an object holds whole objects; as many rows as lines: one each.
+    # The schema rules out nested objects, and no string holds a line feed. So each line holds whole
+    # objects, and as many rows as lines means one object a line.
     if {line[:1] for line in lines} != {b"{"} or {line[-2:] for line in lines} != {b"}\n"}:
         return None
     block = b"".join(lines)
@@ -83,5 +83,5 @@ def read_block(lines: Sequence[bytes], schema: pa.Schema) -> pa.Table | None:
 
 
 def _same_numbers(values: NDArray[np.float64]) -> bool:
-    """Whether Python surely reads the same: NaN and infinity have more names here, -0 is no 0."""
+    """Whether Python is certain to read the same: Arrow knows more names of NaN, and reads -0."""
     return bool((np.abs(values) < MOST_NUMBER).all() and not np.signbit(values[values == 0]).any())

@@ -1,7 +1,7 @@
-"""JSONL lines as a source: one object a line, keys may differ from line to line.
+"""JSONL as a source: one object a line; keys may differ from line to line.
 
-What a file says is what Python's decoder makes of it. Batches of plain lines are decoded by Arrow,
-where it says the same (`json_blocks`).
+Python's decoder defines the result. Arrow decodes batches of plain lines, where it gives the same
+(`json_blocks`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def read_jsonl(
     stem: str,
     needed: Needed = lambda columns: None,
 ) -> Source:
-    """Read lines that end in a line feed; U+2028 and its like may stand inside strings.
+    """Read JSON lines; only line feeds end them, so strings may hold U+2028.
 
     Parameters
     ----------
@@ -46,9 +46,8 @@ def read_jsonl(
     name, stem : str
         As in `Source`.
     needed : callable
-        Names of the first columns found to those that will be loaded, or None for all. Where it
-        names some, their distinct texts are kept once (`Source.load_coded`), and the values of
-        the others are not kept: they are loaded as nulls.
+        Maps the names of the first columns found to those that will be loaded; None = all. Named
+        columns keep each distinct text once (`Source.load_coded`); the others load as nulls.
 
     Returns
     -------
@@ -79,7 +78,7 @@ def read_jsonl(
 
 
 class _Lines(NamedTuple):
-    """What lines say: columns of the readable ones, and where which line stood."""
+    """Columns of the readable lines, and the line numbers of all."""
 
     columns: dict[str, pa.ChunkedArray]
     not_text: dict[str, NDArray[np.bool_]]
@@ -126,7 +125,7 @@ def _read_lines(file: IO[bytes], needed: Needed, *, by_blocks: bool) -> _Lines:
 
 
 def _batches(file: IO[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-    """Lines in batches, each with the number of its first; all but the last end in a line feed."""
+    """Batches of lines, each with the number of its first line."""
     number = 1
     while lines := file.readlines(BATCH_BYTES):
         if number == 1:
@@ -140,10 +139,9 @@ def _batches(file: IO[bytes]) -> Iterator[tuple[int, list[bytes]]]:
 class _Columns:
     """Columns that grow by batches of rows.
 
-    A batch of a column is a typed array, or the list of its values where their kinds are mixed or
-    nested. Where only some columns are kept, a batch of texts is an array of `_code_type`: numbers
-    of the texts in order of first appearance. Only whole columns decide on a type, so that it does
-    not matter where batches end.
+    A batch of a column is a typed array, or a list if its values are mixed or nested. If only some
+    columns are kept, texts are stored as codes (`_code_type`), numbered in order of appearance. A
+    column's type is decided once all batches are in, so it does not depend on their ends.
     """
 
     def __init__(self, needed: Needed) -> None:
@@ -211,14 +209,14 @@ class _Columns:
         -------
         columns : dict of str to pyarrow.ChunkedArray
         not_text : dict of str to bool array, shape (n_rows,)
-            Which cells of the mixed columns were no text.
+            Cells of mixed columns that were not text.
         """
         import pyarrow as pa
 
         joined: dict[str, pa.ChunkedArray] = {}
         not_text: dict[str, NDArray[np.bool_]] = {}
         for key in list(self.batches):
-            # Each column's batches go as soon as it is joined.
+            # Free each column's batches as soon as it is joined.
             arrays, codes = self._filled(key), self.codes.pop(key, None)
             del self.batches[key]
             kind = type_of(self.kinds[key]) if self._keeps(key) else pa.null()
@@ -233,21 +231,21 @@ class _Columns:
 
 
 def _new_codes() -> dict[str, int]:
-    """An empty dictionary that gives a text it lacks the next number."""
+    """An empty dictionary that numbers new texts on lookup."""
     codes: defaultdict[str, int] = defaultdict()
     codes.default_factory = codes.__len__
     return codes
 
 
 def _code_type() -> pa.DataType:
-    """Type of a batch of codes; whole numbers of a file are int64."""
+    """Type of a batch of codes; it differs from int64, the type of whole numbers in a file."""
     import pyarrow as pa
 
     return pa.int32()
 
 
 def _coded(values: list[Any], codes: dict[str, int]) -> pa.Array:
-    """Return the numbers of texts, null for None; new texts are added to `codes`."""
+    """Encode texts, None as null; new texts are added to `codes`."""
     import pyarrow as pa
 
     if any(value is None for value in values):
@@ -257,14 +255,14 @@ def _coded(values: list[Any], codes: dict[str, int]) -> pa.Array:
 
 
 def _coded_again(column: pa.LargeStringArray, codes: dict[str, int]) -> pa.Array:
-    """Return the numbers of texts in Arrow's memory; only distinct ones become Python's."""
+    """Encode an Arrow column; only its distinct texts become Python strings."""
     found = column.dictionary_encode()
     texts = found.dictionary.to_numpy(zero_copy_only=False).tolist()
     return _coded(texts, codes).take(found.indices)
 
 
 def _array(values: list[Any], kinds: set[type], codes: dict[str, int] | None) -> Any:
-    """Return a typed array, or the list itself where that would not tell what the file says."""
+    """Return a typed array, or the list itself if a type would lose information."""
     import pyarrow as pa
 
     kind = type_of(kinds)
@@ -300,7 +298,7 @@ def _chunked(arrays: list[Any], kind: pa.DataType, codes: dict[str, int] | None)
 def _mixed(
     arrays: list[Any], codes: dict[str, int] | None
 ) -> tuple[pa.ChunkedArray, NDArray[np.bool_]]:
-    """Join batches of several kinds as text, and tell which cells were none."""
+    """Join batches of several kinds as text, with a mask of the cells that were not."""
     import pyarrow as pa
 
     known = list(codes or ())
@@ -319,7 +317,7 @@ def _mixed(
 
 
 def mixed_texts(values: Sequence[Any]) -> tuple[list[str | None], NDArray[np.bool_]]:
-    """Give values of several kinds as text, JSON for what is none, and which were none."""
+    """Convert values to text, by JSON if they are not text, with a mask of those."""
     texts = [v if v is None or isinstance(v, str) else _dumped(v) for v in values]
     return texts, np.array([v is not None and not isinstance(v, str) for v in values])
 
@@ -332,7 +330,7 @@ def _dumped(value: object) -> str:
 
 
 def _shown_type(kind: pa.DataType) -> pa.DataType:
-    """Type of a column as the file has it: texts are texts, coded or not."""
+    """Type of a column in the file: text is text, coded or not."""
     import pyarrow as pa
 
     return kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -1,4 +1,4 @@
-"""A file, or a table in memory, as named columns whose rows know where they stand."""
+"""A file or a table in memory as named columns, with the place of every row."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ class Source:
     Attributes
     ----------
     name : str
-        What messages call it: the path as it was given.
+        Its name in messages: the path as given.
     stem : str
-        Name of its dataset where no column says otherwise.
+        Name of its dataset if no column names one.
     columns : dict of str to pyarrow.DataType
         In the order of the file.
     load : callable
-        Name of a column to its ``pyarrow.ChunkedArray`` of ``n_rows`` values; texts may come as
-        dictionaries.
+        Returns a column as a ``pyarrow.ChunkedArray`` of ``n_rows`` values; text may be
+        dictionary-encoded.
     load_coded : callable or None
-        The same for a text column as dictionaries, where that is faster than as text.
+        The same for a text column, dictionary-encoded, where that is faster.
     positions : int64 array, shape (n_rows,)
-        Place of each readable row among all data rows of the input, from 0, ascending.
+        Number of each readable row among all data rows, from 0, ascending.
     n_positions : int
         Data rows of the input, unreadable ones included.
     untyped : frozenset of str
-        Text columns whose text may stand for numbers: all of a CSV, the mixed ones of a JSONL.
+        Text columns that may hold numbers: all of a CSV, the mixed ones of a JSONL.
     not_text : dict of str to bool array, shape (n_rows,)
         Cells of mixed JSONL columns that were not strings in the file.
     lines : callable
-        Line of every data row of the input, from 1 (int64), or None where it is not known.
+        Returns the line of every data row, from 1 (int64), or None if unknown.
     places : callable or None
-        Position to where it stands, as messages name it, if rows and lines do not say it.
+        Maps a position to its place in messages, if row and line do not say it.
     unreadable : tuple of (int, str)
-        Positions of broken lines and rows, with what was found.
+        Positions of unreadable rows, with what was found.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Source:
         return len(self.positions)
 
     def without_columns(self) -> Source:
-        """Return the same without its cells: enough to say where a row stands."""
+        """Return a copy without cells that can still name the place of a row."""
         return replace(self, columns={}, load=_no_column, load_coded=None, not_text={})
 
     def place(self, row: int) -> str:

@@ -1,4 +1,4 @@
-"""The metric that HELM reports of each scenario group."""
+"""The main metric of each of HELM's scenario groups."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ _GROUPS = {
     "ruler_string_match_part": "ruler_squad ruler_hotpotqa",
 }
 MAIN_METRIC = {group: name for name, groups in _GROUPS.items() for group in groups.split()}
-# Where schemas disagree, or older runs have another: taken by the runs that lack the first.
+# Where schemas disagree or older runs differ: for runs that lack the first.
 _ELSE = {"gsm": "exact_match_indicator", "med_qa": "exact_match"}
-# One request per reference: such runs have no other match than the exact one.
+# Runs with one request per reference have only the exact match.
 _SEPARATE = "multiple_choice_separate"
 
 
 def main_metrics(groups: Sequence[str], method: str) -> tuple[str, ...]:
-    """Names of a run's main metric, by preference.
+    """Names of a run's main metric, the preferred one first; empty if no group is known.
 
     Parameters
     ----------
@@ -98,11 +98,6 @@ def main_metrics(groups: Sequence[str], method: str) -> tuple[str, ...]:
         The run's groups, then its scenario.
     method : str
         The run's adapter.
-
-    Returns
-    -------
-    tuple of str
-        Empty if no group is known.
     """
     group = next((group for group in groups if group in MAIN_METRIC), None)
     if group is None:

@@ -27,12 +27,12 @@ from benchrouter.tables.formats.helm.spec import (
     read_spec,
     run_file,
 )
-from benchrouter.tables.formats.long_rows import Reading, denied, refused
+from benchrouter.tables.formats.long_rows import Reading, denied, refused, with_notes
 from benchrouter.tables.layouts.sidecar import Sidecar
 
 
 def recognises(path: Path) -> bool:
-    """Tell whether a folder is a run, or runs lie below it."""
+    """Whether a folder is a run or has runs below it."""
     return bool(_run_folders(path)[0])
 
 
@@ -48,44 +48,43 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
     Yields
     ------
     Reading
-        Of a run, in the order of the folders' names. One that cannot be read has no rows, and its
-        source says why; those without the metric come after all others, so that the first of them
-        can name all. The last has notes on all runs.
+        One for each run, ordered by folder name. A run that cannot be read has no rows, and its
+        source says why. Runs without the metric come last, so that the first of them can name
+        all. The last reading has notes on all runs.
 
     Raises
     ------
     ValueError
-        If no run has records of what was asked for.
+        If no run has matching records.
     """
     closed: list[Path] = []
     runs, without_spec = _run_folders(path, closed)
     suite = _Suite(path, choices, without_spec)
-    last = None
-    for reading in chain(
-        (denied(str(folder)) for folder in closed), map(suite.reading, runs), suite.without_metric()
+    readings = chain(
+        map(denied, map(str, closed)), map(suite.reading, runs), suite.without_metric()
+    )
+    found = False
+    for reading in with_notes(
+        filter(None, readings), lambda: (f"{path}: {note}" for note in suite.notes())
     ):
-        if reading is None:
-            continue
-        if last is not None:
-            yield last
-        last = reading
-    if last is None:
+        found = True
+        yield reading
+    if not found:
         raise ValueError(f"{path}: {why_not_file(path) or suite.nothing()}")
-    yield last._replace(notes=tuple(f"{path}: {note}" for note in suite.notes()))
 
 
 def why_not_file(path: Path) -> str | None:
-    """Say so of a file of a run, which is no run; None of any other path."""
+    """Message for a file of a run, which is no run itself; None for any other path."""
     if not path.is_file() or not is_run(path.parent):
         return None
     return f"is a file of a HELM run, expected the run's folder, {path.parent}"
 
 
 def _run_folders(path: Path, closed: list[Path] | None = None) -> tuple[list[Path], list[Path]]:
-    """Folders with a run at or below a path, in the order of their names, each once.
+    """Folders of runs at or below a path, and folders named like runs without ``run_spec.json``.
 
-    HELM links ``runs/latest`` to its latest suite. Second come folders that are called as runs are,
-    but have no ``run_spec.json``, as where a run ended early.
+    Both are ordered by name, each folder once: HELM links ``runs/latest`` to its latest suite. A
+    run that ended early has no ``run_spec.json``.
     """
     folders = folders_below(path, closed) if path.is_dir() else []
     return (
@@ -95,7 +94,7 @@ def _run_folders(path: Path, closed: list[Path] | None = None) -> tuple[list[Pat
 
 
 class _Suite:
-    """Runs, and what was met in them."""
+    """The runs of a suite, and what was chosen and left out."""
 
     def __init__(self, path: Path, choices: Choices, without_spec: list[Path]) -> None:
         self.path = path
@@ -105,10 +104,10 @@ class _Suite:
         self.of_preset: set[tuple[str, str]] = set()
         self.not_of_preset: list[str] = []
         self.without_split: list[str] = []
-        self.lacking: list[tuple[Spec, tuple[str, ...]]] = []  # with the metrics there are
+        self.lacking: list[tuple[Spec, tuple[str, ...]]] = []  # and their metrics
 
     def reading(self, folder: Path) -> Reading | None:
-        """Read a run; None if nothing of it was asked for."""
+        """Read a run; None if nothing in it matches."""
         dataset, model = None, None
         try:
             spec = read_spec(folder)
@@ -137,7 +136,7 @@ class _Suite:
         return Reading(rows.source(), sidecar, lacks=found if metric is None else None)
 
     def without_metric(self) -> Iterator[Reading]:
-        """Refuse the runs that lack the metric, unless it is the only one to take."""
+        """Refuse the runs without the metric, unless `only_metric`."""
         if self.choices.only_metric:
             return
         for n, (spec, found) in enumerate(self.lacking):
@@ -163,7 +162,7 @@ class _Suite:
         )
 
     def notes(self) -> Iterator[str]:
-        """What was chosen and left out."""
+        """Say what was chosen and left out."""
         tally = self.tally
         yield f"instances by split: {_counts(tally.splits)}"
         if tally.n_perturbed:

@@ -14,7 +14,7 @@ _RAFT = """
 _MMLU = """
     abstract_algebra college_chemistry computer_security econometrics us_foreign_policy
     """
-# As HELM names its runs, without the arguments that say how, not what.
+# HELM's names of runs, without the arguments that do not choose a dataset.
 DATASETS = (
     *(f"raft:subset={name}" for name in _RAFT.split()),
     "imdb",
@@ -51,13 +51,13 @@ MODELS = {
     "starcoder": 15.0,
 }
 _OTHER_NAMES = {"mpt-instruct-7b": "mpt-7b-instruct"}
-# Arguments that choose a dataset; the value "all", and the paper's task, are its whole.
+# Arguments that choose a part of a dataset; these values mean all of it.
 _CHOOSING = ("subset", "subject", "task", "demographic", "dataset", "only_contrast")
 _WHOLE = ("all", "mc_single")
 
 
 def paper_dataset(name: str) -> str | None:
-    """Return the dataset of `DATASETS` that a run's name, or a dataset's, stands for."""
+    """Dataset of `DATASETS` for the name of a run or dataset; None if there is none."""
     scenario, *arguments = re.split("[:,]", name)
     pairs = [argument.partition("=") for argument in arguments]
     chosen = [
@@ -68,14 +68,14 @@ def paper_dataset(name: str) -> str | None:
 
 
 def paper_model(name: str) -> str | None:
-    """Return the model of `MODELS` that HELM's name stands for, whoever serves it."""
+    """Model of `MODELS` for HELM's name, by whichever provider; None if there is none."""
     last = name.rpartition("/")[2].lower().removesuffix("-hf")
     model = _OTHER_NAMES.get(last, last)
     return model if model in MODELS else None
 
 
 def whole() -> str:
-    """Say some of what the preset is of."""
+    """Name some datasets and models of the preset."""
     return (
         f"one of the {len(DATASETS)} datasets ({', '.join(DATASETS[-3:])}, …) and of the "
         f"{len(MODELS)} models ({', '.join(list(MODELS)[-3:])}, …)"
@@ -83,18 +83,12 @@ def whole() -> str:
 
 
 def not_found(found: Collection[tuple[str, str]]) -> list[str]:
-    """Say which of the paper's datasets and models were not found.
+    """Lines for the report: runs found, datasets and models without any, missing pairs.
 
     Parameters
     ----------
     found : collection of (str, str)
-        Names of dataset and model, both the paper's, of the runs there are.
-
-    Returns
-    -------
-    list of str
-        Lines for the report: how many runs there are of all, and each dataset's missing models;
-        datasets and models that no run has in a line each.
+        Dataset and model of each run, by the paper's names.
     """
     datasets = [name for name in DATASETS if any(name == dataset for dataset, _ in found)]
     models = [name for name in MODELS if any(name == model for _, model in found)]

@@ -1,4 +1,4 @@
-"""One HELM run folder: its requests joined to its statistics."""
+"""Read one HELM run: join its requests to its statistics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATS = "per_instance_stats.json"
 
 @dataclass
 class Tally:
-    """What was chosen and left out, counted over all runs."""
+    """Counts of what was chosen and left out, over all runs."""
 
     splits: Counter[str] = field(default_factory=Counter)
     n_perturbed: int = 0
@@ -37,7 +37,7 @@ class _Key(NamedTuple):
     """An instance of a run."""
 
     instance: str
-    perturbation: str  # "" = none: the original
+    perturbation: str  # "" = the original
 
     @property
     def sample_id(self) -> str:
@@ -46,7 +46,7 @@ class _Key(NamedTuple):
 
 @dataclass
 class _Record:
-    """An instance's first prompt; scores and log-likelihoods of its answers, by train trial."""
+    """An instance's first prompt, and its scores and log-likelihoods by train trial."""
 
     trial: int
     prompt: str
@@ -55,40 +55,29 @@ class _Record:
     log_likelihoods: dict[int, list[float]] = field(default_factory=dict)
 
 
-# Of each (instance, train trial) the wanted metrics that are there; None = no value.
+# Wanted metrics by (instance, train trial); None = no value.
 _Values = dict[tuple[_Key, int], dict[str, float | None]]
 
 
 class RunRead(NamedTuple):
-    """What a run says."""
+    """The content of a run."""
 
     rows: Rows
-    """None if it has no instance of the split that was asked for, or lacks the metric, unless
-    only that is to be taken: then all without a score."""
+    """Empty if no instance has the split, or the run lacks the metric; with `only_metric`, a run
+    without it has rows without scores."""
     metric: str | None
-    """Name of the score; None if the run lacks the one that was asked for."""
+    """Name of the score; None if the run lacks the one asked for."""
     found: tuple[str, ...]
     """All metrics of the run, sorted."""
 
 
 def read_run(spec: Spec, choices: Choices, tally: Tally) -> RunRead:
-    """Read a run.
-
-    Parameters
-    ----------
-    spec : Spec
-    choices : Choices
-    tally : Tally
-        Counted on.
-
-    Returns
-    -------
-    RunRead
+    """Read a run, and add its counts to `tally`.
 
     Raises
     ------
     ValueError
-        If a file is missing or broken, or no main metric is known or there.
+        If a file is missing or broken, or the main metric is unknown or missing.
     """
     run = _Run(spec, choices, tally)
     metric = run.read_stats()
@@ -99,7 +88,7 @@ def read_run(spec: Spec, choices: Choices, tally: Tally) -> RunRead:
 
 
 class _Run:
-    """The rows of a run in the making."""
+    """Collects the rows of a run."""
 
     def __init__(self, spec: Spec, choices: Choices, tally: Tally) -> None:
         self.spec = spec
@@ -115,16 +104,14 @@ class _Run:
         self.found: tuple[str, ...] = ()
 
     def read_stats(self) -> str | None:
-        """Gather the values of the wanted metrics; return the name of the one to take."""
+        """Collect the values of the wanted metrics; return the name of the one to take."""
         groups = (*self.spec.groups, self.spec.scenario)
         given = self.choices.metric
         wanted = (given,) if given is not None else main_metrics(groups, self.spec.method)
         names: set[str] = set()
-        for place, entry in self.rows.accepted(items(self.stats_path)):
-            try:
-                self._add_stats(entry, wanted, names)
-            except ValueError as error:
-                self.rows.refuse(place, str(error))
+        self.rows.take_each(
+            items(self.stats_path), lambda _, entry: self._add_stats(entry, wanted, names)
+        )
         self.found = tuple(sorted(names))
         metric = next((name for name in wanted if name in names), None)
         if metric is None and given is None:
@@ -153,14 +140,10 @@ class _Run:
             raise
 
     def read_requests(self) -> None:
-        """Gather the prompts and log-likelihoods of the wanted instances."""
-        # An answer may end within a character; of what is taken, `text_of` makes sure.
+        """Collect the prompts and log-likelihoods of the wanted instances."""
+        # An answer may end within a character; `text_of` checks the texts that are taken.
         states = items(self.requests_path, "request_states", half_pairs=True)
-        for place, state in self.rows.accepted(states):
-            try:
-                self._add_request(state)
-            except ValueError as error:
-                self.rows.refuse(place, str(error))
+        self.rows.take_each(states, lambda _, state: self._add_request(state))
 
     def _add_request(self, state: dict[str, Any]) -> None:
         instance = field_of(state, "instance", dict)
@@ -197,7 +180,7 @@ class _Run:
         elif trial < record.trial:
             record.trial, record.prompt = trial, prompt
         request = field_of(state, "request", dict)
-        # Else the model wrote nothing: the tokens are those of the prompt.
+        # With echo_prompt, the tokens are those of the prompt.
         if not request.get("echo_prompt"):
             self.generates = True
             log_likelihood = _log_likelihood(state)
@@ -222,10 +205,10 @@ class _Run:
         self.tally.n_without_generation += bool(records) and not self.generates
 
     def _drop_log_likelihoods(self) -> None:
-        """Take those of a run for missing that are 0 for most answers.
+        """Drop a run's log-likelihoods if most are 0.
 
-        Clients whose service tells none write 0. That of local Hugging Face models takes them at
-        the temperature it generates with, which for greedy decoding is 1e-7: 0 but for ties.
+        Clients of services without log-likelihoods write 0. The client of local Hugging Face models
+        computes them at its temperature, 1e-7 for greedy decoding, which gives 0 except for ties.
         """
         records = self.records.values()
         found = [one for r in records for values in r.log_likelihoods.values() for one in values]
@@ -267,7 +250,7 @@ def _key(holder: dict[str, Any], id_field: str) -> _Key:
     if holder.get("perturbation") is None:
         return _Key(instance, "")
     perturbation = field_of(holder, "perturbation", dict)
-    # What a metric was computed on and for tells metrics apart, not instances.
+    # These keys distinguish metrics, not instances.
     not_its_own = ("name", "computed_on", "robustness", "fairness")
     own = {key: value for key, value in sorted(perturbation.items()) if key not in not_its_own}
     name = name_of(perturbation, "name")
@@ -298,7 +281,7 @@ def _request_prompt(state: dict[str, Any], instance: dict[str, Any]) -> str:
     prompt = _text(field_of(state, "request", dict), "prompt")
     if state.get("reference_index") is None:
         return prompt
-    # A request for each reference, which ends its prompt: without it they are all alike.
+    # One request per reference, which ends the prompt; without it they are all alike.
     references = field_of(instance, "references", list)
     number = field_of(state, "reference_index", int)
     if not 0 <= number < len(references):
@@ -309,7 +292,7 @@ def _request_prompt(state: dict[str, Any], instance: dict[str, Any]) -> str:
 
 
 def _text(holder: dict[str, Any], key: str) -> str:
-    """Return a text, or in its place those of a chat's messages."""
+    """Return a text, or the joined messages of a chat."""
     if holder.get(key) or not holder.get("messages"):
         return text_of(holder, key)
     messages = map(object_of, field_of(holder, "messages", list))
@@ -317,7 +300,7 @@ def _text(holder: dict[str, Any], key: str) -> str:
 
 
 def _log_likelihood(state: dict[str, Any]) -> float | None:
-    """Return the mean over the tokens that the model wrote; None where it wrote none."""
+    """Mean log-likelihood of the tokens that the model wrote; None if it wrote none."""
     if state.get("result") is None:
         return None
     result = field_of(state, "result", dict)

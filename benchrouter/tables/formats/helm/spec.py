@@ -1,4 +1,4 @@
-"""What a HELM run is, by its folder and its ``run_spec.json``."""
+"""Recognise a HELM run by its folder, and read its ``run_spec.json``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODEL = re.compile("[:,]model(?:_deployment)?=")
 
 
 class Spec(NamedTuple):
-    """What a run's ``run_spec.json`` says."""
+    """Content of a run's ``run_spec.json``."""
 
     path: Path
     name: str
@@ -26,7 +26,7 @@ class Spec(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """The run's folder; its name may have other separators than the run's."""
+        """The run's folder, whose name may have other separators than the run's."""
         return self.path.parent
 
     @property
@@ -41,22 +41,22 @@ class Spec(NamedTuple):
 
 
 def is_run(folder: Path) -> bool:
-    """Tell whether a folder holds a run."""
+    """Whether a folder is a run."""
     return _find(folder, SPEC) is not None
 
 
 def has_spec(names: Collection[str]) -> bool:
-    """Tell whether files of these names are of a run."""
+    """Whether these names of files include a run's specification."""
     return any(SPEC + suffix in names for suffix in SUFFIXES)
 
 
 def is_run_name(name: str) -> bool:
-    """Tell whether a folder is called as a run's is, with whatever sign in place of ":"."""
+    """Whether a folder is named like a run, with any character in place of ":"."""
     return re.search("[^a-z]model(?:_deployment)?=", name) is not None
 
 
 def run_file(folder: Path, name: str) -> Path:
-    """Return a run's file, plain or packed.
+    """Path of a run's file, plain or compressed.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def run_file(folder: Path, name: str) -> Path:
 
 
 def read_spec(folder: Path) -> Spec:
-    """Read which run it is.
+    """Read a run's specification.
 
     Raises
     ------

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -27,13 +27,13 @@ TABLES = (
     *("higher_is_better", "group_subtasks"),
 )
 RESULTS_KEYS = ("configs", "config", "versions", "n-shot")
-# As the harness itself looks for the model's name; the order matters.
+# The harness looks for the model's name in this order.
 MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path", "engine")
 
 
 @dataclass(frozen=True)
 class Results:
-    """A file of results: what was run, and how."""
+    """A file of results: the configuration of a run."""
 
     path: Path
     date: str
@@ -41,14 +41,14 @@ class Results:
 
     @property
     def model(self) -> str:
-        """Name that the harness gave to the model, else the folder's."""
+        """The harness's name of the model, else the folder's name."""
         named = self.content.get("model_name")
         if isinstance(named, str) and named.strip():
             return named
         return _model_of_arguments(self) or _model_of_folder(self.path)
 
     def of_task(self, key: str, task: str) -> Any:
-        """Value of a task in one of the file's tables, None if there is none."""
+        """Value of a task in one of the file's tables; None if missing."""
         return member(self.content, key, self.path).get(task)
 
     def config(self, task: str) -> dict[str, Any]:
@@ -56,12 +56,12 @@ class Results:
         return member(member(self.content, "configs", self.path), task, self.path)
 
     def tasks(self) -> Collection[str]:
-        """Tasks that were run, without groups of them."""
+        """Tasks that were run, without groups."""
         return member(self.content, "configs", self.path).keys()
 
     @cached_property
     def group_of(self) -> dict[str, str]:
-        """Group of each task, and of each group that is in another."""
+        """Group of each task, and of each nested group."""
         groups: dict[str, str] = {}
         for group, tasks in member(self.content, "group_subtasks", self.path).items():
             for task in tasks if isinstance(tasks, list) else ():
@@ -72,7 +72,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Samples:
-    """A file of samples: one task of one run; `date` is "" where the name has none."""
+    """A file of samples: one task of one run; `date` is "" if the name has none."""
 
     path: Path
     task: str
@@ -80,12 +80,17 @@ class Samples:
     model: str
     results: Results | None
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file itself and that of its results."""
+        return (self.path, self.results.path) if self.results else (self.path,)
+
 
 def kind_of(path: Path) -> str:
-    """Tell "samples" and "results"; "" is neither.
+    """Return "samples", "results" or "".
 
-    Samples are known by their name, or else by their first bytes; results by their first bytes, and
-    by their name or else all that the file holds, since other programs begin theirs so as well.
+    Samples are recognised by name or first bytes; results by first bytes and either name or full
+    content, since other programs' files begin alike.
     """
     name = bare_name(path)
     if SAMPLES.fullmatch(name):
@@ -104,7 +109,7 @@ def _holds_results(path: Path) -> bool:
     try:
         content = document(path)
     except (OSError, ValueError):
-        # An error, rather than samples without their results.
+        # Reading it raises the error, which is better than samples without results.
         return bare_name(path) == "results.json"
     results = content["results"]
     return (
@@ -114,86 +119,98 @@ def _holds_results(path: Path) -> bool:
     )
 
 
-def find(path: Path) -> tuple[list[Samples], list[Results], dict[Path, str]]:
-    """Find the samples and results of a folder; of a file, what belongs to it.
+@dataclass
+class Found:
+    """Samples and results of a folder, or of several.
 
-    Parameters
+    Attributes
     ----------
-    path : Path
-        A file of samples or of results, a run's folder, or a folder above several. A file that
-        is not recognised is taken for samples.
-
-    Returns
-    -------
     samples : list of Samples
     results : list of Results
         In the order of the folders and of the names.
     broken : dict of Path to str
         Results and folders that cannot be read, and why; their samples are left out.
+    """
+
+    samples: list[Samples] = field(default_factory=list)
+    results: list[Results] = field(default_factory=list)
+    broken: dict[Path, str] = field(default_factory=dict)
+
+
+def find(path: Path) -> Found:
+    """Find the samples and results below a folder, or those that belong to a file.
+
+    Parameters
+    ----------
+    path : Path
+        A file of samples or of results, a run's folder, or a folder above several. An unrecognised
+        file is read as samples.
 
     Raises
     ------
     ValueError
         If there is no file of either kind.
     """
-    if path.is_dir():
-        closed: list[Path] = []
-        kinds = {file: kind_of(file) for file in files_below(path, closed)}
-        if not any(kinds.values()):
-            raise ValueError(
-                f"{path}: found no samples, expected files samples_TASK_DATE.jsonl and "
-                "results_DATE.json as lm_eval --log_samples writes them"
-            )
-        found = [
-            _of_folder({file: kinds[file] for file in files})
-            for _, files in groupby(kinds, lambda file: file.parent)
-        ]
-        return (
-            [one for samples, _, _ in found for one in samples],
-            [one for _, results, _ in found for one in results],
-            {folder: f"{folder}: {DENIED}" for folder in closed}
-            | {file: why for _, _, broken in found for file, why in broken.items()},
+    return _below(path) if path.is_dir() else _of_file(path)
+
+
+def _below(path: Path) -> Found:
+    closed: list[Path] = []
+    kinds = {file: kind_of(file) for file in files_below(path, closed)}
+    if not any(kinds.values()):
+        raise ValueError(
+            f"{path}: found no samples, expected files samples_TASK_DATE.jsonl and "
+            "results_DATE.json as lm_eval --log_samples writes them"
         )
+    found = Found(broken={folder: f"{folder}: {DENIED}" for folder in closed})
+    for _, files in groupby(kinds, lambda file: file.parent):
+        of_folder = _of_folder({file: kinds[file] for file in files})
+        found.samples += of_folder.samples
+        found.results += of_folder.results
+        found.broken |= of_folder.broken
+    return found
+
+
+def _of_file(path: Path) -> Found:
     beside = [file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path]
     kinds = {file: kind_of(file) for file in [path, *beside]}
     if not kinds[path]:
         check_keys(path, ("doc_id", "doc"))
         kinds[path] = "samples"
-    samples, results, broken = _of_folder(kinds)
-    if kinds[path] == "samples":
-        samples = [one for one in samples if one.path == path]
-        results = [one for one in results if samples and one is samples[0].results]
-    else:
-        samples = [one for one in samples if one.results and one.results.path == path]
-        results = [one for one in results if one.path == path]
-    return samples, results, broken if not samples else {}
+    found = _of_folder(kinds)
+    samples = [one for one in found.samples if path in one.paths]
+    paths = {path, *(file for one in samples for file in one.paths)}
+    results = [one for one in found.results if one.path in paths]
+    return Found(samples, results, {} if samples else found.broken)
 
 
-def _of_folder(
-    kinds: Mapping[Path, str],
-) -> tuple[list[Samples], list[Results], dict[Path, str]]:
-    """Read the results of a folder, and find those of each file of samples."""
+def _of_folder(kinds: Mapping[Path, str]) -> Found:
+    """Read a folder's results, and match them to its files of samples."""
     dates = {file: _date(file, SAMPLES) for file, kind in kinds.items() if kind == "samples"}
-    of_samples = set(dates.values()) - {""}
-    results, broken = [], {}
-    for file, kind in kinds.items():
-        # By the date of samples they are known even if they do not begin as results do.
-        named = not kind and file.name.startswith("results_") and _date(file, RESULTS) in of_samples
-        if kind == "results" or named:
-            try:
-                results.append(_results(file))
-            except (PermissionError, ValueError) as error:
-                why = f"{file}: {DENIED}" if isinstance(error, PermissionError) else error
-                broken[file] = f"{why}; so its samples cannot be read"
-    without = {_date(file, RESULTS) for file in broken}
-    dated = {one.date: one for one in reversed(results)}
-    only = results[0] if len(results) == 1 else None
-    samples = [
+    found = Found()
+    for file in _files_of_results(kinds, set(dates.values()) - {""}):
+        try:
+            found.results.append(_results(file))
+        except (PermissionError, ValueError) as error:
+            why = f"{file}: {DENIED}" if isinstance(error, PermissionError) else error
+            found.broken[file] = f"{why}; so its samples cannot be read"
+    without = {_date(file, RESULTS) for file in found.broken}
+    dated = {one.date: one for one in reversed(found.results)}
+    only = found.results[0] if len(found.results) == 1 else None
+    found.samples = [
         _samples(file, date, dated.get(date) if date or only is None else only)
         for file, date in dates.items()
         if date not in without
     ]
-    return samples, results, broken
+    return found
+
+
+def _files_of_results(kinds: Mapping[Path, str], dates: set[str]) -> Iterator[Path]:
+    """Files of results; a name with the date of samples counts whatever the content."""
+    for file, kind in kinds.items():
+        named = not kind and file.name.startswith("results_") and _date(file, RESULTS) in dates
+        if kind == "results" or named:
+            yield file
 
 
 def _results(path: Path) -> Results:
@@ -220,7 +237,7 @@ def _task(path: Path, results: Results | None) -> str:
         return found["task"]
     stem = name.rpartition(".")[0]
     tasks = results.tasks() if results else ()
-    # The longest first.
+    # Longest first.
     ends = (stem[at.end() :] for at in re.finditer("_", stem))
     known = next((end for end in ends if end in tasks), None)
     return known if known is not None else _decodable(stem.removeprefix("samples_"))
@@ -242,5 +259,5 @@ def _model_of_arguments(results: Results) -> str | None:
 
 
 def _decodable(name: str) -> str:
-    """Name in a file system as text."""
+    """A file's name as valid text."""
     return name.encode(errors="surrogateescape").decode(errors="replace")

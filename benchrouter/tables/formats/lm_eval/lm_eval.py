@@ -1,10 +1,9 @@
 """lm-evaluation-harness: folders written with ``--log_samples``.
 
-Read are ``samples_<task>_<date>.jsonl`` and the ``results_<date>.json`` beside it, and the JSON
-arrays of older versions. Every sample stands there once for each filter and has several metrics:
-taken are the metric that the caller names, else the first of the task's ``metric_list`` that is
-one number a sample and of which more is better, and the filter that the caller names, else the
-first under which the results have that metric.
+The files are ``samples_<task>_<date>.jsonl`` and the ``results_<date>.json`` beside it, or the JSON
+arrays of older versions. They hold every sample once for each filter, with several metrics. The
+default metric is the first of the task's ``metric_list`` that is one number a sample and of which
+more is better; the default filter is the first under which the results have that metric.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from pathlib import Path
 
 from benchrouter.tables.formats.choices import Choices
 from benchrouter.tables.formats.folders import files_below
-from benchrouter.tables.formats.lm_eval.files import Results, Samples, find, kind_of
+from benchrouter.tables.formats.lm_eval.files import Found, Results, find, kind_of
 from benchrouter.tables.formats.lm_eval.runs import check_comparable, chosen_runs
 from benchrouter.tables.formats.lm_eval.samples import TaskReader
-from benchrouter.tables.formats.long_rows import Reading, denied, refused
+from benchrouter.tables.formats.long_rows import Reading, read_or_refused, refused, with_notes
 
 SHOWN = 3  # tasks that a note names
 
 
 def recognises(path: Path) -> bool:
-    """Whether a file, or one in a folder, is of samples or results of the harness."""
+    """Whether a file, or one in a folder, holds samples or results of the harness."""
     return any(kind_of(file) for file in files_below(path))
 
 
@@ -35,59 +34,50 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
     ----------
     path : Path
     choices : Choices
-        `metric`, `filter`, `prompt`, `shots`, `runs` and `groups` are looked at.
+        `metric`, `filter`, `prompt`, `shots`, `runs` and `groups` count.
 
     Yields
     ------
     Reading
-        Of a model and task. One that cannot be read has no rows, and its source says why; so do
-        results without which samples cannot be read, and those of a model without samples of any
-        run. The last has notes on all of them.
+        One for each model and task. One that cannot be read has no rows, and its source says why;
+        so do broken results, and results of a model that has no samples at all. The last reading
+        has notes on all of them.
 
     Raises
     ------
     ValueError
         If runs differ, or no task has the filter.
     """
-    found, results, broken = find(path)
-    without = _without_samples(found, results)
-    samples, notes = chosen_runs(found, choices)
+    found = find(path)
+    without = _without_samples(found)
+    samples, notes = chosen_runs(found.samples, choices)
     readers = [TaskReader(one, choices) for one in samples]
-    last = None
-    for reading in chain(
-        (refused(str(file), why) for file, why in broken.items()),
+
+    def said() -> Iterator[str]:
+        read = [reader for reader in readers if reader.is_read]
+        _check_filter(path, read, choices.filter)
+        check_comparable([reader.samples for reader in read if reader.prompt == "request"])
+        told = _by_tasks([*_said(read), *notes, *_not_logged(found, without)])
+        if choices.groups and not any(reader.is_grouped for reader in read):
+            told.append("the results name no group of these tasks")
+        folder = path if path.is_dir() else path.parent
+        about = f"{folder}: " if len(readers) > 1 else ""
+        return (about + note for note in told)
+
+    readings = chain(
+        (refused(str(file), why) for file, why in found.broken.items()),
         map(_refused_results, without),
-        map(_reading, readers),
-    ):
-        if last is not None:
-            yield last
-        last = reading
-    if last is None:
-        return
-    read = [reader for reader in readers if reader.is_read]
-    _check_filter(path, read, choices.filter)
-    check_comparable([reader.samples for reader in read if reader.prompt == "request"])
-    said = [(reader.samples.task, note) for reader in read for note in reader.notes()]
-    of_samples = [one for one in results if one not in without]
-    told = _by_tasks([*said, *notes, *_not_logged(found, of_samples)])
-    if choices.groups and not any(reader.is_grouped for reader in read):
-        told.append("the results name no group of these tasks")
-    folder = path if path.is_dir() else path.parent
-    about = f"{folder}: " if len(readers) > 1 else ""
-    yield last._replace(notes=tuple(about + note for note in told))
+        (read_or_refused(str(one.samples.path), one.read) for one in readers),
+    )
+    return with_notes(readings, said)
 
 
-def _reading(reader: TaskReader) -> Reading:
-    try:
-        return reader.read()
-    except PermissionError as error:
-        return denied(str(reader.samples.path), error)
-    except ValueError as error:
-        return refused(str(reader.samples.path), str(error))
+def _said(readers: Iterable[TaskReader]) -> list[tuple[str, str]]:
+    return [(reader.samples.task, note) for reader in readers for note in reader.notes()]
 
 
 def _by_tasks(said: Iterable[tuple[str, str]]) -> list[str]:
-    """Notes of tasks: one for all tasks that the same is said of."""
+    """Join equal notes of several tasks into one."""
     tasks: dict[str, dict[str, None]] = {}
     for task, note in said:
         tasks.setdefault(note, {})[task] = None
@@ -97,11 +87,11 @@ def _by_tasks(said: Iterable[tuple[str, str]]) -> list[str]:
     ]
 
 
-def _without_samples(samples: Sequence[Samples], results: Sequence[Results]) -> list[Results]:
-    """Results of a model without samples of any run."""
-    models = {one.model for one in samples}
-    with_samples = {one.results.path for one in samples if one.results is not None}
-    return [one for one in results if one.path not in with_samples and one.model not in models]
+def _without_samples(found: Found) -> list[Results]:
+    """Results of models that have no samples in any run."""
+    models = {one.model for one in found.samples}
+    paths = {one.results.path for one in found.samples if one.results is not None}
+    return [one for one in found.results if one.path not in paths and one.model not in models]
 
 
 def _refused_results(results: Results) -> Reading:
@@ -112,15 +102,11 @@ def _refused_results(results: Results) -> Reading:
     )
 
 
-def _not_logged(samples: Sequence[Samples], results: Sequence[Results]) -> list[tuple[str, str]]:
-    """Tasks that have results, but samples in no run."""
-    logged = {(one.model, one.task) for one in samples}
-    lacking = {
-        (one.model, task)
-        for one in results
-        for task in one.tasks()
-        if (one.model, task) not in logged
-    }
+def _not_logged(found: Found, without: Sequence[Results]) -> list[tuple[str, str]]:
+    """Tasks with results but without samples in any run."""
+    results = [one for one in found.results if one not in without]
+    logged = {(one.model, one.task) for one in found.samples}
+    lacking = {(one.model, task) for one in results for task in one.tasks()} - logged
     return [(task, f"{model} has results but no samples") for model, task in sorted(lacking)]
 
 

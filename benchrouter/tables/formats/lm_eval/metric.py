@@ -9,19 +9,10 @@ from benchrouter.tables.formats.fields import member
 from benchrouter.tables.formats.lm_eval.files import Samples
 from benchrouter.tables.sources.columns import number
 
-# Keys of a sample that are no metric.
+# Keys of a sample that are not metrics.
 KEYS = (
-    "doc_id",
-    "doc",
-    "target",
-    "arguments",
-    "resps",
-    "filtered_resps",
-    "filter",
-    "metrics",
-    "doc_hash",
-    "prompt_hash",
-    "target_hash",
+    *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"),
+    *("doc_hash", "prompt_hash", "target_hash"),
 )
 
 
@@ -31,7 +22,7 @@ class Metrics(NamedTuple):
     names: list[str]
     filters: list[str]
     pairs: list[tuple[str, str]]
-    """(metric, filter) that the results have."""
+    """(metric, filter) in the results."""
     lower_is_better: set[str]
 
     def of_sample(self, row: dict[str, Any]) -> list[str]:
@@ -41,17 +32,17 @@ class Metrics(NamedTuple):
         return [name for name in _texts([*self.names, *keys]) if name in row]
 
     def ordered(self, row: dict[str, Any]) -> list[str]:
-        """Metrics of a sample that are one number each, the task's main metric first.
+        """Metrics of a sample that are single numbers, in the order of ``metric_list``.
 
-        That is the first of its ``metric_list``; metrics of which less is better come last.
+        Metrics of which less is better come last.
         """
         known = [name for name in self.of_sample(row) if _is_number(row, name)]
         return sorted(known, key=self.lower_is_better.__contains__)
 
     def main_filter(self, metric: str | None, filter: str | None) -> str | None:
-        """Filter to take: the one asked for if there is one, else the main metric's first.
+        """Filter to take: the one asked for if it exists, else the main metric's first.
 
-        None if nothing says; the first sample's then.
+        None leaves the choice to the first sample.
         """
         if filter in self.filters or not self.filters:
             return filter
@@ -64,7 +55,7 @@ class Metrics(NamedTuple):
 
 
 def metrics_of(samples: Samples) -> Metrics:
-    """Read what the results say of a task's metrics."""
+    """Read the metrics and filters of a task from its results."""
     results = samples.results
     if results is None:
         return Metrics([], [], [], set())

@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness sent to a model, and how likely the model found its answer."""
+"""The requests that lm-evaluation-harness sent, and log-likelihoods of the answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchrouter.tables.sources.columns import number
 
 
 def request_text(row: dict[str, Any]) -> str:
-    """Text of a sample's first request; of a chat, its messages.
+    """Text of a sample's first request, or the messages of a chat.
 
     Raises
     ------
@@ -28,10 +28,9 @@ def request_text(row: dict[str, Any]) -> str:
 
 
 def chosen_log_likelihood(row: dict[str, Any]) -> float | None:
-    """Log-likelihood of the choice that the model found the most likely, in nats.
+    """Log-likelihood of the most likely choice, in nats; None without several choices.
 
-    It is the whole choice's, not divided by its tokens, of which samples do not say the number.
-    None for samples that are not of several choices.
+    It is the whole choice's: samples do not tell the number of tokens.
     """
     responses, contexts = row.get("resps"), _contexts(row.get("arguments"))
     if not isinstance(responses, list) or len(responses) < 2:
@@ -67,7 +66,7 @@ def _contexts(arguments: Any) -> list[Any]:
 
 
 def _messages(text: str) -> str | None:
-    """Contents of the messages of a chat in JSON; None if it is none."""
+    """Joined messages of a chat in JSON; None for any other text."""
     if not text.startswith("[{"):
         return None
     try:

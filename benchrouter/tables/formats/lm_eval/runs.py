@@ -1,4 +1,4 @@
-"""Which run counts, where a model has a task in several."""
+"""Choose among several runs of a model on a task."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def chosen_runs(
     ----------
     samples : sequence of Samples
     choices : Choices
-        `shots` keeps the runs with so many few-shot examples. Of runs that are alike, the latest
-        is taken; of others too with `runs` "latest".
+        `shots` keeps the runs with that many few-shot examples. The latest of equal runs is taken;
+        with `runs` "latest", also of runs that differ.
 
     Returns
     -------
     samples : list of Samples
         In the order given.
     notes : list of (str, str)
-        Runs that were left out: the task, and what to say of it.
+        Task and message for runs that were left out.
 
     Raises
     ------
     ValueError
-        If runs differ that nobody chose between, or none is left.
+        If the choice between different runs is open, or none is left.
     """
     if choices.shots is not None:
         samples = _with_shots(samples, choices.shots)
@@ -50,7 +50,7 @@ def chosen_runs(
 
 
 def check_comparable(samples: Sequence[Samples]) -> None:
-    """Refuse requests of models that were asked with other examples or chat templates.
+    """Refuse models whose requests had different few-shot examples or chat templates.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def _check_alike(latest: Samples, other: Samples, choices: Choices) -> None:
 
 
 def _settings(samples: Samples) -> dict[str, object]:
-    """What a run was done with; None = its results do not say."""
+    """Settings of a run; None = unknown."""
     results = samples.results
     if results is None:
         return dict.fromkeys(("few-shot examples", "documents", "task version", "chat template"))

@@ -1,9 +1,10 @@
-"""Samples of one task of lm-evaluation-harness as long rows."""
+"""Read the samples of one task of lm-evaluation-harness as long rows."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,18 +19,24 @@ from benchrouter.tables.formats.lm_eval.request import chosen_log_likelihood, re
 from benchrouter.tables.formats.long_rows import Reading, Rows
 from benchrouter.tables.layouts.sidecar import Sidecar
 
+# What prompts are without a template, by the kind that was taken.
+NO_TEMPLATE = {
+    "request": "the requests, with their few-shot examples",
+    "field": "a field of the documents",
+}
+
 
 @dataclass
 class TaskReader:
-    """Takes the rows of one file of samples, and what was chosen on the way.
+    """Reads one file of samples, and keeps what was chosen.
 
     Attributes
     ----------
     metric, filter, prompt : str or None
-        What was taken; None until a sample decides it, and no metric of a task that lacks the
-        only one to take.
+        The choices; None until a sample decides. With `only_metric`, `metric` stays None for a
+        task without it.
     found_metrics, found_filters : list of str
-        What the file has.
+        Metrics and filters in the file.
     """
 
     samples: Samples
@@ -48,7 +55,7 @@ class TaskReader:
         Raises
         ------
         ValueError
-            If it is cut off or empty, or has no sample of the filter.
+            If the file is cut off or empty, or has no sample of the filter.
         """
         samples = self.samples
         self._config = samples.results.config(samples.task) if samples.results else {}
@@ -57,12 +64,12 @@ class TaskReader:
         self._dataset, self._prefix = _dataset(samples, self.choices.groups)
         self._times_seen: Counter[Any] = Counter()
         rows = Rows(str(samples.path))
-        for place, row in rows.accepted(objects(samples.path)):
-            try:
-                if self._is_wanted(row):
-                    rows.add(place, **self._cells(row))
-            except ValueError as error:
-                rows.refuse(place, str(error))
+
+        def take(place: str, row: dict[str, Any]) -> None:
+            if self._is_wanted(row):
+                rows.add(place, **self._cells(row))
+
+        rows.take_each(objects(samples.path), take)
         if not rows.places:
             raise ValueError(
                 f"{samples.path}: found the filters {self.found_filters}, expected {self.filter!r}"
@@ -79,9 +86,9 @@ class TaskReader:
         return self._dataset != self.samples.task
 
     def _is_wanted(self, row: dict[str, Any]) -> bool:
-        """Whether a row is of the filter taken; every filter has a row for each document."""
+        """Whether a row has the chosen filter; each document has a row for every filter."""
         found = row.get("filter")
-        if found is None:  # before 0.4.5; the rows of a document stand in the filters' order
+        if found is None:  # before 0.4.5; a document's rows follow the order of the filters
             doc = row.get("doc_id")
             known = self._metrics.filters or ["none"]
             times = self._times_seen[str(doc)]
@@ -139,7 +146,7 @@ class TaskReader:
         return text_of(self._config.get("doc_to_text"), doc)
 
     def _kind_of_prompt(self, row: dict[str, Any]) -> str:
-        """Return "request", "template" or "field", by what the caller wants and the task allows."""
+        """Choose "request", "template" or "field" by the options and the task."""
         if self.choices.prompt == "request":
             return "request"
         try:
@@ -158,7 +165,7 @@ class TaskReader:
             path=str(results.path if results else self.samples.path),
             params_b=_params(self.samples),
             metrics={self._dataset: shown_metric},
-            # No score above a threshold is a good one.
+            # Lower is better: no score counts as correct.
             thresholds={self._dataset: math.nan} if lower else {},
         )
 
@@ -167,12 +174,10 @@ class TaskReader:
         if self.metric is None:
             lacks = self.choices.only_metric and bool(self.found_metrics)
             return [f"has no metric {self.choices.metric!r}: no scores"] if lacks else []
-        others = [m for m in self.found_metrics if m != self.metric]
-        filters = [f for f in self._metrics.filters or self.found_filters if f != self.filter]
         notes = [
             f"metric {self.metric}, filter {self.filter}"
-            + (f"; other metrics: {', '.join(others)}" if others else "")
-            + (f"; other filters: {', '.join(filters)}" if filters else "")
+            + _others("metrics", self.found_metrics, self.metric)
+            + _others("filters", self._metrics.filters or self.found_filters, self.filter)
         ]
         for what in ("metric", "filter"):
             wanted, taken = getattr(self.choices, what), getattr(self, what)
@@ -180,23 +185,24 @@ class TaskReader:
                 notes.append(f"has no {what} {wanted!r}, took {taken!r}")
         if self.metric in self._metrics.lower_is_better:
             notes.append(f"less of {self.metric} is better, so no score counts as correct")
-        if self.prompt == "request" and self.choices.prompt is None:
+        kind = self.prompt or ""
+        if kind in NO_TEMPLATE and (kind == "field" or self.choices.prompt is None):
             notes.append(
-                "prompts are the requests, with their few-shot examples, since the "
-                "configuration has no simple doc_to_text"
-            )
-        if self.prompt == "field":
-            notes.append(
-                "prompts are a field of the documents, since the configuration "
-                "has no simple doc_to_text"
+                f"prompts are {NO_TEMPLATE[kind]}, since the configuration has no simple "
+                "doc_to_text"
             )
         if self.has_log_likelihood:
             notes.append("log-likelihoods are of the whole most likely choice")
         return notes
 
 
+def _others(what: str, found: Sequence[str], taken: str | None) -> str:
+    others = ", ".join(name for name in found if name != taken)
+    return f"; other {what}: {others}" if others else ""
+
+
 def _dataset(samples: Samples, groups: bool) -> tuple[str, str]:
-    """Dataset of a task, and what stands before its sample ids."""
+    """Dataset of a task, and the prefix of its sample ids."""
     group = _outermost_group(samples) if groups else None
     return (samples.task, "") if group is None else (group, f"{samples.task}/")
 
@@ -213,7 +219,7 @@ def _outermost_group(samples: Samples) -> str | None:
 
 
 def _params(samples: Samples) -> dict[str, float]:
-    """Billions of parameters of the model, where the run counted them."""
+    """Billions of parameters by model, if the run counted them."""
     results = samples.results
     if results is None:
         return {}
