@@ -17,6 +17,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from benchrouter.prompts.batches import PromptBatch
     from benchrouter.tables.table import BenchmarkTable
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -165,26 +166,6 @@ def say_warnings(table: BenchmarkTable) -> None:
     for warning in table.report().warnings:
         if warning.kind in ("metrics differ", "outside range"):
             say(f"warning: {warning.message}")
-
-
-class Skips:
-    """Messages about bad records: the first ones, to be shown in the end, or all at once."""
-
-    def __init__(self, *, listed: bool) -> None:
-        self.listed = listed
-        self.first: list[str] = []
-
-    def note(self, messages: Sequence[str]) -> None:
-        """Take messages of further records."""
-        if self.listed:
-            for message in messages:
-                say(f"rejected {message}")
-        self.first += messages[: SHOWN_SKIPS - len(self.first)]
-
-    def say(self, n: int, kept_in: str | None) -> None:
-        """Count all `n` of them on stderr, and show the first, unless each was told before."""
-        if not self.listed:
-            say_skipped(self.first, n, f", all in {kept_in}" if kept_in else "")
 
 
 def say_models(document: dict[str, Any], n: int) -> None:
@@ -488,6 +469,46 @@ class StageProgress:
         if self._progress is not None:
             self._progress.__exit__()
             self._progress = None
+
+
+class PromptProgress:
+    """Progress of a job on prompts, and the messages of its bad records.
+
+    The first of these are shown in the end, or all at once if they are to be listed.
+    """
+
+    def __init__(self, *, listed: bool) -> None:
+        self._listed = listed
+        self.first: list[str] = []
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> PromptProgress:
+        return self
+
+    def __call__(self, task: str, batch: PromptBatch | None) -> None:
+        """Take a report of the library; no batch means that a task begins."""
+        if batch is None:
+            self.__exit__()
+            self._progress = Progress(task, "prompts").__enter__()
+            return
+        if task == "route":
+            messages = batch.skipped
+            if self._listed:
+                for message in messages:
+                    say(f"rejected {message}")
+            self.first += messages[: SHOWN_SKIPS - len(self.first)]
+        if self._progress is not None:
+            self._progress(len(batch), batch.share)
+
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(kind)
+            self._progress = None
+
+    def say(self, n: int, kept_in: str | None) -> None:
+        """Count all `n` bad records on stderr, and show the first, unless each was listed."""
+        if not self._listed:
+            say_skipped(self.first, n, f", all in {kept_in}" if kept_in else "")
 
 
 class Stages:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -188,7 +190,7 @@ def check_same_job(directory: Path, begun: dict[str, Any], now: dict[str, Any]) 
         )
 
 
-def mark_of(path: str | Path) -> dict[str, Any]:
+def mark_of(path: str | Path, opened: BinaryIO | None = None) -> dict[str, Any]:
     """Path, size and fingerprint of a file, by which it is known again.
 
     The fingerprint is the SHA-256 of `SAMPLES` blocks of `SAMPLE_BYTES` spread over the file, its
@@ -197,6 +199,8 @@ def mark_of(path: str | Path) -> dict[str, Any]:
     Parameters
     ----------
     path : str or Path
+    opened : binary file, optional
+        The file, if it is open; its position is kept.
 
     Returns
     -------
@@ -212,13 +216,15 @@ def mark_of(path: str | Path) -> dict[str, Any]:
     if str(path) == "-" or (Path(path).exists() and not Path(path).is_file()):
         return mark
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        size = Path(path).stat().st_size
+    with open(path, "rb") if opened is None else nullcontext(opened) as file:
+        position = file.tell()
+        size = os.fstat(file.fileno()).st_size
         last = max(0, size - SAMPLE_BYTES)
         step = max(SAMPLE_BYTES, -(-last // (SAMPLES - 1)))
         for start in sorted({min(i * step, last) for i in range(SAMPLES)}):
             file.seek(start)
             digest.update(file.read(SAMPLE_BYTES))
+        file.seek(position)
     return {**mark, "bytes": size, "fingerprint": digest.hexdigest()}
 
 

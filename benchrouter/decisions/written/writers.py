@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, TypedDict, cast
 
 from benchrouter.decisions.written import arrow_columns
 from benchrouter.files.atomic import partial_of, put_file
@@ -30,6 +30,14 @@ FLAGS = ("fallback", "over_limit")  # bool; but for the model's name all others 
 DISTINCT = ("distance", "cost_usd", "chance")  # nearly every prompt has its own
 ROW_GROUP_BYTES = 16 << 20  # small groups read slowly, large ones are held in memory
 SUFFIXES = (".jsonl", ".parquet", ".csv")  # the texts also with .gz or .zst
+
+
+class Columns(TypedDict):
+    """The columns of decisions, as `open_decisions` takes them."""
+
+    prompt_column: str | None
+    prefix: str
+    further: Sequence[str]
 
 
 def open_decisions(
