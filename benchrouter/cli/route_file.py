@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from benchrouter.cli.route_options import RayOptions, ReadingOptions, WritingOpt
 from benchrouter.prompts.timing import Stages, measuring
 
 if TYPE_CHECKING:
-    from benchrouter.decisions.written import Summary, Writing
+    from benchrouter.decisions.written import RouteJob, Summary, Writing
+    from benchrouter.decisions.written.job import Choice, Routed
 
 
 def route_prompts(
@@ -40,18 +42,14 @@ def route_prompts(
     typer.Exit
         With `output.SOME_REJECTED` where bad records were reported.
     """
-    from benchrouter.cli.route_ray import check_ray, decided_on_ray
     from benchrouter.decisions.written import RouteJob
     from benchrouter.decisions.written.job import Choice
     from benchrouter.scores.saved import read_description
 
     rule = by.checked()
     policy = costs.policy(rule)
-    if ray.ray is not None:
-        check_ray(prompts, target, encoding.device)
-    elif ray.ray_actors is not None:
-        raise typer.BadParameter("found no --ray ADDRESS", param_hint="--ray-actors")
-    if policy is not None and policy.budget_usd is not None and prompts == "-":
+    ray.check(prompts, target, encoding.device)
+    if costs.budget_usd is not None and prompts == "-":
         raise typer.BadParameter(
             "found stdin, expected a file, as the prompts are read twice", param_hint="--budget-usd"
         )
@@ -75,23 +73,10 @@ def route_prompts(
     ):
         if job.complete:
             output.say(f"{target} is complete: there is nothing to do")
-        elif job.first_row:
-            output.say(f"going on behind {job.first_row:,} records in {job.n_parts:,} parts")
-        if not job.complete:
-            if ray.ray is None:
-                router = load_router(
-                    *(directory, encoding, job.source.embeddings),
-                    fallback=fallback,
-                    route_on=routing_device(encoding.device),
-                )
-                routed = job.route(router, progress)
-            else:
-                routed = decided_on_ray(
-                    *(ray.ray, directory, job),
-                    choice=choice,
-                    encoding=encoding,
-                    actors=ray.ray_actors,
-                )
+        else:
+            if job.first_row:
+                output.say(f"going on behind {job.first_row:,} records in {job.n_parts:,} parts")
+            routed = _routed(job, directory, choice, fallback, encoding, ray, progress)
             with measuring() if profile else nullcontext() as stages:
                 job.write(routed, progress)
     done = job.summary()
@@ -106,6 +91,33 @@ def route_prompts(
         _say_stages(stages, done.seconds)
     if reading.on_error == "report" and done.totals.rejected:
         raise typer.Exit(output.SOME_REJECTED)
+
+
+def _routed(
+    job: RouteJob,
+    directory: Path,
+    choice: Choice,
+    fallback: str | None,
+    encoding: EncodingOptions,
+    ray: RayOptions,
+    progress: output.PromptProgress,
+) -> Generator[Routed, None, None]:
+    """Decisions on what is left to do, made here or on a cluster."""
+    if ray.ray is None:
+        router = load_router(
+            *(directory, encoding, job.source.embeddings),
+            fallback=fallback,
+            route_on=routing_device(encoding.device),
+        )
+        return job.route(router, progress)
+    from benchrouter.cli.route_ray import decided_on_ray
+
+    return decided_on_ray(
+        *(ray.ray, directory, job),
+        choice=choice,
+        encoding=encoding,
+        actors=ray.ray_actors,
+    )
 
 
 def _writing(target: str, on_error: str, given: WritingOptions) -> Writing:

@@ -103,3 +103,12 @@ class RayOptions:
         int | None,
         typer.Option(min=1, help="Actors on the cluster; as many as there is room for by default."),
     ] = None
+
+    def check(self, prompts: str, target: str, device: str) -> None:
+        """Refuse what does not go with a cluster, and actors without one."""
+        from benchrouter.cli.route_ray import check_ray
+
+        if self.ray is not None:
+            check_ray(prompts, target, device)
+        elif self.ray_actors is not None:
+            raise typer.BadParameter("found no --ray ADDRESS", param_hint="--ray-actors")

@@ -274,51 +274,44 @@ class RouteJob:
         writing: Writing,
         identity: Mapping[str, Any] | None,
     ) -> PartsOutput | SingleOutput:
-        policy = self._choice["policy"]
+        choice = self._choice
+        chances = CHANCE if choice["rule"] == "auto" else ()
         columns = Columns(
             prompt_column=reading.prompt_column if writing.keep_prompt else None,
             prefix=writing.prefix,
-            further=(*(CHANCE if self._choice["rule"] == "auto" else ()), *columns_of(policy)),
+            further=(*chances, *columns_of(choice["policy"])),
         )
-        self.part_size: int | None = None
+        _check(output, writing)
         if not names_directory(output):
-            if writing.resume or writing.part_size is not None or writing.part_format is not None:
-                raise ValueError(
-                    f"resume, part_size and part_format are for a directory, found {output}"
-                )
+            self.part_size = None
             rejected = None if writing.rejected is None else Path(writing.rejected)
             return SingleOutput(output, rejected=rejected, **columns)
-        if writing.rejected is not None:
-            raise ValueError("a directory has its own folder of rejected records")
         self.part_size = writing.part_size or PART_SIZE
         part_format = writing.part_format or "parquet"
-        if part_format not in FORMATS:
-            raise ValueError(f"part_format is {part_format!r}, expected one of {FORMATS}")
-        marks = self.source.marks()
-        if writing.resume and marks["input"]["bytes"] is None:
-            raise ValueError(
-                f"{marks['input']['path']} is no regular file, so that no job on it can be resumed"
-            )
-        if writing.resume and identity is None:
-            raise ValueError(
-                "the router was made or updated here, so that no job with it can be resumed: save "
-                "and load it"
-            )
-        models = self._choice["models"]
+        models = choice["models"]
         job = {
-            **marks,
+            **self.source.marks(),
             **(identity or {}),
             "prompt_column": reading.prompt_column,
-            "rule": self._choice["rule"],
-            "k": self._choice["k"],
+            "rule": choice["rule"],
+            "k": choice["k"],
             "models": None if models is None else sorted(set(models)),
-            "costs": _text_of(policy),
+            "costs": _text_of(choice["policy"]),
             "tokens_column": reading.tokens_column,
             "keep_prompt": writing.keep_prompt,
             "prefix": writing.prefix,
             "part_size": self.part_size,
             "output_format": part_format,
         }
+        if writing.resume and job["input"]["bytes"] is None:
+            raise ValueError(
+                f"{job['input']['path']} is no regular file, so that no job on it can be resumed"
+            )
+        if writing.resume and identity is None:
+            raise ValueError(
+                "the router was made or updated here, so that no job with it can be resumed: save "
+                "and load it"
+            )
         return PartsOutput(
             output,
             job=job,
@@ -425,6 +418,19 @@ def names_directory(output: str | Path) -> bool:
     """Whether an output is a directory of parts."""
     text, path = str(output), Path(output)
     return text != "-" and (text.endswith("/") or not path.suffix or path.is_dir())
+
+
+def _check(output: str | Path, writing: Writing) -> None:
+    """Refuse options for an output of another kind."""
+    if not names_directory(output):
+        if writing.resume or writing.part_size is not None or writing.part_format is not None:
+            raise ValueError(
+                f"resume, part_size and part_format are for a directory, found {output}"
+            )
+    elif writing.rejected is not None:
+        raise ValueError("rejected is for a single file: a directory has its own folder of them")
+    elif writing.part_format not in (None, *FORMATS):
+        raise ValueError(f"part_format is {writing.part_format!r}, expected one of {FORMATS}")
 
 
 def columns_of(policy: CostPolicy | None) -> tuple[str, ...]:
