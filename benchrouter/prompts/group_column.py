@@ -58,7 +58,7 @@ def with_groups(
         yield groups, (batch, block, tokens)
 
 
-def _kind(group: Any) -> str:
+def _kind(group: object) -> str:
     if isinstance(group, bool):
         return "true or false"
     if isinstance(group, (int, float)):
@@ -66,7 +66,7 @@ def _kind(group: Any) -> str:
     return "text" if isinstance(group, str) else f"a {type(group).__name__}"
 
 
-def _wrong(group: Any, kind: str | None) -> str | None:
+def _wrong(group: object, kind: str | None) -> str | None:
     """What is wrong with a group, where others are of that kind; None if nothing is."""
     if group is None:
         return "nothing"

@@ -99,11 +99,6 @@ def wrong_prompts(texts: pa.Array, *, name: str) -> dict[int, str]:
     name : str
         The file, for messages.
 
-    Returns
-    -------
-    dict of int to str
-        In the order of the column.
-
     Raises
     ------
     ValueError

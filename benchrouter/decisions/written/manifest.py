@@ -33,7 +33,7 @@ class Totals:
     models : Counter of str
         Prompts by model.
     cost_usd : float
-        What is expected to be spent; 0 where costs do not count.
+        Expected costs; 0 where costs do not count.
     over_limit : int
         Prompts on which no model was within the limit of cost.
     """
@@ -88,9 +88,9 @@ class Manifest:
     Attributes
     ----------
     job : dict
-        All that the answer depends on: input, router, options; plain values.
+        Everything that the decisions depend on: input, router, options; plain values.
     parts : list of Part
-        Without a gap, from the first record on.
+        From the first record on, without a gap.
     totals : Totals
         Over these parts.
     complete : bool
@@ -169,7 +169,7 @@ def read_manifest(directory: Path) -> Manifest | None:
 
 
 def check_same_job(directory: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on with another job than the one that was begun.
+    """Refuse to resume another job than the one that was begun.
 
     A file is the same if its size and fingerprint are, whatever its path.
 
@@ -228,11 +228,11 @@ def mark_of(path: str | Path, opened: BinaryIO | None = None) -> dict[str, Any]:
     return {**mark, "bytes": size, "fingerprint": digest.hexdigest()}
 
 
-def _without_path(value: Any) -> Any:
+def _without_path(value: object) -> object:
     return {k: v for k, v in value.items() if k != "path"} if isinstance(value, dict) else value
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, dict):
         return f"{value['path']} ({value['bytes']} bytes, {str(value['fingerprint'])[:12]}…)"
     return repr(value)
