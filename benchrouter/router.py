@@ -83,6 +83,7 @@ class Router:
         self._device = _checked(device)
         self._on_device: tuple[Rules, RulesOnDevice] | None = None
         self._cache_dir = cache_dir
+        self._named_fallback: str | None = None  # by load
         self._lock = threading.Lock()
         self._updating = threading.Lock()
         # All that an update replaces, in one object: a reader takes it once.
@@ -226,6 +227,20 @@ class Router:
     def fallback(self) -> str:
         """The model answered where evidence is too thin."""
         return self.models[self._fit.fallback]
+
+    @property
+    def identity(self) -> dict[str, Any] | None:
+        """By what a job recognises the router; None unless it is as it was read from a directory.
+
+        The hash of the directory, the fallback if another one than the recorded was asked for, and
+        the encoder if none is recorded.
+        """
+        sha256, encoder = self._fit.sha256, self._encoder
+        if sha256 is None:
+            return None
+        named = encoder if encoder is None or isinstance(encoder, str) else encoder.fingerprint.name
+        unrecorded = named if self.fingerprint is None else None
+        return {"router": sha256, "encoder": unrecorded, "fallback": self._named_fallback}
 
     @property
     def encoder(self) -> Encoder:
@@ -1003,13 +1018,15 @@ class Router:
                 )
             named = fitted.models.index(fallback)
             fitted = replace(fitted, fallback=named, fallback_is_named=True)
-        return cls(
+        router = cls(
             fitted,
             encoder=encoder,
             device=device,
             cache_dir=cache_dir,
             threads=threads,
         )
+        router._named_fallback = fallback
+        return router
 
     def describe(self) -> dict[str, Any]:
         """List what is inside, as plain values.

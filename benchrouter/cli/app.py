@@ -11,14 +11,15 @@ import typer
 from benchrouter.cli import (
     choose,
     convert,
+    cost_options,
     demo,
     download,
-    elsewhere,
     encode,
     evaluate,
     explain,
     fit,
     inspect,
+    options,
     output,
     route,
     serve,
@@ -61,10 +62,10 @@ def _common(
 for name, command, lacks in (
     ("convert", convert.convert, None),
     ("fit", fit.fit, None),
-    ("choose", choose.choose, elsewhere.OF_CHOOSE),
+    ("choose", choose.choose, cost_options.OF_CHOOSE),
     ("route", route.route, None),
     ("serve", serve.serve, None),
-    ("explain", explain.explain, elsewhere.OF_EXPLAIN),
+    ("explain", explain.explain, cost_options.OF_EXPLAIN),
     ("inspect", inspect.inspect, None),
     ("update", update.update, None),
     ("encode", encode.encode, None),
@@ -72,7 +73,7 @@ for name, command, lacks in (
     ("download", download.download, None),
     ("demo", demo.demo, None),
 ):
-    kind = None if lacks is None else elsewhere.lacking(lacks)
+    kind = None if lacks is None else options.lacking(lacks)
     app.command(name, cls=kind, epilog=output.EXIT_CODES)(output.guarded(command))
 
 

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchrouter.cli import cost_options, options, output
-from benchrouter.cli.encoding import (
-    cache_folder,
-    encode_all,
-    load_all_embeddings,
-    load_router,
-    read_all,
-)
+from benchrouter.cli import options, output
+from benchrouter.cli.cost_options import CostOptions
+from benchrouter.cli.encoding import EncodingOptions, encode_all, load_router
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from benchrouter.decisions.answers import TaskDecision
     from benchrouter.decisions.suggestions import LabelSuggestion
-    from benchrouter.prompts.batches import PromptBatch
+    from benchrouter.decisions.written.source import Task
+    from benchrouter.files.arrays import Floats
+    from benchrouter.router import Router
 
 
-def choose(
-    directory: options.RouterDir,
-    prompts: options.Prompts,
+@dataclass(frozen=True)
+class LabelOptions:
+    """Labels of some prompts, and whether to ask for more."""
+
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -37,14 +33,14 @@ def choose(
             ".jsonl or .parquet, a column a model, a row a prompt. Rows are those of the first "
             "prompts, or of the prompts that a column `row` (from 1) or `prompt` names.",
         ),
-    ] = None,
+    ] = None
     label_threshold: Annotated[
         float | None,
         typer.Option(
             help="A label above it is right. Without it labels must lie in [0, 1], and are right "
             "above 0.5.",
         ),
-    ] = None,
+    ] = None
     suggest_labels: Annotated[
         int | None,
         typer.Option(
@@ -53,7 +49,7 @@ def choose(
             help="Name N prompts, and the models to grade on them next: those that may still be "
             "the best. With --output as a CSV file to fill in and hand back by --labels.",
         ),
-    ] = None,
+    ] = None
     output_file: Annotated[
         Path | None,
         typer.Option(
@@ -62,7 +58,7 @@ def choose(
             metavar="FILE.csv",
             help="For --suggest-labels: labels so far, and empty cells to fill in.",
         ),
-    ] = None,
+    ] = None
     max_regret: Annotated[
         float,
         typer.Option(
@@ -70,26 +66,29 @@ def choose(
             help="For --suggest-labels: no more labels are needed once the choice lies with 90 % "
             "chance at most so far below the best model's accuracy.",
         ),
-    ] = 0.01,
+    ] = 0.01
+
+    def check(self, on_error: str) -> None:
+        """Refuse options that need others."""
+        file = self.output_file
+        if file is not None and (self.suggest_labels is None or file.suffix != ".csv"):
+            raise typer.BadParameter(f"--output {file} expects --suggest-labels N and a .csv")
+        if self.labels is not None and on_error == "skip":
+            raise typer.BadParameter("--labels needs every prompt, so --on-error must be raise")
+
+
+@options.panelled
+def choose(
+    directory: options.RouterDir,
+    prompts: options.Prompts,
+    *,
+    labels: LabelOptions,
     score: Annotated[
         str, typer.Option(help="auto (expected accuracy, from all evidence), s1, s2 or s3.")
     ] = "auto",
     models: options.ModelsAtHand = None,
-    cost_weight: cost_options.CostWeight = None,
-    max_cost_usd: cost_options.MaxCost = None,
-    budget_usd: cost_options.Budget = None,
-    within: cost_options.Within = None,
-    min_success: cost_options.MinSuccess = None,
-    costs: cost_options.Costs = None,
-    output_tokens: cost_options.OutputTokens = None,
-    prices: cost_options.Prices = None,
-    tokens_column: cost_options.TokensColumn = None,
-    embeddings: options.Embeddings = None,
-    encoder: options.EncoderName = None,
-    cache: options.Cache = True,
-    cache_dir: options.CacheDir = None,
-    device: options.Device = "cpu",
-    threads: options.Threads = 0,
+    costs: Annotated[CostOptions, "tokens"],
+    encoding: EncodingOptions,
     prompt_column: options.PromptColumn = "prompt",
     format: options.Format = None,
     on_error: options.OnError = "raise",
@@ -104,102 +103,71 @@ def choose(
     chosen_score = options.check_score(score)
     options.check_format(format)
     options.check_on_error(on_error)
-    if output_file is not None and (suggest_labels is None or output_file.suffix != ".csv"):
-        raise typer.BadParameter(f"--output {output_file} expects --suggest-labels N and a .csv")
-    if labels is not None and on_error == "skip":
-        raise typer.BadParameter("--labels needs every prompt, so --on-error must be raise")
-    import numpy as np
-
-    from benchrouter.prompts.batches import read_prompts
+    labels.check(on_error)
+    from benchrouter.decisions.written import PromptSource, Reading
     from benchrouter.prompts.labels import read_labels, write_labels
-    from benchrouter.prompts.token_column import with_tokens
 
-    policy = cost_options.policy_of(
-        cost_weight=cost_weight,
-        max_cost_usd=max_cost_usd,
-        budget_usd=budget_usd,
-        within=within,
-        min_success=min_success,
-        costs=costs,
-        output_tokens=output_tokens,
-        prices=prices,
-        tokens=None if tokens_column is None else "--tokens-column",
-    )
-    counts: list[NDArray[np.int64]] = []
-
-    def counted() -> Iterator[PromptBatch]:
-        batches = read_prompts(
-            prompts, prompt_column=prompt_column, on_error=on_error, format=format
-        )
-        pairs = ((batch, None) for batch in batches)
-        name = "standard input" if prompts == "-" else prompts
-        for batch, _, tokens in with_tokens(pairs, tokens_column, name=name, on_error=on_error):
-            if tokens is not None:
-                counts.append(tokens)
-            yield batch
-
-    texts, rows, n_records, skipped = read_all(counted())
-    output.say_skipped(skipped)
-    if not texts:
-        raise ValueError(f"{prompts}: found no prompt, expected at least one")
-    given = None
-    if embeddings is not None:
-        given, _ = load_all_embeddings([embeddings])
-        if len(given) != n_records:
-            raise ValueError(
-                f"{embeddings} has {len(given)} embeddings, the prompts are {n_records}"
-            )
-        given = given[rows]
-    router = load_router(
-        directory,
-        encoder=encoder,
-        embeddings=embeddings,
-        device=device,
-        threads=threads,
-        cache_dir=cache_folder(cache and embeddings is None, cache_dir),
-    )
+    policy = costs.policy()
+    reading = Reading(prompt_column, format, on_error, encoding.embeddings, costs.tokens_column)
+    with PromptSource(prompts, reading) as source:
+        task = source.read_all()
+        output.say_skipped(task.rejected)
+        if not task.prompts:
+            raise ValueError(f"{prompts}: found no prompt, expected at least one")
+        router = load_router(directory, encoding, source.embeddings)
     known = None
-    if labels is not None:
+    if labels.labels is not None:
         known = read_labels(
-            *(labels, router.models, texts),
+            *(labels.labels, router.models, task.prompts),
             prompt_column=prompt_column,
-            any_scale=label_threshold is not None,
+            any_scale=labels.label_threshold is not None,
         )
-    if given is None:
-        given = encode_all(router.encoder, texts)
+    if task.embeddings is None:
+        task = task._replace(embeddings=encode_all(router.encoder, task.prompts))
     listed = options.listed(models)
     decision = router.choose(
-        texts,
-        known,
-        embeddings=given,
+        *(task.prompts, known),
+        embeddings=task.embeddings,
         score=chosen_score,
-        label_threshold=label_threshold,
+        label_threshold=labels.label_threshold,
         models=listed,
         policy=policy,
-        tokens=np.concatenate(counts) if counts else None,
+        tokens=task.tokens,
     )
-    asked = None
-    if suggest_labels is not None:
-        asked = router.suggest_labels(
-            *(texts, known),
-            n=suggest_labels,
-            embeddings=given,
-            max_regret=max_regret,
-            label_threshold=label_threshold,
-            models=listed,
-        )
-    if asked is not None and output_file is not None:
+    asked = _suggestion(router, task, known, labels, listed)
+    if asked is not None and labels.output_file is not None:
         write_labels(
-            *(output_file, router.models, texts, known, asked.prompts.tolist(), asked.models),
+            *(labels.output_file, router.models, task.prompts, known),
+            *(asked.prompts.tolist(), asked.models),
             prompt_column=prompt_column,
         )
     if as_json:
         suggestion = {} if asked is None else {"suggestion": asked.to_dict()}
-        output.emit({**decision.to_dict(), **suggestion, "skipped": skipped})
+        output.emit({**decision.to_dict(), **suggestion, "skipped": task.rejected})
         return
     show_task(decision)
     if asked is not None:
-        show_suggestion(asked, texts, output_file)
+        show_suggestion(asked, task.prompts, labels.output_file)
+
+
+def _suggestion(
+    router: Router,
+    task: Task,
+    known: Floats | None,
+    labels: LabelOptions,
+    models: list[str] | None,
+) -> LabelSuggestion | None:
+    """The labels to ask for next, if --suggest-labels is given."""
+    if labels.suggest_labels is None:
+        return None
+    return router.suggest_labels(
+        *(task.prompts, known),
+        n=labels.suggest_labels,
+        embeddings=task.embeddings,
+        max_regret=labels.max_regret,
+        label_threshold=labels.label_threshold,
+        models=models,
+    )
 
 
 REPEATED = 0.8  # of the prompts; where fewer count, the user is told

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from benchrouter.cli import options
 from benchrouter.cli.output import EncoderUnavailable, Progress, encoder_needed, say
 
 if TYPE_CHECKING:
@@ -16,11 +18,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchrouter.embeddings import Encoder, Fingerprint
-    from benchrouter.prompts.batches import PromptBatch
+    from benchrouter.embeddings.stored_stream import EmbeddingFile
     from benchrouter.router import Router
     from benchrouter.tables.table import BenchmarkTable
 
 WINDOW = 1024  # prompts between two signs of progress: some seconds on a CPU
+
+
+@dataclass(frozen=True)
+class EncodingOptions:
+    """Where the embeddings of the prompts come from, and where they are made."""
+
+    embeddings: options.Embeddings = None
+    encoder: options.EncoderName = None
+    cache: options.Cache = True
+    cache_dir: options.CacheDir = None
+    device: options.Device = "cpu"
+    threads: options.Threads = 0
 
 
 def load_encoder(
@@ -40,18 +54,15 @@ def load_encoder(
 
 def load_router(
     directory: Path,
+    asked: EncodingOptions,
+    embeddings: EmbeddingFile | None = None,
     *,
-    encoder: str | None,
-    embeddings: Path | None,
-    device: str,
-    threads: int,
-    cache_dir: Path | None = None,
     fallback: str | None = None,
     route_on: str = "cpu",
 ) -> Router:
     """Load a router with its encoder, or check embeddings of a file against that encoder.
 
-    The encoder runs on `device`; prompts are routed on `route_on`, see `routing_device`.
+    The encoder runs on `asked.device`; prompts are routed on `route_on`, see `routing_device`.
 
     Raises
     ------
@@ -64,29 +75,33 @@ def load_router(
     from benchrouter.router import Router
     from benchrouter.scores.saved import read_description
 
-    if embeddings is not None and encoder is not None:
+    if embeddings is not None and asked.encoder is not None:
         raise typer.BadParameter("the prompts have --embeddings: no encoder is needed")
+    description = read_description(directory)
     if embeddings is not None:
-        router = Router.load(directory, device=route_on, threads=threads, fallback=fallback)
-        dim, fingerprint = _embeddings_of(embeddings)
-        expected = read_description(directory)["dim"]
-        if dim != expected:
+        expected = description["dim"]
+        if embeddings.dim != expected:
             raise ValueError(
-                f"{embeddings}: embeddings have dim {dim}, those of the router have dim {expected}"
+                f"{embeddings.path}: embeddings have dim {embeddings.dim}, those of the router "
+                f"have dim {expected}"
             )
-        if fingerprint is not None:
-            router.check_encoder(fingerprint)
+        router = Router.load(directory, device=route_on, threads=asked.threads, fallback=fallback)
+        if embeddings.fingerprint is not None:
+            router.check_encoder(embeddings.fingerprint)
         return router
-    recorded = read_description(directory)["encoder"]
-    if encoder is None and recorded is None:
+    recorded = description["encoder"]
+    if asked.encoder is None and recorded is None:
         raise EncoderUnavailable(
             f"{directory} was fitted on given embeddings and records no encoder: give "
             "--embeddings, or --encoder"
         )
-    name = recorded["name"] if encoder is None else encoder
-    loaded = load_encoder(name, device=device, cache_dir=cache_dir)
+    loaded = load_encoder(
+        recorded["name"] if asked.encoder is None else asked.encoder,
+        device=asked.device,
+        cache_dir=cache_folder(asked.cache, asked.cache_dir),
+    )
     return Router.load(
-        directory, encoder=loaded, device=route_on, threads=threads, fallback=fallback
+        directory, encoder=loaded, device=route_on, threads=asked.threads, fallback=fallback
     )
 
 
@@ -156,14 +171,6 @@ def encode_all(encoder: Encoder, prompts: Sequence[str]) -> NDArray[np.float32]:
     return rows
 
 
-def _embeddings_of(path: Path) -> tuple[int, Fingerprint | None]:
-    """Dim of an embeddings file, and the fingerprint in its sidecar, None where there is none."""
-    from benchrouter.embeddings import load_embeddings
-
-    rows, fingerprint = load_embeddings(path)
-    return rows.shape[1], fingerprint
-
-
 def load_all_embeddings(paths: Sequence[Path]) -> tuple[NDArray[Any], Fingerprint | None]:
     """Embeddings of one or more files, one after the other, and their encoder if one is recorded.
 
@@ -206,17 +213,3 @@ def refuse_difference(expected: Fingerprint, found: Fingerprint, path: Path) -> 
     differences = expected.difference(found)
     if differences:
         raise ValueError(f"{path}: embeddings of another encoder: {'; '.join(differences)}")
-
-
-def read_all(batches: Iterable[PromptBatch]) -> tuple[list[str], list[int], int, list[str]]:
-    """Prompts of a whole file, their rows, the number of records, and messages of bad ones."""
-    prompts: list[str] = []
-    rows: list[int] = []
-    skipped: list[str] = []
-    n_records = 0
-    for batch in batches:
-        prompts += batch.prompts
-        rows += batch.rows.tolist()
-        skipped += batch.skipped
-        n_records = batch.first_row + batch.n_source_rows
-    return prompts, rows, n_records, skipped

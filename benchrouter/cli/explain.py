@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchrouter.cli import cost_options, options, output
-from benchrouter.cli.encoding import load_all_embeddings, load_router
+from benchrouter.cli import options, output
+from benchrouter.cli.cost_options import CostOptions
+from benchrouter.cli.encoding import EncodingOptions, load_router
 
 if TYPE_CHECKING:
     from benchrouter.decisions.answers import Explanation
@@ -18,27 +20,14 @@ SUM = (
 )
 
 
+@options.panelled
 def explain(
     directory: options.RouterDir,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt; - reads stdin.")],
-    rule: Annotated[
-        str,
-        typer.Option(help="auto (expected score, as held-out records taught), mean, raw or s3."),
-    ] = "auto",
-    k: options.Neighbours = None,
-    models: options.ModelsAtHand = None,
-    cost_weight: cost_options.CostWeight = None,
-    max_cost_usd: cost_options.MaxCost = None,
-    within: cost_options.Within = None,
-    min_success: cost_options.MinSuccess = None,
-    costs: cost_options.Costs = None,
-    output_tokens: cost_options.OutputTokens = None,
-    prices: cost_options.Prices = None,
-    tokens: cost_options.Tokens = None,
-    embeddings: options.Embeddings = None,
-    encoder: options.EncoderName = None,
-    device: options.Device = "cpu",
-    threads: options.Threads = 0,
+    *,
+    by: options.RuleOptions,
+    costs: Annotated[CostOptions, "budget_usd", "tokens_column"],
+    encoding: Annotated[EncodingOptions, "cache", "cache_dir"],
     as_json: options.Json = False,
 ) -> None:
     """Show the decision on one prompt and the benchmark records that voted.
@@ -50,37 +39,27 @@ def explain(
     Shows what each model is expected to cost, where that is known, and decides under the options
     of costs, if there are any. For a budget, give the cost weight that `route` found.
     """
-    chosen_rule = options.check_rule(rule)
-    policy = cost_options.policy_of(
-        cost_weight=cost_weight,
-        max_cost_usd=max_cost_usd,
-        within=within,
-        min_success=min_success,
-        costs=costs,
-        output_tokens=output_tokens,
-        prices=prices,
-        tokens=None if tokens is None else "--tokens",
-    )
-    cost_options.check_rule(chosen_rule, k, policy)
+    rule = by.checked()
+    policy = costs.policy(rule)
     text = _of_stdin() if prompt == "-" else prompt
     if not text.strip():
         raise ValueError("found an empty prompt, expected text")
-    given = None
-    if embeddings is not None:
-        given, _ = load_all_embeddings([embeddings])
-        if len(given) != 1:
-            raise ValueError(f"{embeddings} has {len(given)} embeddings, expected 1")
-    router = load_router(
-        directory, encoder=encoder, embeddings=embeddings, device=device, threads=threads
-    )
+    from benchrouter.embeddings.stored_stream import EmbeddingFile
+
+    path = encoding.embeddings
+    with nullcontext() if path is None else EmbeddingFile(path) as given:
+        if given is not None and given.n_rows != 1:
+            raise ValueError(f"{path} has {given.n_rows} embeddings, expected 1")
+        router = load_router(directory, encoding, given)
+        row = None if given is None else given.take(1)[0]
     found = router.explain(
         text,
-        embedding=None if given is None else given[0],
-        rule=chosen_rule,
-        k=k,
+        embedding=row,
+        rule=rule,
+        k=by.k,
         policy=policy,
-        tokens=tokens,
-        models=options.listed(models),
+        tokens=costs.tokens,
+        models=options.listed(by.models),
     )
     if as_json:
         output.emit(found.to_dict())
@@ -112,34 +91,7 @@ def show_explanation(found: Explanation) -> None:
     if found.no_cost is not None:
         facts.append(("no cost", found.no_cost))
     output.facts(facts)
-    order = sorted(range(len(found.models)), key=lambda m: -found.scores[m])
-    weighed: dict[str, list[Any]] = {}
-    if found.standing is not None and found.pulls is not None:
-        weighed["standing"] = found.standing.tolist()
-        for view, pull in found.pulls.items():
-            weighed[view] = [f"{value:+.3f}" for value in pull.tolist()]
-    pulls = len(weighed)
-    if found.cost_usd is not None:
-        weighed["US$"] = [output.amount(value) for value in found.cost_usd.tolist()]
-    for name, values in (("utility", found.utility), ("chance", found.chance)):
-        if values is not None:
-            weighed[name] = values.tolist()
-    if found.chance_low is not None and found.chance_high is not None:
-        ends = zip(found.chance_low.tolist(), found.chance_high.tolist(), strict=True)
-        weighed["80 % interval"] = [f"{low:.3f} to {high:.3f}" for low, high in ends]
-    output.table(
-        f"scores, rule {found.rule}" if not pulls else SUM,
-        ["model", "score", "neighbours", *weighed],
-        [
-            [
-                *(found.models[m], float(found.scores[m]), int(found.support[m])),
-                *(values[m] for values in weighed.values()),
-            ]
-            for m in order
-        ],
-        marked=order.index(found.models.index(found.model)),
-        right=range(3, 3 + pulls),
-    )
+    _show_scores(found)
     more = found.n_voting - len(found.neighbours)
     output.table(
         "neighbours that voted" + (f", the nearest; {more:,} more voted" if more else ""),
@@ -157,6 +109,48 @@ def show_explanation(found: Explanation) -> None:
         ],
         cut=["prompt"],
     )
+
+
+def _show_scores(found: Explanation) -> None:
+    """Print the scores of all models, and what they are made of where that is known."""
+    pulls = _pulls(found)
+    columns = {**pulls, **_weighed(found)}
+    order = sorted(range(len(found.models)), key=lambda m: -found.scores[m])
+    output.table(
+        SUM if pulls else f"scores, rule {found.rule}",
+        ["model", "score", "neighbours", *columns],
+        [
+            [
+                *(found.models[m], float(found.scores[m]), int(found.support[m])),
+                *(values[m] for values in columns.values()),
+            ]
+            for m in order
+        ],
+        marked=order.index(found.models.index(found.model)),
+        right=range(3, 3 + len(pulls)),
+    )
+
+
+def _pulls(found: Explanation) -> dict[str, list[Any]]:
+    """What a score of the rule auto is the sum of, by model."""
+    if found.standing is None or found.pulls is None:
+        return {}
+    pulls = {view: [f"{v:+.3f}" for v in pull.tolist()] for view, pull in found.pulls.items()}
+    return {"standing": found.standing.tolist(), **pulls}
+
+
+def _weighed(found: Explanation) -> dict[str, list[Any]]:
+    """What is weighed beside the score, by model."""
+    weighed: dict[str, list[Any]] = {}
+    if found.cost_usd is not None:
+        weighed["US$"] = [output.amount(value) for value in found.cost_usd.tolist()]
+    for name, values in (("utility", found.utility), ("chance", found.chance)):
+        if values is not None:
+            weighed[name] = values.tolist()
+    if found.chance_low is not None and found.chance_high is not None:
+        ends = zip(found.chance_low.tolist(), found.chance_high.tolist(), strict=True)
+        weighed["80 % interval"] = [f"{low:.3f} to {high:.3f}" for low, high in ends]
+    return weighed
 
 
 def _chance_of(found: Explanation) -> list[tuple[str, str]]:

@@ -1,13 +1,22 @@
-"""Options that several commands share."""
+"""Options that several commands share, alone and in panels."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_type_hints
 
 import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from benchrouter.decisions.rules import Rule
+    from benchrouter.decisions.task import Score
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")
@@ -114,6 +123,96 @@ Threads = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Seed of whatever is drawn.")]
 
 
+def panelled(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of its panels as options.
+
+    A panel is a parameter whose type is a dataclass of annotated fields. Those that the command
+    lacks are named in the annotation, ``Annotated[Panel, "field", …]``, and are None.
+    """
+    own = inspect.signature(command, eval_str=True)
+    panels: dict[str, tuple[type, list[str]]] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in own.parameters.items():
+        panel, *lacking = get_args(parameter.annotation) or (parameter.annotation,)
+        if not is_dataclass(panel):
+            parameters.append(parameter)
+            continue
+        hints = get_type_hints(panel, include_extras=True)
+        shown = [field for field in fields(panel) if field.name not in lacking]
+        panels[name] = cast(type, panel), [field.name for field in fields(panel)]
+        parameters += [
+            inspect.Parameter(
+                field.name, parameter.kind, default=field.default, annotation=hints[field.name]
+            )
+            for field in shown
+        ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        for name, (panel, names) in panels.items():
+            given[name] = panel(**{field: given.pop(field, None) for field in names})
+        command(**given)
+
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def lacking(options: Mapping[str, str]) -> type[TyperCommand]:
+    """Kind of command that says why it lacks some options.
+
+    Parameters
+    ----------
+    options : mapping of str to str
+        Option to the reason.
+
+    Returns
+    -------
+    type
+        For `typer.Typer.command`.
+    """
+
+    class Command(TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            for word in takewhile(lambda word: word != "--", args):
+                option = word.partition("=")[0]
+                if option in options:
+                    raise typer.BadParameter(options[option], param_hint=option)
+            return super().parse_args(ctx, args)
+
+    return Command
+
+
+@dataclass(frozen=True)
+class RuleOptions:
+    """How the model of a prompt is chosen."""
+
+    rule: Annotated[
+        str,
+        typer.Option(help="auto (expected score, as held-out records taught), mean, raw or s3."),
+    ] = "auto"
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "--k",
+            min=1,
+            help="Neighbours that vote by the rules mean, raw and s3, instead of the router's.",
+        ),
+    ] = None
+    models: ModelsAtHand = None
+
+    def checked(self) -> Rule:
+        """The rule; refuse an unknown one, and one that does not go with k."""
+        one_of(self.rule, ("auto", "mean", "raw", "s3"), "--rule")
+        if self.rule == "auto" and self.k is not None:
+            raise typer.BadParameter(
+                f"found {self.k} with the rule auto, which has the number of neighbours that "
+                "held-out records chose; it is for --rule mean, raw or s3",
+                param_hint="--k",
+            )
+        return cast("Rule", self.rule)
+
+
 def is_given(context: typer.Context, name: str) -> bool:
     """Whether a parameter of the command stands on the command line."""
     source = context.get_parameter_source(name)
@@ -121,7 +220,7 @@ def is_given(context: typer.Context, name: str) -> bool:
 
 
 def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None:
-    """Refuse options that say nothing together with another one.
+    """Refuse options that mean nothing beside another one.
 
     Parameters
     ----------
@@ -144,13 +243,7 @@ def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None
 
 
 def side_file_of(target: str, on_error: str, rejected: Path | None) -> Path | None:
-    """File for the bad records of an output file; None where none is kept.
-
-    Raises
-    ------
-    typer.BadParameter
-        If there is to be one, and the first bad record ends the run.
-    """
+    """File for the bad records of an output file; None where none is kept."""
     if rejected is not None and on_error == "raise":
         raise typer.BadParameter("--on-error raise keeps none", param_hint="--rejected")
     if rejected is None and on_error == "report" and target != "-":
@@ -195,26 +288,10 @@ def one_of(value: str, expected: Sequence[str], option: str) -> None:
         )
 
 
-Neighbours = Annotated[
-    int | None,
-    typer.Option(
-        "--k",
-        min=1,
-        help="Neighbours that vote by the rules mean, raw and s3, instead of the router's.",
-    ),
-]
-
-
-def check_rule(rule: str) -> Literal["auto", "mean", "raw", "s3"]:
-    """Refuse an unknown rule."""
-    one_of(rule, ("auto", "mean", "raw", "s3"), "--rule")
-    return cast(Literal["auto", "mean", "raw", "s3"], rule)
-
-
-def check_score(score: str) -> Literal["auto", "s1", "s2", "s3"]:
+def check_score(score: str) -> Score:
     """Refuse an unknown score."""
     one_of(score, ("auto", "s1", "s2", "s3"), "--score")
-    return cast(Literal["auto", "s1", "s2", "s3"], score)
+    return cast("Score", score)
 
 
 def check_dtype(dtype: str) -> None:

@@ -16,7 +16,9 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
+    from benchrouter.prompts.batches import PromptBatch
     from benchrouter.tables.table import BenchmarkTable
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -167,26 +169,6 @@ def say_warnings(table: BenchmarkTable) -> None:
             say(f"warning: {warning.message}")
 
 
-class Skips:
-    """Messages about bad records: the first ones, to be shown in the end, or all at once."""
-
-    def __init__(self, *, listed: bool) -> None:
-        self.listed = listed
-        self.first: list[str] = []
-
-    def note(self, messages: Sequence[str]) -> None:
-        """Take messages of further records."""
-        if self.listed:
-            for message in messages:
-                say(f"rejected {message}")
-        self.first += messages[: SHOWN_SKIPS - len(self.first)]
-
-    def say(self, n: int, kept_in: str | None) -> None:
-        """Count all `n` of them on stderr, and show the first, unless each was told before."""
-        if not self.listed:
-            say_skipped(self.first, n, f", all in {kept_in}" if kept_in else "")
-
-
 def say_models(document: dict[str, Any], n: int) -> None:
     """Tell on stderr how often each model was chosen, and how often for want of evidence.
 
@@ -235,70 +217,69 @@ def table(
     block of columns. Only the columns named in `cut` are cut short. A column of which nothing is
     known is left out.
     """
-    from rich import box
-    from rich.table import Table
-
     rows = [list(row) for row in rows]
     shown = [
-        i
-        for i in range(len(columns))
-        if i == 0 or not rows or any(cell(row[i]) != MISSING for row in rows)
+        _Column(name, [row[i] for row in rows], whole=i == 0, cut=name in cut, right=i in right)
+        for i, name in enumerate(columns)
     ]
-    texts = [[columns[i], *(cell(row[i]) for row in rows)] for i in shown]
-    least = [_least_width(t, whole=c == 0, cut=t[0] in cut) for c, t in enumerate(texts)]
+    shown = [c for c in shown if c.whole or not rows or c.is_known]
     out = console()
     width = out.width
-    for number, block in enumerate(_blocks(least, width)):
-        grid = Table(
-            box=box.SIMPLE_HEAD,
-            show_edge=False,
-            pad_edge=False,
-            padding=(0, 1, 0, 0),
-        )
-        widths = _widths(
-            [texts[c] for c in block],
-            [least[c] for c in block],
-            [columns[shown[c]] in cut for c in block],
-            width,
-        )
+    for number, block in enumerate(_blocks([c.least for c in shown], width)):
+        side_by_side = [shown[i] for i in block]
+        widths = _widths(side_by_side, width)
         out.width = max(width, sum(widths) + GAP * len(widths))  # rather too wide than broken
-        for c, wide in zip(block, widths, strict=True):
-            i = shown[c]
-            to_the_right = (
-                i in right
-                or columns[i] in MODEL_FACTS
-                or any(isinstance(row[i], (int, float)) for row in rows)
-            )
-            grid.add_column(
-                columns[i],
-                justify="right" if to_the_right else "left",
-                no_wrap=columns[i] in cut,
-                overflow="ellipsis" if columns[i] in cut else "fold",
-                width=wide,
-            )
-        for r in range(len(rows)):
-            grid.add_row(*(texts[c][r + 1] for c in block), style="bold" if r == marked else None)
         out.print()
         if number == 0:
             out.print(title, style="italic")
-        out.print(grid)
+        out.print(_grid(side_by_side, widths, marked))
     out.print()
+
+
+def _grid(columns: Sequence[_Column], widths: Sequence[int], marked: int | None) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column, wide in zip(columns, widths, strict=True):
+        grid.add_column(
+            column.name,
+            justify="right" if column.right else "left",
+            no_wrap=column.cut,
+            overflow="ellipsis" if column.cut else "fold",
+            width=wide,
+        )
+    for r, texts in enumerate(zip(*(column.texts[1:] for column in columns), strict=True)):
+        grid.add_row(*texts, style="bold" if r == marked else None)
+    return grid
 
 
 GAP = 2  # between two columns
 CUT_WIDTH = 24  # columns that may be cut short keep so many characters
 
 
-def _least_width(texts: Sequence[str], *, whole: bool, cut: bool) -> int:
-    """Width that a column needs so that no word of it is broken."""
-    from rich.cells import cell_len
+class _Column:
+    """A column of a table: its texts, the name first, and the width that it needs.
 
-    longest = max(map(cell_len, texts))
-    if cut:
-        return min(longest, CUT_WIDTH)
-    if whole:
-        return max(longest if len(texts) == 1 else max(map(cell_len, texts[1:])), _word(texts[0]))
-    return max(map(_word, texts))
+    No word of it is broken; only what may be cut short is.
+    """
+
+    def __init__(self, name: str, values: list[Any], *, whole: bool, cut: bool, right: bool):
+        from rich.cells import cell_len
+
+        self.name, self.whole, self.cut = name, whole, cut
+        self.texts = [name, *map(cell, values)]
+        self.is_known = any(text != MISSING for text in self.texts[1:])
+        numbers = any(isinstance(value, (int, float)) for value in values)
+        self.right = right or name in MODEL_FACTS or numbers
+        lengths = [cell_len(text) for text in self.texts]
+        self.longest = max(lengths)
+        if cut:
+            self.least = min(self.longest, CUT_WIDTH)
+        elif whole:
+            self.least = max([*(lengths[1:] or lengths), _word(name)])
+        else:
+            self.least = max(map(_word, self.texts))
 
 
 def _word(text: str) -> int:
@@ -320,16 +301,13 @@ def _blocks(least: Sequence[int], width: int) -> list[list[int]]:
     return blocks
 
 
-def _widths(
-    texts: Sequence[Sequence[str]], least: Sequence[int], cut: Sequence[bool], width: int
-) -> list[int]:
+def _widths(columns: Sequence[_Column], width: int) -> list[int]:
     """Widths of the columns of one block: as wide as their texts, then cut, then wrapped."""
-    from rich.cells import cell_len
-
-    widths = [max(map(cell_len, t)) for t in texts]
+    widths = [column.longest for column in columns]
     excess = sum(widths) + GAP * (len(widths) - 1) - width
     while excess > 0:
-        spare = [(cut[c], w, c) for c, w in enumerate(widths) if w > least[c]]
+        spare = [(c.cut, w, i) for i, (c, w) in enumerate(zip(columns, widths, strict=True))]
+        spare = [found for found in spare if found[1] > columns[found[2]].least]
         if not spare:
             break
         widths[max(spare)[-1]] -= 1
@@ -488,6 +466,46 @@ class StageProgress:
         if self._progress is not None:
             self._progress.__exit__()
             self._progress = None
+
+
+class PromptProgress:
+    """Progress of a job on prompts, and the messages of its bad records.
+
+    The first of these are shown in the end, or all at once if they are to be listed.
+    """
+
+    def __init__(self, *, listed: bool) -> None:
+        self._listed = listed
+        self.first: list[str] = []
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> PromptProgress:
+        return self
+
+    def __call__(self, task: str, batch: PromptBatch | None) -> None:
+        """Take a report of the library; no batch means that a task begins."""
+        if batch is None:
+            self.__exit__()
+            self._progress = Progress(task, "prompts").__enter__()
+            return
+        if task == "route":
+            messages = batch.skipped
+            if self._listed:
+                for message in messages:
+                    say(f"rejected {message}")
+            self.first += messages[: SHOWN_SKIPS - len(self.first)]
+        if self._progress is not None:
+            self._progress(len(batch), batch.share)
+
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(kind)
+            self._progress = None
+
+    def say(self, n: int, kept_in: str | None) -> None:
+        """Count all `n` bad records on stderr, and show the first, unless each was listed."""
+        if not self._listed:
+            say_skipped(self.first, n, f", all in {kept_in}" if kept_in else "")
 
 
 class Stages:

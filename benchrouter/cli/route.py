@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchrouter.cli import cost_options, options
-from benchrouter.cli.route_file import route_file
-from benchrouter.cli.route_groups import check_options, route_groups
-from benchrouter.prompts import PART_SIZE
+from benchrouter.cli import options
+from benchrouter.cli.cost_options import CostOptions
+from benchrouter.cli.encoding import EncodingOptions
+from benchrouter.cli.route_file import route_prompts
+from benchrouter.cli.route_groups import check_groups, route_groups
+from benchrouter.cli.route_options import RayOptions, ReadingOptions, WritingOptions
 
-GIVEN_BATCH = 8192
-ENCODED_BATCH = 1024  # some seconds on a CPU, so that progress is seen
 NOT_ON_RAY = (
     *("k", "fallback", "profile", "cost_weight", "max_cost_usd", "budget_usd", "within"),
     *("min_success", "costs", "output_tokens", "prices", "tokens_column"),
 )
 
 
+@options.panelled
 def route(
     context: typer.Context,
     directory: options.RouterDir,
     prompts: options.Prompts,
+    *,
     target: Annotated[
         str,
         typer.Option(
@@ -34,31 +35,15 @@ def route(
             "name without a suffix, takes them in parts; - writes JSONL to stdout.",
         ),
     ],
-    rule: Annotated[
-        str,
-        typer.Option(help="auto (expected score, as held-out records taught), mean, raw or s3."),
-    ] = "auto",
-    k: options.Neighbours = None,
-    models: options.ModelsAtHand = None,
+    by: options.RuleOptions,
     fallback: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL", help="Model for prompts without evidence, instead of the router's."
         ),
     ] = None,
-    cost_weight: cost_options.CostWeight = None,
-    max_cost_usd: cost_options.MaxCost = None,
-    budget_usd: cost_options.Budget = None,
-    within: cost_options.Within = None,
-    min_success: cost_options.MinSuccess = None,
-    costs: cost_options.Costs = None,
-    output_tokens: cost_options.OutputTokens = None,
-    prices: cost_options.Prices = None,
-    tokens_column: cost_options.TokensColumn = None,
-    embeddings: options.Embeddings = None,
-    encoder: options.EncoderName = None,
-    device: options.Device = "cpu",
-    threads: options.Threads = 0,
+    costs: Annotated[CostOptions, "tokens"],
+    encoding: Annotated[EncodingOptions, "cache", "cache_dir"],
     group_by: Annotated[
         str | None,
         typer.Option(
@@ -70,64 +55,12 @@ def route(
     score: Annotated[
         str, typer.Option(help="With --group-by: auto (expected accuracy), s1, s2 or s3.")
     ] = "auto",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help=f"Prompts in memory at a time; {GIVEN_BATCH} with --embeddings, else "
-            f"{ENCODED_BATCH}.",
-        ),
-    ] = None,
-    prompt_column: options.PromptColumn = "prompt",
-    format: options.Format = None,
-    on_error: Annotated[
-        str,
-        typer.Option(
-            help="What a bad record does: report (go on, write it to the side file, exit 4), skip "
-            "(go on, list it, exit 0) or raise (stop)."
-        ),
-    ] = "report",
-    rejected: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.jsonl",
-            help="Side file of bad records; OUTPUT.rejected.jsonl with --on-error report. A "
-            "directory has a folder of its own for them.",
-        ),
-    ] = None,
-    keep_prompt: Annotated[
-        bool, typer.Option("--prompt/--no-prompt", help="Write the prompts too.")
-    ] = True,
-    prefix: Annotated[
-        str,
-        typer.Option(help="Put before model, score and the other results in the output."),
-    ] = "",
-    part_size: Annotated[
-        int | None,
-        typer.Option(min=1, help=f"Records of the input that a part covers; {PART_SIZE}."),
-    ] = None,
-    output_format: Annotated[
-        str | None, typer.Option(help="Parts: parquet (if not given) or jsonl.")
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the parts in the directory, after any kill."),
-    ] = False,
+    reading: ReadingOptions,
+    writing: WritingOptions,
     profile: Annotated[
         bool, typer.Option("--profile", help="Tell where the time went, stage by stage.")
     ] = False,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Route on a Ray cluster (local: start one here; auto: join the one that runs). An "
-            "actor has one GPU with --device cuda, and --threads CPUs (0: one).",
-        ),
-    ] = None,
-    ray_actors: Annotated[
-        int | None,
-        typer.Option(min=1, help="Actors on the cluster; as many as there is room for by default."),
-    ] = None,
+    ray: RayOptions,
     as_json: options.Json = False,
 ) -> None:
     """Route every prompt to a model.
@@ -143,82 +76,41 @@ def route(
     score, runner_up, margin, expected_accuracy, its interval, fallback, reason and more; the
     options of costs weigh a group's score and mean cost, and a budget is for all groups together.
     """
-    options.check_format(format)
-    options.one_of(on_error, ("report", "skip", "raise"), "--on-error")
+    options.check_format(reading.format)
+    options.one_of(reading.on_error, ("report", "skip", "raise"), "--on-error")
+    if writing.rejected is not None and reading.on_error == "raise":
+        raise typer.BadParameter("--on-error raise keeps none", param_hint="--rejected")
     if as_json and target == "-":
         raise typer.BadParameter("--json and --output - both want stdout")
-    among = options.listed(models)
     options.check_distinct_files(
-        prompts=prompts, embeddings=embeddings, output=target, rejected=rejected
+        prompts=prompts, embeddings=encoding.embeddings, output=target, rejected=writing.rejected
     )
-    batch_size = batch_size or (ENCODED_BATCH if embeddings is None else GIVEN_BATCH)
-    if ray is not None and group_by is None:
+    if ray.ray is not None and group_by is None:
         options.refuse_given(context, NOT_ON_RAY, "does not go with --ray")
-    policy = cost_options.policy_of(
-        cost_weight=cost_weight,
-        max_cost_usd=max_cost_usd,
-        budget_usd=budget_usd,
-        within=within,
-        min_success=min_success,
-        costs=costs,
-        output_tokens=output_tokens,
-        prices=prices,
-        tokens=None if tokens_column is None else "--tokens-column",
-    )
-    check_options(context, group_by, prompt_column, prefix, policy)
+    check_groups(context, group_by, reading.prompt_column)
     if group_by is not None:
         route_groups(
             directory,
-            prompts,
-            target,
-            column=group_by,
+            *(prompts, target, group_by),
             score=options.check_score(score),
-            models=among,
-            policy=policy,
-            tokens_column=tokens_column,
-            embeddings=embeddings,
-            encoder=encoder,
-            device=device,
-            threads=threads,
-            batch_size=batch_size,
-            prompt_column=prompt_column,
-            format=format,
-            on_error=on_error,
-            rejected=rejected,
-            prefix=prefix,
+            models=options.listed(by.models),
+            costs=costs,
+            encoding=encoding,
+            reading=reading,
+            writing=writing,
             as_json=as_json,
         )
         return
-    chosen_rule = options.check_rule(rule)
-    cost_options.check_rule(chosen_rule, k, policy)
-    if ray is None and ray_actors is not None:
-        raise typer.BadParameter("found no --ray ADDRESS", param_hint="--ray-actors")
-    route_file(
+    route_prompts(
         directory,
-        prompts,
-        target,
-        rule=chosen_rule,
-        k=k,
-        models=among,
-        policy=policy,
-        tokens_column=tokens_column,
+        *(prompts, target),
+        by=by,
         fallback=fallback,
-        embeddings=embeddings,
-        encoder=encoder,
-        device=device,
-        threads=threads,
-        batch_size=batch_size,
-        prompt_column=prompt_column,
-        format=format,
-        on_error=on_error,
-        rejected=rejected,
-        keep_prompt=keep_prompt,
-        prefix=prefix,
-        part_size=part_size,
-        output_format=output_format,
-        resume=resume,
+        costs=costs,
+        encoding=encoding,
+        reading=reading,
+        writing=writing,
         profile=profile,
         ray=ray,
-        ray_actors=ray_actors,
         as_json=as_json,
     )

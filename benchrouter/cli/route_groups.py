@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from benchrouter.cli import cost_options, options, output
-from benchrouter.cli.encoding import load_router
+from benchrouter.cli.cost_options import CostOptions
+from benchrouter.cli.encoding import EncodingOptions, load_router
+from benchrouter.cli.route_options import ReadingOptions, WritingOptions
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from benchrouter.decisions.costs.cost_policy import CostPolicy
     from benchrouter.decisions.task import Score
-    from benchrouter.decisions.written.manifest import Totals
 
 OF_PROMPTS = (
     *("rule", "k", "fallback", "keep_prompt", "part_size"),
@@ -26,22 +21,8 @@ OF_PROMPTS = (
 )
 
 
-def check_options(
-    context: typer.Context,
-    group_by: str | None,
-    prompt_column: str,
-    prefix: str,
-    policy: CostPolicy | None,
-) -> None:
-    """Refuse options that say nothing about groups, and --score without them.
-
-    Raises
-    ------
-    typer.BadParameter, ValueError
-        Naming the option.
-    """
-    from benchrouter.decisions.written.group_writer import check_column
-
+def check_groups(context: typer.Context, group_by: str | None, prompt_column: str) -> None:
+    """Refuse options that mean nothing for groups, and --score without them."""
     if group_by is None:
         if options.is_given(context, "score"):
             raise typer.BadParameter("--score needs --group-by; prompts one by one have --rule")
@@ -51,133 +32,64 @@ def check_options(
         raise typer.BadParameter(
             f"found {group_by!r}, the prompts' own column", param_hint="--group-by"
         )
-    check_column(group_by, prefix, cost_options.columns_of(policy))
 
 
 def route_groups(
     directory: Path,
     prompts: str,
     target: str,
-    *,
     column: str,
+    *,
     score: Score,
     models: list[str] | None,
-    policy: CostPolicy | None,
-    tokens_column: str | None,
-    embeddings: Path | None,
-    encoder: str | None,
-    device: str,
-    threads: int,
-    batch_size: int,
-    prompt_column: str,
-    format: str | None,
-    on_error: str,
-    rejected: Path | None,
-    prefix: str,
+    costs: CostOptions,
+    encoding: EncodingOptions,
+    reading: ReadingOptions,
+    writing: WritingOptions,
     as_json: bool,
 ) -> None:
     """Choose a model for every group, and write one row a group; options as those of `route`."""
-    from benchrouter.decisions.written.group_writer import group_table, open_table
-    from benchrouter.embeddings.stored_stream import with_embeddings
-    from benchrouter.prompts.batches import read_ahead, read_prompts
-    from benchrouter.prompts.group_column import with_groups
-    from benchrouter.prompts.rejected import side_file
-    from benchrouter.prompts.token_column import with_tokens
+    from benchrouter.decisions.written import GroupJob
 
-    name = "standard input" if prompts == "-" else prompts
-    kept_on = "raise" if on_error == "raise" else "skip"
-    rejected = options.side_file_of(target, on_error, rejected)
-    skipped = output.Skips(listed=on_error == "report" and rejected is None)
-    n_skipped = 0
-
-    def feed() -> Iterator[tuple[list[Any], list[str] | None, Any, Any]]:
-        nonlocal n_skipped
-        for batch in with_groups(pairs, column, name=name, on_error=kept_on):
-            n_skipped += len(batch.rejected)
-            skipped.note([record.message for record in batch.rejected])
-            reject(batch.rejected)
-            if batch.prompts:
-                needed = batch.embeddings is None or policy is not None  # which may count tokens
-                texts = batch.prompts if needed else None
-                yield batch.groups, texts, batch.embeddings, batch.tokens
-            advance(len(batch.prompts), batch.share)
-
-    with open_table(target) as write, side_file(rejected) as reject:
-        router = load_router(
-            directory, encoder=encoder, embeddings=embeddings, device=device, threads=threads
-        )
-        batches = read_prompts(
-            prompts, prompt_column=prompt_column, batch=batch_size, on_error=kept_on, format=format
-        )
-        with (
-            output.Progress("route", "prompts") as advance,
-            closing(
-                read_ahead(
-                    prompts,
-                    with_tokens(
-                        with_embeddings(batches, embeddings),
-                        tokens_column,
-                        name=name,
-                        on_error=kept_on,
-                    ),
-                )
-            ) as pairs,
-        ):
-            decisions = router.choose_groups(feed(), score=score, models=models, policy=policy)
-            further = cost_options.columns_of(policy)
-            table = group_table(column, decisions, prefix=prefix, further=further)
-            seconds = advance.seconds
-        if table.num_rows == 0:
-            output.say_skipped(skipped.first, n_skipped)
-            raise ValueError(f"{name}: found no prompt with a group, expected at least one")
-        write(table)
-    chosen = Counter(table.column(f"{prefix}model").to_pylist())
-    totals = _totals(table, prefix, further)
+    policy = costs.policy()
+    rejected = options.side_file_of(target, reading.on_error, writing.rejected)
+    with (
+        GroupJob(
+            *(prompts, target, column),
+            reading=reading.reading(encoding.embeddings, costs.tokens_column),
+            policy=policy,
+            prefix=writing.prefix,
+            rejected=rejected,
+        ) as job,
+        output.PromptProgress(listed=reading.is_listed(target, rejected)) as progress,
+    ):
+        router = load_router(directory, encoding, job.source.embeddings)
+        done = job.run(router, score, models, progress)
+    totals, seconds = done.totals, done.seconds
     document = {
         "output": target,
         "score": score,
         "group_by": column,
-        "groups": table.num_rows,
-        "prompts": advance.done,
+        "groups": done.n_groups,
+        "prompts": totals.prompts,
         "seconds": seconds,
-        "prompts_per_second": advance.done / seconds if seconds else None,
-        "models": dict(chosen.most_common()),
-        "fallbacks": sum(table.column(f"{prefix}fallback").to_pylist()),
+        "prompts_per_second": totals.prompts / seconds if seconds else None,
+        "models": dict(totals.models.most_common()),
+        "fallbacks": totals.fallbacks,
         **cost_options.totals_of(policy, totals),
-        "skipped": n_skipped,
-        "first_skipped": skipped.first,
-        "rejected": str(rejected) if rejected is not None and n_skipped else None,
+        "skipped": totals.rejected,
+        "first_skipped": progress.first,
+        "rejected": str(rejected) if rejected is not None and totals.rejected else None,
     }
-    skipped.say(n_skipped, document["rejected"])
+    progress.say(totals.rejected, document["rejected"])
     if as_json:
         output.emit(document)
     else:
-        _summary(document)
+        output.say(
+            f"routed {done.n_groups:,} groups of {totals.prompts:,} prompts in {seconds:.1f} s, "
+            f"{document['prompts_per_second']:,.0f} prompts a second"
+        )
+        output.say_models(document, done.n_groups)
         cost_options.say_totals(policy, totals, "groups")
-    if on_error == "report" and n_skipped:
+    if reading.on_error == "report" and totals.rejected:
         raise typer.Exit(output.SOME_REJECTED)
-
-
-def _totals(table: pa.Table, prefix: str, further: Sequence[str]) -> Totals:
-    """What all groups are expected to cost, where the table tells."""
-    from benchrouter.decisions.written.manifest import Totals
-
-    def column(name: str) -> list[Any]:
-        return table.column(f"{prefix}{name}").to_pylist()
-
-    totals = Totals(prompts=sum(column("n_prompts")))
-    if "cost_usd" in further:
-        pairs = zip(column("n_prompts"), column("cost_usd"), strict=True)
-        totals.cost_usd = sum(n * cost for n, cost in pairs)
-    if "over_limit" in further:
-        totals.over_limit = sum(column("over_limit"))
-    return totals
-
-
-def _summary(document: dict[str, Any]) -> None:
-    n = document["groups"]
-    output.say(
-        f"routed {n:,} groups of {document['prompts']:,} prompts in {document['seconds']:.1f} s, "
-        f"{document['prompts_per_second']:,.0f} prompts a second"
-    )
-    output.say_models(document, n)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from benchrouter.cli.encoding import load_router, note_missing_kernels
+from benchrouter.cli.encoding import EncodingOptions, load_router, note_missing_kernels
 from benchrouter.cli.output import EncoderUnavailable, say
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchrouter.decisions.answers import Decisions
-    from benchrouter.decisions.rules import Rule
+    from benchrouter.decisions.written import PromptSource, RouteJob
+    from benchrouter.decisions.written.job import Choice
     from benchrouter.prompts.batches import PromptBatch
 
 # Columns on the way to the actors
@@ -59,29 +61,16 @@ def check_ray(prompts: str, target: str, device: str) -> None:
 def decided_on_ray(
     address: str,
     directory: Path,
-    prompts: str,
-    batches: Iterator[PromptBatch],
+    job: RouteJob,
     *,
-    reading: dict[str, Any],
+    choice: Choice,
+    encoding: EncodingOptions,
     actors: int | None,
-    embeddings: Path | None,
-    encoder: str | None,
-    device: str,
-    threads: int,
-    rule: Rule,
-    models: list[str] | None,
 ) -> Generator[tuple[PromptBatch, Decisions | None], None, None]:
     """Route prompts of a file on a cluster, whose machines see it under the same path.
 
-    The file is read twice: a task there reads what the actors need; `batches` say what is written
-    here. Decisions come back in the order of the file, each with its row.
-
-    Parameters
-    ----------
-    batches : iterator of PromptBatch
-        Of `read_prompts` with the options `reading`.
-    reading : dict
-        Options of `read_prompts`, "first_row" and "batch" among them.
+    The file is read twice: a task there reads what the actors need, and its batches here say what
+    is written. Decisions come back in the order of the file, each with its row.
 
     Yields
     ------
@@ -100,18 +89,30 @@ def decided_on_ray(
     from benchrouter.integrations.ray import route_dataset
 
     # What is wrong with the router or the first prompts is said here, as without Ray.
-    router = load_router(directory, encoder=encoder, embeddings=embeddings, device="cpu", threads=1)
-    router.check_rule(rule, models=models)
+    source, embeddings, threads = job.source, encoding.embeddings, encoding.threads
+    here = replace(encoding, device="cpu", threads=1)
+    router = load_router(directory, here, source.embeddings)
+    router.check_rule(choice["rule"], models=choice["models"])
+    prompts = source.prompts
+    batches = prompts.batches(job.first_row, job.part_size)
     first = next(batches, None)
     if first is None:
         return
-    with _cluster(address, device, threads, _block_bytes(first, embeddings)) as ray:
-        read = ray.data.from_items([{"path": str(Path(prompts).resolve())}]).map_batches(
+    path = Path(prompts.path).resolve()
+    with _cluster(address, encoding.device, threads, _block_bytes(first, source)) as ray:
+        read = ray.data.from_items([{"path": str(path)}]).map_batches(
             read_tables,
             fn_kwargs={
-                "reading": {**reading, "on_error": "skip"},  # the batches here are those that raise
+                "reading": {
+                    "prompt_column": prompts.prompt_column,
+                    "batch": prompts.batch,
+                    "on_error": "skip",  # the batches here are those that raise
+                    "format": prompts.format,
+                    "first_row": job.first_row,
+                    "part_size": job.part_size,
+                },
                 "embeddings": None if embeddings is None else str(embeddings.resolve()),
-                "fingerprint": mark_of(prompts)["fingerprint"],
+                "fingerprint": mark_of(path, prompts.opened)["fingerprint"],
             },
             batch_format="pyarrow",
             num_cpus=0,  # the actors may take every CPU; this task mostly waits for them
@@ -119,16 +120,16 @@ def decided_on_ray(
         routed = route_dataset(
             read,
             directory.resolve(),
-            rule=rule,
-            models=models,
+            rule=choice["rule"],
+            models=choice["models"],
             prompt_column=PROMPT,
             embeddings_column=None if embeddings is None else EMBEDDING,
-            encoder=_absolute(encoder),
+            encoder=_absolute(encoding.encoder),
             drop_columns=[PROMPT if embeddings is None else EMBEDDING],
-            batch_size=reading["batch"],
+            batch_size=prompts.batch,
             concurrency=actors,
             num_cpus=threads or 1,
-            num_gpus=1 if device == "cuda" else None,
+            num_gpus=1 if encoding.device == "cuda" else None,
         )
         tables = iter(routed.iter_batches(batch_size=None, batch_format="pyarrow"))
         yield from paired(chain([first], batches), tables, router.models)
@@ -150,22 +151,23 @@ def read_tables(
         If this machine sees another file than the one of this fingerprint; for bad input.
     """
     from benchrouter.decisions.written.manifest import mark_of
-    from benchrouter.embeddings.stored_stream import with_embeddings
+    from benchrouter.embeddings.stored_stream import EmbeddingFile, with_embeddings
     from benchrouter.prompts.batches import read_prompts
 
     for path in paths["path"].to_pylist():
         if mark_of(path)["fingerprint"] != fingerprint:
             raise ValueError(f"{path}: found another file there than where the command runs")
         batches = read_prompts(path, **reading)
-        for batch, rows in with_embeddings(batches, embeddings, first_row=reading["first_row"]):
-            if batch.prompts:
-                yield _table(batch, rows)
+        with nullcontext() if embeddings is None else EmbeddingFile(embeddings) as file:
+            for batch, rows in with_embeddings(batches, file, first_row=reading["first_row"]):
+                if batch.prompts:
+                    yield _table(batch, rows)
 
 
 def paired(
     batches: Iterator[PromptBatch], tables: Iterator[pa.Table], models: tuple[str, ...]
 ) -> Iterator[tuple[PromptBatch, Decisions | None]]:
-    """Pair batches of prompts with decisions that come in the same order, cut anywhere.
+    """Pair batches of prompts with decisions in the same order, whose tables end anywhere.
 
     Raises
     ------
@@ -226,13 +228,13 @@ def _table(batch: PromptBatch, rows: NDArray[Any] | None) -> pa.Table:
     return pa.table({ROW: batch.rows, EMBEDDING: lists})
 
 
-def _block_bytes(batch: PromptBatch, embeddings: Path | None) -> int:
+def _block_bytes(batch: PromptBatch, source: PromptSource) -> int:
     """Size of a batch on its way: blocks no larger than that keep all actors busy to the end."""
-    from benchrouter.embeddings import load_embeddings
+    import numpy as np
 
-    rows = None if embeddings is None else load_embeddings(embeddings)[0][: len(batch.prompts)]
-    short = rows is not None and len(rows) < len(batch.prompts)  # the reader says so
-    return LEAST_BLOCK_BYTES if short else max(LEAST_BLOCK_BYTES, _table(batch, rows).nbytes)
+    given = source.embeddings
+    rows = None if given is None else np.empty((len(batch), given.dim), given.dtype)
+    return max(LEAST_BLOCK_BYTES, _table(batch, rows).nbytes)
 
 
 @contextmanager

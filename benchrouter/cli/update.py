@@ -9,7 +9,7 @@ import typer
 
 from benchrouter.cli import options, output
 from benchrouter.cli.encoding import (
-    cache_folder,
+    EncodingOptions,
     check_length,
     encode_all,
     load_all_embeddings,
@@ -101,12 +101,7 @@ def update(
     with stages("load"):
         if add_records and not embeddings:
             router = load_router(
-                directory,
-                encoder=encoder,
-                embeddings=None,
-                device=device,
-                threads=threads,
-                cache_dir=cache_folder(cache, cache_dir),
+                directory, EncodingOptions(None, encoder, cache, cache_dir, device, threads)
             )
         else:
             router = Router.load(directory, threads=threads)

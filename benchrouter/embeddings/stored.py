@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.embeddings.fingerprint import Fingerprint
-from benchrouter.embeddings.unit_rows import _check
+from benchrouter.embeddings.unit_rows import _check, check_kind
 from benchrouter.files.atomic import write_array
 from benchrouter.files.os_errors import naming
 
 _FORMAT = 1
-
-
 _MAGIC = b"\x93NUMPY"
 
 
@@ -49,22 +49,45 @@ def load_embeddings(
         If the file is no .npy file, the array has not two axes, or the sidecar does not fit it.
     """
     path = Path(path)
+    with open_stored(path) as file:
+        shape, fortran, dtype = read_header(file, path)
+        try:
+            array = np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path}: found no readable .npy array ({error})") from error
+    return array, read_sidecar(path, shape)
+
+
+def open_stored(path: Path) -> BufferedReader:
+    """Open a .npy file; the errors are those of `load_embeddings`."""
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a directory, expected embeddings (.npy)")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: found no such file, expected embeddings (.npy)")
-    with path.open("rb") as file:
-        start = file.read(len(_MAGIC))
-    if start != _MAGIC and not start.startswith(b"PK"):  # NumPy would advise to unpickle it
+    return open(path, "rb")
+
+
+def read_header(file: BufferedReader, path: Path) -> tuple[tuple[int, int], bool, np.dtype[Any]]:
+    """Shape, Fortran order and dtype of embeddings; `file` then stands before the first row."""
+    start = file.read(len(_MAGIC))
+    if start.startswith(b"PK"):
+        raise ValueError(f"{path}: found an archive of arrays, expected one .npy array")
+    if start != _MAGIC:
         raise ValueError(f"{path}: found no readable .npy array (it does not begin as one)")
+    version = tuple(file.read(2))
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{path}: found no readable .npy array (version {version})")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        else:
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: found no readable .npy array ({error})") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path}: found an archive of arrays, expected one .npy array")
-    _check(array, str(path))
-    return array, _read_sidecar(_sidecar(path), array)
+    if dtype.hasobject:
+        raise ValueError(f"{path}: found no readable .npy array (it holds Python objects)")
+    check_kind(dtype, shape, str(path))
+    return (shape[0], shape[1]), fortran, dtype
 
 
 def save_embeddings(
@@ -117,7 +140,9 @@ def _sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _read_sidecar(path: Path, array: NDArray[np.generic]) -> Fingerprint | None:
+def read_sidecar(path: Path, shape: tuple[int, int]) -> Fingerprint | None:
+    """Encoder of embeddings of this shape, from FILE.npy.json; None where there is no such file."""
+    path = _sidecar(path)
     if not path.is_file():
         return None
     try:
@@ -127,9 +152,9 @@ def _read_sidecar(path: Path, array: NDArray[np.generic]) -> Fingerprint | None:
         fingerprint = Fingerprint.from_dict(described.get("fingerprint", {}))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: found no description of embeddings ({error})") from error
-    if described.get("shape") != list(array.shape) or fingerprint.dim != array.shape[1]:
+    if described.get("shape") != list(shape) or fingerprint.dim != shape[1]:
         raise ValueError(
             f"{path}: found shape {described.get('shape')} and dim {fingerprint.dim}, "
-            f"the array beside it has shape {list(array.shape)}"
+            f"the array beside it has shape {list(shape)}"
         )
     return fingerprint

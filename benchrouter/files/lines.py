@@ -60,6 +60,8 @@ class LineFile:
     ----------
     path : str or Path
         ``-`` reads standard input.
+    opened : binary file, optional
+        The file, open at its start; `close` leaves it open.
 
     Attributes
     ----------
@@ -74,14 +76,16 @@ class LineFile:
         If it is compressed and cut off or corrupt; while lines are read as well.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._is_stdin = str(path) == "-"
-        self.name = "standard input" if self._is_stdin else str(path)
-        self._raw = sys.stdin.buffer if self._is_stdin else open(path, "rb")  # noqa: SIM115
-        self._compression = None if self._is_stdin else compression_of(path)
-        self._n_bytes = None if self._is_stdin else _size(self._raw)
+    def __init__(self, path: str | Path, opened: BinaryIO | None = None) -> None:
+        is_stdin = str(path) == "-"
+        self.name = "standard input" if is_stdin else str(path)
+        given = sys.stdin.buffer if is_stdin else opened
+        self._raw: BinaryIO = open(path, "rb") if given is None else given  # noqa: SIM115
+        self._is_ours = given is None
+        self._compression = None if is_stdin else compression_of(path)
+        self._n_bytes = None if is_stdin else _size(self._raw)
         if self._compression is not None and self._n_bytes == 0:
-            self._raw.close()
+            self.close()
             raise ValueError(f"{self.name}: not a whole {self._compression} file: it is empty")
         self._stream = _decompressed(self._raw, self._compression)
 
@@ -114,8 +118,8 @@ class LineFile:
         return None if not self._n_bytes else self._raw.tell() / self._n_bytes
 
     def close(self) -> None:
-        """Close the file; standard input stays open."""
-        if not self._is_stdin:
+        """Close the file, if it was opened here."""
+        if self._is_ours:
             self._raw.close()
 
     def __enter__(self) -> LineFile:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.arrays import Counts, Ids
 from benchrouter.files.lines import COMPRESSIONS, LineFile
 from benchrouter.prompts.parquet_rows import open_parquet, rows_from, wrong_prompts
 from benchrouter.prompts.read_ahead import made_ahead
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Item = TypeVar("Item")
+Counted = tuple["PromptBatch", NDArray[Any] | None, Counts | None]  # with embeddings, and tokens
 
 FORMATS = ("txt", "jsonl", "parquet", "csv")
 
@@ -36,11 +39,11 @@ class PromptBatch:
     Attributes
     ----------
     texts : list of str, or pyarrow.StringArray
-        The prompts as they were read: from Parquet a column, which none of Python's strings is
-        made of until `prompts` is asked for.
+        The prompts as they were read: a column from Parquet, turned into Python strings only when
+        `prompts` is asked for.
     fields : list of dict, or pyarrow.RecordBatch
-        The other fields of every record: dictionaries from text, JSONL and CSV (whose values stay
-        the strings they are), columns of their own types from Parquet.
+        The other fields of every record: dictionaries from text, JSONL and CSV (whose values are
+        strings), columns of their own types from Parquet.
     rows : int64 array, shape (n_prompts,)
         Position of every prompt among the records of its file, from 0, bad ones counted.
     first_row : int
@@ -48,14 +51,14 @@ class PromptBatch:
     n_source_rows : int
         Number of records that this batch covers, good and bad.
     rejected : tuple of Rejected
-        The bad records among them, left out of `texts`.
+        The bad records, left out of `texts`.
     share : float or None
         Share of the file that has been read, 0 to 1; None where its size is not known.
     """
 
     texts: list[str] | pa.StringArray
     fields: list[dict[str, Any]] | pa.RecordBatch
-    rows: NDArray[np.int64]
+    rows: Ids
     first_row: int
     n_source_rows: int
     rejected: tuple[Rejected, ...] = ()
@@ -82,7 +85,7 @@ class PromptBatch:
 
     @property
     def end_row(self) -> int:
-        """Position behind the last record that this batch covers."""
+        """Position after the last record that this batch covers."""
         return self.first_row + self.n_source_rows
 
     @property
@@ -91,41 +94,142 @@ class PromptBatch:
         return tuple(record.message for record in self.rejected)
 
 
-def read_prompts(
-    path: str | Path,
-    *,
-    prompt_column: str = "prompt",
-    batch: int = 8192,
-    on_error: str = "raise",
-    format: str | None = None,
-    first_row: int = 0,
-    part_size: int | None = None,
-) -> Iterator[PromptBatch]:
-    r"""Read prompts from a file, batch by batch.
+class PromptFile:
+    r"""A file of prompts, opened once however often it is read.
 
     Text holds one prompt a line; lines end at ``\n`` (or ``\r\n``) and nowhere else. JSONL holds
-    one object a line. CSV has a header, and a value of it stays the string it is. ``.txt``,
-    ``.jsonl`` and ``.csv`` may be compressed (``.gz``, ``.zst``). An empty prompt is a bad record,
-    and so is an empty line, except for one at the very end of the file.
+    one object a line. CSV has a header, and its values stay strings. ``.txt``, ``.jsonl`` and
+    ``.csv`` may be compressed (``.gz``, ``.zst``). An empty prompt is a bad record, and so is an
+    empty line, except for one at the very end of the file.
 
     Parameters
     ----------
     path : str or Path
-        The file; ``-`` reads standard input.
+        The file; ``-`` is standard input, which can be read once.
     prompt_column : str
         Name of the field that holds the prompt.
     batch : int
         Records read at a time, at least 1.
     on_error : "raise" or "skip"
-        Whether a bad record ends the reading or is left out and listed in ``rejected``.
+        Whether a bad record ends the reading, or is left out and listed in ``rejected``.
     format : "txt", "jsonl", "parquet", "csv" or None
         None goes by the suffix; for standard input, a first byte ``{`` means JSONL and anything
         else text.
-    first_row : int
-        Records to pass over: their prompts are not decoded, and bad ones among them not reported.
-    part_size : int, optional
-        No batch reaches across a multiple of so many records: read from such a row on, a file
-        gives the batches that it gives when it is read from the start.
+
+    Attributes
+    ----------
+    name : str
+        The file, for messages.
+    path, prompt_column, batch, on_error
+        As they were given.
+    format : str or None
+        None only for standard input.
+
+    Raises
+    ------
+    ValueError
+        For an argument out of range, or an unknown suffix.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        prompt_column: str = "prompt",
+        batch: int = 8192,
+        on_error: str = "raise",
+        format: str | None = None,
+    ) -> None:
+        self.is_stdin = str(path) == "-"
+        if batch < 1:
+            raise ValueError(f"batch is {batch}, expected at least 1")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
+        if format is not None and format not in FORMATS:
+            raise ValueError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
+        if format is None and not self.is_stdin:
+            format = format_of(path)
+        if format == "parquet" and self.is_stdin:
+            raise ValueError("standard input cannot be Parquet, expected txt, jsonl or csv")
+        self.path = path
+        self.name = "standard input" if self.is_stdin else str(path)
+        self.format = format
+        self.on_error = on_error
+        self.prompt_column = prompt_column
+        self.batch = batch
+        self._opened: BufferedReader | None = None
+        self._was_read = False
+
+    @property
+    def opened(self) -> BufferedReader | None:
+        """The file, opened when first asked for; None for standard input.
+
+        Raises
+        ------
+        OSError
+        """
+        if self._opened is None and not self.is_stdin:
+            self._opened = open(self.path, "rb")  # noqa: SIM115  closed by close()
+        return self._opened
+
+    def batches(self, first_row: int = 0, part_size: int | None = None) -> Iterator[PromptBatch]:
+        """Read the file, batch by batch.
+
+        Parameters
+        ----------
+        first_row : int
+            Records to pass over: their prompts are not decoded, and bad ones not reported.
+        part_size : int, optional
+            No batch reaches across a multiple of so many records: read from such a row on, a file
+            gives the batches that it gives when it is read from the start.
+
+        Yields
+        ------
+        PromptBatch
+
+        Raises
+        ------
+        ValueError
+            For a file without the column, a compressed file that is not whole, or a bad record (the
+            message names file, line or row, what was found and what was expected).
+        OSError
+            If the file cannot be opened, or read for a second time.
+        """
+        file = self.opened
+        if file is not None and self._was_read:
+            file.seek(0)
+        self._was_read = True
+        cut = _Cut(first_row, self.batch, part_size)
+        if self.format == "parquet":
+            assert file is not None
+            return _parquet_batches(file, self.name, self.prompt_column, cut, self.on_error)
+        lines = LineFile(self.path, file)
+        return _line_batches(lines, self.format, self.prompt_column, cut, self.on_error)
+
+    def close(self) -> None:
+        """Close the file; standard input stays open."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def __enter__(self) -> PromptFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_prompts(
+    path: str | Path, *, first_row: int = 0, part_size: int | None = None, **options: Any
+) -> Generator[PromptBatch, None, None]:
+    """Read a file of prompts once, batch by batch.
+
+    Parameters
+    ----------
+    path : str or Path
+    first_row, part_size
+        As in `PromptFile.batches`.
+    **options
+        As in `PromptFile`.
 
     Yields
     ------
@@ -133,34 +237,22 @@ def read_prompts(
 
     Raises
     ------
-    ValueError
-        For an argument out of range, an unknown suffix, a file without the column, a compressed
-        file that is not whole, or a bad record (the message names file, line or row, what was
-        found and what was expected).
-    FileNotFoundError
-        If there is no such file.
+    ValueError, OSError
+        As `PromptFile` and its `batches` do, the first of them when this is called.
     """
-    if batch < 1:
-        raise ValueError(f"batch is {batch}, expected at least 1")
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
-    if format is not None and format not in FORMATS:
-        raise ValueError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
-    if format is None and str(path) != "-":
-        format = format_of(path)
-    cut = _Cut(first_row, batch, part_size)
-    if format == "parquet":
-        if str(path) == "-":
-            raise ValueError("standard input cannot be Parquet, expected txt, jsonl or csv")
-        return _parquet_batches(Path(path), prompt_column, cut, on_error)
-    return _line_batches(path, format, prompt_column, cut, on_error)
+    file = PromptFile(path, **options)
+
+    def batches() -> Generator[PromptBatch, None, None]:
+        with file:
+            yield from file.batches(first_row, part_size)
+
+    return batches()
 
 
 def read_ahead(path: str | Path, batches: Iterable[Item]) -> Generator[Item, None, None]:
-    """Read batches of a file in a thread, while those before are made use of.
+    """Read the next batches of a file in a thread, while the caller uses those before.
 
-    A pipe is read in the caller's thread, when the next batch is asked for: a thread that waits
-    for a pipe could not be stopped.
+    A pipe is read in the caller's thread, because a thread that waits for a pipe cannot be stopped.
 
     Parameters
     ----------
@@ -172,7 +264,7 @@ def read_ahead(path: str | Path, batches: Iterable[Item]) -> Generator[Item, Non
     Returns
     -------
     generator
-        Of the same batches, two of them ahead at most.
+        Of the same batches, at most two of them ahead.
     """
     timed = staged(batches, "read")
     return made_ahead(timed, name="read") if Path(path).is_file() else timed
@@ -208,7 +300,7 @@ class _Cut:
     part_size: int | None
 
     def end(self, row: int) -> int:
-        """Row behind the batch that begins at `row`."""
+        """Row after the batch that begins at `row`."""
         end = row + self.batch
         if self.part_size is not None:
             end = min(end, row - row % self.part_size + self.part_size)
@@ -216,23 +308,22 @@ class _Cut:
 
 
 def _line_batches(
-    path: str | Path, format: str | None, prompt_column: str, cut: _Cut, on_error: str
+    file: LineFile, format: str | None, prompt_column: str, cut: _Cut, on_error: str
 ) -> Iterator[PromptBatch]:
-    with LineFile(path) as file:
-        if format is None:
-            format = "jsonl" if file.begins_with(b"{") else "txt"
-        records = records_of(
-            _without_empty_end(file),
-            format,
-            name=file.name,
-            prompt_column=prompt_column,
-            first_row=cut.first_row,
-        )
-        yield from _batches(records, cut, on_error, lambda: file.share)
+    if format is None:
+        format = "jsonl" if file.begins_with(b"{") else "txt"
+    records = records_of(
+        _without_empty_end(file),
+        format,
+        name=file.name,
+        prompt_column=prompt_column,
+        first_row=cut.first_row,
+    )
+    yield from _batches(records, cut, on_error, lambda: file.share)
 
 
 def _without_empty_end(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Leave out one empty line behind the last record: many editors add it."""
+    """Leave out one empty line after the last record: many editors add it."""
     held: bytes | None = None
     for number, line in enumerate(lines):
         if held is not None:
@@ -278,39 +369,33 @@ def _batches(
 
 
 def _parquet_batches(
-    path: Path, prompt_column: str, cut: _Cut, on_error: str
+    opened: BufferedReader, name: str, prompt_column: str, cut: _Cut, on_error: str
 ) -> Iterator[PromptBatch]:
     import pyarrow as pa
 
-    with open_parquet(path, prompt_column) as file:
-        others = [n for n in file.schema_arrow.names if n != prompt_column]
-        n_rows = file.metadata.num_rows
-        first = cut.first_row
-        for found in rows_from(file, first, cut.batch, cut.end, name=str(path)):
-            texts, fields = found.column(prompt_column), found.select(others)
-            wrong = wrong_prompts(texts, name=str(path))
-            rejected = tuple(
-                Rejected(str(path), first + i, None, reason, _cut_short(texts[i].as_py()))
-                for i, reason in wrong.items()
-            )
-            if rejected and on_error == "raise":
-                raise ValueError(rejected[0].message)
-            end = first + len(found)
-            rows = np.arange(first, end)
-            if rejected:
-                kept = np.delete(np.arange(len(found)), list(wrong))
-                texts, fields = texts.take(pa.array(kept)), fields.take(pa.array(kept))
-                rows = rows[kept]
-            yield PromptBatch(
-                texts.cast(pa.string()),
-                fields,
-                rows,
-                first,
-                end - first,
-                rejected,
-                share=end / n_rows,
-            )
-            first = end
+    file = open_parquet(opened, name, prompt_column)
+    others = [n for n in file.schema_arrow.names if n != prompt_column]
+    n_rows = file.metadata.num_rows
+    first = cut.first_row
+    for found in rows_from(file, first, cut.batch, cut.end, name=name):
+        texts, fields = found.column(prompt_column), found.select(others)
+        wrong = wrong_prompts(texts, name=name)
+        rejected = tuple(
+            Rejected(name, first + i, None, reason, _cut_short(texts[i].as_py()))
+            for i, reason in wrong.items()
+        )
+        if rejected and on_error == "raise":
+            raise ValueError(rejected[0].message)
+        end = first + len(found)
+        rows = np.arange(first, end)
+        if rejected:
+            kept = np.delete(np.arange(len(found)), list(wrong))
+            texts, fields = texts.take(pa.array(kept)), fields.take(pa.array(kept))
+            rows = rows[kept]
+        yield PromptBatch(
+            texts.cast(pa.string()), fields, rows, first, end - first, rejected, end / n_rows
+        )
+        first = end
 
 
 def _cut_short(prompt: str | None) -> str | None:

@@ -3,41 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from benchrouter.prompts.rejected import RAW_CHARACTERS, Rejected
-
-if TYPE_CHECKING:
-    from benchrouter.prompts.batches import PromptBatch
-    from benchrouter.prompts.token_column import Counted
-
-
-class GroupedBatch(NamedTuple):
-    """Consecutive prompts of one file, each with its group."""
-
-    groups: list[Any]
-    """Value of the column, of every prompt."""
-    prompts: list[str]
-    embeddings: NDArray[Any] | None
-    """float16 or float32, shape (n_prompts, dim)."""
-    tokens: NDArray[np.int64] | None
-    """Tokens of the prompts, shape (n_prompts,), where they are known."""
-    rejected: tuple[Rejected, ...]
-    """The records left out, for want of a prompt or of a group."""
-    share: float | None
-    """Share of the file that has been read, as `PromptBatch` has it."""
+from benchrouter.prompts.batches import Counted
+from benchrouter.prompts.record_field import leave_out, values_of
 
 
 def with_groups(
-    counted: Iterable[Counted],
-    column: str,
-    *,
-    name: str,
-    on_error: str = "raise",
-) -> Iterator[GroupedBatch]:
+    counted: Iterable[Counted], column: str, *, name: str, on_error: str = "raise"
+) -> Iterator[tuple[list[Any], Counted]]:
     """Take the group of every prompt from a field of its record.
 
     A group is text, a number, true or false, or whatever single value a Parquet column holds; all
@@ -53,11 +27,14 @@ def with_groups(
     name : str
         The file, for messages.
     on_error : "raise" or "skip"
-        Whether a bad record ends the reading or is left out and listed.
+        Whether a bad record ends the reading, or is left out and listed.
 
     Yields
     ------
-    GroupedBatch
+    groups : list
+        Group of every prompt.
+    counted : (PromptBatch, embeddings or None, tokens or None)
+        Bad records moved to the batch's `rejected`.
 
     Raises
     ------
@@ -70,40 +47,18 @@ def with_groups(
         groups = values_of(batch, column, name)
         if kind is None:
             kind = next((_kind(g) for g in groups if _wrong(g, _kind(g)) is None), None)
-        wrong = {i: found for i, g in enumerate(groups) if (found := _wrong(g, kind)) is not None}
-        rejected = [_rejected(batch, i, found, column, kind, name) for i, found in wrong.items()]
-        if rejected and on_error == "raise":
-            raise ValueError(rejected[0].message)
-        kept = [i for i in range(len(groups)) if i not in wrong]
-        if wrong:
+        expected = f"in field {column!r}, expected {kind or 'text'} that names the prompt's group"
+        found = {i: _wrong(group, kind) for i, group in enumerate(groups)}
+        reasons = {i: f"found {what} {expected}" for i, what in found.items() if what is not None}
+        if reasons:
+            batch, kept = leave_out(batch, reasons, name=name, on_error=on_error)
             groups = [groups[i] for i in kept]
-            left = np.array(kept, np.int64)
-            block = None if block is None else block[left]
-            tokens = None if tokens is None else tokens[left]
-        prompts = [batch.prompts[i] for i in kept] if wrong else batch.prompts
-        yield GroupedBatch(
-            groups, prompts, block, tokens, (*batch.rejected, *rejected), batch.share
-        )
+            block = None if block is None else block[kept]
+            tokens = None if tokens is None else tokens[kept]
+        yield groups, (batch, block, tokens)
 
 
-def values_of(batch: PromptBatch, column: str, name: str) -> list[Any]:
-    """Values of a field of every record with a prompt; None where a record lacks it.
-
-    Raises
-    ------
-    ValueError
-        If a Parquet file has no such column.
-    """
-    if isinstance(batch.fields, list):
-        return [fields.get(column) for fields in batch.fields]
-    names = batch.fields.schema.names
-    if names.count(column) != 1:
-        raise ValueError(f"{name}: found columns {names}, expected one {column!r}")
-    values: list[Any] = batch.fields.column(column).to_pylist()
-    return values
-
-
-def _kind(group: Any) -> str:
+def _kind(group: object) -> str:
     if isinstance(group, bool):
         return "true or false"
     if isinstance(group, (int, float)):
@@ -111,7 +66,7 @@ def _kind(group: Any) -> str:
     return "text" if isinstance(group, str) else f"a {type(group).__name__}"
 
 
-def _wrong(group: Any, kind: str | None) -> str | None:
+def _wrong(group: object, kind: str | None) -> str | None:
     """What is wrong with a group, where others are of that kind; None if nothing is."""
     if group is None:
         return "nothing"
@@ -123,16 +78,3 @@ def _wrong(group: Any, kind: str | None) -> str | None:
     elif isinstance(group, (list, dict)):
         return _kind(group)
     return None if _kind(group) == kind else _kind(group)
-
-
-def _rejected(
-    batch: PromptBatch, i: int, found: str, column: str, kind: str | None, name: str
-) -> Rejected:
-    expected = f"{kind or 'text'} that names the prompt's group"
-    return Rejected(
-        source=name,
-        row=int(batch.rows[i]),
-        line=None,
-        reason=f"found {found} in field {column!r}, expected {expected}",
-        raw=batch.prompts[i][:RAW_CHARACTERS],
-    )

@@ -28,16 +28,16 @@ def read_labels(
     prompt_column: str = "prompt",
     any_scale: bool = False,
 ) -> NDArray[np.float32]:
-    """Read labels: one column per model, a row for a prompt.
+    """Read labels: one column a model, one row a prompt.
 
-    A row belongs to the prompt that its column `row` counts from 1, or to the prompt of its text,
-    or, with neither, row i to prompt i.
+    A row belongs to the prompt whose number, from 1, stands in its column `row`; without one, to
+    the prompt with its text; with neither, row i belongs to prompt i.
 
     Parameters
     ----------
     path : str or Path
-        ``.csv``, ``.jsonl`` or ``.parquet``. An empty cell, ``-``, null, or no column: unknown; so
-        is an empty line of a CSV file of one column.
+        ``.csv``, ``.jsonl`` or ``.parquet``. An empty cell, ``-``, null and a missing column mean
+        unknown, and so does an empty line of a CSV file of one column.
     models : sequence of str
         The router's models, in order.
     prompts : sequence of str
@@ -55,11 +55,10 @@ def read_labels(
     Raises
     ------
     ValueError
-        For a file that cannot be read as what its suffix says, a column that is no model or stands
-        there twice, no column that is one, a row of more or fewer cells than the header, more
-        rows than prompts, a prompt that is none of the task's or not that of the row, two rows for
-        one prompt, or a value that is no number in [0, 1], true, false or empty. The message names
-        the file, and line or row.
+        For a file that is not what its suffix says, an unknown or doubled column, no column of a
+        model, a row with more or fewer cells than the header, more rows than prompts, an unknown
+        prompt, two rows for one prompt, or a value other than a number in [0, 1], true, false or
+        empty. The message names the file, and line or row.
     """
     names, rows = _read(Path(path))
     known = [name for name in names if name in set(models)]
@@ -137,18 +136,18 @@ def write_labels(
     *,
     prompt_column: str = "prompt",
 ) -> None:
-    """Write labels so far and those to fill in, as a CSV file that :func:`read_labels` reads.
+    """Write known labels and those to fill in as a CSV file that :func:`read_labels` reads.
 
     Parameters
     ----------
     path : str or Path
-        Made or replaced when it is whole.
+        Made or replaced, in one step.
     models : sequence of str
         The router's models, in order.
     prompts : sequence of str
         Prompts of the task.
     labels : float array, shape (n_labels, n_models), or None
-        Labels of the first prompts so far, NaN = unknown.
+        Known labels of the first prompts, NaN = unknown.
     ask : sequence of int
         Positions of the prompts to grade.
     of_models : sequence of str

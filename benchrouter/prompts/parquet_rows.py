@@ -1,60 +1,47 @@
-"""Rows of a Parquet file from any row on, in batches that end where they are told to."""
+"""Rows of a Parquet file from any row on, in batches with given ends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from io import BufferedReader
+from typing import TYPE_CHECKING
 
 from benchrouter.prompts.records import wrong_prompt
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 
-def open_parquet(path: Path, prompt_column: str) -> Any:
-    """Open a Parquet file that has one column of strings with this name.
-
-    Parameters
-    ----------
-    path : Path
-    prompt_column : str
-
-    Returns
-    -------
-    pyarrow.parquet.ParquetFile
+def open_parquet(opened: BufferedReader, name: str, prompt_column: str) -> pq.ParquetFile:
+    """Start reading a Parquet file, which needs one column of strings named `prompt_column`.
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     ValueError
-        If it is no Parquet file, or has no such column.
+        If it is no Parquet file, or has no such column; the message begins with `name`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not path.exists():
-        raise FileNotFoundError(2, "No such file or directory", str(path))
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(opened)
     except (pa.ArrowInvalid, OSError) as e:
-        raise ValueError(f"{path}: found no readable Parquet file ({e})") from e
+        raise ValueError(f"{name}: found no readable Parquet file ({e})") from e
     names = file.schema_arrow.names
     if names.count(prompt_column) != 1:
-        raise ValueError(f"{path}: found columns {names}, expected one {prompt_column!r}")
+        raise ValueError(f"{name}: found columns {names}, expected one {prompt_column!r}")
     kind = file.schema_arrow.field(prompt_column).type
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(value) or pa.types.is_large_string(value)):
-        raise ValueError(f"{path}: column {prompt_column!r} is {kind}, expected string")
+        raise ValueError(f"{name}: column {prompt_column!r} is {kind}, expected string")
     return file
 
 
 def rows_from(
-    file: Any, first_row: int, batch: int, end_of: Callable[[int], int], *, name: str
+    file: pq.ParquetFile, first_row: int, batch: int, end_of: Callable[[int], int], *, name: str
 ) -> Iterator[pa.RecordBatch]:
-    """Read rows, those before `first_row` by whole row groups without being decoded.
+    """Read rows from `first_row` on; whole row groups before it are not decoded.
 
     Parameters
     ----------
@@ -63,7 +50,7 @@ def rows_from(
     batch : int
         Rows decoded at a time.
     end_of : callable
-        From the first row of a batch to the row behind its last one.
+        First row of a batch to the row after its last one.
     name : str
         The file, for messages.
 
@@ -111,11 +98,6 @@ def wrong_prompts(texts: pa.Array, *, name: str) -> dict[int, str]:
         Strings, or a dictionary of strings.
     name : str
         The file, for messages.
-
-    Returns
-    -------
-    dict of int to str
-        In the order of the column.
 
     Raises
     ------

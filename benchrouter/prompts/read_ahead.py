@@ -1,9 +1,9 @@
-"""Stages of a stream side by side: a thread makes or treats items while the caller has others.
+"""Stages of a stream side by side: a thread makes or treats items while the caller uses others.
 
-Each function is a generator with one thread of its own, which begins with the first item that is
-asked for and has ended when the generator has: by its end, an error, or `close`. A caller that may
-leave early (an error of its own, Ctrl-C) holds the generator in `contextlib.closing`. What the
-thread is at is waited for then, what it has not begun is dropped.
+Each function is a generator with one thread of its own, which starts with the first item and ends
+with the generator: at its end, by an error, or by `close`. A caller that may leave early (an error
+of its own, Ctrl-C) holds the generator in `contextlib.closing`, which waits for the item that the
+thread works on and drops those that it has not begun.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchrouter.prompts.timing import waiting_for
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-DEPTH = 2  # items that wait: one is there whenever the caller asks, and memory stays small
+DEPTH = 2  # items made ahead: one is ready whenever the caller asks, and memory stays small
 _END: Any = object()
 
 
@@ -31,16 +31,16 @@ def made_ahead(
     Parameters
     ----------
     items : iterable
-        Its items are made in that thread. A generator is closed at the end.
+        Iterated in that thread. A generator is closed at the end.
     name : str
-        The stage, for the time that the caller waits for an item.
+        The stage that the caller waits for.
     depth : int
-        Most items made beyond the one that the caller has, at least 1.
+        Most items made ahead, at least 1.
 
     Yields
     ------
     object
-        The items in order. An error comes to the caller in the place of an item.
+        The items in order. An error is raised in the place of the item.
     """
     source = iter(items)
     try:
@@ -65,19 +65,19 @@ def treated_beside(
     Parameters
     ----------
     work : callable
-        Called in that thread, one item after the other.
+        Called in that thread, for one item after the other.
     items : iterable
-        Its items are made in the caller's thread, `depth` ahead of the results.
+        Iterated in the caller's thread, `depth` items ahead of the results.
     name : str
-        The stage, for the time that the caller waits for a result.
+        The stage that the caller waits for.
     depth : int
-        Most results made beyond the one that the caller has, at least 1.
+        Most results made ahead, at least 1.
 
     Yields
     ------
     object
-        The results in order. An error of `work` or of `items` comes when the results before it
-        have come; after one of `work`, no further item is treated.
+        The results in order. An error of `work` or `items` is raised after the results before it;
+        after an error of `work`, no further item is treated.
     """
     source = iter(items)
     failure: Exception | None = None

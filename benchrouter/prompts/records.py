@@ -1,4 +1,4 @@
-"""Lines of text, JSONL and CSV as prompts with their fields, or as bad records with a reason."""
+"""Lines of text, JSONL and CSV as prompts with their fields, or as bad records."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def records_of(
     Yields
     ------
     (str, dict) or Rejected
-        Prompt and other fields, or what is wrong with the record.
+        Prompt and other fields, or a bad record.
 
     Raises
     ------

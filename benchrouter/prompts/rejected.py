@@ -30,8 +30,8 @@ class Rejected:
     reason : str
         What was found and what was expected.
     raw : str or None
-        The record's text, at most `RAW_CHARACTERS` of it, bytes that are not UTF-8 as ``\xNN``;
-        from Parquet the prompt alone, None for null.
+        At most `RAW_CHARACTERS` of the record's text, bytes that are not UTF-8 as ``\xNN``; from
+        Parquet only the prompt, None for null.
     """
 
     source: str
@@ -48,7 +48,7 @@ class Rejected:
 
 
 def raw_text(lines: Iterable[bytes]) -> str:
-    """Text of a bad record as it is kept: cut off, without the end of its last line."""
+    """Text of a bad record as it is kept: cut short, without the end of its last line."""
     most = b"".join(lines)[: 4 * RAW_CHARACTERS + 2]  # UTF-8 has at most 4 bytes a character
     most = most.removesuffix(b"\n").removesuffix(b"\r")
     return most.decode(errors="backslashreplace")[:RAW_CHARACTERS]
@@ -57,8 +57,8 @@ def raw_text(lines: Iterable[bytes]) -> str:
 class RejectedWriter:
     """Writes bad records as JSONL: ``row``, ``line``, ``reason``, ``raw``.
 
-    The file appears when `close` is called, and only if there is a bad record; one that an earlier
-    run left under its name is removed.
+    `close` puts the file in place if there is a bad record; otherwise it removes one that an
+    earlier run left.
 
     Parameters
     ----------
@@ -114,17 +114,9 @@ class RejectedWriter:
 
 @contextmanager
 def side_file(path: Path | None) -> Iterator[Callable[[Iterable[Rejected]], None]]:
-    """Write bad records to a file that appears at the end of the block; see `RejectedWriter`.
+    """Write bad records, by the function that is yielded, to a file that appears at the end.
 
-    Parameters
-    ----------
-    path : Path or None
-        None keeps none.
-
-    Yields
-    ------
-    callable
-        Takes further records.
+    Without a path they are dropped. See `RejectedWriter`.
     """
     if path is None:
         yield lambda records: None

@@ -1,7 +1,7 @@
-"""Where the time goes: seconds of every stage of the line, measured only when asked for.
+"""Where the time goes: seconds of every stage, measured only when asked for.
 
-A stage is timed in the thread that runs it, so that stages which overlap may add up to more than
-the whole. What one of them costs the thread that uses it is the time it is waited for.
+A stage is timed in the thread that runs it, so stages that overlap may add up to more than the
+whole. The time that the main thread waits for a stage is counted apart.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Item = TypeVar("Item")
 
 
 class Stages:
-    """Seconds by name of the stage; safe to add to from many threads.
+    """Seconds by name of the stage; many threads may add to them.
 
     Attributes
     ----------
     seconds : dict of str to float
-        Taken by the stages.
+        That the stages took.
     waited : dict of str to float
-        Waited for those that run in threads of their own (`benchrouter.prompts.read_ahead`).
+        That the main thread waited for stages in other threads (`benchrouter.prompts.read_ahead`).
     """
 
     def __init__(self) -> None:
@@ -42,18 +42,7 @@ class Stages:
             self.waited[name] = self.waited.get(name, 0.0) + seconds
 
     def rest(self, whole: float) -> float:
-        """What of a whole was no stage, and no waiting for one, of the thread that was timed.
-
-        Parameters
-        ----------
-        whole : float
-            Seconds.
-
-        Returns
-        -------
-        float
-            At least 0.
-        """
+        """Seconds of the whole that were spent neither in a stage nor waiting for one."""
         own = sum(s for name, s in self.seconds.items() if name not in self.waited)
         return max(0.0, whole - own - sum(self.waited.values()))
 
@@ -64,11 +53,6 @@ _measured: Stages | None = None
 @contextmanager
 def measuring() -> Iterator[Stages]:
     """Measure the stages that this process runs within the block.
-
-    Yields
-    ------
-    Stages
-        Filled as the work goes on.
 
     Raises
     ------
@@ -93,8 +77,7 @@ def stage(name: str, device: str = "cpu") -> Iterator[None]:
     ----------
     name : str
     device : str
-        Where the block's work is done: a GPU is waited for before the clock is read, which it is
-        not where nothing is measured.
+        Where the work is done. A GPU finishes what it has before the clock is read.
     """
     stages = _measured
     if stages is None:
@@ -111,12 +94,7 @@ def stage(name: str, device: str = "cpu") -> Iterator[None]:
 
 @contextmanager
 def waiting_for(name: str) -> Iterator[None]:
-    """Time a block as waiting for a stage of another thread, if stages are being measured.
-
-    Parameters
-    ----------
-    name : str
-    """
+    """Time a block as waiting for a stage of another thread, if stages are being measured."""
     stages = _measured
     if stages is None:
         yield
@@ -129,19 +107,7 @@ def waiting_for(name: str) -> Iterator[None]:
 
 
 def staged(items: Iterable[Item], name: str) -> Generator[Item, None, None]:
-    """Time the making of items as a stage.
-
-    Parameters
-    ----------
-    items : iterable
-        Makes them when asked for the next.
-    name : str
-
-    Yields
-    ------
-    object
-        The items.
-    """
+    """Yield the items, and time the making of each as a stage."""
     each = iter(items)
     while True:
         with stage(name):

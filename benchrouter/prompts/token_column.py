@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.prompts.group_column import values_of
-from benchrouter.prompts.rejected import RAW_CHARACTERS, Rejected
-
-if TYPE_CHECKING:
-    from benchrouter.prompts.batches import PromptBatch
+from benchrouter.prompts.batches import Counted, PromptBatch
+from benchrouter.prompts.record_field import leave_out, values_of
 
 MOST_TOKENS = 2**53  # whole numbers up to there are exact as float64, which counts their price
 
 WHOLE = re.compile(r"\s*\d+(\.0*)?\s*", re.ASCII)  # "12", and "12.0" of columns with gaps
-
-Counted = tuple["PromptBatch", NDArray[Any] | None, NDArray[np.int64] | None]
 
 
 def with_tokens(
@@ -40,11 +34,11 @@ def with_tokens(
     pairs : iterable of (PromptBatch, embeddings or None)
         All the batches of one file.
     column : str, optional
-        Name of the field; None = nothing is known of tokens.
+        Name of the field; without it nothing is known of tokens.
     name : str
         The file, for messages.
     on_error : "raise" or "skip"
-        Whether a bad record ends the reading or is left out and listed.
+        Whether a bad record ends the reading, or is left out and listed.
 
     Yields
     ------
@@ -66,18 +60,16 @@ def with_tokens(
             _check_column(batch.fields, column, name)
         is_first = False
         tokens = [_count(value) for value in values_of(batch, column, name)]
-        kept = [i for i, count in enumerate(tokens) if isinstance(count, int)]
-        if len(kept) < len(tokens):
-            rejected = [
-                _rejected(batch, i, count, column, name)
-                for i, count in enumerate(tokens)
-                if isinstance(count, str)
-            ]
-            if on_error == "raise":
-                raise ValueError(rejected[0].message)
-            batch = _only(batch, kept, rejected)
-            block = None if block is None else block[np.array(kept, np.int64)]
-        yield batch, block, np.array([tokens[i] for i in kept], np.int64)
+        reasons = {
+            i: f"found {count} in field {column!r}, expected a number of tokens"
+            for i, count in enumerate(tokens)
+            if isinstance(count, str)
+        }
+        if reasons:
+            batch, kept = leave_out(batch, reasons, name=name, on_error=on_error)
+            block = None if block is None else block[kept]
+        counts = [count for count in tokens if isinstance(count, int)]
+        yield batch, block, np.array(counts, np.int64)
 
 
 def _check_column(fields: list[dict[str, Any]], column: str, name: str) -> None:
@@ -98,28 +90,3 @@ def _count(value: Any) -> int | str:
     if number.is_integer() and 0 <= number <= MOST_TOKENS:
         return int(number)
     return f"{value!r:.60}"
-
-
-def _rejected(batch: PromptBatch, i: int, found: Any, column: str, name: str) -> Rejected:
-    return Rejected(
-        source=name,
-        row=int(batch.rows[i]),
-        line=None,
-        reason=f"found {found} in field {column!r}, expected a number of tokens",
-        raw=batch.prompts[i][:RAW_CHARACTERS],
-    )
-
-
-def _only(batch: PromptBatch, kept: list[int], rejected: list[Rejected]) -> PromptBatch:
-    """A batch with some of its prompts; the others join its bad records, in their order."""
-    import pyarrow as pa
-
-    texts, fields = batch.texts, batch.fields
-    rows = pa.array(kept, pa.int64())
-    return replace(
-        batch,
-        texts=[texts[i] for i in kept] if isinstance(texts, list) else texts.take(rows),
-        fields=[fields[i] for i in kept] if isinstance(fields, list) else fields.take(rows),
-        rows=batch.rows[kept],
-        rejected=tuple(sorted((*batch.rejected, *rejected), key=lambda record: record.row)),
-    )

@@ -155,6 +155,8 @@ class Fit:
         NaN in benchmark_u and local for a dataset that came since.
     approximation : Approximation or None
         What proposes neighbours instead of an exact search.
+    sha256 : str or None
+        Of the directory that it was read from; None for one that was made or changed since.
     """
 
     settings: Settings
@@ -187,6 +189,7 @@ class Fit:
     fallback_is_named: bool = False
     compact: bool = True
     approximation: Approximation | None = None
+    sha256: str | None = None
 
     @cached_property
     def prior(self) -> NDArray[np.float32]:

@@ -194,6 +194,7 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
         fallback_is_named=content["fallback_is_named"],
         compact=content["compact"],
         approximation=_read_approximation(root, content),
+        sha256=content["sha256"],
     )
 
 

@@ -420,7 +420,7 @@ def test_cut_and_foreign_embeddings_are_refused(tmp_path):
     with pytest.raises(ValueError, match=f"found {len(whole) - 8} bytes, expected {len(whole)}"):
         EmbeddingFile(tmp_path / "cut.npy")
     write(tmp_path / "text.npy", "no array")
-    with pytest.raises(ValueError, match=r"text\.npy: found no \.npy array"):
+    with pytest.raises(ValueError, match=r"text\.npy: found no readable \.npy array"):
         EmbeddingFile(tmp_path / "text.npy")
 
 
@@ -429,7 +429,8 @@ def test_embeddings_follow_the_records_that_were_kept(tmp_path):
     rows = np.arange(10, dtype=np.float32).reshape(5, 2)
     np.save(tmp_path / "e.npy", rows)
     batches = read_prompts(tmp_path / "p.txt", on_error="skip", batch=2)
-    found = list(with_embeddings(batches, tmp_path / "e.npy"))
+    with EmbeddingFile(tmp_path / "e.npy") as file:
+        found = list(with_embeddings(batches, file))
     assert [b.prompts for b, _ in found] == [["a"], ["c", "d"], ["e"]]
     np.testing.assert_array_equal(np.concatenate([e for _, e in found]), rows[[0, 2, 3, 4]])
 
@@ -440,7 +441,8 @@ def test_embeddings_keep_in_step_with_the_records_passed_over(tmp_path, first_ro
     rows = np.arange(10, dtype=np.float16).reshape(5, 2)
     np.save(tmp_path / "e.npy", rows)
     batches = read_prompts(tmp_path / "p.txt", on_error="skip", first_row=first_row, batch=2)
-    found = list(with_embeddings(batches, tmp_path / "e.npy", first_row=first_row))
+    with EmbeddingFile(tmp_path / "e.npy") as file:
+        found = list(with_embeddings(batches, file, first_row=first_row))
     kept = [i for i in (0, 2, 3, 4) if i >= first_row]
     assert [p for b, _ in found for p in b.prompts] == ["a?cde"[i] for i in kept]
     blocks = [np.empty((0, 2), np.float16), *(e for _, e in found)]
@@ -452,8 +454,11 @@ def test_the_number_of_embeddings_is_compared(tmp_path, n_embeddings):
     write(tmp_path / "p.txt", "a\nb\nc\nd\ne\n")
     np.save(tmp_path / "e.npy", np.ones((n_embeddings, 2), np.float32))
     batches = read_prompts(tmp_path / "p.txt", batch=2)
-    with pytest.raises(ValueError, match=f"has {n_embeddings} embeddings, the prompts are 5"):
-        list(with_embeddings(batches, tmp_path / "e.npy"))
+    with (
+        EmbeddingFile(tmp_path / "e.npy") as file,
+        pytest.raises(ValueError, match=f"has {n_embeddings} embeddings, the prompts are 5"),
+    ):
+        list(with_embeddings(batches, file))
 
 
 # --- decisions -----------------------------------------------------------------------------------

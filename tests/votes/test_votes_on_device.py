@@ -710,7 +710,7 @@ def test_a_job_that_runs_out_of_memory_on_a_device_goes_on(
         encoder, load = NumberedEncoder(there, rows), Router.load
         monkeypatch.setattr(
             "benchrouter.cli.route_file.load_router",
-            lambda directory, **options: load(directory, encoder=encoder, device="cuda"),
+            lambda directory, *asked, **options: load(directory, encoder=encoder, device="cuda"),
         )
     else:
         np.save(tmp_path / "p.npy", rows)

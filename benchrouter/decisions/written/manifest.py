@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -31,7 +33,7 @@ class Totals:
     models : Counter of str
         Prompts by model.
     cost_usd : float
-        What is expected to be spent; 0 where costs do not count.
+        Expected costs; 0 where costs do not count.
     over_limit : int
         Prompts on which no model was within the limit of cost.
     """
@@ -86,9 +88,9 @@ class Manifest:
     Attributes
     ----------
     job : dict
-        All that the answer depends on: input, router, options; plain values.
+        Everything that the decisions depend on: input, router, options; plain values.
     parts : list of Part
-        Without a gap, from the first record on.
+        From the first record on, without a gap.
     totals : Totals
         Over these parts.
     complete : bool
@@ -167,7 +169,7 @@ def read_manifest(directory: Path) -> Manifest | None:
 
 
 def check_same_job(directory: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on with another job than the one that was begun.
+    """Refuse to resume another job than the one that was begun.
 
     A file is the same if its size and fingerprint are, whatever its path.
 
@@ -188,7 +190,7 @@ def check_same_job(directory: Path, begun: dict[str, Any], now: dict[str, Any]) 
         )
 
 
-def mark_of(path: str | Path) -> dict[str, Any]:
+def mark_of(path: str | Path, opened: BinaryIO | None = None) -> dict[str, Any]:
     """Path, size and fingerprint of a file, by which it is known again.
 
     The fingerprint is the SHA-256 of `SAMPLES` blocks of `SAMPLE_BYTES` spread over the file, its
@@ -197,6 +199,8 @@ def mark_of(path: str | Path) -> dict[str, Any]:
     Parameters
     ----------
     path : str or Path
+    opened : binary file, optional
+        The file, if it is open; its position is kept.
 
     Returns
     -------
@@ -212,21 +216,23 @@ def mark_of(path: str | Path) -> dict[str, Any]:
     if str(path) == "-" or (Path(path).exists() and not Path(path).is_file()):
         return mark
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        size = Path(path).stat().st_size
+    with open(path, "rb") if opened is None else nullcontext(opened) as file:
+        position = file.tell()
+        size = os.fstat(file.fileno()).st_size
         last = max(0, size - SAMPLE_BYTES)
         step = max(SAMPLE_BYTES, -(-last // (SAMPLES - 1)))
         for start in sorted({min(i * step, last) for i in range(SAMPLES)}):
             file.seek(start)
             digest.update(file.read(SAMPLE_BYTES))
+        file.seek(position)
     return {**mark, "bytes": size, "fingerprint": digest.hexdigest()}
 
 
-def _without_path(value: Any) -> Any:
+def _without_path(value: object) -> object:
     return {k: v for k, v in value.items() if k != "path"} if isinstance(value, dict) else value
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, dict):
         return f"{value['path']} ({value['bytes']} bytes, {str(value['fingerprint'])[:12]}…)"
     return repr(value)

@@ -37,17 +37,17 @@ class PartsOutput:
     """Decisions as ``part-00000.parquet`` …, and ``manifest.json``, which says which parts count.
 
     A part covers `part_size` records of the input. It is written under a hidden name, renamed when
-    it is whole, and only then listed in the manifest, which is replaced in one step. A run that
-    is killed in between leaves files that the manifest does not list: the next one removes them
-    and goes on behind the last part that it lists. Bad records go to ``rejected/part-00000.jsonl``
-    …. To be used in a ``with`` block.
+    it is complete, and then listed in the manifest, which is replaced in one step. A run that is
+    killed in between leaves files that the manifest does not list; the next one removes them and
+    continues after the last part in the list. Bad records go to ``rejected/part-00000.jsonl`` ….
+    To be used in a ``with`` block.
 
     Parameters
     ----------
     directory : str or Path
         Made if it is missing.
     job : dict
-        All that the answer depends on; see `Manifest`.
+        Everything that the decisions depend on; see `Manifest`.
     part_size : int
         Records of the input that a part covers, at least 1.
     format : "parquet" or "jsonl"
@@ -59,9 +59,9 @@ class PartsOutput:
     Attributes
     ----------
     first_row : int
-        Position of the record to go on with.
+        Position of the record to continue with.
     totals : Totals
-        Of all parts, those of earlier runs included.
+        Of all parts, including earlier runs.
     complete : bool
         Whether all is done.
     rejected : Path

@@ -7,10 +7,13 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
 
 from benchrouter.decisions.written import arrow_columns
 from benchrouter.files.atomic import partial_of, put_file
@@ -20,6 +23,7 @@ from benchrouter.files.plain import finite
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from benchrouter.decisions.answers import Decisions
     from benchrouter.prompts.batches import PromptBatch
@@ -30,6 +34,14 @@ FLAGS = ("fallback", "over_limit")  # bool; but for the model's name all others 
 DISTINCT = ("distance", "cost_usd", "chance")  # nearly every prompt has its own
 ROW_GROUP_BYTES = 16 << 20  # small groups read slowly, large ones are held in memory
 SUFFIXES = (".jsonl", ".parquet", ".csv")  # the texts also with .gz or .zst
+
+
+class Columns(TypedDict):
+    """The columns of decisions, as `open_decisions` takes them."""
+
+    prompt_column: str | None
+    prefix: str
+    further: Sequence[str]
 
 
 def open_decisions(
@@ -55,12 +67,12 @@ def open_decisions(
     prompt_column : str or None
         Name under which the prompt is written; None leaves it out.
     prefix : str
-        Put before these names, for input that has fields of these names already.
+        Put before these names, for input that has such fields already.
     further : sequence of "chance", "cost_usd" and "over_limit"
         Written after those five; a chance that is not known is missing.
     fields : pyarrow.Schema, optional
-        Other fields of the input and their types in a Parquet file, instead of those that its
-        first batch has.
+        Other fields of the input and their types in a Parquet file, instead of those of the first
+        batch.
 
     Returns
     -------
@@ -73,14 +85,14 @@ def open_decisions(
     OSError
         If it cannot be written; so do the writer's methods. The error names `path`.
     """
+    columns = Columns(prompt_column=prompt_column, prefix=prefix, further=further)
     if str(path) == "-":
-        return JsonlWriter(None, prompt_column, prefix, further)
+        return JsonlWriter(None, columns)
     target, suffix = target_of(path)
     with naming(target):
         if suffix == ".parquet":
-            return ParquetWriter(target, prompt_column, prefix, further, fields)
-        writer = JsonlWriter if suffix == ".jsonl" else CsvWriter
-        return writer(target, prompt_column, prefix, further)
+            return ParquetWriter(target, columns, fields)
+        return JsonlWriter(target, columns) if suffix == ".jsonl" else CsvWriter(target, columns)
 
 
 def target_of(path: str | Path) -> tuple[Path, str]:
@@ -150,13 +162,11 @@ class DecisionWriter:
         The file; None is standard output.
     """
 
-    def __init__(
-        self, target: Path | None, prompt_column: str | None, prefix: str, further: Sequence[str]
-    ) -> None:
+    def __init__(self, target: Path | None, columns: Columns) -> None:
         self.target = target
-        self._prompt_column = prompt_column
-        self._values = (*RESULTS[1:], *further)  # beside the model's name
-        self._names = tuple(prefix + name for name in (RESULTS[0], *self._values))
+        self._prompt_column = columns["prompt_column"]
+        self._values = (*RESULTS[1:], *columns["further"])  # beside the model's name
+        self._names = tuple(columns["prefix"] + name for name in (RESULTS[0], *self._values))
         self._partial = target and partial_of(target)
 
     def write(self, batch: PromptBatch, decisions: Decisions) -> None:
@@ -210,7 +220,12 @@ class DecisionWriter:
     def _finish(self) -> None:
         raise NotImplementedError
 
-    def _check_names(self, fields: Any, row: int) -> None:
+    def _open_text(self) -> TextIO:
+        if self._partial is None or self.target is None:
+            return sys.stdout
+        return open_text(self._partial, self.target)
+
+    def _check_names(self, fields: Container[str | None], row: int) -> None:
         taken = [n for n in (*self._names, self._prompt_column) if n in fields]
         if taken:
             raise ValueError(
@@ -222,13 +237,9 @@ class DecisionWriter:
 class JsonlWriter(DecisionWriter):
     """One JSON object a line; what is no finite number is null."""
 
-    def __init__(
-        self, target: Path | None, prompt_column: str | None, prefix: str, further: Sequence[str]
-    ) -> None:
-        super().__init__(target, prompt_column, prefix, further)
-        self._file: TextIO = (
-            sys.stdout if self._partial is None else open_text(self._partial, cast(Path, target))
-        )
+    def __init__(self, target: Path | None, columns: Columns) -> None:
+        super().__init__(target, columns)
+        self._file = self._open_text()
 
     def _write(self, batch: PromptBatch, decisions: Decisions) -> None:
         names = [json.dumps(n) for n in self._names]
@@ -263,11 +274,9 @@ class JsonlWriter(DecisionWriter):
 class CsvWriter(DecisionWriter):
     """A header, then one line a prompt; a list or object of the input is written as JSON text."""
 
-    def __init__(
-        self, target: Path, prompt_column: str | None, prefix: str, further: Sequence[str]
-    ) -> None:
-        super().__init__(target, prompt_column, prefix, further)
-        self._file = open_text(cast(Path, self._partial), target)
+    def __init__(self, target: Path, columns: Columns) -> None:
+        super().__init__(target, columns)
+        self._file = self._open_text()
         self._csv = csv.writer(self._file, lineterminator="\n")
         self._others: list[str] | None = None
 
@@ -301,17 +310,10 @@ class CsvWriter(DecisionWriter):
 class ParquetWriter(DecisionWriter):
     """Columns of the input with their types (from JSONL: those of the first batch)."""
 
-    def __init__(
-        self,
-        target: Path,
-        prompt_column: str | None,
-        prefix: str,
-        further: Sequence[str],
-        fields: pa.Schema | None = None,
-    ) -> None:
-        super().__init__(target, prompt_column, prefix, further)
+    def __init__(self, target: Path, columns: Columns, fields: pa.Schema | None = None) -> None:
+        super().__init__(target, columns)
         self._schema = fields
-        self._writer: Any = None
+        self._writer: pq.ParquetWriter | None = None
         self._pending: list[pa.RecordBatch] = []
         self._pending_bytes = 0
 
@@ -341,7 +343,7 @@ class ParquetWriter(DecisionWriter):
     def _write_row_group(self) -> None:
         import pyarrow as pa
 
-        if self._pending:
+        if self._pending and self._writer is not None:
             self._writer.write_table(pa.Table.from_batches(self._pending))
             self._pending, self._pending_bytes = [], 0
 
@@ -377,7 +379,7 @@ class ParquetWriter(DecisionWriter):
         end = batch.first_row + batch.n_source_rows - 1
         where = f"input records {batch.first_row} to {end}: field {name!r}"
         try:
-            column = pa.array([fields.get(name) for fields in cast(list, batch.fields)])
+            column = pa.array([fields.get(name) for fields in _rows(batch)])
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as e:
             raise ValueError(f"{where} does not keep one type ({e}); write .jsonl") from e
         if self._schema is None or column.type == self._schema.field(name).type:
@@ -421,12 +423,12 @@ class ParquetWriter(DecisionWriter):
             others = [] if self._schema is None else list(self._schema)
             self._open(pa.schema([*others, *prompt, *zip(self._names, kinds, strict=True)]))
         self._write_row_group()
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
-def _texts(values: Any, missing: str) -> list[str]:
+def _texts(values: NDArray[np.float32] | NDArray[np.bool_], missing: str) -> list[str]:
     """Shortest decimal text of every float32, `missing` for NaN and infinity; flags in words."""
-    import numpy as np
     import pyarrow as pa
 
     if values.dtype == np.bool_:
@@ -457,7 +459,7 @@ def _json_text(record: dict[str, Any]) -> str:
         return json.dumps(finite(record), ensure_ascii=False, allow_nan=False, default=_json_value)
 
 
-def _json_value(value: Any) -> str:
+def _json_value(value: object) -> str:
     """Text of a date, time or decimal; JSON has no such types."""
     import datetime
     import decimal
@@ -469,7 +471,7 @@ def _json_value(value: Any) -> str:
     raise ValueError(f"JSON cannot hold a {type(value).__name__}; write .parquet")
 
 
-def csv_value(value: Any) -> str:
+def csv_value(value: object) -> str:
     """Text of a field: nothing for null, JSON for a list or object."""
     if value is None:
         return ""
