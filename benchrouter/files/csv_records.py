@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from benchrouter.files.errors import BadInput
+
 HELD_BYTES = 1 << 16  # of the lines of one record
 
 
-class CsvError(ValueError):
+class CsvError(BadInput):
     """Lines that are no CSV record; the next record begins with the next line."""
 
 

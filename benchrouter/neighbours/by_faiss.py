@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.files.arrays import Ids, Rows
+from benchrouter.files.errors import BadRouter
 from benchrouter.neighbours.lists import Neighbours
 
 HNSW_SEARCH = 128  # efSearch; faiss's own 16 finds too little
@@ -129,14 +130,14 @@ class Approximate:
         ------
         ImportError
             If faiss is not installed.
-        ValueError
+        BadRouter
             If faiss cannot read the file.
         """
         faiss = _faiss_for(factory)
         try:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
         except RuntimeError as error:
-            raise ValueError(f"{path} is damaged: {str(error).splitlines()[-1]}") from error
+            raise BadRouter(f"{path} is damaged: {str(error).splitlines()[-1]}") from error
         return cls(index, np.memmap(path, np.uint8, mode="r"))
 
     @property

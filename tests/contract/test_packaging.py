@@ -46,7 +46,10 @@ HEAVY = [  # not at import
 IMPORT_LIMIT_S = 0.150
 
 PUBLIC = [
+    "BadInput",
+    "BadRouter",
     "BenchmarkTable",
+    "BenchrouterError",
     "CostPolicy",
     "Decisions",
     "Encoder",
@@ -54,6 +57,7 @@ PUBLIC = [
     "Explanation",
     "Router",
     "TaskDecision",
+    "Unavailable",
     "__version__",
 ]
 

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from benchrouter.files.errors import BenchrouterError
+
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 LONGEST_BACKOFF = 60.0  # seconds
 LONGEST_WAIT = 900.0  # seconds that a server may ask for
@@ -29,11 +31,11 @@ ANOTHER = "found a web page, expected a file; see whether a proxy answers in the
 ADVICE = {401: WITHHELD, 403: WITHHELD, 404: GONE, 410: GONE}
 
 
-class Refused(OSError):
+class Refused(BenchrouterError, OSError):
     """A request that fails however often it is made; the message says what to do."""
 
 
-class Stopped(Exception):
+class Stopped(BenchrouterError):
     """The run is being ended."""
 
 
