@@ -22,12 +22,7 @@ FAISS_GPU_CANDIDATES = 2048  # the most that faiss finds on a device
 
 @cache
 def has_faiss() -> bool:
-    """Whether faiss is installed.
-
-    Returns
-    -------
-    bool
-    """
+    """Whether faiss is installed."""
     return find_spec("faiss") is not None
 
 
@@ -80,10 +75,6 @@ class Approximate:
             faiss's name of it: "IVF1024,Flat", "HNSW32", "IVF4096,PQ48" …; √lists of its inverted
             lists are searched for a query, and efSearch of a graph is 128.
 
-        Returns
-        -------
-        Approximate
-
         Raises
         ------
         ImportError
@@ -121,10 +112,6 @@ class Approximate:
             Stays readable to this object if it is replaced.
         factory : str
             Its name, for the error where faiss is missing.
-
-        Returns
-        -------
-        Approximate
 
         Raises
         ------
@@ -168,10 +155,6 @@ class Approximate:
 
     def write(self, path: Path) -> None:
         """Write the index to a file.
-
-        Parameters
-        ----------
-        path : Path
 
         Raises
         ------
@@ -224,12 +207,7 @@ class FaissOnDevice:
 
 
 def faiss_devices() -> int:
-    """Number of CUDA devices that faiss can use; 0 where it is not installed, or for CPUs only.
-
-    Returns
-    -------
-    int
-    """
+    """Number of CUDA devices that faiss can use; 0 where it is not installed, or for CPUs only."""
     if not has_faiss():
         return 0
     import faiss

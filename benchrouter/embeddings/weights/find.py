@@ -30,10 +30,6 @@ def resolve(name: str | os.PathLike[str]) -> EncoderFiles:
         the Hugging Face hub, which is looked for in the local hub cache first and downloaded only
         if it is not complete there.
 
-    Returns
-    -------
-    EncoderFiles
-
     Raises
     ------
     EncoderNotFound

@@ -71,21 +71,12 @@ class Verdict:
     better: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON (NaN as None).
-
-        Returns
-        -------
-        dict
-        """
+        """Everything as plain values, ready for JSON (NaN as None)."""
         return dict(finite(vars(self) | {"better": list(self.better)}))
 
 
 def verdicts(evaluation: Evaluation) -> list[Verdict]:
     """Judge the default rules on every question that was measured.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
 
     Returns
     -------
@@ -99,10 +90,6 @@ def verdicts(evaluation: Evaluation) -> list[Verdict]:
 
 def banner(evaluation: Evaluation) -> list[str]:
     """Say whether routing pays here, by how much, how sure that is, and what to do.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
 
     Returns
     -------

@@ -31,10 +31,6 @@ def to_html(
     drawn : dict of str to bytes
         Figures, as `report.draw` gives them; those that are not there are left out.
     provenance : dict of str to str, optional
-
-    Returns
-    -------
-    str
     """
     parts = sections(evaluation)
     first = evaluation.pools[0].table

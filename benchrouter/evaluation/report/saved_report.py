@@ -103,10 +103,6 @@ def write_report(
 def draw(evaluation: Evaluation) -> dict[str, bytes]:
     """Draw all figures of an evaluation.
 
-    Parameters
-    ----------
-    evaluation : Evaluation
-
     Returns
     -------
     dict of str to bytes
@@ -132,17 +128,7 @@ def draw(evaluation: Evaluation) -> dict[str, bytes]:
 
 
 def to_json(evaluation: Evaluation, provenance: Mapping[str, str] | None = None) -> str:
-    """Everything that was measured, as JSON; null for what is not known.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-    provenance : dict of str to str, optional
-
-    Returns
-    -------
-    str
-    """
+    """Everything that was measured, as JSON; null for what is not known."""
     document = to_document(evaluation, provenance)
     return json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -151,11 +137,6 @@ def to_document(
     evaluation: Evaluation, provenance: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Everything that was measured, as plain values: every table and figure can be made from it.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-    provenance : dict of str to str, optional
 
     Returns
     -------

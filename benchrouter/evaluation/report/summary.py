@@ -23,10 +23,6 @@ FIXED = ("random", "cheapest")  # no routing: one model, or none in particular
 def summary(evaluation: Evaluation) -> list[str]:
     """Say which rule did best and whether routing pays, with intervals.
 
-    Parameters
-    ----------
-    evaluation : Evaluation
-
     Returns
     -------
     list of str
@@ -196,16 +192,7 @@ def _upper(text: str) -> str:
 
 
 def notes_of(evaluation: Evaluation) -> list[str]:
-    """Everything that is missing, with the reason.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-
-    Returns
-    -------
-    list of str
-    """
+    """Everything that is missing, with the reason."""
     found: list[str] = list(evaluation.notes)
     for pool in evaluation.pools:
         for note in pool.notes:
