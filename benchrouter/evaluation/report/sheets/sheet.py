@@ -185,6 +185,11 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def capitalised(text: str) -> str:
+    """The text with a capital first letter, the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def decimal(value: float, *, digits: int = 3, signed: bool = False) -> str:
     """Write a number with a true minus sign, and zero without any.
 
