@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from benchrouter.decisions.answers import Decisions, Explanation, TaskDecision
     from benchrouter.decisions.costs.cost_policy import CostPolicy
     from benchrouter.embeddings import Encoder, EncoderNotFound
+    from benchrouter.files.errors import BadInput, BadRouter, BenchrouterError, Unavailable
     from benchrouter.router import Router
     from benchrouter.tables.table import BenchmarkTable
 
 __version__ = "0.1.0"
 __all__ = [
+    "BadInput",
+    "BadRouter",
     "BenchmarkTable",
+    "BenchrouterError",
     "CostPolicy",
     "Decisions",
     "Encoder",
@@ -27,11 +31,15 @@ __all__ = [
     "Explanation",
     "Router",
     "TaskDecision",
+    "Unavailable",
     "__version__",
 ]
 
 _HOMES = {
+    "BadInput": "benchrouter.files.errors",
+    "BadRouter": "benchrouter.files.errors",
     "BenchmarkTable": "benchrouter.tables.table",
+    "BenchrouterError": "benchrouter.files.errors",
     "CostPolicy": "benchrouter.decisions.costs.cost_policy",
     "Decisions": "benchrouter.decisions.answers",
     "Encoder": "benchrouter.embeddings",
@@ -39,6 +47,7 @@ _HOMES = {
     "Explanation": "benchrouter.decisions.answers",
     "Router": "benchrouter.router",
     "TaskDecision": "benchrouter.decisions.answers",
+    "Unavailable": "benchrouter.files.errors",
 }
 
 

@@ -1,6 +1,6 @@
 """A client of the HTTP service, for programs that route without torch or a benchmark of their own.
 
-Takes the extra `client` (httpx), and nothing else of this package.
+Takes the extra `client` (httpx).
 
     ServiceError               the service did not answer, or not with what was asked
     ├── Unreachable            no connection, no answer in time
@@ -20,6 +20,8 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import httpx
+
+from benchrouter.files.errors import BenchrouterError
 
 __all__ = [
     "AsyncClient",
@@ -42,7 +44,7 @@ LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepa
 Prompt = str | Sequence[Mapping[str, Any]]
 
 
-class ServiceError(Exception):
+class ServiceError(BenchrouterError):
     """The service did not answer, or not with what was asked."""
 
 

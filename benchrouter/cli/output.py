@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from benchrouter.files.errors import Unavailable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -41,7 +43,7 @@ MISSING = "–"
 PLAIN_SECONDS = 10.0  # between lines of progress where stderr is no terminal
 
 
-class EncoderUnavailable(Exception):
+class EncoderUnavailable(Unavailable):
     """The encoder cannot run here: no weights, no device, or a package is missing."""
 
 

@@ -31,10 +31,6 @@ CURVE_POINTS = 120
 def expectations(tasks: LeaveOneOut) -> dict[str, NDArray[np.float64]] | None:
     """What the default of choose expects of its choice, and what that reached.
 
-    Parameters
-    ----------
-    tasks : LeaveOneOut
-
     Returns
     -------
     dict of str to float64 array, shape (D, A, R), or None
@@ -61,10 +57,6 @@ def expectations(tasks: LeaveOneOut) -> dict[str, NDArray[np.float64]] | None:
 
 def smoother(tasks: LeaveOneOut) -> dict[str, NDArray[np.float64]]:
     """The kernel smoother over the pairs (u, p) of all datasets, label shares and draws.
-
-    Parameters
-    ----------
-    tasks : LeaveOneOut
 
     Returns
     -------
@@ -121,12 +113,7 @@ class Pool:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON (NaN as None).
-
-        Returns
-        -------
-        dict
-        """
+        """Everything as plain values, ready for JSON (NaN as None)."""
         return {
             "title": self.title,
             "table": self.table,
@@ -243,12 +230,7 @@ class Evaluation:
     version: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything that is reported as plain values, ready for JSON (NaN as None).
-
-        Returns
-        -------
-        dict
-        """
+        """Everything that is reported as plain values, ready for JSON (NaN as None)."""
         return {
             "benchrouter": self.version,
             "settings": finite(self.settings),

@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.words import check_distinct, counted
 
 HELD_BYTES = 1 << 16  # of the lines of one record
 
 
-class CsvError(ValueError):
+class CsvError(BadInput):
     """Lines that are no CSV record; the next record begins with the next line."""
 
 

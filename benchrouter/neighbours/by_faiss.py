@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.files.arrays import Ids, Rows
+from benchrouter.files.errors import BadRouter
 from benchrouter.neighbours.lists import Neighbours
 
 HNSW_SEARCH = 128  # efSearch; faiss's own 16 finds too little
@@ -21,12 +22,7 @@ FAISS_GPU_CANDIDATES = 2048  # the most that faiss finds on a device
 
 @cache
 def has_faiss() -> bool:
-    """Whether faiss is installed.
-
-    Returns
-    -------
-    bool
-    """
+    """Whether faiss is installed."""
     return find_spec("faiss") is not None
 
 
@@ -79,10 +75,6 @@ class Approximate:
             faiss's name of it: "IVF1024,Flat", "HNSW32", "IVF4096,PQ48" …; √lists of its inverted
             lists are searched for a query, and efSearch of a graph is 128.
 
-        Returns
-        -------
-        Approximate
-
         Raises
         ------
         ImportError
@@ -121,22 +113,18 @@ class Approximate:
         factory : str
             Its name, for the error where faiss is missing.
 
-        Returns
-        -------
-        Approximate
-
         Raises
         ------
         ImportError
             If faiss is not installed.
-        ValueError
+        BadRouter
             If faiss cannot read the file.
         """
         faiss = _faiss_for(factory)
         try:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
         except RuntimeError as error:
-            raise ValueError(f"{path} is damaged: {str(error).splitlines()[-1]}") from error
+            raise BadRouter(f"{path} is damaged: {str(error).splitlines()[-1]}") from error
         return cls(index, np.memmap(path, np.uint8, mode="r"))
 
     @property
@@ -167,10 +155,6 @@ class Approximate:
 
     def write(self, path: Path) -> None:
         """Write the index to a file.
-
-        Parameters
-        ----------
-        path : Path
 
         Raises
         ------
@@ -223,12 +207,7 @@ class FaissOnDevice:
 
 
 def faiss_devices() -> int:
-    """Number of CUDA devices that faiss can use; 0 where it is not installed, or for CPUs only.
-
-    Returns
-    -------
-    int
-    """
+    """Number of CUDA devices that faiss can use; 0 where it is not installed, or for CPUs only."""
     if not has_faiss():
         return 0
     import faiss

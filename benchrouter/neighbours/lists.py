@@ -129,9 +129,5 @@ def no_neighbours(shape: tuple[int, ...]) -> Neighbours:
     ----------
     shape : tuple of int
         The last is the length of a list.
-
-    Returns
-    -------
-    Neighbours
     """
     return Neighbours(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.files.atomic import replacing, write_array
+from benchrouter.files.errors import BadRouter
 from benchrouter.files.os_errors import naming
 from benchrouter.files.plain import finite, plain
 from benchrouter.neighbours.by_faiss import Approximate
@@ -125,7 +126,7 @@ def load(directory: str | Path, *, verify: bool = True) -> Fit:
 
     Raises
     ------
-    ValueError
+    BadRouter
         Naming the file that is missing, damaged, or of another format.
     ImportError
         If it has an approximate index, and faiss is not installed.
@@ -135,7 +136,7 @@ def load(directory: str | Path, *, verify: bool = True) -> Fit:
     try:
         return _read(root, content, verify)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(
+        raise BadRouter(
             f"{root / DESCRIPTION} does not describe a router: {type(error).__name__} {error}"
         ) from error
 
@@ -145,7 +146,7 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
 
     for name, expected in content["files"].items():
         if name not in FILES:
-            raise ValueError(f"{root / DESCRIPTION} lists {name!r}, which is no file of a router")
+            raise BadRouter(f"{root / DESCRIPTION} lists {name!r}, which is no file of a router")
         _check_file(root / name, expected, verify)
     arrays = {
         name.removesuffix(".npy"): _read_array(root / name)
@@ -229,25 +230,25 @@ def read_description(root: Path) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError
+    BadRouter
         If it is missing, not JSON, damaged, or of a newer format.
     """
     path = root / DESCRIPTION
     if not path.is_file():
-        raise ValueError(f"{root} is not a router: it has no {DESCRIPTION}")
+        raise BadRouter(f"{root} is not a router: it has no {DESCRIPTION}")
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise BadRouter(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict) or "format_version" not in content:
-        raise ValueError(f"{path} is not a router's description: it has no format_version")
+        raise BadRouter(f"{path} is not a router's description: it has no format_version")
     if content["format_version"] != FORMAT_VERSION:
-        raise ValueError(
+        raise BadRouter(
             f"{path} has format version {content['format_version']}, this release reads "
             f"{FORMAT_VERSION}"
         )
     if content.get("sha256") != _own_hash(content):
-        raise ValueError(f"{path} is damaged: its SHA-256 is not the recorded one")
+        raise BadRouter(f"{path} is damaged: its SHA-256 is not the recorded one")
     return content
 
 
@@ -363,7 +364,7 @@ def _read_approximation(root: Path, content: dict[str, Any]) -> Approximation | 
         return None
     index = Approximate.read(root / APPROXIMATE, recorded["factory"])
     if index.dim != content["dim"] or index.n_records > content["n_records"]:
-        raise ValueError(
+        raise BadRouter(
             f"{root / APPROXIMATE} has {index.n_records} records × {index.dim}, the router has "
             f"{content['n_records']} × {content['dim']}"
         )
@@ -410,7 +411,7 @@ def _read_records(path: Path) -> tuple[Strings, Strings]:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         return Strings(table.column("sample_id")), Strings(table.column("prompt"))
     except (pa.ArrowInvalid, KeyError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise BadRouter(f"{path} is damaged: {error}") from error
 
 
 def _read_array(path: Path) -> NDArray[Any]:
@@ -423,12 +424,12 @@ def _read_array(path: Path) -> NDArray[Any]:
 
 def _check_file(path: Path, expected: dict[str, Any], verify: bool) -> None:
     if not path.is_file():
-        raise ValueError(f"{path} is missing: the router is not whole")
+        raise BadRouter(f"{path} is missing: the router is not whole")
     size = path.stat().st_size
     if size != expected["bytes"]:
-        raise ValueError(f"{path} is damaged: it has {size} bytes, recorded {expected['bytes']}")
+        raise BadRouter(f"{path} is damaged: it has {size} bytes, recorded {expected['bytes']}")
     if verify and _sha256(path) != expected["sha256"]:
-        raise ValueError(f"{path} is damaged: its SHA-256 is not the recorded one")
+        raise BadRouter(f"{path} is damaged: its SHA-256 is not the recorded one")
 
 
 def _check_shapes(
@@ -460,14 +461,14 @@ def _check_shapes(
     for name, array in arrays.items():
         dtype, shape = expected[name]
         if array.dtype != dtype or array.shape != shape:
-            raise ValueError(
+            raise BadRouter(
                 f"{root / name}.npy has {array.dtype} {array.shape}, the router needs "
                 f"{np.dtype(dtype)} {shape}"
             )
     if n_prompts != n:
-        raise ValueError(f"{root / RECORDS} has {n_prompts} records, the router has {n}")
+        raise BadRouter(f"{root / RECORDS} has {n_prompts} records, the router has {n}")
     if not (0 <= content["best_on_average"] < models and 0 <= content["fallback"] < models):
-        raise ValueError(f"{root / DESCRIPTION} names a fallback that is not one of its models")
+        raise BadRouter(f"{root / DESCRIPTION} names a fallback that is not one of its models")
 
 
 def _sha256(path: Path) -> str:

@@ -6,6 +6,8 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from benchrouter.files.errors import BadInput
+
 Message: TypeAlias = Mapping[str, Any]
 Prompt: TypeAlias = str | Sequence[Message]
 
@@ -13,7 +15,7 @@ LONGEST = 200_000  # characters of a prompt that are looked at
 TEXT_PARTS = ("text", "input_text", "output_text")
 
 
-class BadPrompt(ValueError):
+class BadPrompt(BadInput):
     """A prompt without text, or of no shape that is known; the message says what was found."""
 
 

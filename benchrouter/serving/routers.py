@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchrouter.embeddings import Encoder
+from benchrouter.files.errors import Unavailable
 from benchrouter.router import Router
 from benchrouter.scores.saved import DESCRIPTION
 from benchrouter.serving.observer import log
@@ -26,7 +27,7 @@ Source = Router | str | os.PathLike[str]
 Signature = tuple[int, int, int]
 
 
-class UnknownRouter(KeyError):
+class UnknownRouter(Unavailable, KeyError):
     """The engine has no router of that name."""
 
     def __str__(self) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchrouter import _core
+from benchrouter.files.errors import Unavailable
 from benchrouter.votes.outcomes import Chosen, PackedOutcomes, Votes
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 NO_FAULT = (1 << 63) - 1
 
 
-class NoCudaKernels(RuntimeError):
+class NoCudaKernels(Unavailable, RuntimeError):
     """The extension was built without CUDA."""
 
 

@@ -32,6 +32,7 @@ HEAVY = [  # not at import
     "fsspec",
     "httpx",
     "huggingface_hub",
+    "jinja2",
     "litellm",
     "matplotlib",
     "pandas",
@@ -48,7 +49,10 @@ HEAVY = [  # not at import
 IMPORT_LIMIT_S = 0.150
 
 PUBLIC = [
+    "BadInput",
+    "BadRouter",
     "BenchmarkTable",
+    "BenchrouterError",
     "CostPolicy",
     "Decisions",
     "Encoder",
@@ -56,6 +60,7 @@ PUBLIC = [
     "Explanation",
     "Router",
     "TaskDecision",
+    "Unavailable",
     "__version__",
 ]
 
@@ -146,7 +151,7 @@ def test_extras():
     web = {"fastapi", "httptools", "prometheus-client", "pydantic", "uvicorn"}
     assert extras["serve"] == web and extras["client"] == {"httpx"}
     assert extras["litellm"] == {"litellm"}
-    assert extras["evaluate"] == {"matplotlib", "scikit-learn"}
+    assert extras["evaluate"] == {"jinja2", "matplotlib", "scikit-learn"}
     assert extras["bench"] == {"hnswlib", "pandas", "scikit-learn", "semantic-router"}
     assert extras["dev"] >= web | {"httpx", "schemathesis"}
     assert extras["dev"] >= {"pytest", "hypothesis", "ruff", "mypy", "clang-format"}
@@ -234,6 +239,8 @@ def test_sdist_builds_a_wheel_that_runs(tmp_path):
         inside = archive.namelist()
     assert {"benchrouter/py.typed", "benchrouter/_core.pyi"} <= set(inside)
     assert "benchrouter/serving/service/page.html" in inside
+    report = "benchrouter/evaluation/report/page"
+    assert {f"{report}.html", f"{report}.css"} <= set(inside)
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "benchrouter").rglob("*.py")}
     assert sources <= set(inside)
     assert sum(name.startswith("benchrouter/_core.") and name.endswith(".so") for name in inside)

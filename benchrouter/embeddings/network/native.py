@@ -12,10 +12,6 @@ if TYPE_CHECKING:
 def as_numpy(tensor: Tensor) -> NDArray[Any]:
     """The memory of a tensor on the CPU; of bfloat16, which NumPy does not know, the bits.
 
-    Parameters
-    ----------
-    tensor : tensor
-
     Returns
     -------
     array

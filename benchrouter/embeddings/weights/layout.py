@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from benchrouter.files.errors import BadInput
+
 POOLINGS = ("mean", "cls", "max")
 
 # The flags of older 1_Pooling/config.json files and the mode that each stands for.
@@ -142,7 +144,7 @@ def read_layout(folder: Path, *, name: str, revision: str | None = None) -> Enco
     ------
     FileNotFoundError
         If a file that the layout needs is absent.
-    ValueError
+    BadInput
         If the folder asks for anything that would change the embeddings and is not supported;
         the message names it.
     """
@@ -156,13 +158,13 @@ def read_layout(folder: Path, *, name: str, revision: str | None = None) -> Enco
     config_path = transformer / "config.json"
     config = _read_json(config_path)
     if config.get("is_encoder_decoder"):
-        raise ValueError(
+        raise BadInput(
             f"{config_path}: found an encoder-decoder ({config.get('model_type')}), "
             "expected an encoder such as bert or mpnet"
         )
     causal = [a for a in config.get("architectures") or () if a.endswith("ForCausalLM")]
     if causal and not has_modules:
-        raise ValueError(
+        raise BadInput(
             f"{config_path}: found {causal[0]}, which needs last-token pooling; "
             f"expected an encoder for one of {', '.join(POOLINGS)} pooling"
         )
@@ -190,7 +192,7 @@ def read_layout(folder: Path, *, name: str, revision: str | None = None) -> Enco
 def _read_json(path: Path) -> dict[str, Any]:
     value = _load_json(path)
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: found a {type(value).__name__}, expected a JSON object")
+        raise BadInput(f"{path}: found a {type(value).__name__}, expected a JSON object")
     return value
 
 
@@ -200,7 +202,7 @@ def _load_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: found no valid JSON ({error})") from error
+        raise BadInput(f"{path}: found no valid JSON ({error})") from error
 
 
 def _existing(path: Path) -> Path | None:
@@ -214,19 +216,19 @@ def _read_modules(folder: Path) -> tuple[Path, Path, bool]:
     if not isinstance(modules, list) or not all(
         isinstance(m, dict) and isinstance(m.get("type"), str) for m in modules
     ):
-        raise ValueError(f'{path}: expected a list of objects with a "type"')
+        raise BadInput(f'{path}: expected a list of objects with a "type"')
     kinds = []
     for module in modules:
         kind = module["type"].rpartition(".")[2]
         ours = module["type"].startswith("sentence_transformers.")
         if not ours or kind not in ("Transformer", "Pooling", "Normalize"):
-            raise ValueError(
+            raise BadInput(
                 f"{path}: found the module {module['type']}, "
                 "expected only Transformer, Pooling and Normalize of sentence_transformers"
             )
         kinds.append(kind)
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise ValueError(
+        raise BadInput(
             f"{path}: found the modules {', '.join(kinds) or '(none)'}, "
             "expected Transformer, Pooling and at most Normalize, in this order"
         )
@@ -234,7 +236,7 @@ def _read_modules(folder: Path) -> tuple[Path, Path, bool]:
     for module in modules[:2]:
         where = PurePosixPath(module.get("path", ""))
         if where.is_absolute() or ".." in where.parts:
-            raise ValueError(f"{path}: found the path {str(where)!r}, expected one in the folder")
+            raise BadInput(f"{path}: found the path {str(where)!r}, expected one in the folder")
         inside.append(folder / where)
     return inside[0], inside[1], len(kinds) == 3
 
@@ -242,14 +244,14 @@ def _read_modules(folder: Path) -> tuple[Path, Path, bool]:
 def _read_pooling(path: Path) -> tuple[str, int | None]:
     config = _read_json(path)
     if config.get("include_prompt") is False:
-        raise ValueError(f"{path}: found include_prompt false, expected true or nothing")
+        raise BadInput(f"{path}: found include_prompt false, expected true or nothing")
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
     elif isinstance(modes, str):
         modes = [modes]
     if len(modes) != 1 or modes[0] not in POOLINGS:
-        raise ValueError(
+        raise BadInput(
             f"{path}: found the pooling {' + '.join(map(str, modes))}, "
             f"expected one of {', '.join(POOLINGS)}"
         )
@@ -261,7 +263,7 @@ def _refuse_default_prompt(path: Path) -> None:
     config = _read_json(path) if path.is_file() else {}
     default = config.get("default_prompt_name")
     if default is not None and (config.get("prompts") or {}).get(default):
-        raise ValueError(
+        raise BadInput(
             f"{path}: found default_prompt_name {default!r}, "
             "expected none: texts are encoded as they are"
         )
@@ -279,12 +281,12 @@ def _read_transformer_settings(folder: Path) -> dict[str, Any]:
     output = settings.get("module_output_name", "token_embeddings")
     if unknown or task != "feature-extraction" or output != "token_embeddings":
         found = unknown or [f"transformer_task {task!r}, module_output_name {output!r}"]
-        raise ValueError(
+        raise BadInput(
             f"{path}: found {', '.join(found)}, expected only max_seq_length and do_lower_case"
         )
     limit = settings.get("max_seq_length")
     if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise ValueError(f"{path}: found max_seq_length {limit!r}, expected a positive integer")
+        raise BadInput(f"{path}: found max_seq_length {limit!r}, expected a positive integer")
     return settings
 
 
@@ -321,9 +323,9 @@ def _dim(config: dict[str, Any], path: Path, pooling_dim: int | None) -> int:
     dims = [config[key] for key in ("hidden_size", "d_model", "dim", "n_embd") if key in config]
     dim = dims[0] if dims else pooling_dim
     if not isinstance(dim, int) or dim < 1:
-        raise ValueError(f"{path}: found no hidden_size, expected the length of an embedding")
+        raise BadInput(f"{path}: found no hidden_size, expected the length of an embedding")
     if pooling_dim is not None and pooling_dim != dim:
-        raise ValueError(f"{path}: found hidden size {dim}, the Pooling module's is {pooling_dim}")
+        raise BadInput(f"{path}: found hidden size {dim}, the Pooling module's is {pooling_dim}")
     return dim
 
 

@@ -14,12 +14,7 @@ BLOCK = 1024  # prompts whose neighbours' scores are held at a time
 
 
 def has_scikit_learn() -> bool:
-    """Tell whether scikit-learn is installed.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether scikit-learn is installed."""
     return find_spec("sklearn") is not None
 
 

@@ -46,12 +46,7 @@ class Reliability:
     log_loss: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-        """
+        """Everything as plain lists and numbers, ready for JSON."""
         return {
             "predicted": finite(self.predicted.tolist()),
             "observed": finite(self.observed.tolist()),
@@ -71,10 +66,6 @@ def reliability(
     predicted, observed : float arrays, of the same shape
         NaN in either = no such pair.
     bins : int
-
-    Returns
-    -------
-    Reliability
 
     Raises
     ------
@@ -154,10 +145,6 @@ def interval_holds(results: PromptResults) -> Array:
 
     The interval is one of the success rate on prompts of a kind. The test prompts of a dataset
     stand for a kind, and what so many prompts scatter by themselves is added to it.
-
-    Parameters
-    ----------
-    results : PromptResults
 
     Returns
     -------

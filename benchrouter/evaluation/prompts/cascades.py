@@ -93,12 +93,7 @@ class Cascade:
     why: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, ready for JSON (NaN and infinities as None).
-
-        Returns
-        -------
-        dict
-        """
+        """Everything as plain lists and numbers, ready for JSON (NaN and infinities as None)."""
         return plain_fields(self)
 
 

@@ -79,12 +79,7 @@ class CostQuality:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, ready for JSON (NaN as None).
-
-        Returns
-        -------
-        dict
-        """
+        """Everything as plain lists and numbers, ready for JSON (NaN as None)."""
         return plain_fields(self)
 
 
@@ -117,12 +112,7 @@ class Gains:
     n_datasets: tuple[int, int, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON (NaN as None).
-
-        Returns
-        -------
-        dict
-        """
+        """Everything as plain values, ready for JSON (NaN as None)."""
         return plain_fields(self)
 
 
@@ -140,10 +130,6 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
         One of the keys of `results.predicted`.
     metric : str
         One of the keys of `results.scores`.
-
-    Returns
-    -------
-    CostQuality
 
     Raises
     ------
@@ -199,10 +185,6 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
 
 def costs_of(results: PromptResults) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Recorded costs, and those expected by the training part.
-
-    Parameters
-    ----------
-    results : PromptResults
 
     Returns
     -------
@@ -353,16 +335,7 @@ def cost_save(points: Array, cost_usd: float, score: float) -> float:
 
 
 def plain_fields(values: object) -> dict[str, Any]:
-    """Fields of a dataclass as plain lists and numbers (NaN and infinities as None).
-
-    Parameters
-    ----------
-    values : object
-
-    Returns
-    -------
-    dict
-    """
+    """Fields of a dataclass as plain lists and numbers (NaN and infinities as None)."""
     return {
         name: finite(value.tolist() if isinstance(value, np.ndarray) else value)
         for name, value in vars(values).items()

@@ -126,10 +126,6 @@ def split_fold(
     threads : int
         0 = all.
     progress : callable, optional
-
-    Returns
-    -------
-    Fold
     """
     part = table.rows(train)
     models = np.flatnonzero(~np.isnan(part.scores).all(axis=0))

@@ -58,12 +58,7 @@ class Flips:
     cosine: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON (NaN as None).
-
-        Returns
-        -------
-        dict
-        """
+        """Everything as plain values, ready for JSON (NaN as None)."""
         return dict(finite(dict(vars(self))))
 
 

@@ -80,12 +80,7 @@ class PromptRow:
     n_paired: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON (NaN as None).
-
-        Returns
-        -------
-        dict
-        """
+        """Everything as plain values, ready for JSON (NaN as None)."""
         return dict(finite(dict(vars(self))))
 
 
@@ -147,10 +142,6 @@ def mean_of(values: Array) -> float:
     ----------
     values : float64 array, shape (n,)
         NaN = unknown.
-
-    Returns
-    -------
-    float
     """
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

@@ -58,10 +58,6 @@ def run_protocol(
     threads : int
     progress : callable or None
 
-    Returns
-    -------
-    PromptProtocol
-
     Raises
     ------
     ValueError
@@ -229,10 +225,6 @@ def or_note(notes: list[str], run: Callable[[], T]) -> T | None:
     notes : list of str
         The reason is added here.
     run : callable
-
-    Returns
-    -------
-    object or None
     """
     try:
         return run()

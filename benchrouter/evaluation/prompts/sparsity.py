@@ -44,12 +44,7 @@ class Sparsity:
     score: dict[str, Array]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, ready for JSON (NaN as None).
-
-        Returns
-        -------
-        dict
-        """
+        """Everything as plain lists and numbers, ready for JSON (NaN as None)."""
         return {
             "metric": self.metric,
             "limits": self.limits.tolist(),
@@ -71,10 +66,6 @@ def sparsity(
         One of the keys of `results.scores`.
     limits : sequence of float
         The values of C.
-
-    Returns
-    -------
-    Sparsity
     """
     recorded = results.scores[metric]
     near = [results.distance < limit for limit in limits]

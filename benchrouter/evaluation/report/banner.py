@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchrouter.evaluation.report.sheets.prompt_sheets import DEFAULT_RULE, SCORE
-from benchrouter.evaluation.report.sheets.sheet import counted, decimal
+from benchrouter.evaluation.report.sheets.sheet import capitalised, counted, decimal
 from benchrouter.evaluation.results import OURS
 from benchrouter.evaluation.tasks.measures import FEW_DATASETS
 from benchrouter.files.plain import finite
@@ -71,21 +71,12 @@ class Verdict:
     better: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON (NaN as None).
-
-        Returns
-        -------
-        dict
-        """
+        """Everything as plain values, ready for JSON (NaN as None)."""
         return dict(finite(vars(self) | {"better": list(self.better)}))
 
 
 def verdicts(evaluation: Evaluation) -> list[Verdict]:
     """Judge the default rules on every question that was measured.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
 
     Returns
     -------
@@ -99,10 +90,6 @@ def verdicts(evaluation: Evaluation) -> list[Verdict]:
 
 def banner(evaluation: Evaluation) -> list[str]:
     """Say whether routing pays here, by how much, how sure that is, and what to do.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
 
     Returns
     -------
@@ -182,11 +169,11 @@ def _headline(found: Sequence[Verdict]) -> str:
         for answer in dict.fromkeys(verdict.answer for verdict in found)
         if (of := [verdict.question for verdict in found if verdict.answer == answer])
     ]
-    return f"Does routing pay here? {_upper('; '.join(told))}."
+    return f"Does routing pay here? {capitalised('; '.join(told))}."
 
 
 def _line(verdict: Verdict) -> str:
-    about = _upper(verdict.question)
+    about = capitalised(verdict.question)
     if verdict.question == TASKS:
         about += ", one model for a new dataset"
     if max(map(abs, (verdict.gain, verdict.low, verdict.high))) < LEAST_GAIN:
@@ -257,7 +244,3 @@ def _with_labels(pool: Pool) -> str | None:
 
 def _and(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]

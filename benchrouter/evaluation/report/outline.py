@@ -67,10 +67,6 @@ class Section:
 def sections(evaluation: Evaluation) -> list[Section]:
     """All tables and figures of an evaluation, in the order of reading.
 
-    Parameters
-    ----------
-    evaluation : Evaluation
-
     Returns
     -------
     list of Section

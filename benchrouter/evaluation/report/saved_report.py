@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchrouter.evaluation.report.banner import banner, verdicts
 from benchrouter.evaluation.report.outline import Picture, sections
-from benchrouter.evaluation.report.page import to_html
+from benchrouter.evaluation.report.page import template, to_html
 from benchrouter.evaluation.report.summary import notes_of, summary
 from benchrouter.files.atomic import new_beside, replacing
 from benchrouter.files.os_errors import naming
@@ -37,11 +37,14 @@ def check_target(directory: str | Path) -> Path:
 
     Raises
     ------
+    ImportError
+        If jinja2 is not installed.
     ValueError
         If it is a file, or a directory that holds something else than a report.
     OSError
         If its parent cannot be made or written.
     """
+    template()
     target = Path(directory).resolve()
     if target.exists() and not target.is_dir():
         raise ValueError(f"{directory} exists and is a file, expected a directory")
@@ -85,7 +88,7 @@ def write_report(
     Raises
     ------
     ImportError
-        If figures are wanted and matplotlib is not installed.
+        If jinja2 is not installed, or figures are wanted and matplotlib is not.
     OSError
         If the directory cannot be written; an earlier report is then untouched.
     """
@@ -102,10 +105,6 @@ def write_report(
 
 def draw(evaluation: Evaluation) -> dict[str, bytes]:
     """Draw all figures of an evaluation.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
 
     Returns
     -------
@@ -132,17 +131,7 @@ def draw(evaluation: Evaluation) -> dict[str, bytes]:
 
 
 def to_json(evaluation: Evaluation, provenance: Mapping[str, str] | None = None) -> str:
-    """Everything that was measured, as JSON; null for what is not known.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-    provenance : dict of str to str, optional
-
-    Returns
-    -------
-    str
-    """
+    """Everything that was measured, as JSON; null for what is not known."""
     document = to_document(evaluation, provenance)
     return json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -151,11 +140,6 @@ def to_document(
     evaluation: Evaluation, provenance: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Everything that was measured, as plain values: every table and figure can be made from it.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-    provenance : dict of str to str, optional
 
     Returns
     -------

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from benchrouter.evaluation.report.sheets.prompt_sheets import DEFAULT_RULE, SCORE
-from benchrouter.evaluation.report.sheets.sheet import counted, decimal
+from benchrouter.evaluation.report.sheets.sheet import capitalised, counted, decimal
 from benchrouter.evaluation.report.sheets.table_one import ROUNDING, is_reference
 from benchrouter.evaluation.results import OURS
 from benchrouter.evaluation.tasks.measures import FEW_DATASETS
@@ -23,10 +23,6 @@ FIXED = ("random", "cheapest")  # no routing: one model, or none in particular
 def summary(evaluation: Evaluation) -> list[str]:
     """Say which rule did best and whether routing pays, with intervals.
 
-    Parameters
-    ----------
-    evaluation : Evaluation
-
     Returns
     -------
     list of str
@@ -42,9 +38,9 @@ def _of_pool(pool: Pool) -> str:
     rows = {row.rule: row for row in pool.table_one[NESTING] if row.rule != "labels"}
     usable, bma = _usable(rows.values()), rows.get("BMA")
     if bma is None or bma.accuracy != bma.accuracy or pool.tasks is None:
-        return f"{_upper(pool.title)}: no rule has an accuracy; the notes say why."
+        return f"{capitalised(pool.title)}: no rule has an accuracy; the notes say why."
     n = len(pool.tasks.datasets)
-    where = f"{_upper(pool.title)}, one for each of {n} held-out datasets"
+    where = f"{capitalised(pool.title)}, one for each of {n} held-out datasets"
     best = _best(usable)
     against = f"the best model on average (BMA), {_accuracy(bma, n)}"
     if best is not None:
@@ -191,21 +187,8 @@ def _ceiling(rows: dict[str, Row], n: int) -> str:
     return f"{text}."
 
 
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def notes_of(evaluation: Evaluation) -> list[str]:
-    """Everything that is missing, with the reason.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-
-    Returns
-    -------
-    list of str
-    """
+    """Everything that is missing, with the reason."""
     found: list[str] = list(evaluation.notes)
     for pool in evaluation.pools:
         for note in pool.notes:
@@ -221,4 +204,4 @@ def notes_of(evaluation: Evaluation) -> list[str]:
 
 
 def _sentence(text: str) -> str:
-    return _upper(text.rstrip(".")) + "."
+    return capitalised(text.rstrip(".")) + "."

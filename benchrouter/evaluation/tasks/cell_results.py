@@ -107,10 +107,6 @@ class LeaveOneOut:
     def s3(self, nesting: str) -> Array:
         """S3 of every model in every cell.
 
-        Parameters
-        ----------
-        nesting : str
-
         Returns
         -------
         float64 array, shape (D, A, R, M)
@@ -160,10 +156,6 @@ class LeaveOneOut:
         nesting, rule : str
         share_index : int
             Which label share.
-
-        Returns
-        -------
-        int
         """
         known = ~np.isnan(self.accuracy_of(nesting, rule)[:, share_index])
         return int(known.any(axis=1).sum())
@@ -173,10 +165,6 @@ class LeaveOneOut:
 
         Scores and accuracies are means over draws; `picks` are the models chosen at the first
         label share in the first draw.
-
-        Returns
-        -------
-        dict
         """
 
         def listed(values: Array) -> Any:

@@ -157,10 +157,6 @@ def choices(
         Whether `preferred` says which model is the cheapest; if not, no such rule.
     eta : float
         Least chance of beating the best on average, for the rules with fallback.
-
-    Returns
-    -------
-    Choices
     """
     s3 = best_models(formulas.s3(s2, p_hat), preferred, bma, s1)
     probability = chances(s3, bma, s2, p_hat, n)

@@ -50,10 +50,6 @@ class HeldOutEstimate:
         ----------
         labels : float array, shape (n_labels, n_models)
             Correctness, NaN = not run.
-
-        Returns
-        -------
-        Estimate
         """
         common = task_accuracies.in_common(labels)
         if not common.any():
@@ -196,10 +192,6 @@ def labels_alone(shares: Array, standing: Array, preferred: NDArray[np.int32]) -
         NaN = no label.
     standing : float64 array, shape (n_models,)
     preferred : int32 array, shape (n_models,)
-
-    Returns
-    -------
-    int
     """
     if np.isnan(shares).all():
         return formulas.best_model(standing, preferred)

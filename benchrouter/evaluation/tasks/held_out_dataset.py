@@ -72,10 +72,6 @@ def part_of(
     settings : Settings
     log_likelihood : float32 array, shape (n_records, n_models), or None
         NaN = unknown.
-
-    Returns
-    -------
-    Part
     """
     moves = moves_of(
         len(held_out.rows), held_out.code, settings.label_shares, settings.draws, settings.seed

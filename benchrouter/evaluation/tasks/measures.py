@@ -264,11 +264,6 @@ def error_of_p_hat(results: LeaveOneOut, nesting: str, share_index: int = 0) -> 
 def scores_of(results: LeaveOneOut, nesting: str) -> dict[str, Array]:
     """Scores that the rules maximise, of every model in every cell.
 
-    Parameters
-    ----------
-    results : LeaveOneOut
-    nesting : str
-
     Returns
     -------
     dict of str to float64 array, shape (n_datasets, n_shares, n_draws, n_models)

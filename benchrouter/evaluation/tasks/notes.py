@@ -22,10 +22,6 @@ def notes_of(results: LeaveOneOut, table: BenchmarkTable) -> tuple[str, ...]:
     results : LeaveOneOut
     table : BenchmarkTable
         What it was made from.
-
-    Returns
-    -------
-    tuple of str
     """
     return tuple([*_few(results), *_not_run(results), *_constant(results), *_rules(results, table)])
 
@@ -126,16 +122,7 @@ def _rules(results: LeaveOneOut, table: BenchmarkTable) -> list[str]:
 
 
 def knows_the_cheapest(table: BenchmarkTable) -> bool:
-    """Whether any cost, price or number of parameters tells the models apart.
-
-    Parameters
-    ----------
-    table : BenchmarkTable
-
-    Returns
-    -------
-    bool
-    """
+    """Whether any cost, price or number of parameters tells the models apart."""
     of_models = table.cost_usd, table.prices, table.params_b
     return any(values is not None and not np.isnan(values).all() for values in of_models)
 

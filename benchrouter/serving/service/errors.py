@@ -8,6 +8,8 @@ from typing import Any
 
 from starlette.responses import Response
 
+from benchrouter.files.errors import BenchrouterError
+
 RETRY_AFTER_S = 1
 FAILED = "the service failed; its log says how"
 _TYPES = {
@@ -19,7 +21,7 @@ _TYPES = {
 }
 
 
-class Refused(Exception):
+class Refused(BenchrouterError):
     """A request that is not answered as it asked, with the status that says so.
 
     Parameters

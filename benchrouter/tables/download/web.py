@@ -19,6 +19,8 @@ import aiohttp
 from fsspec.implementations.http import HTTPFile, HTTPFileSystem
 from huggingface_hub.utils import build_hf_headers, get_session
 
+from benchrouter.files.errors import BenchrouterError
+
 HUB = "https://huggingface.co"
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 LONGEST_BACKOFF = 60.0  # seconds
@@ -34,11 +36,11 @@ ADVICE = {401: WITHHELD, 403: WITHHELD, 404: GONE, 410: GONE}
 T = TypeVar("T")
 
 
-class Refused(OSError):
+class Refused(BenchrouterError, OSError):
     """A request was refused or failed too often; the message says what to do."""
 
 
-class Stopped(Exception):
+class Stopped(BenchrouterError):
     """The run is being ended."""
 
 

@@ -53,16 +53,7 @@ CURVED = 400  # points of a line on such an axis, about
 
 
 def sparsity(curve: Sparsity) -> Figure:
-    """Mean score of the prompts nearer than C, and how many these are.
-
-    Parameters
-    ----------
-    curve : Sparsity
-
-    Returns
-    -------
-    Figure
-    """
+    """Mean score of the prompts nearer than C, and how many these are."""
     enough = curve.count >= FEW
     with paper():
         figure, (top, bottom) = new_figure(
@@ -114,10 +105,6 @@ def cost_quality(curves: Mapping[str, CostQuality]) -> Figure:
     ----------
     curves : dict of str to CostQuality
         At least one.
-
-    Returns
-    -------
-    Figure
     """
     first = next(iter(curves.values()))
     with paper():
@@ -153,10 +140,6 @@ def cascades(found: Sequence[Cascade], zero: CostQuality) -> Figure:
         At least one.
     zero : CostQuality
         Of the same prompts.
-
-    Returns
-    -------
-    Figure
     """
     cheap = list(dict.fromkeys(cascade.cheap for cascade in found))
     short = dict(zip(cheap, short_names(cheap, 26), strict=True))
@@ -301,10 +284,6 @@ def reliability(calibration: Mapping[str, Mapping[str, Reliability]]) -> Figure:
     ----------
     calibration : dict of str to dict of str to Reliability
         By rule, then by what the mean is over: a panel each.
-
-    Returns
-    -------
-    Figure
     """
     panels = list(next(iter(calibration.values())))
     with paper():

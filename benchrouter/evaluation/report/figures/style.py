@@ -97,16 +97,7 @@ FURTHER = (
 
 
 def look_of(rule: str) -> Look:
-    """Look of a rule; one that is not known gets its own by its name.
-
-    Parameters
-    ----------
-    rule : str
-
-    Returns
-    -------
-    Look
-    """
+    """Look of a rule; one that is not known gets its own by its name."""
     known = LOOKS.get(rule)
     return known or FURTHER[sum(map(ord, rule)) % len(FURTHER)]
 
@@ -188,13 +179,7 @@ def label_ends(axes: Axes, ends: dict[str, tuple[float, float]], gap: float = 0.
 
 
 def legend_below(axes: Axes, columns: int = 1) -> None:
-    """Put the legend under the axes, where it hides nothing.
-
-    Parameters
-    ----------
-    axes : Axes
-    columns : int
-    """
+    """Put the legend under the axes, where it hides nothing."""
     axes.legend(
         loc="upper left",
         bbox_to_anchor=(-0.02, -0.17),
@@ -214,10 +199,6 @@ def short_names(names: Sequence[str], most: int) -> list[str]:
     names : sequence of str
     most : int
         Letters.
-
-    Returns
-    -------
-    list of str
     """
     first, last = min(names), max(names)  # what these two share, all do
     shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)

@@ -36,16 +36,7 @@ TOP = 1.02  # of axes of shares, so that points at 1 are whole
 
 
 def accuracy_by_labels(tasks: LeaveOneOut) -> Figure:
-    """Macro accuracy of every rule against the share of labels α, a panel a nesting.
-
-    Parameters
-    ----------
-    tasks : LeaveOneOut
-
-    Returns
-    -------
-    Figure
-    """
+    """Macro accuracy of every rule against the share of labels α, a panel a nesting."""
     with paper():
         n = len(tasks.nestings)
         figure, axes = new_figure(PAGE_IN if n > 1 else 4.4, 3.1, 1, n, sharey=True)
@@ -108,16 +99,7 @@ def _draw_lines(
 
 
 def estimate_of_p(tasks: LeaveOneOut) -> Figure:
-    """Accuracy p of the predictor against the distance u with the smoother, and p̂ against p.
-
-    Parameters
-    ----------
-    tasks : LeaveOneOut
-
-    Returns
-    -------
-    Figure
-    """
+    """Accuracy p of the predictor against the distance u with the smoother, and p̂ against p."""
     with paper():
         figure, (left, right) = new_figure(PAGE_IN, 3.4, 1, 2)
         _smoother(left, tasks)
@@ -203,15 +185,6 @@ def scores_against_accuracy(tasks: LeaveOneOut, nesting: str = "strict") -> Figu
     """S1 and S3 of every model against its true accuracy, a panel a dataset.
 
     Of more than 12 datasets, 12 are shown that lie evenly over the distance u.
-
-    Parameters
-    ----------
-    tasks : LeaveOneOut
-    nesting : str
-
-    Returns
-    -------
-    Figure
     """
     order = np.argsort(tasks.u[:, 0, 0], kind="stable")
     if len(order) > MOST_TASKS:
@@ -268,17 +241,7 @@ def _limits(values: Array) -> tuple[float, float]:
 
 
 def chosen_models(tasks: LeaveOneOut, nesting: str = "strict") -> Figure:
-    """How often every rule chose every model, the models by their size.
-
-    Parameters
-    ----------
-    tasks : LeaveOneOut
-    nesting : str
-
-    Returns
-    -------
-    Figure
-    """
+    """How often every rule chose every model, the models by their size."""
     rules = [rule for rule in tasks.picks[nesting]]
     picks = np.array([tasks.picks[nesting][rule][:, 0, 0] for rule in rules])
     counts = np.array([np.bincount(row, minlength=len(tasks.models)) for row in picks])

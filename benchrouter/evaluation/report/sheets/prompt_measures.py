@@ -30,16 +30,7 @@ SHORT = {"every model": "all", "the chosen model": "chosen"}
 
 
 def gains(protocol: PromptProtocol) -> Sheet:
-    """Gains over random choice and over the best single model, and what is left to the oracle.
-
-    Parameters
-    ----------
-    protocol : PromptProtocol
-
-    Returns
-    -------
-    Sheet
-    """
+    """Gains over random choice and over the best single model, and what is left to the oracle."""
     results = protocol.results
     what, plural = "score", "scores"
     if results.correctness is not None:
@@ -77,16 +68,7 @@ def _signed_percent(value: float, why: str) -> Cell:
 
 
 def sparsity(protocol: PromptProtocol) -> Sheet:
-    """Mean scores of the prompts that lie near the benchmark.
-
-    Parameters
-    ----------
-    protocol : PromptProtocol
-
-    Returns
-    -------
-    Sheet
-    """
+    """Mean scores of the prompts that lie near the benchmark."""
     curve = protocol.sparsity
     why = "no test prompt lies so near"
     unscored = "the chosen models have no recorded score on these prompts"
@@ -120,10 +102,6 @@ def costs(protocol: PromptProtocol) -> Sheet:
     ----------
     protocol : PromptProtocol
         With costs.
-
-    Returns
-    -------
-    Sheet
     """
     first = next(iter(protocol.costs.values()))
     return Sheet(
@@ -178,10 +156,6 @@ def cascades(protocol: PromptProtocol) -> Sheet:
     ----------
     protocol : PromptProtocol
         With cascades.
-
-    Returns
-    -------
-    Sheet
     """
     first = protocol.cascades[0]
     return Sheet(
@@ -244,10 +218,6 @@ def calibration(protocol: PromptProtocol) -> Sheet:
     ----------
     protocol : PromptProtocol
         With calibration.
-
-    Returns
-    -------
-    Sheet
     """
     first = next(iter(protocol.calibration.values()))
     return Sheet(
@@ -309,16 +279,7 @@ def _weighted(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float:
 
 
 def robustness(flips: Mapping[str, Flips]) -> Sheet:
-    """Share of decisions that flip when a prompt is edited.
-
-    Parameters
-    ----------
-    flips : dict of str to Flips
-
-    Returns
-    -------
-    Sheet
-    """
+    """Share of decisions that flip when a prompt is edited."""
     why = "the edit changes none of these prompts"
     return Sheet(
         name="robustness-table",

@@ -34,16 +34,7 @@ PER_PROMPTS = 1000  # costs are given for so many prompts
 
 
 def prompt_table(protocol: PromptProtocol) -> Sheet:
-    """What every rule's choices are worth: rules, baselines and references.
-
-    Parameters
-    ----------
-    protocol : PromptProtocol
-
-    Returns
-    -------
-    Sheet
-    """
+    """What every rule's choices are worth: rules, baselines and references."""
     results = protocol.results
     rows = [row for row in protocol.rows if row.kind != "model"]
     return Sheet(
@@ -62,16 +53,7 @@ def prompt_table(protocol: PromptProtocol) -> Sheet:
 
 
 def single_models(protocol: PromptProtocol) -> Sheet:
-    """The same measures of every model by itself.
-
-    Parameters
-    ----------
-    protocol : PromptProtocol
-
-    Returns
-    -------
-    Sheet
-    """
+    """The same measures of every model by itself."""
     results = protocol.results
     rows = sorted(
         (row for row in protocol.rows if row.kind == "model"),
@@ -89,16 +71,7 @@ def single_models(protocol: PromptProtocol) -> Sheet:
 
 
 def protocol_key(results: PromptResults) -> str:
-    """Name of a protocol without spaces, for anchors and files.
-
-    Parameters
-    ----------
-    results : PromptResults
-
-    Returns
-    -------
-    str
-    """
+    """Name of a protocol without spaces, for anchors and files."""
     return results.protocol.replace(" ", "-")
 
 

@@ -80,25 +80,11 @@ class Sheet:
                     )
 
     def footnotes(self) -> list[str]:
-        """Reasons of what is missing, each once, in the order of the cells.
-
-        Returns
-        -------
-        list of str
-        """
+        """Reasons of what is missing, each once, in the order of the cells."""
         return list(dict.fromkeys(cell.why for row in self.rows for cell in row if cell.why))
 
     def mark(self, cell: Cell) -> str:
-        """Letter of a cell's footnote: a, b, … aa, ab, …; empty for a cell without one.
-
-        Parameters
-        ----------
-        cell : Cell
-
-        Returns
-        -------
-        str
-        """
+        """Letter of a cell's footnote: a, b, … aa, ab, …; empty for a cell without one."""
         return letter(self.footnotes().index(cell.why)) if cell.why else ""
 
 
@@ -109,40 +95,18 @@ def letter(number: int) -> str:
     ----------
     number : int
         From 0.
-
-    Returns
-    -------
-    str
     """
     first, last = divmod(number, 26)
     return (letter(first - 1) if first else "") + chr(ord("a") + last)
 
 
 def words(text: str) -> Cell:
-    """Cell of words.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    Cell
-    """
+    """Cell of words."""
     return Cell(text)
 
 
 def absent(why: str) -> Cell:
-    """Cell of a value that does not exist.
-
-    Parameters
-    ----------
-    why : str
-
-    Returns
-    -------
-    Cell
-    """
+    """Cell of a value that does not exist."""
     return Cell(MISSING, why, True)
 
 
@@ -159,10 +123,6 @@ def number(value: float | None, why: str, *, digits: int = 3, signed: bool = Fal
         After the point.
     signed : bool
         Show a plus, for a difference.
-
-    Returns
-    -------
-    Cell
     """
     if value is None or not math.isfinite(value):
         return absent(why)
@@ -177,10 +137,6 @@ def noted(cell: Cell, note: str) -> Cell:
     cell : Cell
     note : str
         Empty = none.
-
-    Returns
-    -------
-    Cell
     """
     return cell if cell.why else replace(cell, why=note)
 
@@ -194,10 +150,6 @@ def mean_over(n: int, of: int, others: str) -> str:
         Datasets behind the mean, and all of them.
     others : str
         Why the others are left out.
-
-    Returns
-    -------
-    str
     """
     return f"over {n} of {counted(of, 'dataset')}: {others}" if 0 < n < of else ""
 
@@ -215,10 +167,6 @@ def interval_over(ends: Sequence[float], n: int, why: str, *, signed: bool = Fal
         The reason, should there be none.
     signed : bool
         Show pluses, for differences.
-
-    Returns
-    -------
-    Cell
     """
     if 0 < n < FEW_DATASETS:
         return absent(f"over {counted(n, 'dataset')}: an interval needs at least {FEW_DATASETS}")
@@ -233,12 +181,13 @@ def counted(n: int, noun: str) -> str:
     n : int
     noun : str
         In the singular.
-
-    Returns
-    -------
-    str
     """
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def capitalised(text: str) -> str:
+    """The text with a capital first letter, the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def decimal(value: float, *, digits: int = 3, signed: bool = False) -> str:
@@ -252,10 +201,6 @@ def decimal(value: float, *, digits: int = 3, signed: bool = False) -> str:
         After the point.
     signed : bool
         Show a plus.
-
-    Returns
-    -------
-    str
     """
     text = f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"
     if not any(c in "123456789" for c in text):
@@ -274,10 +219,6 @@ def percent(value: float | None, why: str, *, digits: int = 0) -> Cell:
         The reason, should it be missing.
     digits : int
         After the point.
-
-    Returns
-    -------
-    Cell
     """
     if value is None or not math.isfinite(value):
         return absent(why)
@@ -285,16 +226,7 @@ def percent(value: float | None, why: str, *, digits: int = 0) -> Cell:
 
 
 def count(value: int) -> Cell:
-    """Cell of a whole number.
-
-    Parameters
-    ----------
-    value : int
-
-    Returns
-    -------
-    Cell
-    """
+    """Cell of a whole number."""
     return Cell(f"{value:,}", is_number=True)
 
 
@@ -311,10 +243,6 @@ def interval(ends: Sequence[float], why: str, *, digits: int = 3, signed: bool =
         After the point.
     signed : bool
         Show pluses, for differences.
-
-    Returns
-    -------
-    Cell
     """
     low, high = ends
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -324,17 +252,7 @@ def interval(ends: Sequence[float], why: str, *, digits: int = 3, signed: bool =
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:
-    """Names with commas, the first few of them.
-
-    Parameters
-    ----------
-    names : iterable of str
-    most : int
-
-    Returns
-    -------
-    str
-    """
+    """Names with commas, the first few of them."""
     names = list(names)
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -48,10 +48,6 @@ def table_one(pool: Pool, nesting: str) -> Sheet:
     pool : Pool
         With tasks.
     nesting : str
-
-    Returns
-    -------
-    Sheet
     """
     tasks = tasks_of(pool)
     rows = pool.table_one[nesting]
@@ -71,14 +67,6 @@ def table_one(pool: Pool, nesting: str) -> Sheet:
 def tasks_of(pool: Pool) -> LeaveOneOut:
     """Leave-one-dataset-out of a pool.
 
-    Parameters
-    ----------
-    pool : Pool
-
-    Returns
-    -------
-    LeaveOneOut
-
     Raises
     ------
     ValueError
@@ -90,30 +78,12 @@ def tasks_of(pool: Pool) -> LeaveOneOut:
 
 
 def meanings(rules: Sequence[str]) -> list[tuple[str, str]]:
-    """What rules mean, of those that are known.
-
-    Parameters
-    ----------
-    rules : sequence of str
-
-    Returns
-    -------
-    list of (str, str)
-    """
+    """What rules mean, of those that are known."""
     return [(rule, TASK_RULES[rule]) for rule in rules if rule in TASK_RULES]
 
 
 def is_reference(rule: str) -> bool:
-    """Whether a rule knows the answers, so that nobody could use it.
-
-    Parameters
-    ----------
-    rule : str
-
-    Returns
-    -------
-    bool
-    """
+    """Whether a rule knows the answers, so that nobody could use it."""
     return rule.startswith("oracle") or rule == "S3 true p"
 
 
@@ -166,10 +136,6 @@ def why_no_gain(n_datasets: int, nothing: str) -> str:
         Behind its accuracy.
     nothing : str
         Why it has none, if it has none.
-
-    Returns
-    -------
-    str
     """
     return "BMA's model has no score on the same datasets" if n_datasets else nothing
 
@@ -193,42 +159,20 @@ def macro_accuracy(tasks: LeaveOneOut, nesting: str, rule: str, share_index: int
     nesting, rule : str
     share_index : int
         Which label share.
-
-    Returns
-    -------
-    Cell
     """
     cell = number(tasks.macro_accuracy(nesting, rule, share_index), why_no_accuracy(rule))
     return noted(cell, _fewer(rule, tasks.n_datasets_of(nesting, rule, share_index), tasks))
 
 
 def why_no_accuracy(rule: str) -> str:
-    """Reason for a rule without accuracy.
-
-    Parameters
-    ----------
-    rule : str
-
-    Returns
-    -------
-    str
-    """
+    """Reason for a rule without accuracy."""
     if rule == "oracle (split-half)":
         return "no dataset has scores in both halves of its records"
     return "the chosen model has no score on any held-out dataset"
 
 
 def why_no_p_hat(tasks: LeaveOneOut) -> str:
-    """Reason for an estimate p̂ that is unknown on every dataset.
-
-    Parameters
-    ----------
-    tasks : LeaveOneOut
-
-    Returns
-    -------
-    str
-    """
+    """Reason for an estimate p̂ that is unknown on every dataset."""
     return (
         "p̂ of a held-out dataset is learned from at least two others on which models were run; "
         f"the table has {counted(len(tasks.datasets), 'dataset')}"
@@ -272,12 +216,7 @@ def _why_no_size(tasks: LeaveOneOut) -> str:
 
 
 def of_the_paper() -> Sheet:
-    """Table 1 of arXiv 2309.15789, for reading beside ours.
-
-    Returns
-    -------
-    Sheet
-    """
+    """Table 1 of arXiv 2309.15789, for reading beside ours."""
     why = "not given in the paper"
     return Sheet(
         name="paper-table-one",

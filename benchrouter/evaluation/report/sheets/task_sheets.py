@@ -27,17 +27,7 @@ SHOWN_SHARES = (0.0, 0.02, 0.04, 0.06, 0.1, 0.2, 0.28)
 
 
 def by_labels(pool: Pool, nesting: str) -> Sheet:
-    """Accuracy of every rule at several label shares.
-
-    Parameters
-    ----------
-    pool : Pool
-    nesting : str
-
-    Returns
-    -------
-    Sheet
-    """
+    """Accuracy of every rule at several label shares."""
     tasks = tasks_of(pool)
     shown = _shown_shares(tasks)
     most = [int(tasks.n_labels[:, i].max()) for i in shown]
@@ -78,16 +68,7 @@ def _share_name(share: float) -> str:
 
 
 def predictors(pool: Pool) -> Sheet:
-    """How good the predictor of correctness is, and the estimate of that.
-
-    Parameters
-    ----------
-    pool : Pool
-
-    Returns
-    -------
-    Sheet
-    """
+    """How good the predictor of correctness is, and the estimate of that."""
     tasks = tasks_of(pool)
     why = "no record is left, or no model ran on it"
     rows = []
@@ -122,10 +103,6 @@ def _mean(values: np.ndarray) -> float:
 
 def expectations(pool: Pool) -> Sheet | None:
     """What the default of choose expects of its choice, and how often its interval holds.
-
-    Parameters
-    ----------
-    pool : Pool
 
     Returns
     -------
@@ -162,17 +139,7 @@ def expectations(pool: Pool) -> Sheet | None:
 
 
 def by_dataset(pool: Pool, nesting: str) -> Sheet:
-    """What every rule chose on every dataset, without labels.
-
-    Parameters
-    ----------
-    pool : Pool
-    nesting : str
-
-    Returns
-    -------
-    Sheet
-    """
+    """What every rule chose on every dataset, without labels."""
     tasks = tasks_of(pool)
     rules = list(tasks.picks[nesting])
     accuracy = {rule: tasks.accuracy_of(nesting, rule)[:, 0].mean(axis=1) for rule in rules}
@@ -203,17 +170,7 @@ def by_dataset(pool: Pool, nesting: str) -> Sheet:
 
 
 def chosen_models(pool: Pool, nesting: str) -> Sheet:
-    """How often every rule chose every model, without labels.
-
-    Parameters
-    ----------
-    pool : Pool
-    nesting : str
-
-    Returns
-    -------
-    Sheet
-    """
+    """How often every rule chose every model, without labels."""
     tasks = tasks_of(pool)
     rules = list(tasks.picks[nesting])
     counts = {rule: Counter(tasks.picks[nesting][rule][:, 0, 0].tolist()) for rule in rules}
