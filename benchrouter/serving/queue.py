@@ -8,7 +8,7 @@ from collections import deque
 from typing import NamedTuple
 
 from benchrouter.serving.pace import Pace
-from benchrouter.serving.pending import Request
+from benchrouter.serving.pending import Pending
 
 # Times what a batch is expected to take, as work that comes too late is lost: what prompts should
 # have left until their deadline, and must have to be taken where a batch has room for more.
@@ -19,7 +19,7 @@ MOST_TIGHT = 1000  # looked at in search of prompts that have more time left
 class Job(NamedTuple):
     """One prompt of a request."""
 
-    request: Request
+    pending: Pending
     place: int
     n_tokens: int
     """Estimated, at least 1."""
@@ -151,17 +151,17 @@ class Queue:
             return left
 
     def _let_in(self) -> None:
-        while self._jobs and self._jobs[0].request.is_over:  # they would stay while no device works
+        while self._jobs and self._jobs[0].pending.is_over:  # they would stay while no device works
             self._n_tokens -= self._jobs.popleft().n_tokens
         while self._outside:
             jobs = self._outside[0]
-            if jobs[0].request.is_over:
+            if jobs[0].pending.is_over:
                 self._outside.popleft()
                 continue
             if self._jobs and len(self._jobs) + len(jobs) > self.most:
                 return
             self._outside.popleft()
-            jobs[0].request.was_let_in = True
+            jobs[0].pending.was_let_in = True
             self._jobs.extend(jobs)
             self._n_tokens += sum(job.n_tokens for job in jobs)
 
@@ -186,12 +186,12 @@ class Queue:
 
         def in_time(job: Job, margin: float) -> bool:
             needed_s = margin * self._pace.expected_s(n_tokens + job.n_tokens)
-            return now + needed_s <= job.request.deadline
+            return now + needed_s <= job.pending.deadline
 
         while self._jobs and fits(self._jobs[0]) and len(tight) < MOST_TIGHT:
             job = self._jobs.popleft()
             self._n_tokens -= job.n_tokens
-            if job.request.is_over:
+            if job.pending.is_over:
                 continue
             if in_time(job, SAFE):
                 batch.append(job)

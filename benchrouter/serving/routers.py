@@ -69,7 +69,7 @@ class RouterInfo:
 
 
 @dataclass(frozen=True)
-class Shelved:
+class Served:
     """A router and what is known of it; replaced as a whole."""
 
     router: Router
@@ -80,7 +80,7 @@ class Shelved:
     revision: int
 
 
-class Shelf:
+class Routers:
     """Routers by name; safe to share between threads.
 
     Parameters
@@ -108,14 +108,14 @@ class Shelf:
         self._prepare = prepare
         self._reloading = threading.Lock()
         self._tried_at: dict[str, float] = {}
-        self._shelved = {name: self._first(name, source) for name, source in sources.items()}
+        self._served = {name: self._first(name, source) for name, source in sources.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the routers."""
-        return tuple(self._shelved)
+        return tuple(self._served)
 
-    def get(self, name: str | None) -> Shelved:
+    def get(self, name: str | None) -> Served:
         """Find a router as it is now.
 
         Parameters
@@ -128,33 +128,33 @@ class Shelf:
         UnknownRouter
             If there is none of that name.
         """
-        only = next(iter(self._shelved)) if len(self._shelved) == 1 else "default"
+        only = next(iter(self._served)) if len(self._served) == 1 else "default"
         try:
-            found = self._shelved[only if name is None else name]
+            found = self._served[only if name is None else name]
         except (KeyError, TypeError):
             raise UnknownRouter(
-                f"router: found {name!r}, expected one of {list(self._shelved)}"
+                f"router: found {name!r}, expected one of {list(self._served)}"
             ) from None
         if found.info.directory is None and found.router.revision != found.revision:
             found = _in_memory(found.info.name, found.router, found.encoders)
-            self._shelved[found.info.name] = found
+            self._served[found.info.name] = found
         return found
 
-    def now(self, found: Shelved) -> Shelved:
+    def now(self, found: Served) -> Served:
         """What has become of a router: one in memory may have been updated, one read never is."""
         return found if found.info.directory is not None else self.get(found.info.name)
 
-    def reload(self, name: str) -> Shelved | None:
+    def reload(self, name: str) -> Served | None:
         """Read a directory again if it has changed.
 
         Returns
         -------
-        Shelved or None
+        Served or None
             None where it is as it was, or the router is in memory. A directory that cannot be read
             leaves the router as it was, with the error in its info.
         """
         with self._reloading:
-            old = self._shelved[name]
+            old = self._served[name]
             if old.info.directory is None:
                 return None
             signature = _signature(old.info.directory)
@@ -168,15 +168,15 @@ class Shelf:
                 new = replace(old, info=replace(old.info, error=str(e)), signature=signature)
                 if old.info.error != new.info.error:
                     log.error("router %r stays at version %s: %s", name, old.info.version, e)
-            self._shelved[name] = new
+            self._served[name] = new
             return new
 
-    def _first(self, name: str, source: Source) -> Shelved:
+    def _first(self, name: str, source: Source) -> Served:
         if isinstance(source, Router):
             return _in_memory(name, source, self._prepare(source))
         return self._read(name, Path(source))
 
-    def _read(self, name: str, directory: Path) -> Shelved:
+    def _read(self, name: str, directory: Path) -> Served:
         """Read a directory, again if it is replaced while it is being read."""
         for attempt in range(ATTEMPTS):
             signature = _signature(directory)
@@ -192,13 +192,13 @@ class Shelf:
             if version == _version(directory) or attempt == ATTEMPTS - 1:
                 break
         info = _info(name, version, directory, router)
-        return Shelved(router, encoders, info, signature, router.revision)
+        return Served(router, encoders, info, signature, router.revision)
 
 
-def _in_memory(name: str, router: Router, encoders: Mapping[str, Encoder]) -> Shelved:
+def _in_memory(name: str, router: Router, encoders: Mapping[str, Encoder]) -> Served:
     revision = router.revision
     info = _info(name, f"memory-{revision}", None, router)
-    return Shelved(router, encoders, info, None, revision)
+    return Served(router, encoders, info, None, revision)
 
 
 def _info(name: str, version: str, directory: Path | None, router: Router) -> RouterInfo:
