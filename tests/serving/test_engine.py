@@ -1116,10 +1116,10 @@ def test_after_half_a_line_a_new_one_is_begun(tmp_path):
 def test_a_file_that_cannot_be_rotated_goes_on(tmp_path, monkeypatch, caplog):
     log = DecisionLog(tmp_path / "log", max_bytes=500)
 
-    def replace(*_):
+    def rename(*_):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(os, "rename", rename)
     for _ in range(20):
         log.answered(ROUTED, None, 0.1)
     log.close()
@@ -1171,6 +1171,26 @@ def test_a_disk_that_does_not_answer_holds_up_nobody(tmp_path, monkeypatch, capl
     log.answered(ROUTED, None, 0.1)
     assert "the disk does not answer" in caplog.text
     os.close(reading)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_disk_that_does_not_answer_holds_up_no_end_of_a_program(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    program = f"""
+import json, os
+from benchrouter.serving import DecisionLog, Routed, decision_log
+decision_log.CLOSE_S = 0.1
+reading = os.open({str(tmp_path / "pipe")!r}, os.O_RDONLY | os.O_NONBLOCK)
+log = DecisionLog({str(tmp_path / "pipe")!r}, with_prompts=True)
+for _ in range(3):
+    log.answered(Routed(**json.loads({json.dumps(ROUTED.to_dict())!r})), "x" * 200_000, 0.1)
+print(log.lost)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+    assert "the disk does not answer" in done.stderr
 
 
 def test_a_log_that_is_closed_counts_what_it_does_not_write(tmp_path):
