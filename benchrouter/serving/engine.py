@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions.answers import Explanation, TaskDecision
-from benchrouter.decisions.policy import RoutePolicy
+from benchrouter.decisions.policy import Policy as RoutePolicy
 from benchrouter.decisions.task import Score
 from benchrouter.embeddings import Encoder, as_unit_rows
 from benchrouter.embeddings.batching import windows
@@ -479,8 +479,8 @@ class Engine:
         shelved = self._shelf.get(router)
         info = shelved.info
         policy = self._policy_of(policy)
-        allowed = policy.allowed_of(info.models) or None
-        shelved.router.check_rule(policy.rule, policy.k, policy.cost_policy, allowed)
+        policy.refuse_budget("and these come one by one")
+        shelved.router.decider.check(_among(policy, info.models))
         seconds = self._deadline_s if deadline_s is None else _deadline(deadline_s)
         is_single = _is_single(prompt, embeddings)
         prompts = cast(list[Prompt | None], [prompt] if is_single else list(prompt or ()))
@@ -549,7 +549,7 @@ class Engine:
     def _give_up(self, request: Request, i: int, cause: Cause, why: str) -> None:
         """Answer by the fallback."""
         info = self._shelf.now(request.found).info
-        ranking = request.policy.allowed_of(info.standing) or info.standing
+        ranking = request.policy.known_among(info.standing) or info.standing
         routed = Routed(
             model=ranking[0],
             ranking=ranking,
@@ -583,10 +583,7 @@ class Engine:
         return shelved.router.explain(
             text,
             embedding=self._embedded([text], shelved)[0],
-            rule=policy.rule,
-            k=policy.k,
-            policy=policy.cost_policy,
-            models=policy.allowed_of(shelved.info.models) or None,
+            policy=_among(policy, shelved.info.models),
         )
 
     def _choose(
@@ -613,8 +610,8 @@ class Engine:
             embeddings=rows,
             score=score,
             label_threshold=label_threshold,
-            models=policy.allowed_of(shelved.info.models) or policy.models,
-            policy=policy.cost_policy,
+            models=policy.known_among(shelved.info.models) or policy.models,
+            policy=policy,
         )
 
     def _policy_of(self, policy: RoutePolicy | None) -> RoutePolicy:
@@ -636,14 +633,7 @@ class Engine:
         texts, policy = ["warm-up", "warm-up " * 64], self._policy
         for encoder in encoders.values():
             rows = encoder.encode_tensor(texts, warn=False).cpu().numpy()
-        router.rank(
-            texts,
-            embeddings=rows,
-            rule=policy.rule,
-            k=policy.k,
-            policy=policy.cost_policy,
-            models=policy.allowed_of(router.models) or None,
-        )
+        router.rank(texts, embeddings=rows, policy=_among(policy, router.models))
         return encoders
 
     def _work_aside(self) -> None:
@@ -703,6 +693,13 @@ def _policy(policy: RoutePolicy) -> RoutePolicy:
     if not isinstance(policy, RoutePolicy):
         raise TypeError(f"policy must be a RoutePolicy, got {type(policy).__name__}")
     return policy
+
+
+def _among(policy: RoutePolicy, models: Sequence[str]) -> RoutePolicy:
+    """A policy of the models that a router has; of all where it has none of those allowed."""
+    if policy.models is None:
+        return policy
+    return replace(policy, models=policy.known_among(models) or None)
 
 
 def _deadline(seconds: float | None) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions.policy import RoutePolicy
+from benchrouter.decisions.policy import Policy as RoutePolicy
 from benchrouter.serving.answer import Routed
 from benchrouter.serving.routers import Shelved
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -175,7 +176,7 @@ class Worker(threading.Thread):
         for own in _grouped(range(len(jobs)), lambda i: _kind(jobs[i])):
             like, cut = [jobs[i] for i in own], [truncated[i] for i in own]
             policy, router = like[0].request.policy, like[0].request.found.router
-            if router.is_calibrated(policy.rule, policy.k, policy.cost_policy):
+            if router.decider.is_calibrated(policy):
                 self._rank(like, rows[own], cut)
             else:  # this takes seconds, for which nobody else is to wait
                 self._aside(partial(self._rank, like, rows[own], cut))
@@ -185,7 +186,7 @@ class Worker(threading.Thread):
         if all(job.request.is_over for job in jobs):
             return
         found, policy = self._shelf.now(jobs[0].request.found), jobs[0].request.policy
-        allowed = policy.allowed_of(found.info.models)
+        allowed = policy.known_among(found.info.models)
         if not allowed:
             for job in jobs:
                 self._give_up(job, "no_model", f"{list(policy.models or ())}")
@@ -195,10 +196,7 @@ class Worker(threading.Thread):
             ranking = found.router.rank(
                 None if None in texts else [text for text in texts if text is not None],
                 embeddings=rows,
-                rule=policy.rule,
-                k=policy.k,
-                policy=policy.cost_policy,
-                models=None if policy.models is None else allowed,
+                policy=policy if policy.models is None else replace(policy, models=allowed),
             )
         except BaseException as e:
             log.exception("router %r failed", found.info.name)
