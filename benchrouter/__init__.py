@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchrouter.decisions.answers import Decisions, Explanation, TaskDecision
-    from benchrouter.decisions.costs.cost_policy import CostPolicy
+    from benchrouter.decisions.policy import CostPolicy, Policy
     from benchrouter.embeddings import Encoder, EncoderNotFound
     from benchrouter.router import Router
+    from benchrouter.scores.fitted import Settings
     from benchrouter.tables.table import BenchmarkTable
 
 __version__ = "0.1.0"
@@ -25,19 +26,23 @@ __all__ = [
     "Encoder",
     "EncoderNotFound",
     "Explanation",
+    "Policy",
     "Router",
+    "Settings",
     "TaskDecision",
     "__version__",
 ]
 
 _HOMES = {
     "BenchmarkTable": "benchrouter.tables.table",
-    "CostPolicy": "benchrouter.decisions.costs.cost_policy",
+    "CostPolicy": "benchrouter.decisions.policy",
     "Decisions": "benchrouter.decisions.answers",
     "Encoder": "benchrouter.embeddings",
     "EncoderNotFound": "benchrouter.embeddings",
     "Explanation": "benchrouter.decisions.answers",
+    "Policy": "benchrouter.decisions.policy",
     "Router": "benchrouter.router",
+    "Settings": "benchrouter.scores.fitted",
     "TaskDecision": "benchrouter.decisions.answers",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ import typer
 from benchrouter.cli import options, output
 
 if TYPE_CHECKING:
-    from benchrouter.decisions.costs.cost_policy import CostPolicy
+    from benchrouter.decisions.policy import CostPolicy
     from benchrouter.decisions.written.manifest import Totals
     from benchrouter.prompts.token_column import Counted
     from benchrouter.router import Router
@@ -125,7 +125,7 @@ def policy_of(
     by_prices = [option for option in ("--prices" if prices else None, tokens) if option]
     if costs is None and not by_prices and all(value is None for value in given.values()):
         return None
-    from benchrouter.decisions.costs.cost_policy import OBJECTIVES, SOURCES, CostPolicy
+    from benchrouter.decisions.policy import OBJECTIVES, SOURCES, CostPolicy
 
     options.one_of(costs or "auto", SOURCES, "--costs")
     rivals = [_option(name) for name in OBJECTIVES if given[name] is not None]
@@ -241,7 +241,9 @@ def text_of(policy: CostPolicy | None) -> str | None:
     """A policy as text, by which a job that is resumed is compared."""
     if policy is None:
         return None
-    values = asdict(policy)
+    from benchrouter.decisions.policy import OF_COSTS
+
+    values = {name: getattr(policy, name) for name in OF_COSTS}
     if policy.prices is not None:
         values["prices"] = {name: list(pair) for name, pair in sorted(policy.prices.items())}
     return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)

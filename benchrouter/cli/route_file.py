@@ -17,8 +17,7 @@ from benchrouter.prompts.timing import Stages, measuring, stage
 
 if TYPE_CHECKING:
     from benchrouter.decisions.answers import Decisions
-    from benchrouter.decisions.costs.cost_policy import CostPolicy
-    from benchrouter.decisions.rules import Rule
+    from benchrouter.decisions.policy import CostPolicy, Rule
     from benchrouter.decisions.written.parts import PartsOutput
     from benchrouter.decisions.written.single import SingleOutput
     from benchrouter.prompts.batches import PromptBatch

@@ -16,7 +16,7 @@ from benchrouter.cli.encoding import load_router
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from benchrouter.decisions.costs.cost_policy import CostPolicy
+    from benchrouter.decisions.policy import CostPolicy
     from benchrouter.decisions.task import Score
     from benchrouter.decisions.written.manifest import Totals
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchrouter.decisions.answers import Decisions
-    from benchrouter.decisions.rules import Rule
+    from benchrouter.decisions.policy import Rule
     from benchrouter.prompts.batches import PromptBatch
 
 # Columns on the way to the actors

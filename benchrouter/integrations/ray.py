@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import _core
-from benchrouter.decisions.rules import Rule
+from benchrouter.decisions.policy import Rule
 from benchrouter.decisions.written import arrow_columns
 from benchrouter.decisions.written.writers import CHANCE, RESULTS
 from benchrouter.embeddings import Encoder

@@ -13,9 +13,9 @@ from benchrouter.neighbours.lists import Neighbours, merge, without_dropped
 from benchrouter.scores.evidence import Evidence
 
 ALL_RECORDS = 100_000  # up to here every record is held out, above it a sample
-
-
 SAMPLE = 500  # records per dataset in that sample
+MOST_VOTERS = 32  # neighbours that the rule `auto` may ask for, outside any one dataset
+SAME_PROMPT = np.float32(1.0 - 1e-6)  # a record of at least this similarity is the prompt itself
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,6 @@ def without(held_out: HeldOut, evidence: Evidence, code: int | None = None) -> N
     return without_dropped(neighbours, dropped, evidence.depth)
 
 
-MOST_VOTERS = 32  # neighbours that the rule `auto` may ask for, outside any one dataset
-
-
 def without_prompt(found: Neighbours, rows: NDArray[np.int64], width: int) -> Neighbours:
     """Leave out the rows themselves, and records with the same prompt.
 
@@ -170,6 +167,3 @@ def without_dataset(held_out: HeldOut, dataset: NDArray[np.int32], code: int) ->
         for found in (held_out.alone, held_out.apart)
     )
     return replace(held_out, alone=alone, apart=apart)
-
-
-SAME_PROMPT = np.float32(1.0 - 1e-6)  # a record of at least this similarity is the prompt itself

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +155,7 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
     _check_shapes(root, arrays, content, len(prompts))
     recorded = content["encoder"]
     return Fit(
-        settings=Settings(
-            **{**content["settings"], "label_shares": tuple(content["settings"]["label_shares"])}
-        ),
+        settings=_read_settings(content),
         fingerprint=None if recorded is None else Fingerprint.from_dict(recorded),
         models=tuple(model["name"] for model in content["models"]),
         datasets=tuple(dataset["name"] for dataset in content["datasets"]),
@@ -190,8 +187,6 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
         distance_limit=np.inf if content["distance_limit"] is None else content["distance_limit"],
         tau=content["tau"],
         best_on_average=content["best_on_average"],
-        fallback=content["fallback"],
-        fallback_is_named=content["fallback_is_named"],
         compact=content["compact"],
         approximation=_read_approximation(root, content),
     )
@@ -302,7 +297,7 @@ def _description(fit: Fit) -> dict[str, Any]:
         "encoder": None if fit.fingerprint is None else fit.fingerprint.to_dict(),
         "dim": int(fit.embeddings.shape[1]),
         "n_records": int(fit.embeddings.shape[0]),
-        "settings": {**asdict(fit.settings), "label_shares": list(fit.settings.label_shares)},
+        "settings": {**fit.settings.numbers, "label_shares": list(fit.settings.label_shares)},
         "models": [
             {
                 "name": name,
@@ -333,7 +328,7 @@ def _description(fit: Fit) -> dict[str, Any]:
         else "every record",
         "best_on_average": fit.best_on_average,
         "fallback": fit.fallback,
-        "fallback_is_named": fit.fallback_is_named,
+        "fallback_is_named": fit.settings.fallback is not None,
         "compact": fit.compact,
         "approximation": None
         if fit.approximation is None
@@ -344,6 +339,16 @@ def _description(fit: Fit) -> dict[str, Any]:
             "n_queries": fit.approximation.n_queries,
         },
     }
+
+
+def _read_settings(content: dict[str, Any]) -> Settings:
+    numbers, approximation = content["settings"], content["approximation"]
+    fallback = content["models"][content["fallback"]]["name"]
+    return Settings(
+        **{**numbers, "label_shares": tuple(numbers["label_shares"])},
+        fallback=fallback if content["fallback_is_named"] else None,
+        index=None if approximation is None else approximation["factory"],
+    )
 
 
 def _read_expectation(arrays: dict[str, NDArray[Any]], recorded: dict[str, Any]) -> Expectation:

@@ -4,7 +4,7 @@ Needs torch and transformers for its encoder, but no web framework. The HTTP ser
 :mod:`benchrouter.serving.service`.
 """
 
-from benchrouter.decisions.policy import RoutePolicy
+from benchrouter.decisions.policy import Policy as RoutePolicy
 from benchrouter.serving.answer import CAUSES, Cause, Routed
 from benchrouter.serving.decision_log import DecisionLog
 from benchrouter.serving.encoders import Loading

@@ -61,7 +61,7 @@ class Answering:
     def give_up(self, pending: Pending, i: int, cause: Cause, why: str = "") -> None:
         """Answer by the fallback."""
         info = self._routers.now(pending.served).info
-        ranking = pending.policy.allowed_of(info.standing) or info.standing
+        ranking = pending.policy.known_among(info.standing) or info.standing
         routed = Routed(
             model=ranking[0],
             ranking=ranking,

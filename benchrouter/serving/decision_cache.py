@@ -38,7 +38,7 @@ class DecisionCache:
         ----------
         router, version : str
         policy : hashable
-            `RoutePolicy.key`.
+            `Policy.key`.
         text : str
         """
         if not self._most:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions.answers import Explanation, TaskDecision
-from benchrouter.decisions.policy import RoutePolicy
+from benchrouter.decisions.decider import Decider
+from benchrouter.decisions.policy import Policy
 from benchrouter.decisions.task import Score
 from benchrouter.embeddings import Encoder
 from benchrouter.embeddings.devices import check_device
@@ -51,7 +52,9 @@ class Engine:
     encoder : Encoder or str, optional
         A loaded encoder, or where the routers' encoder is found if not under its recorded name.
     devices : sequence of str
-        "cpu", "cuda", "cuda:N": one worker for each.
+        "cpu", "cuda", "cuda:N": one worker for each, which encodes there. Routers that are read
+        from directories are searched there as well, if the CUDA kernels were built; routers in
+        memory are searched where they are.
     loading : Loading, optional
         Arithmetic and threads of what is loaded here.
     max_batch_tokens : int, optional
@@ -67,7 +70,7 @@ class Engine:
         Decisions kept for equal requests; 0 = none.
     reload_every_s : float, optional
         How often directories are checked for changes; None = only by :meth:`reload`.
-    policy : RoutePolicy
+    policy : Policy
         Of requests that bring none; its models also hold for requests whose policy names none.
         A router that cannot offer it is refused: here with an error, at a reload by keeping the
         old one.
@@ -99,7 +102,7 @@ class Engine:
         deadline_s: float | None = 0.5,
         cache_size: int = 10_000,
         reload_every_s: float | None = 2.0,
-        policy: RoutePolicy | None = None,
+        policy: Policy | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         sources = routers if isinstance(routers, Mapping) else {"default": routers}
@@ -114,13 +117,13 @@ class Engine:
             requests.check_range("reload_every_s", reload_every_s, 0.01, requests.LONGEST_S)
         loading = loading or Loading()
         self._deadline_s = requests.deadline_of(deadline_s)
-        self._policy = requests.policy_of(policy, RoutePolicy())
+        self._policy = requests.with_default(policy, Policy())
         self._observers = Observers(observers)
         self._devices = [check_device(device) for device in devices]
         if not self._devices:
             raise ValueError("devices: found none, expected at least one")
         self._encoders = Encoders(encoder, self._devices, loading.dtype)
-        self._routers = Routers(sources, loading.threads, self._prepare)
+        self._routers = Routers(sources, self._devices, loading.threads, self._prepare)
         self._answering = Answering(self._routers, cache_size, self._observers)
         kind = "cpu" if self._devices == ["cpu"] else "cuda"
         pace = Pace(max_wait_s, max_batch_tokens or BATCH_TOKENS[kind], self._deadline_s)
@@ -144,7 +147,7 @@ class Engine:
         prompt: Prompt | None,
         *,
         router: str | None = None,
-        policy: RoutePolicy | None = None,
+        policy: Policy | None = None,
         deadline_s: float | None = None,
         embedding: Rows | None = None,
     ) -> Routed:
@@ -157,7 +160,7 @@ class Engine:
             text counts). May be None if an embedding is given.
         router : str, optional
             Name; needed if there are several and none is named "default".
-        policy : RoutePolicy, optional
+        policy : Policy, optional
             Instead of the engine's.
         deadline_s : float, optional
             Seconds, instead of the engine's; infinite = no limit.
@@ -187,7 +190,7 @@ class Engine:
         prompts: Sequence[Prompt] | None,
         *,
         router: str | None = None,
-        policy: RoutePolicy | None = None,
+        policy: Policy | None = None,
         deadline_s: float | None = None,
         embeddings: Rows | None = None,
     ) -> list[Routed]:
@@ -219,7 +222,7 @@ class Engine:
         prompt: Prompt | None,
         *,
         router: str | None = None,
-        policy: RoutePolicy | None = None,
+        policy: Policy | None = None,
         deadline_s: float | None = None,
         embedding: Rows | None = None,
     ) -> Routed:
@@ -232,7 +235,7 @@ class Engine:
         prompts: Sequence[Prompt] | None,
         *,
         router: str | None = None,
-        policy: RoutePolicy | None = None,
+        policy: Policy | None = None,
         deadline_s: float | None = None,
         embeddings: Rows | None = None,
     ) -> list[Routed]:
@@ -241,7 +244,7 @@ class Engine:
         return self._answering.wait_blocking(self._ask(asked, router, policy, deadline_s))
 
     async def explain(
-        self, prompt: Prompt, *, router: str | None = None, policy: RoutePolicy | None = None
+        self, prompt: Prompt, *, router: str | None = None, policy: Policy | None = None
     ) -> Explanation:
         """Show the neighbours that voted on a prompt; works in a thread beside the event loop.
 
@@ -260,7 +263,7 @@ class Engine:
         BadPrompt, UnknownRouter, TypeError, ValueError
             Unlike :meth:`route`, also for a bad prompt.
         """
-        served, policy = self._routers.get(router), requests.policy_of(policy, self._policy)
+        served, policy = self._routers.get(router), requests.with_default(policy, self._policy)
         return await tasks.in_thread(
             lambda: tasks.explain(served, self._devices[0], prompt, policy)
         )
@@ -273,7 +276,7 @@ class Engine:
         router: str | None = None,
         score: Score = "auto",
         label_threshold: float | None = None,
-        policy: RoutePolicy | None = None,
+        policy: Policy | None = None,
     ) -> TaskDecision:
         """Choose one model for a task; works in a thread beside the event loop.
 
@@ -287,7 +290,7 @@ class Engine:
         score : "auto", "s1", "s2" or "s3"
         label_threshold : float, optional
             As in `Router.choose`.
-        policy : RoutePolicy, optional
+        policy : Policy, optional
             Models that may be chosen, and how cost counts; its rule and k are for prompts. By
             default the engine's.
 
@@ -300,7 +303,7 @@ class Engine:
         UnknownRouter, TypeError, ValueError
             As `Router.choose` does.
         """
-        served, policy = self._routers.get(router), requests.policy_of(policy, self._policy)
+        served, policy = self._routers.get(router), requests.with_default(policy, self._policy)
         unwanted = threading.Event()
         return await tasks.in_thread(
             lambda: tasks.choose(
@@ -422,14 +425,14 @@ class Engine:
         self,
         asked: requests.Asked,
         router: str | None,
-        policy: RoutePolicy | None,
+        policy: Policy | None,
         deadline_s: float | None,
     ) -> Pending:
         """Make a request, answer what can be answered at once, and queue the rest."""
         served = self._routers.get(router)
-        policy = requests.policy_of(policy, self._policy)
-        allowed = policy.allowed_of(served.info.models) or None
-        served.router.check_rule(policy.rule, policy.k, policy.cost_policy, allowed)
+        policy = requests.with_default(policy, self._policy)
+        policy.refuse_budget("and these come one by one")
+        served.router.decider.check(requests.narrowed(policy, served.info.models))
         seconds = self._deadline_s if deadline_s is None else requests.deadline_of(deadline_s)
         pending, bad = requests.pending_of(asked, served, policy, seconds)
         for i, why in bad.items():
@@ -440,8 +443,8 @@ class Engine:
             self._answering.give_up_jobs(jobs, "closed", why)
         return pending
 
-    def _prepare(self, router: Router) -> dict[str, Encoder]:
+    def _prepare(self, router: Router, deciders: Mapping[str, Decider]) -> dict[str, Encoder]:
         """Load the encoders of a router, and use all of it once before the first prompt comes."""
         encoders = self._encoders.of(router)
-        tasks.warm_up(router, encoders.values(), self._policy)
+        tasks.warm_up(encoders, deciders, requests.narrowed(self._policy, router.models))
         return encoders

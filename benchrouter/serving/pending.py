@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from benchrouter.decisions.policy import RoutePolicy
+from benchrouter.decisions.policy import Policy
 from benchrouter.files.arrays import Rows
 from benchrouter.serving.answer import Routed
 from benchrouter.serving.routers import Served
@@ -21,7 +21,7 @@ class Pending:
     ----------
     served : Served
         The router as it was when the request came.
-    policy : RoutePolicy
+    policy : Policy
     texts : sequence of (str or None)
         None where only an embedding is given, or the prompt is bad.
     rows : float32 array, shape (n_prompts, dim), optional
@@ -42,7 +42,7 @@ class Pending:
     def __init__(
         self,
         served: Served,
-        policy: RoutePolicy,
+        policy: Policy,
         texts: Sequence[str | None],
         rows: Rows | None,
         deadline_s: float,

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
-from benchrouter.decisions.policy import RoutePolicy
+from benchrouter.decisions.policy import Policy
 from benchrouter.embeddings import as_unit_rows
 from benchrouter.files.arrays import Rows
 from benchrouter.serving.messages import LONGEST, Prompt, text_of
@@ -71,7 +71,7 @@ def many(prompts: Sequence[Prompt] | None, embeddings: Rows | None) -> Asked:
 
 
 def pending_of(
-    asked: Asked, served: Served, policy: RoutePolicy, deadline_s: float
+    asked: Asked, served: Served, policy: Policy, deadline_s: float
 ) -> tuple[Pending, dict[int, str]]:
     """Make a pending request.
 
@@ -101,7 +101,7 @@ def pending_of(
     return Pending(served, policy, texts, rows, deadline_s), {}
 
 
-def policy_of(policy: RoutePolicy | None, default: RoutePolicy) -> RoutePolicy:
+def with_default(policy: Policy | None, default: Policy) -> Policy:
     """Policy of a request: its own or the default, with the default's models if it names none.
 
     Raises
@@ -111,11 +111,18 @@ def policy_of(policy: RoutePolicy | None, default: RoutePolicy) -> RoutePolicy:
     """
     if policy is None:
         return default
-    if not isinstance(policy, RoutePolicy):
+    if not isinstance(policy, Policy):
         raise TypeError(f"policy must be a RoutePolicy, got {type(policy).__name__}")
     if default.models is None or policy.models is not None:
         return policy
     return replace(policy, models=default.models)
+
+
+def narrowed(policy: Policy, models: Sequence[str]) -> Policy:
+    """Allow the models that a router has; all of them if the policy allows none of them."""
+    if policy.models is None:
+        return policy
+    return replace(policy, models=policy.known_among(models) or None)
 
 
 def deadline_of(seconds: float | None) -> float:

@@ -6,17 +6,20 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchrouter.decisions.backend import full_name
+from benchrouter.decisions.decider import Decider
 from benchrouter.embeddings import Encoder
 from benchrouter.router import Router
 from benchrouter.scores.saved import DESCRIPTION
 from benchrouter.serving.observer import log
+from benchrouter.votes.on_device import NoCudaKernels
 
 ATTEMPTS = 3  # to read a directory that is replaced meanwhile
 PAUSE_S = 0.2
@@ -70,9 +73,11 @@ class RouterInfo:
 
 @dataclass(frozen=True)
 class Served:
-    """A router and what is known of it; replaced as a whole."""
+    """A router with what it needs to be served; replaced as a whole."""
 
     router: Router
+    deciders: Mapping[str, Decider]
+    """By device: what decides on the prompts that are encoded there."""
     encoders: Mapping[str, Encoder]
     """By device."""
     info: RouterInfo
@@ -86,11 +91,13 @@ class Routers:
     Parameters
     ----------
     sources : mapping of str to Router or path
+    devices : sequence of str
+        Where prompts are encoded. Routers that are read here are searched there too.
     threads : int
         Of search and votes, 0 = all.
     prepare : callable
-        Takes a router that was just read, before anybody uses it, and returns its encoders by
-        device; what it raises refuses the router.
+        Takes a new router and its deciders before anybody uses them, and returns its encoders by
+        device. If it raises, the router is refused.
 
     Raises
     ------
@@ -101,9 +108,11 @@ class Routers:
     def __init__(
         self,
         sources: Mapping[str, Source],
+        devices: Sequence[str],
         threads: int,
-        prepare: Callable[[Router], Mapping[str, Encoder]],
+        prepare: Callable[[Router, Mapping[str, Decider]], Mapping[str, Encoder]],
     ) -> None:
+        self._devices = devices
         self._threads = threads
         self._prepare = prepare
         self._reloading = threading.Lock()
@@ -136,12 +145,12 @@ class Routers:
                 f"router: found {name!r}, expected one of {list(self._served)}"
             ) from None
         if found.info.directory is None and found.router.revision != found.revision:
-            found = _in_memory(found.info.name, found.router, found.encoders)
+            found = self._in_memory(found.info.name, found.router, found.encoders)
             self._served[found.info.name] = found
         return found
 
     def now(self, found: Served) -> Served:
-        """What has become of a router: one in memory may have been updated, one read never is."""
+        """The router as it is now; only routers in memory can have changed."""
         return found if found.info.directory is not None else self.get(found.info.name)
 
     def reload(self, name: str) -> Served | None:
@@ -172,9 +181,16 @@ class Routers:
             return new
 
     def _first(self, name: str, source: Source) -> Served:
-        if isinstance(source, Router):
-            return _in_memory(name, source, self._prepare(source))
-        return self._read(name, Path(source))
+        if not isinstance(source, Router):
+            return self._read(name, Path(source))
+        deciders = dict.fromkeys(self._devices, source.decider)
+        return self._in_memory(name, source, self._prepare(source, deciders))
+
+    def _in_memory(self, name: str, router: Router, encoders: Mapping[str, Encoder]) -> Served:
+        revision = router.revision
+        deciders = dict.fromkeys(self._devices, router.decider)
+        info = _info(name, f"memory-{revision}", None, router)
+        return Served(router, deciders, encoders, info, None, revision)
 
     def _read(self, name: str, directory: Path) -> Served:
         """Read a directory, again if it is replaced while it is being read."""
@@ -183,7 +199,9 @@ class Routers:
             try:
                 version = _version(directory)
                 router = Router.load(directory, threads=self._threads)
-                encoders = self._prepare(router)
+                places = {device: _place_of(device) for device in self._devices}
+                deciders = {device: router.decider.on(place) for device, place in places.items()}
+                encoders = self._prepare(router, deciders)
             except (ValueError, OSError):
                 if attempt == ATTEMPTS - 1 or _signature(directory) == signature:
                     raise
@@ -192,13 +210,15 @@ class Routers:
             if version == _version(directory) or attempt == ATTEMPTS - 1:
                 break
         info = _info(name, version, directory, router)
-        return Served(router, encoders, info, signature, router.revision)
+        return Served(router, deciders, encoders, info, signature, router.revision)
 
 
-def _in_memory(name: str, router: Router, encoders: Mapping[str, Encoder]) -> Served:
-    revision = router.revision
-    info = _info(name, f"memory-{revision}", None, router)
-    return Served(router, encoders, info, None, revision)
+def _place_of(device: str) -> str:
+    """Where prompts of a device are decided on: there, or on the CPU without kernels for it."""
+    try:
+        return full_name(device)
+    except NoCudaKernels:
+        return "cpu"
 
 
 def _info(name: str, version: str, directory: Path | None, router: Router) -> RouterInfo:

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions.answers import Explanation, TaskDecision
-from benchrouter.decisions.policy import RoutePolicy
+from benchrouter.decisions.decider import Decider
+from benchrouter.decisions.policy import Policy
 from benchrouter.decisions.task import Score
 from benchrouter.embeddings import Encoder
 from benchrouter.embeddings.batching import windows
 from benchrouter.files.arrays import Rows
-from benchrouter.router import Router
 from benchrouter.serving.messages import LONGEST, Prompt, text_of
+from benchrouter.serving.requests import narrowed
 from benchrouter.serving.routers import Served
 
 Result = TypeVar("Result")
 PIECE_CHARACTERS = 100_000  # of a task that are encoded before a cancellation is noticed
 
 
-def explain(served: Served, device: str, prompt: Prompt, policy: RoutePolicy) -> Explanation:
+def explain(served: Served, device: str, prompt: Prompt, policy: Policy) -> Explanation:
     """Explain the decision on a prompt; `Engine.explain` without its thread."""
     text = text_of(prompt)[:LONGEST]
-    return served.router.explain(
-        text,
-        embedding=embed(served, device, [text])[0],
-        rule=policy.rule,
-        k=policy.k,
-        policy=policy.cost_policy,
-        models=policy.allowed_of(served.info.models) or None,
-    )
+    row = served.encoders[device].encode_tensor([text], warn=False)
+    policy = narrowed(policy, served.info.models)
+    return served.deciders[device].explain(row, policy, prompt=text)
 
 
 def choose(
@@ -42,7 +38,7 @@ def choose(
     device: str,
     prompts: Sequence[str],
     labels: NDArray[np.floating] | None,
-    policy: RoutePolicy,
+    policy: Policy,
     *,
     score: Score,
     label_threshold: float | None,
@@ -61,8 +57,8 @@ def choose(
         embeddings=np.concatenate(pieces),
         score=score,
         label_threshold=label_threshold,
-        models=policy.allowed_of(served.info.models) or policy.models,
-        policy=policy.cost_policy,
+        models=policy.known_among(served.info.models) or policy.models,
+        policy=policy,
     )
 
 
@@ -72,19 +68,13 @@ def embed(served: Served, device: str, texts: Sequence[str]) -> Rows:
     return rows
 
 
-def warm_up(router: Router, encoders: Iterable[Encoder], policy: RoutePolicy) -> None:
-    """Encode and decide once, so that the first prompt need not wait for what is made at need."""
-    texts, rows = ["warm-up", "warm-up " * 64], None
-    for encoder in encoders:
-        rows = encoder.encode_tensor(texts, warn=False).cpu().numpy()
-    router.rank(
-        texts,
-        embeddings=rows,
-        rule=policy.rule,
-        k=policy.k,
-        policy=policy.cost_policy,
-        models=policy.allowed_of(router.models) or None,
-    )
+def warm_up(
+    encoders: Mapping[str, Encoder], deciders: Mapping[str, Decider], policy: Policy
+) -> None:
+    """Encode and decide once on every device, which loads what is loaded at first need."""
+    texts = ["warm-up", "warm-up " * 64]
+    for device, encoder in encoders.items():
+        deciders[device].rank(encoder.encode_tensor(texts, warn=False), policy, texts)
 
 
 async def in_thread(call: Callable[[], Result], unwanted: threading.Event | None = None) -> Result:

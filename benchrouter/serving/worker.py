@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
 from benchrouter.decisions.ranking import Ranking
-from benchrouter.files.arrays import Floats, Rows
+from benchrouter.embeddings.of_prompts import UnitRows
+from benchrouter.files.arrays import Floats
 from benchrouter.files.plain import plain
 from benchrouter.serving.answer import CAUSES, Cause, Routed
 from benchrouter.serving.answering import Answering
@@ -144,14 +146,15 @@ class Worker(threading.Thread):
         self._decide(jobs, rows, truncated)
         return n_tokens
 
-    def _embed(self, texts: list[str], served: Served) -> tuple[Rows, list[bool], int]:
+    def _embed(self, texts: list[str], served: Served) -> tuple[UnitRows, list[bool], int]:
         """Rows of texts, which texts were too long, and the number of tokens."""
         if self.failure is not None and time.monotonic() < self._failed_at + RETRY_S:
             raise _StillBroken(self.failure)
         encoder = served.encoders[self.device]
         tokenised = encoder.tokenise(texts)
-        rows = encoder.encode_tensor(tokenised, warn=False).cpu().numpy()
+        rows = encoder.encode_tensor(tokenised, warn=False)
         if self.failure is not None:
+            rows.cpu()  # wait for the device, which may fail again
             log.warning("%s works again", self.device)
             self.failure = None
         cut = [len(text) >= LONGEST for text in texts]
@@ -170,36 +173,35 @@ class Worker(threading.Thread):
             jobs = [job for job in jobs if job.was_put_back]
         self._answering.give_up_jobs(jobs, "encoder", str(error))
 
-    def _decide(self, jobs: list[Job], rows: Rows, truncated: Sequence[bool]) -> None:
+    def _decide(self, jobs: list[Job], rows: UnitRows, truncated: Sequence[bool]) -> None:
         """Decide on embedded jobs, those of like requests together."""
         for own in _grouped(range(len(jobs)), lambda i: _kind(jobs[i])):
             like, cut = [jobs[i] for i in own], [truncated[i] for i in own]
-            policy, router = like[0].pending.policy, like[0].pending.served.router
-            if router.is_calibrated(policy.rule, policy.k, policy.cost_policy):
+            pending = like[0].pending
+            if pending.served.deciders[self.device].is_calibrated(pending.policy):
                 self._rank(like, rows[own], cut)
             else:  # this takes seconds; nobody else should wait for it
                 self._aside(partial(self._rank, like, rows[own], cut))
 
-    def _rank(self, jobs: list[Job], rows: Rows, truncated: Sequence[bool]) -> None:
+    def _rank(self, jobs: list[Job], rows: UnitRows, truncated: Sequence[bool]) -> None:
         """Rank the models for jobs of one router and policy, unless nobody waits any more."""
         if all(job.pending.is_over for job in jobs):
             return
         served, policy = self._routers.now(jobs[0].pending.served), jobs[0].pending.policy
-        allowed = policy.allowed_of(served.info.models)
+        allowed = policy.known_among(served.info.models)
         if not allowed:
             self._answering.give_up_jobs(jobs, "no_model", f"{list(policy.models or ())}")
             return
         texts = [job.pending.texts[job.place] for job in jobs]
+        if policy.models is not None:
+            policy = replace(policy, models=allowed)
+        prompts = None if None in texts else [text for text in texts if text is not None]
         try:
-            ranking = served.router.rank(
-                None if None in texts else [text for text in texts if text is not None],
-                embeddings=rows,
-                rule=policy.rule,
-                k=policy.k,
-                policy=policy.cost_policy,
-                models=None if policy.models is None else allowed,
-            )
+            ranking = served.deciders[self.device].rank(rows, policy, prompts)
         except BaseException as e:
+            if self.device != "cpu" and isinstance(e, RuntimeError):  # as CUDA's errors are
+                self._device_failed(jobs, e)
+                return
             log.exception("router %r failed", served.info.name)
             self._answering.give_up_jobs(jobs, "error", str(e))
             return

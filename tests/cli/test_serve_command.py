@@ -220,7 +220,7 @@ def is_listening(service):
 def test_what_there_is_at_the_start_is_left_out_by_the_garbage_collector():
     code = """
 import gc, os, signal
-from benchrouter.serving.service import run
+from benchrouter.serving.service import process
 
 before = len(gc.get_objects())
 
@@ -228,8 +228,8 @@ def ready():
     print(gc.get_freeze_count() / before)
     os.kill(os.getpid(), signal.SIGTERM)
 
-with run.bind("127.0.0.1", 0) as bound:
-    run.serve(None, bound, ready)
+with process.bind("127.0.0.1", 0) as bound:
+    process.serve(None, bound, ready)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert float(done.stdout) > 0.9, done.stderr

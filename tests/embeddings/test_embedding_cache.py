@@ -228,7 +228,7 @@ def test_threads_share_a_cache(bert, tmp_path, forwarded):
 WRITER = """
 import sys
 import numpy as np
-from benchrouter.encoder.cache import EmbeddingCache, key_of
+from benchrouter.embeddings.cache import EmbeddingCache, key_of
 
 directory, first, blocks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 cache = EmbeddingCache(directory, {"a": 1}, 8)
@@ -268,7 +268,9 @@ def test_killed_writer_leaves_whole_rows(tmp_path):
         writer = start_writer(tmp_path, 0, 1_000_000)
         done = -1
         while done < 5:
-            line = writer.stdout.readline().strip()
+            line = writer.stdout.readline()
+            assert line, "the writer ended by itself"
+            line = line.strip()
             done = int(line) if line.isdigit() else done
         time.sleep(0.003 * attempt)
         writer.kill()

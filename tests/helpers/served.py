@@ -20,7 +20,7 @@ import numpy as np
 from tables import make_table
 from tiny_encoder import prompts_of, write_bert
 
-from benchrouter import Router
+from benchrouter import Encoder, Router
 from benchrouter.serving.service import process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,18 +29,26 @@ N_RECORDS = 120
 
 
 def write_router(folder: Path, seed: int = 0) -> Path:
-    """Fit a router in folder/router, with its encoder in folder/encoder."""
+    """Fit a router in folder/router, with its encoder in folder/encoder.
+
+    Each model is good on a third of the prompts, by the direction in which their embeddings differ
+    most, so that the rule "auto" has a reason to choose all of them.
+    """
     encoder = folder / "encoder"
     if not encoder.exists():
         write_bert(encoder, max_seq_length=24)
     rng = np.random.default_rng(seed)
     dataset = np.repeat(np.arange(4), N_RECORDS // 4)
-    right = rng.random((N_RECORDS, 3)) < rng.random((4, 3))[dataset]
+    prompts = prompts_of(rng.integers(3, 12, N_RECORDS).tolist(), seed=seed)
+    rows = Encoder.load(str(encoder)).encode(prompts)
+    along = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)[0][:, 0]
+    best = np.argsort(np.argsort(along)) * len(MODELS) // N_RECORDS
+    skill = np.where(np.arange(len(MODELS)) == best[:, None], 0.9, 0.2)
     table = make_table(
-        right.astype(np.float32),
+        (rng.random(skill.shape) < skill).astype(np.float32),
         dataset,
         models=MODELS,
-        prompts=prompts_of(rng.integers(3, 12, N_RECORDS).tolist(), seed=seed),
+        prompts=prompts,
         cost_usd=rng.random((N_RECORDS, 3)).astype(np.float32) / 100,
         prices=np.array([[0.9, 0.9], [0.2, 0.2], [0.1, 0.1]]),
     )

@@ -700,7 +700,7 @@ def test_decisions_are_in_the_logs_of_litellm(router, engine, upstreams):
         "model": best,
         "fallback": False,
         "cause": None,
-        "reason": f"{best} has the largest score under the rule 'mean'",
+        "reason": router.explain(prompt).reason,
         "deployment": best,
     }
 

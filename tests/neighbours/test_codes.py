@@ -194,7 +194,7 @@ def test_memory_that_runs_out_in_a_thread_is_an_error():
     program = """if True:
         import resource
         import numpy as np
-        from benchrouter.codes import Codes
+        from benchrouter.neighbours.codes import Codes
 
         rows = np.random.default_rng(0).standard_normal((50_000, 64)).astype(np.float32)
         codes = Codes(rows, threads=2)

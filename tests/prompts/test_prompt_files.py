@@ -628,9 +628,9 @@ def test_a_killed_run_leaves_the_old_file(tmp_path, suffix):
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_prompt_files import decisions
-from benchrouter.batch.prompts import read_prompts
-from benchrouter.batch.records import wrong_prompt
-from benchrouter.batch.writers import open_decisions
+from benchrouter.prompts.batches import read_prompts
+from benchrouter.prompts.records import wrong_prompt
+from benchrouter.decisions.written.writers import open_decisions
 writer = open_decisions({str(target)!r})
 for batch in read_prompts({str(write(tmp_path / "p.txt", "x" * 99 + chr(10)))!r}):
     for _ in range(2000):

@@ -11,7 +11,7 @@ from tables import make_table, unit_rows
 
 from benchrouter import _core
 from benchrouter.neighbours.lists import Neighbours, join
-from benchrouter.scores import cells, pairs
+from benchrouter.scores import cells
 from benchrouter.scores.evidence import evidence_of, predict, prior_without, verdicts
 from benchrouter.scores.held_out import hold_out, without
 
@@ -123,8 +123,8 @@ def test_the_answer_does_not_depend_on_threads_or_blocks(monkeypatch):
 
 
 def test_a_sample_of_a_large_table(monkeypatch):
-    monkeypatch.setattr(pairs, "ALL_RECORDS", 50)
-    monkeypatch.setattr(pairs, "SAMPLE", 12)
+    monkeypatch.setattr("benchrouter.scores.held_out.ALL_RECORDS", 50)
+    monkeypatch.setattr("benchrouter.scores.held_out.SAMPLE", 12)
     evidence = made(np.random.default_rng(2), n=90)
     for held_out in hold_out(evidence):
         assert len(held_out.rows) == 12

@@ -23,7 +23,8 @@ from tables import make_table
 from tiny_encoder import prompts_of, write_bert
 
 from benchrouter import CostPolicy, Router
-from benchrouter.decisions.costs.cost_rules import CostRules
+from benchrouter.decisions.costs.calibrations import Calibrations
+from benchrouter.decisions.decider import Decider
 from benchrouter.embeddings import Encoder
 from benchrouter.serving import (
     CAUSES,
@@ -278,15 +279,13 @@ def test_the_policy_of_a_request(router, encoder, prompts):
     for policy, answers in zip(policies, found, strict=True):
         expected = router.rank(
             prompts,
-            rule=policy.rule,
-            k=policy.k,
-            policy=policy.cost_policy,
+            policy=policy,
             models=["model 1", "model 2"] if policy.models else None,
         )
         assert [r.model for r in answers] == expected.decisions.names()
         for i, routed in enumerate(answers):
             assert routed.ranking == tuple(router.models[m] for m in expected.order[i])
-        if policy.cost_policy is not None:
+        if policy.counts_costs:
             costs = [r.cost_usd for r in answers]
             np.testing.assert_allclose(costs, expected.decisions.cost_usd, rtol=1e-5)
 
@@ -296,9 +295,8 @@ def test_the_models_of_the_engine_are_those_of_every_request(router, encoder, pr
     with made(router, encoder=encoder, policy=ours) as engine:
         for policy in (None, RoutePolicy(rule="raw"), RoutePolicy(cost_weight=50.0)):
             asked = policy or ours
-            options = {"rule": asked.rule, "policy": asked.cost_policy}
             found = engine.route_many_blocking(prompts, policy=policy)
-            expected = router.route(prompts, models=["model 1", "model 2"], **options)
+            expected = router.route(prompts, policy=asked, models=["model 1", "model 2"])
             assert [routed.model for routed in found] == expected.names()
             told = asyncio.run(engine.explain(prompts[0], policy=policy))
             assert told.model == found[0].model
@@ -342,7 +340,7 @@ def test_one_request_without_texts_does_not_fail_another(router, encoder, slow):
         found = without.result(20)
     assert [routed.cause for routed in found] == ["error", "error"]
     assert "pass tokens, or the prompts" in found[0].reason
-    expected = router.route(texts, policy=prices.cost_policy)
+    expected = router.route(texts, policy=prices)
     assert [routed.model for routed in beside.result()] == expected.names()
     costs = [routed.cost_usd for routed in beside.result()]
     np.testing.assert_array_equal(np.float32(costs), expected.cost_usd)
@@ -351,14 +349,14 @@ def test_one_request_without_texts_does_not_fail_another(router, encoder, slow):
 def test_nobody_else_waits_for_a_calibration(encoder, prompts, monkeypatch):
     router = Router.fit(table_of(), encoder=encoder)  # whose chances nobody asked for yet
     likely = RoutePolicy(min_success=0.5, rule="mean")
-    go, started, plain = threading.Event(), threading.Event(), CostRules._held_out_pairs
+    go, started, plain = threading.Event(), threading.Event(), Calibrations.held_out_pairs
 
-    def held_out_pairs(self, rule, k):
+    def held_out_pairs(self, plan):
         started.set()
         assert go.wait(20)
-        return plain(self, rule, k)
+        return plain(self, plan)
 
-    monkeypatch.setattr(CostRules, "_held_out_pairs", held_out_pairs)
+    monkeypatch.setattr(Calibrations, "held_out_pairs", held_out_pairs)
     with made(router, encoder=encoder) as engine, ThreadPoolExecutor(2) as pool:
         asked = pool.submit(engine.route_many_blocking, prompts, policy=likely)
         assert started.wait(20)
@@ -369,7 +367,7 @@ def test_nobody_else_waits_for_a_calibration(encoder, prompts, monkeypatch):
         go.set()
         assert engine.drain(timeout_s=20)
         found = asked.result(20)
-    expected = router.route(prompts, rule="mean", policy=likely.cost_policy)
+    expected = router.route(prompts, rule="mean", policy=likely)
     assert [routed.model for routed in found] == expected.names()
     with made(router, encoder=encoder, policy=likely) as engine:
         assert engine.route_blocking(prompts[0]).model == expected.names()[0]
@@ -378,29 +376,29 @@ def test_nobody_else_waits_for_a_calibration(encoder, prompts, monkeypatch):
 def test_a_policy_is_calibrated_before_the_first_prompt_comes(encoder):
     router = Router.fit(table_of(), encoder=encoder)
     likely = RoutePolicy(min_success=0.5, rule="mean", k=3)
-    assert not router.is_calibrated("mean", k=3, policy=likely.cost_policy)
+    assert not router.is_calibrated("mean", k=3, policy=likely)
     with made(router, encoder=encoder, policy=likely):
-        assert router.is_calibrated("mean", k=3, policy=likely.cost_policy)
-    assert not router.is_calibrated("mean", policy=likely.cost_policy)
+        assert router.is_calibrated("mean", k=3, policy=likely)
+    assert not router.is_calibrated(policy=RoutePolicy(min_success=0.5, rule="mean"))
     assert router.is_calibrated("mean")
     with pytest.raises(ValueError, match="k must be at least 1"):
-        router.is_calibrated("mean", k=0, policy=likely.cost_policy)
+        router.is_calibrated("mean", k=0, policy=likely)
 
 
 def test_auto_needs_no_calibration_and_tells_the_chance(encoder, prompts, monkeypatch):
     router = Router.fit(table_of(), encoder=encoder)
     likely = RoutePolicy(min_success=0.5)
 
-    def held_out_pairs(self, rule, k):
+    def held_out_pairs(self, plan):
         raise AssertionError("nothing is calibrated at a request")
 
-    monkeypatch.setattr(CostRules, "_held_out_pairs", held_out_pairs)
-    assert router.is_calibrated(policy=likely.cost_policy)
+    monkeypatch.setattr(Calibrations, "held_out_pairs", held_out_pairs)
+    assert router.is_calibrated(policy=likely)
     with made(router, encoder=encoder) as engine:
         found = engine.route_many_blocking(prompts, policy=likely)
         plain = engine.route_many_blocking(prompts)
         other = engine.route_blocking(prompts[0], policy=RoutePolicy(rule="mean"))
-    for given, routed in ((likely.cost_policy, found), (None, plain)):
+    for given, routed in ((likely, found), (None, plain)):
         expected = router.route(prompts, policy=given)
         assert [r.model for r in routed] == expected.names()
         for name in ("chance", "chance_low", "chance_high"):
@@ -657,7 +655,7 @@ def test_a_panic_of_the_encoder_ends_no_thread(router, encoder, slow, monkeypatc
         slow.error = None
         wait_until(lambda: engine.ready)
         assert engine.route_blocking("w1").cause is None
-        monkeypatch.setattr(Router, "rank", lambda *_, **__: (_ for _ in ()).throw(Panic("rank")))
+        monkeypatch.setattr(Decider, "rank", lambda *_, **__: (_ for _ in ()).throw(Panic("rank")))
         assert engine.route_blocking("w1").cause == "error"
         monkeypatch.undo()
         assert engine.route_blocking("w1").cause is None
@@ -685,7 +683,7 @@ def test_a_router_that_fails_is_answered_for(router, encoder, monkeypatch):
         raise MemoryError("no room")
 
     with made(router, encoder=encoder) as engine:
-        monkeypatch.setattr(Router, "rank", fail)
+        monkeypatch.setattr(Decider, "rank", fail)
         found = engine.route_blocking("w1")
     assert (found.cause, found.model) == ("error", router.fallback)
     assert "no room" in found.reason
@@ -837,6 +835,8 @@ def test_a_policy_or_a_deadline_that_is_none_is_an_error_of_the_caller(encoder):
     with made(plain, encoder=encoder) as engine:
         with pytest.raises(TypeError, match="policy must be a RoutePolicy, got dict"):
             engine.route_blocking("w1", policy={"rule": "raw"})
+        with pytest.raises(ValueError, match="budget_usd is for all prompts together"):
+            engine.route_blocking("w1", policy=RoutePolicy(budget_usd=1.0))
         with pytest.raises(ValueError, match="deadline_s must be seconds above 0"):
             engine.route_blocking("w1", deadline_s=-1)
         with pytest.raises(ValueError, match="no prices are known for model 0"):
@@ -848,16 +848,16 @@ def test_a_policy_or_a_deadline_that_is_none_is_an_error_of_the_caller(encoder):
     [
         ({"rule": "best"}, ValueError, "rule must be one of"),
         ({"k": 0}, ValueError, "k must be at least 1"),
-        ({"k": 7}, ValueError, "k is for the rules 'mean', 'raw' and 's3', found it with 'auto'"),
+        ({"k": 7}, ValueError, "k is for the rules 'mean', 'raw' and 's3': 'auto' has"),
         ({"rule": "s3", "within": "auto"}, ValueError, "within 'auto' is for the rule 'auto'"),
         ({"within": "much"}, ValueError, "within must be a number or 'auto', got 'much'"),
-        ({"k": 1.5}, TypeError, "k must be an integer, got float"),
+        ({"k": 1.5}, TypeError, "k must be an integer, got 1.5"),
         ({"models": "one"}, TypeError, "models must be a list of names"),
         ({"models": [1]}, TypeError, "models must be a list of names"),
         ({"models": []}, ValueError, "at least one model"),
         ({"cost_weight": -1}, ValueError, "cost_weight must be at least 0"),
         ({"cost_weight": 1, "within": 0.1}, ValueError, "at most one of"),
-        ({"budget_usd": 1}, ValueError, "found 'budget_usd', expected some of"),
+        ({"colour": 1}, ValueError, "found 'colour', expected some of"),
     ],
 )
 def test_what_is_no_policy(given, error, words):

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchrouter.decisions.answers import Decisions
-    from benchrouter.decisions.costs.cost_policy import CostPolicy
-    from benchrouter.decisions.rules import Rule
+    from benchrouter.decisions.policy import CostPolicy, Rule
     from benchrouter.prompts.batches import PromptBatch
     from benchrouter.prompts.token_column import Counted
     from benchrouter.router import Router

@@ -27,20 +27,17 @@ from benchrouter.scores.expected.views import (
 )
 from benchrouter.scores.held_out import MOST_VOTERS, HeldOut
 
-NEIGHBOURS = (
-    8,
-    16,
-    MOST_VOTERS,
-)  # that may vote; held-out records choose. More cost more time in search
-STRANGE_SHARE = 1.0 / 3.0  # of prompts that are taken to be strange before anything is seen of them
-SAMPLE = 500  # records of a dataset that are learnt from
+# Numbers of voting neighbours to choose from, by held-out error. More cost more time in search.
+NEIGHBOURS = (8, 16, MOST_VOTERS)
+STRANGE_SHARE = 1.0 / 3.0  # share of prompts assumed strange before any is seen
+SAMPLE = 500  # records of each dataset to learn from
 REACH = 2.0  # models this many dataset deviations below the best count e^-1/2
-EQUAL_WEIGHTS = 1.0  # how much evidence the prior is worth that all views deserve the same weight
+EQUAL_WEIGHTS = 1.0  # weight of the prior that all views deserve the same weight
 LARGEST_WEIGHT = 1.5
 RIDGE = 1e-3  # of the mean diagonal: views that say the same share their weight
 GATE_PENALTY = 1e-2
 CHANCE_PENALTY = 1e-4
-FIXED = 1e9  # a penalty that leaves the prior
+FIXED = 1e9  # a penalty that keeps a weight at its prior
 ERRORS = 1.0  # standard errors that a gain on held-out records must exceed
 
 
@@ -127,7 +124,7 @@ def own_distances(held_out: HeldOut, kappa: int) -> NDArray[np.float32]:
 def filled_by_dataset(
     own_distance: NDArray[np.float32], dataset: NDArray[np.int32]
 ) -> NDArray[np.float32]:
-    """Distances that were not measured, by the mean of their dataset's.
+    """Fill distances that were not measured with the mean of their dataset.
 
     Parameters
     ----------
@@ -151,10 +148,9 @@ def filled_by_dataset(
 
 
 def extended(learnt: Expectation, records: Records) -> Expectation:
-    """What was learnt before records came, for all records and datasets of today.
+    """Apply what was learnt from the first records to a benchmark that has grown.
 
-    Standings and slopes stay those of the last fit; datasets have their means of today. The first
-    records are those that it was learnt from.
+    Standings and slopes stay those of the last fit; the means of datasets are today's.
 
     Parameters
     ----------
@@ -178,7 +174,7 @@ def extended(learnt: Expectation, records: Records) -> Expectation:
 
 @dataclass(frozen=True)
 class _Side:
-    """Held-out records as known prompts, or as strange ones: n records, M models."""
+    """Held-out records taken as known prompts, or as strange ones: n records, M models."""
 
     strange: bool
     dataset: NDArray[np.int32]  # (n,)

@@ -29,7 +29,7 @@ MOST_LEVERAGE = 1.0 - 1e-6  # of a record on its own prediction
 
 @dataclass(frozen=True)
 class Records:
-    """Benchmark records from which is learnt; N of them, M models, D datasets.
+    """The benchmark records to learn from: N records, M models, D datasets.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Records:
     means : float64 array, shape (D, M)
         Mean score, NaN = not run.
     codes : int64 array, shape (n_codes,)
-        Datasets that count, ascending; records of others are passed over.
+        Datasets that count, ascending; records of other datasets are ignored.
     """
 
     embeddings: NDArray[np.float32]
@@ -54,7 +54,7 @@ class Records:
     codes: NDArray[np.int64]
 
     def standing(self, *excluded: int) -> Array:
-        """Standing of every model on the datasets that count but the excluded, shape (M,)."""
+        """Standing of every model, shape (M,), without the excluded datasets."""
         return prior_of(self.means[np.setdiff1d(self.codes, excluded)]).astype(np.float64)
 
 
