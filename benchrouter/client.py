@@ -2,10 +2,10 @@
 
 Takes the extra `client` (httpx), and nothing else of this package.
 
-    ServiceError               the service did not answer, or not with what was asked
-    ├── Unreachable            no connection, no answer in time
-    └── Refused                an answer of another status than 200
-        └── Overloaded         429 or 503: it was asked to come back later, too often
+    ServiceError               no answer, or not the answer to what was asked
+    ├── Unreachable            no connection, or no answer in time
+    └── Refused                an answer with another status than 200
+        └── Overloaded         429 or 503 at every attempt
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 TIMEOUT_S = 10.0
-TASK_TIMEOUT_S = 300.0  # of choose, which encodes up to 5,000 prompts
+TASK_TIMEOUT_S = 300.0  # for choose, which encodes up to 5,000 prompts
 RETRIES = 2
 FIRST_WAIT_S = 0.1
 BUSY = (429, 503)
@@ -47,7 +47,7 @@ Result = TypeVar("Result")
 
 
 class ServiceError(Exception):
-    """The service did not answer, or not with what was asked."""
+    """The service gave no answer, or not the answer to what was asked."""
 
 
 class Unreachable(ServiceError):
@@ -60,9 +60,9 @@ class Refused(ServiceError):
     Attributes
     ----------
     status : int
-        Of HTTP.
+        HTTP status.
     code : str
-        Such as "invalid_request" or "router_not_found"; empty where something else answered.
+        Such as "invalid_request" or "router_not_found"; empty if something else answered.
     message : str
     """
 
@@ -72,7 +72,7 @@ class Refused(ServiceError):
 
 
 class Overloaded(Refused):
-    """The service was busy, or on its way down, at every attempt."""
+    """The service was busy or closing at every attempt."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,14 @@ class Decision:
     scores : tuple of (float or None)
         Predicted scores in that order.
     fallback : bool
-        Whether something other than evidence chose.
+        Whether the prompt's neighbours did not decide.
     cause : str or None
-        What.
+        Why they did not.
     reason : str
     score, margin, distance, cost_usd : float or None
     chance, chance_low, chance_high : float or None
-        That `model` answers correctly, and its 80 % interval; None where it is not known, and from
-        a service that does not tell it.
+        The chance that `model` answers correctly, and its 80 % interval; None if not known, or not
+        sent by an older service.
     over_limit : bool or None
     truncated, cached : bool
     router, version : str
@@ -159,7 +159,7 @@ class _Service:
         policy : mapping, optional
             Fields of `benchrouter.serving.RoutePolicy`, such as {"cost_weight": 20.0}.
         deadline_ms : float, optional
-            Past it the service answers the fallback model.
+            After it the service answers with the fallback model.
 
         Returns
         -------
@@ -184,7 +184,7 @@ class _Service:
         router, policy
             As in :meth:`route`.
         deadline_ms : float, optional
-            Of all of them together; many prompts need more than the service's 500 ms.
+            For all of them together; many prompts need more than the service's 500 ms.
 
         Returns
         -------
@@ -210,16 +210,16 @@ class _Service:
         ----------
         prompts : sequence of str
         labels : sequence of dict, optional
-            Of each of the first prompts the models' scores; None or NaN = not run.
+            Scores of the models on each of the first prompts; None or NaN = not run.
         router : str, optional
         score : str
             "auto", "s1", "s2" or "s3".
         label_threshold : float, optional
-            A label above it is correct. Without it labels must lie in [0, 1].
+            A label above it is correct. Without it, labels must lie in [0, 1].
         policy : mapping, optional
             As in :meth:`route`, without a rule and k.
         timeout_s : float
-            Instead of the client's: the prompts have to be encoded.
+            Instead of the client's, since many prompts must be encoded.
 
         Returns
         -------
@@ -243,7 +243,7 @@ class _Service:
         router: str | None = None,
         policy: Mapping[str, Any] | None = None,
     ) -> _Call[Answer]:
-        """Tell why a prompt goes where it goes.
+        """Explain the decision on a prompt.
 
         Parameters
         ----------
@@ -253,7 +253,7 @@ class _Service:
         Returns
         -------
         dict
-            As `Explanation.to_dict`, and more: the service's document at /docs shows it.
+            As `Explanation.to_dict`, with more fields; the service describes them at /docs.
         """
         body = _body(_prompt(prompt), router=router, policy=policy)
         return _Call(self, "POST", "/v1/explain", body, _as_it_is)
@@ -264,7 +264,7 @@ class _Service:
         Parameters
         ----------
         router : str, optional
-            Of this one only.
+            Only of this one.
 
         Returns
         -------
@@ -274,7 +274,7 @@ class _Service:
 
 
 class _Call(Generic[Result]):
-    """One call: its attempts, and what follows from how each ended."""
+    """One call and its attempts."""
 
     def __init__(
         self,
@@ -317,7 +317,7 @@ class _Call(Generic[Result]):
         raise _refusal(response)
 
     def lost(self, e: httpx.RequestError) -> None:
-        """Take note of an exchange that failed; raises if that was the last attempt."""
+        """Note an attempt that failed; raise if it was the last."""
         if not self._again(None):
             late = isinstance(e, httpx.TimeoutException)
             why = "no answer in time" if late else str(e) or type(e).__name__
@@ -326,7 +326,7 @@ class _Call(Generic[Result]):
     def _again(self, retry_after: str | None) -> bool:
         """Whether there is an attempt left, and time for it."""
         told = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
-        # not all at once, who were refused at once
+        # spread the clients that were refused at the same time
         self.wait_s = max(told, self._backoff_s) * random.uniform(1.0, 1.25)
         self._backoff_s *= 2
         self._left -= 1
@@ -383,18 +383,18 @@ class Client:
     base_url : str
         Such as "http://127.0.0.1:8000".
     api_key : str, optional
-        By default that of the environment, BENCHROUTER_API_KEY.
+        By default BENCHROUTER_API_KEY of the environment.
     timeout_s : float
-        For a call, its retries included; an answer whose bytes keep coming is read on.
+        For a call and its retries. An answer that has begun is read to its end.
     retries : int
-        After a lost connection, and where the service asks to come back later (429, 503).
+        After a lost connection or an answer 429 or 503.
     http : httpx.Client, optional
-        Used instead of one that is made here: certificates, proxies.
+        Used instead of one made here, for certificates or proxies.
 
     Raises
     ------
     ServiceError
-        By all methods; see the module.
+        Raised by all methods; see the module.
 
     Examples
     --------
@@ -515,12 +515,12 @@ def _labels(
 
 
 def _body(given: Answer, **more: Any) -> Answer:
-    """Fields that are given."""
+    """Fields that are not None."""
     return {**given, **{name: value for name, value in more.items() if value is not None}}
 
 
 def _json(content: Answer) -> bytes:
-    """Body of a request; half a surrogate pair, which UTF-8 cannot say, becomes a question mark."""
+    """Body of a request; half a surrogate pair, which UTF-8 lacks, becomes a question mark."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")
 
@@ -535,7 +535,7 @@ def _decision(answer: Answer) -> Decision:
 
 
 def _decisions(answer: Answer) -> list[Decision]:
-    """Take the decisions of an answer; what a newer service adds to them is passed over."""
+    """Read the decisions of an answer; fields that a newer service adds are ignored."""
     try:
         found = [
             {

@@ -1,4 +1,4 @@
-"""The routers that an engine holds, by name; those on disk are read again when they change."""
+"""The routers of an engine, by name; those from directories are read again when they change."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from benchrouter.scores.saved import DESCRIPTION
 from benchrouter.serving.observer import log
 from benchrouter.votes.on_device import NoCudaKernels
 
-ATTEMPTS = 3  # to read a directory that is replaced meanwhile
+ATTEMPTS = 3  # to read a directory that is being replaced
 PAUSE_S = 0.2
-RETRY_S = 30.0  # after which what could not be read is tried again, though it looks the same
+RETRY_S = 30.0  # until a directory that could not be read is tried again, though unchanged
 
 Source = Router | str | os.PathLike[str]
 Signature = tuple[int, int, int]
@@ -38,26 +38,26 @@ class UnknownRouter(KeyError):
 
 @dataclass(frozen=True)
 class RouterInfo:
-    """One router as it is served.
+    """A router as it is served.
 
     Attributes
     ----------
     name : str
     version : str
-        Of a directory, 12 hex digits of the SHA-256 of its description, which holds that of every
-        file; of a router in memory, "memory-N" after N updates.
+        For a directory, the first 12 hex digits of the SHA-256 of its description, which holds
+        those of all files; for a router in memory, "memory-N" after N updates.
     directory : Path or None
         None = in memory.
     models : tuple of str
     fallback : str
     standing : tuple of str
-        All models by standing on the benchmark, best first, the fallback model before them.
+        The fallback model, then all others by standing on the benchmark, best first.
     description : dict
         As `Router.describe`.
     loaded_at : float
         Seconds since the epoch.
     error : str or None
-        Why what stands in the directory now could not be read.
+        Why the directory cannot be read as it is now.
     """
 
     name: str
@@ -159,8 +159,8 @@ class Routers:
         Returns
         -------
         Served or None
-            None where it is as it was, or the router is in memory. A directory that cannot be read
-            leaves the router as it was, with the error in its info.
+            None if it is unchanged, or the router is in memory. If a directory cannot be read, the
+            router stays as it was, with the error in its info.
         """
         with self._reloading:
             old = self._served[name]
@@ -173,7 +173,7 @@ class Routers:
             self._tried_at[name] = time.monotonic()
             try:
                 new = self._read(name, old.info.directory)
-            except Exception as e:  # whatever is wrong with it, the old one goes on
+            except Exception as e:  # whatever it is, keep the old one
                 new = replace(old, info=replace(old.info, error=str(e)), signature=signature)
                 if old.info.error != new.info.error:
                     log.error("router %r stays at version %s: %s", name, old.info.version, e)
@@ -239,7 +239,7 @@ def _info(name: str, version: str, directory: Path | None, router: Router) -> Ro
 
 
 def _signature(directory: Path) -> Signature | None:
-    """What changes when a router is replaced; None where there is none."""
+    """What changes when a router is replaced; None if there is no router."""
     try:
         found = os.stat(directory / DESCRIPTION)
     except OSError:

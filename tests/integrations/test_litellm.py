@@ -274,7 +274,7 @@ def test_several_groups_of_one_model_come_after_each_other(engine, router):
 def test_a_policy_by_name(router, engine, upstreams):
     prompts = prompts_of([4, 9, 6, 3] * 5, seed=2)
     policy = RoutePolicy(cost_weight=100.0)
-    expected = router.rank(prompts, policy=policy.cost_policy, models=list(MODELS))
+    expected = router.rank(prompts, policy=policy, models=list(MODELS))
     assert expected.decisions.names() != router.route(prompts).names()
     chosen = made(engine, upstreams, routing={"policies": {"cheap": policy}})
     answers = [chosen.completion(f"{VIRTUAL}:cheap", user(prompt)) for prompt in prompts]
