@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from benchrouter.files.version import VERSION
+
 if TYPE_CHECKING:
     from benchrouter.decisions.answers import Decisions, Explanation, TaskDecision
     from benchrouter.decisions.policy import CostPolicy, Policy
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from benchrouter.scores.fitted import Settings
     from benchrouter.tables.table import BenchmarkTable
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "BenchmarkTable",
     "CostPolicy",

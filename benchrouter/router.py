@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions.answers import Decisions, Explanation, TaskDecision
 from benchrouter.decisions.backend import full_name
-from benchrouter.decisions.decider import Decider
 from benchrouter.decisions.groups import Groups
 from benchrouter.decisions.plan import allowed_of
 from benchrouter.decisions.policy import Policy, Rule, policy_of
@@ -22,19 +20,17 @@ from benchrouter.decisions.ranking import Ranking
 from benchrouter.decisions.streams import Batch, GroupedBatch, embedded, with_tokens
 from benchrouter.decisions.suggestions import MAX_REGRET, LabelSuggestion, suggest_labels
 from benchrouter.decisions.task import Score, check_choice, choose_for_task
-from benchrouter.embeddings.of_prompts import Embedder, embed_benchmark
-from benchrouter.embeddings.unit_rows import as_unit_rows
-from benchrouter.files.arrays import Progress, Rows
-from benchrouter.scores import saved, updates
+from benchrouter.decisions.updatable import Updatable
+from benchrouter.embeddings import Encoder, Fingerprint
+from benchrouter.embeddings.of_prompts import embed_benchmark
+from benchrouter.files.arrays import Progress
+from benchrouter.scores import saved
 from benchrouter.scores.fit import fit
-from benchrouter.scores.fitted import Fit, Settings
-
-if TYPE_CHECKING:
-    from benchrouter.embeddings import Encoder, Fingerprint
-    from benchrouter.tables.table import BenchmarkTable
+from benchrouter.scores.fitted import Settings
+from benchrouter.tables.table import BenchmarkTable
 
 
-class Router:
+class Router(Updatable):
     """Chooses models by the correctness of benchmark records near a prompt.
 
     Made by :meth:`fit` or :meth:`load`. All methods may be called from many threads at once; one
@@ -50,28 +46,6 @@ class Router:
     >>> router.route(["What is 7 times 8?"]).names()  # doctest: +SKIP
     ['gemma-2-9b-it']
     """
-
-    def __init__(
-        self,
-        fitted: Fit,
-        *,
-        encoder: Encoder | str | None = None,
-        device: str = "cpu",
-        cache_dir: str | Path | None = None,
-        threads: int = 0,
-    ) -> None:
-        self._device = full_name(device)
-        self._threads = threads
-        self._updating = threading.Lock()
-        self._embedder = Embedder(
-            encoder,
-            fingerprint=fitted.fingerprint,
-            dim=fitted.embeddings.shape[1],
-            device=self._device,
-            cache_dir=cache_dir,
-        )
-        # All that an update replaces, in one object: a reader takes it once.
-        self._state = _State(Decider(fitted, device=self._device, threads=threads), 0)
 
     @classmethod
     def fit(
@@ -171,10 +145,7 @@ class Router:
         Raises
         ------
         ValueError
-            If the directory is not a whole router, naming the file at fault; if the fallback is
-            not one of its models, or this machine has no such device.
-        NoCudaKernels
-            If a CUDA device is asked for and the extension was built without CUDA.
+            If the directory is not a whole router, naming the file at fault.
         """
         fitted = saved.load(directory, verify=verify)
         if fallback is not None:
@@ -186,68 +157,12 @@ class Router:
         return cls(fitted, encoder=encoder, device=device, cache_dir=cache_dir, threads=threads)
 
     def save(self, directory: str | Path) -> None:
-        """Write the router to a directory, atomically.
-
-        Parameters
-        ----------
-        directory : path
-            Created, or replaced if it holds a router; ValueError if it holds something else.
-        """
+        """Write the router to a directory, which is replaced whole if it holds a router."""
         saved.save(self._fit, directory)
 
     def describe(self) -> dict[str, Any]:
         """List what is inside, as plain values."""
         return saved.describe(self._fit)
-
-    # --- what is inside --------------------------------------------------------------------------
-
-    @property
-    def decider(self) -> Decider:
-        """What decides on embedded prompts, as the router is now; an update makes a new one."""
-        return self._state.decider
-
-    @property
-    def _fit(self) -> Fit:
-        return self._state.decider.fit
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Names of the candidate models."""
-        return self._fit.models
-
-    @property
-    def datasets(self) -> tuple[str, ...]:
-        """Names of the benchmark's datasets."""
-        return self._fit.datasets
-
-    @property
-    def best_on_average(self) -> str:
-        """The best model on average (BMA)."""
-        return self.models[self._fit.best_on_average]
-
-    @property
-    def fallback(self) -> str:
-        """The model answered where evidence is too thin."""
-        return self.models[self._fit.fallback]
-
-    @property
-    def revision(self) -> int:
-        """How often this object has been updated: 0 when it was made, one more at every update."""
-        return self._state.revision
-
-    @property
-    def fingerprint(self) -> Fingerprint | None:
-        """Of the encoder of the benchmark; None where embeddings were given without one."""
-        return self._fit.fingerprint
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder, loaded at first need and checked against the router's fingerprint."""
-        return self._embedder.encoder
-
-    def check_encoder(self, fingerprint: Fingerprint) -> None:
-        """Raise ValueError for another encoder than the benchmark's, naming every difference."""
-        self._embedder.check(fingerprint)
 
     # --- one model for a task --------------------------------------------------------------------
 
@@ -431,17 +346,7 @@ class Router:
     ) -> Ranking:
         """Decide as :meth:`route` does, and order all models by what would be chosen next.
 
-        Memory grows with prompts × models.
-
-        Parameters
-        ----------
-        prompts, embeddings, policy, rule, k, models, tokens
-            As in :meth:`route`; a policy without a budget.
-
-        Returns
-        -------
-        Ranking
-            Its decisions are those of :meth:`route`.
+        Takes what :meth:`route` takes, but for a budget. Memory grows with prompts × models.
         """
         policy = policy_of(policy, rule=rule, k=k, models=models)
         rows = self._embedder.rows(prompts, embeddings)
@@ -468,10 +373,6 @@ class Router:
         policy, rule, k, models, tokens
             As in :meth:`rank`. Models that may not be chosen are shown all the same, and costs
             are told where they are known even if they do not count.
-
-        Returns
-        -------
-        Explanation
         """
         policy = policy_of(policy, rule=rule, k=k, models=models)
         row = self._embedder.rows(
@@ -500,11 +401,6 @@ class Router:
             As in :meth:`route`; any of them may be None. Asked for in the caller's thread.
         policy, rule, k, models
             As in :meth:`route`; a budget's λ must be known first (:meth:`find_cost_weight`).
-
-        Yields
-        ------
-        Decisions
-            One for every batch, in order.
         """
         policy = policy_of(policy, rule=rule, k=k, models=models)
         policy.refuse_budget("and a stream holds one batch at a time")
@@ -526,11 +422,6 @@ class Router:
         The first of two passes: :meth:`route_stream` at this `cost_weight` then decides as
         :meth:`route` would on all prompts at once. Each prompt takes about 8·k + 4·models + 30
         bytes meanwhile.
-
-        Parameters
-        ----------
-        batches, policy, rule, k, models
-            As in :meth:`route_stream`; a policy with a budget.
 
         Returns
         -------
@@ -557,100 +448,7 @@ class Router:
     ) -> bool:
         """Tell whether :meth:`route` can begin at once.
 
-        By the rules other than "auto" the first decisions with `min_success` wait until the
-        benchmark's records have been predicted from each other: seconds for ten thousands of
-        records.
+        By other rules than "auto" the first decisions with `min_success` wait for seconds, in
+        which ten thousands of records are predicted from each other.
         """
         return self.decider.is_calibrated(policy_of(policy, rule=rule, k=k))
-
-    # --- updates ---------------------------------------------------------------------------------
-
-    @property
-    def table(self) -> BenchmarkTable:
-        """The benchmark inside, as a table without log-likelihoods; built anew at each call."""
-        return updates.table_of(self._fit)
-
-    def add_records(
-        self,
-        table: BenchmarkTable,
-        embeddings: NDArray[np.floating] | None = None,
-        *,
-        compact: bool = True,
-    ) -> None:
-        """Add benchmark records; those there are not encoded again.
-
-        Parameters
-        ----------
-        table : BenchmarkTable
-            Results of some of the router's models on new records; a dataset that the router has
-            keeps its metric and threshold.
-        embeddings : float16 or float32 array, shape (n_records, dim), optional
-            Unit rows of the new records, by the router's encoder; encoded here where absent.
-        compact : bool
-            Whether to :meth:`compact` at once. Otherwise neighbours, votes, standings, costs and
-            the best on average are at once those of all records, while p̂, the distances of
-            datasets, the distance limit, what `auto` trusts and the weight of labels under "s3"
-            stay those of the last compact. An approximate index is then kept, and the new records
-            are searched exactly beside it.
-
-        Notes
-        -----
-        Updates take turns; one that fails leaves the router as it was. Other threads go on with the
-        router as it was until an update is done, and then have all of it. A compact router equals
-        a fresh fit on :attr:`table` to the last bit (but for a graph of faiss, which its threads
-        build in any order). Meanwhile the embeddings are held up to three times.
-        """
-
-        def embed() -> Rows:
-            if embeddings is None:
-                return self.encoder.encode(table.prompts)
-            return as_unit_rows(table.aligned(embeddings), "embeddings")
-
-        self._update(updates.add_records, table, embed, compact=compact)
-
-    def add_model(self, name: str, results: BenchmarkTable | NDArray[np.floating]) -> None:
-        """Add a model with its scores on the router's records.
-
-        Parameters
-        ----------
-        name : str
-        results : BenchmarkTable or float array, shape (n_records,)
-            A table with a column of that name, whose (dataset, sample_id) are some of the router's,
-            in any order; its costs, parameters and prices of the model are taken too. Or scores in
-            the order of :attr:`table`. NaN, and a record that is not there = not run.
-        """
-        self._update(updates.add_model, name, results)
-
-    def remove(
-        self,
-        *,
-        records: Iterable[tuple[str, str]] = (),
-        models: Sequence[str] = (),
-        datasets: Sequence[str] = (),
-    ) -> None:
-        """Remove records, as (dataset, sample_id), models and whole datasets.
-
-        A model that is the fallback that was asked for cannot go.
-        """
-        self._update(updates.remove, records=records, models=models, datasets=datasets)
-
-    def compact(self) -> None:
-        """Learn anew what holding out datasets teaches, after :meth:`add_records` without it.
-
-        An approximate index is trained anew as well. Does nothing where nothing was added.
-        """
-        self._update(updates.compacted)
-
-    def _update(self, change: Callable[..., Fit], *arguments: object, **options: object) -> None:
-        """Take a changed fit in the place of the old one, in one step."""
-        with self._updating:
-            old, threads = self._fit, self._threads
-            fitted = change(old, *arguments, **options, threads=threads)
-            if fitted is not old:
-                decider = Decider(fitted, device=self._device, threads=threads)
-                self._state = _State(decider, self.revision + 1)
-
-
-class _State(NamedTuple):
-    decider: Decider
-    revision: int

@@ -136,7 +136,7 @@ def evaluate(
             flips = run_robustness(
                 main, main_rows, encoder, robustness, run.settings, threads, progress
             )
-    from benchrouter import __version__
+    from benchrouter.files.version import VERSION
 
     return Evaluation(
         pools=tuple(found),
@@ -145,7 +145,7 @@ def evaluate(
         notes=tuple(notes),
         settings=run.settings.numbers,
         seconds=run.seconds,
-        version=__version__,
+        version=VERSION,
     )
 
 

@@ -75,15 +75,8 @@ def fit(
     ImportError
         If an approximate index is asked for and faiss is not installed.
     """
-    if settings.fallback not in (None, *table.models):
-        raise ValueError(
-            f"fallback {settings.fallback!r} is not a model of the table: {table.models}"
-        )
     raw_means = formulas.dataset_means(table.scores, table.dataset, table.n_datasets)
-    for what, names, axis in (("models", table.models, 0), ("datasets", table.datasets, 1)):
-        bare = [names[i] for i in np.flatnonzero(np.isnan(raw_means).all(axis=axis))]
-        if bare:
-            raise ValueError(f"{what} without any score: {', '.join(bare)}; leave them out")
+    _check(table, settings, raw_means)
     cost_usd = model_costs_usd(table)
     preferred = formulas.preference(cost_usd, table.prices, table.params_b)
     routable = not np.isnan(table.thresholds).any()
@@ -153,6 +146,18 @@ def fit(
     if learnt is not None or settings.index is None:
         return fitted
     return replace(fitted, approximation=approximation_of(fitted, settings.index, threads=threads))
+
+
+def _check(table: BenchmarkTable, settings: Settings, raw_means: Array) -> None:
+    """Refuse a fallback that is no model, and models and datasets without any score."""
+    if settings.fallback not in (None, *table.models):
+        raise ValueError(
+            f"fallback {settings.fallback!r} is not a model of the table: {table.models}"
+        )
+    for what, names, axis in (("models", table.models, 0), ("datasets", table.datasets, 1)):
+        bare = [names[i] for i in np.flatnonzero(np.isnan(raw_means).all(axis=axis))]
+        if bare:
+            raise ValueError(f"{what} without any score: {', '.join(bare)}; leave them out")
 
 
 def _evidence(

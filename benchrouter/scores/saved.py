@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -153,32 +154,30 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
     }
     sample_ids, prompts = _read_records(root / RECORDS)
     _check_shapes(root, arrays, content, len(prompts))
-    recorded = content["encoder"]
+    recorded, models, datasets = content["encoder"], content["models"], content["datasets"]
     return Fit(
         settings=_read_settings(content),
         fingerprint=None if recorded is None else Fingerprint.from_dict(recorded),
-        models=tuple(model["name"] for model in content["models"]),
-        datasets=tuple(dataset["name"] for dataset in content["datasets"]),
-        metrics=tuple(dataset["metric"] for dataset in content["datasets"]),
-        thresholds=_floats(dataset["threshold"] for dataset in content["datasets"]),
+        models=tuple(_column(models, "name")),
+        datasets=tuple(_column(datasets, "name")),
+        metrics=tuple(_column(datasets, "metric")),
+        thresholds=_floats(_column(datasets, "threshold")),
         embeddings=arrays["embeddings"],
         dataset=arrays["dataset"],
         sample_ids=sample_ids,
         prompts=prompts,
         raw=_outcomes(arrays, content),
-        correct=_packed(arrays, len(content["models"])),
+        correct=_packed(arrays, len(models)),
         means=arrays["means"],
         raw_means=arrays["raw_means"],
-        params_b=_floats(model["params_b"] for model in content["models"]),
-        cost_usd=_floats(model["cost_usd"] for model in content["models"]),
-        prices=_floats(
-            price for model in content["models"] for price in model["usd_per_million_tokens"]
-        ).reshape(-1, 2),
+        params_b=_floats(_column(models, "params_b")),
+        cost_usd=_floats(_column(models, "cost_usd")),
+        prices=_floats(chain(*_column(models, "usd_per_million_tokens"))).reshape(-1, 2),
         record_cost_usd=arrays.get("record_cost_usd"),
         pairs=Pairs(
             arrays["pair_u"], arrays["pair_p"], arrays["pair_dataset"], arrays["pair_share"]
         ),
-        benchmark_u=_floats(dataset["distance"] for dataset in content["datasets"])
+        benchmark_u=_floats(_column(datasets, "distance"))
         if content["has_distances"]
         else np.empty(0),
         local=arrays["local"],
@@ -386,6 +385,10 @@ def _packed(arrays: dict[str, NDArray[Any]], n_models: int) -> PackedOutcomes | 
     if "correct_bits" not in arrays:
         return None
     return PackedOutcomes(arrays["correct_bits"], arrays.get("correct_present"), n_models)
+
+
+def _column(rows: list[dict[str, Any]], name: str) -> list[Any]:
+    return [row[name] for row in rows]
 
 
 def _floats(values: Iterable[float | None]) -> NDArray[np.float64]:

@@ -52,7 +52,9 @@ PUBLIC = [
     "Encoder",
     "EncoderNotFound",
     "Explanation",
+    "Policy",
     "Router",
+    "Settings",
     "TaskDecision",
     "__version__",
 ]

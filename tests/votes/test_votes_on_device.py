@@ -28,10 +28,11 @@ from tables import make_table, unit_rows
 from typer.testing import CliRunner
 from vote_cases import cases, f32, i64, some_models
 
-from benchrouter import _core, router
+from benchrouter import _core
 from benchrouter.cli import app
 from benchrouter.cli.encoding import routing_device
 from benchrouter.cli.output import EncoderUnavailable
+from benchrouter.decisions import updatable
 from benchrouter.decisions.on_device import OnDevice
 from benchrouter.decisions.plan import plan_of
 from benchrouter.decisions.policy import Policy
@@ -550,7 +551,8 @@ def test_tensors_on_the_cpu_are_no_arrays():
 
 def test_tensors_on_a_device_are_voted_on_there(device, monkeypatch):
     if device == "cpu":
-        monkeypatch.setattr(votes, "_on_device", lambda array: isinstance(array, torch.Tensor))
+        is_tensor = lambda array: isinstance(array, torch.Tensor)  # noqa: E731
+        monkeypatch.setattr("benchrouter.votes.votes._on_device", is_tensor)
     arguments = moved(GOOD, device)
     found = decide(**arguments)
     assert all(values.device.type == device for values in found)
@@ -664,7 +666,7 @@ def test_a_router_on_a_device_ranks_and_explains_as_one_on_the_cpu(
 ):
     there = "cuda:0" if device == "cuda" else "cpu:0"
     if device != "cuda":
-        monkeypatch.setattr(router, "full_name", lambda name: there)
+        monkeypatch.setattr(updatable, "full_name", lambda name: there)
     on_device = Router(priced._fit, device="cuda")
     prompts = unit_rows(50, 32, seed=11)
     for rule in ("auto", "mean", "s3"):
@@ -684,7 +686,7 @@ def test_a_router_on_a_device_ranks_and_explains_as_one_on_the_cpu(
 def test_a_router_on_a_device(device, fitted, monkeypatch, tmp_path):
     there = "cuda:0" if device == "cuda" else "cpu:0"  # the host, as another device than "cpu"
     if device != "cuda":
-        monkeypatch.setattr(router, "full_name", lambda name: there)
+        monkeypatch.setattr(updatable, "full_name", lambda name: there)
     fitted.save(tmp_path / "router")
     on_device = Router.load(tmp_path / "router", device="cuda")
     prompts = unit_rows(50, 32, seed=11)
@@ -729,7 +731,7 @@ class TensorEncoder:
 def test_embeddings_of_an_encoder_there_stay_there(device, fitted, monkeypatch):
     there = "cuda:0" if device == "cuda" else "cpu:0"
     if device != "cuda":
-        monkeypatch.setattr(router, "full_name", lambda name: there)
+        monkeypatch.setattr(updatable, "full_name", lambda name: there)
     rows = unit_rows(4, 32, seed=12)
     on_device = Router(fitted._fit, encoder=TensorEncoder(there, rows), device="cuda")
     found = on_device.route(["a", "b", "c", "d"])
@@ -750,7 +752,7 @@ def test_a_job_that_runs_out_of_memory_on_a_device_goes_on(
 ):
     there = "cuda:0" if device == "cuda" else "cpu:0"
     if device != "cuda":
-        monkeypatch.setattr(router, "full_name", lambda name: there)
+        monkeypatch.setattr(updatable, "full_name", lambda name: there)
     monkeypatch.setattr("benchrouter.cli.route_file.routing_device", lambda name: there)
     fitted.save(tmp_path / "router")
     prompts = [f"prompt {i}" for i in range(60)]

@@ -155,8 +155,8 @@ def source_of(
     ValueError
         Naming the models whose cost is not known, or what else is missing.
     """
-    unrecorded = [name for name, cost in zip(models, cost_usd, strict=True) if np.isnan(cost)]
-    unpriced = [name for name, both in zip(models, prices, strict=True) if np.isnan(both).any()]
+    unrecorded = [models[m] for m in np.flatnonzero(np.isnan(cost_usd)).tolist()]
+    unpriced = [models[m] for m in np.flatnonzero(np.isnan(prices).any(axis=1)).tolist()]
     source = policy.costs or "auto"
     if policy.prices is not None:
         source = "prices"
@@ -170,16 +170,7 @@ def source_of(
             )
         source = "prices" if unrecorded else "records" if has_records else "models"
     if source == "prices":
-        if unpriced:
-            raise ValueError(
-                f"no prices are known for {', '.join(unpriced)}; give them (--prices), in US$ per "
-                "million tokens"
-            )
-        if policy.output_tokens is None:
-            raise ValueError(
-                "costs are prices × tokens here, which takes output_tokens, the expected tokens of "
-                "an answer (--output-tokens)"
-            )
+        _check_priced(policy, unpriced)
     elif unrecorded:
         raise ValueError(f"no cost is recorded for {', '.join(unrecorded)}")
     elif source == "records" and not has_records:
@@ -187,6 +178,20 @@ def source_of(
             "this router was saved without the costs of records: fit it again, or use 'models'"
         )
     return source
+
+
+def _check_priced(policy: Policy, unpriced: Sequence[str]) -> None:
+    """Refuse prices × tokens where one of them is missing."""
+    if unpriced:
+        raise ValueError(
+            f"no prices are known for {', '.join(unpriced)}; give them (--prices), in US$ per "
+            "million tokens"
+        )
+    if policy.output_tokens is None:
+        raise ValueError(
+            "costs are prices × tokens here, which takes output_tokens, the expected tokens of "
+            "an answer (--output-tokens)"
+        )
 
 
 def neighbours_cost_usd(
