@@ -47,7 +47,7 @@ Result = TypeVar("Result")
 
 
 class ServiceError(Exception):
-    """The service gave no answer, or not the answer to what was asked."""
+    """The service did not answer, or not with what was asked."""
 
 
 class Unreachable(ServiceError):

@@ -14,7 +14,7 @@ TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 class BadPrompt(ValueError):
-    """A prompt without text, or of an unknown shape; the message says what was found."""
+    """A prompt without text, or of no shape that is known; the message says what was found."""
 
 
 def text_of(prompt: Prompt) -> str:
