@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from report import Report, interleave, parse_arguments
 from typer.testing import CliRunner
 
+from benchrouter import Settings
 from benchrouter.cli import app
 from benchrouter.router import Router
 from benchrouter.tables.table import BenchmarkTable
@@ -51,7 +52,9 @@ def make_router(rng: np.random.Generator, centres: np.ndarray) -> Router:
         thresholds=np.full(N_DATASETS, 0.5),
     )
     return Router.fit(
-        table, embeddings=unit_rows(rng, centres, dataset), label_shares=(0.0,), draws=1
+        table,
+        embeddings=unit_rows(rng, centres, dataset),
+        settings=Settings(label_shares=(0.0,), draws=1),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from report import SHARED
 
+from benchrouter import Settings
 from benchrouter.router import Router
 from benchrouter.tables.table import BenchmarkTable
 
@@ -213,5 +214,8 @@ def router_of(
         thresholds=np.full(n_datasets, 0.5),
     )
     return Router.fit(
-        table, embeddings=records, k=k, kappa=kappa, label_shares=(0.0,), draws=1, device=device
+        table,
+        embeddings=records,
+        device=device,
+        settings=Settings(k=k, kappa=kappa, label_shares=(0.0,), draws=1),
     )

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from report import Report, parse_arguments, print_table
 
-from benchrouter import BenchmarkTable, Router
+from benchrouter import BenchmarkTable, Router, Settings
 from benchrouter.embeddings import as_unit_rows
 
 DIM = 384
@@ -186,7 +186,7 @@ def run(
         table, rows, prompts = make(n, n_prompts, folder / "rows.npy")
     scores = table.scores
     with steps("fit"):
-        router = Router.fit(table, embeddings=rows, index=index)
+        router = Router.fit(table, embeddings=rows, settings=Settings(index=index))
     print(f"  estimated from {router.describe()['estimated_from']}")
     with steps("save"):
         router.save(folder / "router")

@@ -226,14 +226,12 @@ def peers(
         Engine(router, encoder=encoder, **options) as exact,
         Engine(router, encoder=Encoder.load(name), **options) as usual,
     ):
-        for i, routed in enumerate(exact.route_blocking(prompts)):
+        for i, routed in enumerate(exact.route_many_blocking(prompts)):
             best = by_sklearn(rows[i]).max()
             if not routed.fallback and abs(routed.score - best) > 1e-6:
                 raise AssertionError(f"prompt {i}: scores {routed.score} and {best}")
         given: dict[str, Callable[[], object]] = {
-            "engine": lambda: at_once(
-                lambda i: exact.route(None, embeddings=rows[i]), len(prompts)
-            ),
+            "engine": lambda: at_once(lambda i: exact.route(None, embedding=rows[i]), len(prompts)),
             "scikit-learn": lambda: [by_sklearn(row) for row in rows],
         }
         included: dict[str, Callable[[], object]] = {

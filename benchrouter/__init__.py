@@ -10,15 +10,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from benchrouter.files.version import VERSION
+
 if TYPE_CHECKING:
     from benchrouter.decisions.answers import Decisions, Explanation, TaskDecision
-    from benchrouter.decisions.costs.cost_policy import CostPolicy
+    from benchrouter.decisions.policy import CostPolicy, Policy
     from benchrouter.embeddings import Encoder, EncoderNotFound
     from benchrouter.files.errors import BadInput, BadRouter, BenchrouterError, Unavailable
     from benchrouter.router import Router
+    from benchrouter.scores.fitted import Settings
     from benchrouter.tables.table import BenchmarkTable
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "BadInput",
     "BadRouter",
@@ -29,7 +32,9 @@ __all__ = [
     "Encoder",
     "EncoderNotFound",
     "Explanation",
+    "Policy",
     "Router",
+    "Settings",
     "TaskDecision",
     "Unavailable",
     "__version__",
@@ -40,12 +45,14 @@ _HOMES = {
     "BadRouter": "benchrouter.files.errors",
     "BenchmarkTable": "benchrouter.tables.table",
     "BenchrouterError": "benchrouter.files.errors",
-    "CostPolicy": "benchrouter.decisions.costs.cost_policy",
+    "CostPolicy": "benchrouter.decisions.policy",
     "Decisions": "benchrouter.decisions.answers",
     "Encoder": "benchrouter.embeddings",
     "EncoderNotFound": "benchrouter.embeddings",
     "Explanation": "benchrouter.decisions.answers",
+    "Policy": "benchrouter.decisions.policy",
     "Router": "benchrouter.router",
+    "Settings": "benchrouter.scores.fitted",
     "TaskDecision": "benchrouter.decisions.answers",
     "Unavailable": "benchrouter.files.errors",
 }

@@ -41,7 +41,7 @@ def compass():
 @pytest.fixture(scope="module")
 def router(compass):
     table, rows = compass
-    return Router.fit(table, embeddings=rows, k=5, kappa=7)
+    return Router.fit(table, embeddings=rows, settings=Settings(k=5, kappa=7))
 
 
 def at(*vector):
@@ -115,7 +115,7 @@ def test_decisions_tell_the_chance_that_explain_shows(router, compass):
 
 def test_a_far_prompt_falls_back_and_says_why(compass):
     table, rows = compass
-    router = Router.fit(table, embeddings=rows, fallback="southern")
+    router = Router.fit(table, embeddings=rows, settings=Settings(fallback="southern"))
     assert not router.route(embeddings=at(1, 0, 0, 0)).fallback[0]
     far = at(-1, -1, -1, -1)
     decisions = router.route(embeddings=far)
@@ -145,7 +145,7 @@ def test_explain_shows_who_was_right(router, compass):
 @pytest.mark.parametrize("t", [0.2, 0.4, 0.5, 0.6, 0.8])
 def test_explain_agrees_with_route_for_every_rule(compass, t):
     table, rows = compass
-    router = Router.fit(table, embeddings=rows, threshold=t, label_shares=(0.0,))
+    router = Router.fit(table, embeddings=rows, settings=Settings(threshold=t, label_shares=(0.0,)))
     queries = unit_rows(60, 4, seed=5)
     for rule in ("mean", "raw", "s3"):
         decisions = router.route(embeddings=queries, rule=rule)
@@ -184,7 +184,7 @@ def test_choose_for_a_task(router):
 
 def test_a_task_without_evidence_keeps_the_best_on_average(compass):
     table, rows = compass
-    router = Router.fit(table, embeddings=rows, eta=1.0)
+    router = Router.fit(table, embeddings=rows, settings=Settings(eta=1.0))
     decision = router.choose(embeddings=rows[:40], score="s3")
     assert decision.best_by_score == "northern"
     assert decision.model == "steady"
@@ -280,7 +280,7 @@ def test_bad_input(router, compass):
     with pytest.raises(ValueError, match=r"159.*160|160.*159"):
         Router.fit(table, embeddings=rows[:159])
     with pytest.raises(ValueError, match="fallback 'unknown' is not a model"):
-        Router.fit(table, embeddings=rows, fallback="unknown")
+        Router.fit(table, embeddings=rows, settings=Settings(fallback="unknown"))
     empty = table.scores.copy()
     empty[:, 1] = np.nan
     with pytest.raises(ValueError, match="models without any score: model 1"):
@@ -309,7 +309,7 @@ def test_no_prompts_give_no_decisions(router):
 def test_blocks_and_batches_change_nothing(router, monkeypatch):
     queries = unit_rows(100, 4, seed=4)
     whole = router.route(embeddings=queries, rule="s3")
-    monkeypatch.setattr("benchrouter.decisions.rules.BLOCK", 7)
+    monkeypatch.setattr("benchrouter.decisions.on_cpu.BLOCK", 7)
     parts = router.route(embeddings=queries, rule="s3")
     streamed = list(router.route_stream([(None, queries[:33]), (None, queries[33:])], rule="s3"))
     for name in ("model", "score", "margin", "distance", "fallback"):
@@ -344,8 +344,10 @@ def test_permuted_records_and_models_change_nothing(compass):
     )
     queries = unit_rows(50, 4, seed=6)
     shares = (0.0,)
-    one = Router.fit(table, embeddings=rows, label_shares=shares)
-    two = Router.fit(permuted, embeddings=rows[order].copy(), label_shares=shares)
+    one = Router.fit(table, embeddings=rows, settings=Settings(label_shares=shares))
+    two = Router.fit(
+        permuted, embeddings=rows[order].copy(), settings=Settings(label_shares=shares)
+    )
     assert one.best_on_average == two.best_on_average
     for rule in ("mean", "raw", "s3"):
         first = one.route(embeddings=queries, rule=rule)
@@ -361,7 +363,9 @@ def test_permuted_records_and_models_change_nothing(compass):
 def test_missing_scores_count_as_missing_not_as_wrong():
     scores = np.array([[1, NAN], [1, NAN], [NAN, 0], [NAN, 1]], dtype=np.float32)
     rows = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=np.float32)
-    router = Router.fit(make_table(scores, [0, 0, 0, 1]), embeddings=rows, k=2, kappa=2)
+    router = Router.fit(
+        make_table(scores, [0, 0, 0, 1]), embeddings=rows, settings=Settings(k=2, kappa=2)
+    )
     explained = router.explain(embedding=rows[0], rule="raw")
     assert explained.support.tolist() == [2, 0]
     assert explained.scores[0] == 1.0
@@ -373,7 +377,9 @@ def test_missing_scores_count_as_missing_not_as_wrong():
 def test_continuous_scores_route_raw_and_vote_by_correctness():
     scores = np.array([[0.9, 0.6], [0.8, 0.7], [0.2, 0.4], [0.1, 0.3]], dtype=np.float32)
     rows = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=np.float32)
-    router = Router.fit(make_table(scores, [0, 1, 0, 1]), embeddings=rows, k=2, kappa=2)
+    router = Router.fit(
+        make_table(scores, [0, 1, 0, 1]), embeddings=rows, settings=Settings(k=2, kappa=2)
+    )
     raw = router.explain(embedding=rows[0], rule="raw")
     np.testing.assert_allclose(raw.scores, [0.85, 0.65], rtol=1e-6)
     decision = router.choose(embeddings=rows[:1])
@@ -387,7 +393,7 @@ def test_a_metric_without_threshold_offers_raw_scores_only():
     scores = np.array([[-3.0, -2.0], [-1.0, -4.0], [-2.0, -2.5]], dtype=np.float32)
     rows = unit_rows(3, 4)
     table = make_table(scores, [0, 1, 1], thresholds=np.array([NAN, NAN]))
-    router = Router.fit(table, embeddings=rows, k=1, kappa=1)
+    router = Router.fit(table, embeddings=rows, settings=Settings(k=1, kappa=1))
     assert router.route(embeddings=rows, rule="raw").names() == ["model 1", "model 0", "model 0"]
     mean = router.route(embeddings=rows, rule="mean")
     assert mean.score[1] == pytest.approx((-1.0 - 2.25) / 2)
@@ -485,11 +491,13 @@ def test_bad_k(router, compass, k, error, words):
         router.route(embeddings=rows[:2], rule="mean", k=k)
     with pytest.raises(error, match=words):
         router.explain(embedding=rows[0], rule="mean", k=k)
-    with pytest.raises(ValueError, match="k is for the rules 'mean', 'raw' and 's3': 'auto' has"):
+    with pytest.raises(error, match=words):
         router.route(embeddings=rows[:2], k=k)
+    with pytest.raises(ValueError, match="k is for the rules 'mean', 'raw' and 's3': 'auto' has"):
+        router.route(embeddings=rows[:2], k=3)
     if k != 10**12:
         with pytest.raises(error, match=words):
-            Router.fit(table, embeddings=rows, k=k)
+            Router.fit(table, embeddings=rows, settings=Settings(k=k))
 
 
 def test_arguments_of_the_wrong_kind_are_named(router, compass):
@@ -497,9 +505,9 @@ def test_arguments_of_the_wrong_kind_are_named(router, compass):
     with pytest.raises(TypeError, match="embeddings must be an array, got list"):
         Router.fit(table, embeddings=rows.tolist())
     with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
-        Router.fit(table, embeddings=rows, seed=-1)
+        Router.fit(table, embeddings=rows, settings=Settings(seed=-1))
     with pytest.raises(TypeError, match="draws must be an integer, got 2.5"):
-        Router.fit(table, embeddings=rows, draws=2.5)
+        Router.fit(table, embeddings=rows, settings=Settings(draws=2.5))
     with pytest.raises(TypeError, match="prompts must be a list of strings, got generator"):
         router.choose((p for p in ["a"]), embeddings=rows[:1])
 

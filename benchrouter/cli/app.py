@@ -39,9 +39,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from benchrouter import __version__
+        from benchrouter.files.version import VERSION
 
-        print(f"benchrouter {__version__}")
+        print(f"benchrouter {VERSION}")
         raise typer.Exit
 
 

@@ -11,7 +11,7 @@ import typer
 from benchrouter.cli import options, output
 
 if TYPE_CHECKING:
-    from benchrouter.decisions.costs.cost_policy import CostPolicy, CostSource
+    from benchrouter.decisions.policy import CostSource, Policy, Rule
     from benchrouter.decisions.written.manifest import Totals
 
 OF_CHOOSE = {"--tokens": "a task has many prompts: their --tokens-column counts the tokens"}
@@ -105,11 +105,15 @@ class CostOptions:
         ),
     ] = None
 
-    def policy(self, rule: str = "auto") -> CostPolicy | None:
-        """Policy of the options; None where none of them is given. Contradictions are wrong usage.
+    def policy(
+        self, rule: Rule = "auto", k: int | None = None, models: list[str] | None = None
+    ) -> Policy:
+        """Policy of these options and of those that name rule, k and models.
 
         `prices` and a count of tokens ask for costs by prices.
         """
+        from benchrouter.decisions.policy import SOURCES, Policy
+
         given: dict[str, Any] = {
             "cost_weight": self.cost_weight,
             "max_cost_usd": self.max_cost_usd,
@@ -121,8 +125,7 @@ class CostOptions:
         options_of_prices = ("prices", "tokens_column", "tokens")
         by_prices = [_option(n) for n in options_of_prices if getattr(self, n) is not None]
         if self.costs is None and not by_prices and all(v is None for v in given.values()):
-            return None
-        from benchrouter.decisions.costs.cost_policy import SOURCES, CostPolicy
+            return Policy(rule=rule, k=k, models=models)
 
         options.one_of(self.costs or "auto", SOURCES, "--costs")
         _check_each(given)
@@ -141,12 +144,12 @@ class CostOptions:
 
             given["prices"] = read_prices(self.prices)
         source = "prices" if by_prices else cast("CostSource", self.costs or "auto")
-        return CostPolicy(costs=source, **given)
+        return Policy(rule=rule, k=k, models=models, costs=source, **given)
 
 
 def _check_each(given: dict[str, Any]) -> None:
     """Refuse two aims, and numbers out of range, by the names of their options."""
-    from benchrouter.decisions.costs.cost_policy import OBJECTIVES, CostPolicy
+    from benchrouter.decisions.policy import OBJECTIVES, Policy
 
     rivals = [_option(name) for name in OBJECTIVES if given[name] is not None]
     if len(rivals) > 1:
@@ -156,7 +159,7 @@ def _check_each(given: dict[str, Any]) -> None:
         )
     for name, value in given.items():
         try:
-            CostPolicy(**{name: value})
+            Policy(**{name: value})
         except ValueError as e:
             found = str(e).removeprefix(f"{name} ")
             raise typer.BadParameter(found, param_hint=_option(name)) from None
@@ -173,9 +176,9 @@ def _within(text: str | None) -> float | str | None:
         ) from None
 
 
-def totals_of(policy: CostPolicy | None, totals: Totals) -> dict[str, Any]:
-    """What the decisions under a policy are expected to cost, for JSON; empty without a policy."""
-    if policy is None:
+def totals_of(policy: Policy, totals: Totals) -> dict[str, Any]:
+    """Expected costs of the decisions, for JSON; empty where costs do not count."""
+    if not policy.counts_costs:
         return {}
     found: dict[str, Any] = {"cost_usd": totals.cost_usd}
     if policy.cost_weight is not None:
@@ -185,8 +188,8 @@ def totals_of(policy: CostPolicy | None, totals: Totals) -> dict[str, Any]:
     return found
 
 
-def say_totals(policy: CostPolicy | None, totals: Totals, of: str = "prompts") -> None:
-    """Tell the same on stderr; nothing without a policy."""
+def say_totals(policy: Policy, totals: Totals, of: str = "prompts") -> None:
+    """Tell the same on stderr; nothing where costs do not count."""
     found = totals_of(policy, totals)
     if not found:
         return

@@ -134,13 +134,17 @@ def route_held_out_records(
 
     from benchrouter.demo import SEED
     from benchrouter.router import Router
+    from benchrouter.scores.fitted import Settings
 
     table = made.table
     order = np.random.default_rng(SEED).permutation(table.n_records)
     n_out = table.n_records // HELD_OUT_PART
     out, kept = np.sort(order[:n_out]), np.sort(order[n_out:])
     router = Router.fit(
-        table.rows(kept), embeddings=rows[kept], label_shares=(0.0,), threads=threads
+        table.rows(kept),
+        settings=Settings(label_shares=(0.0,)),
+        embeddings=rows[kept],
+        threads=threads,
     )
     scores = table.scores[out]
     found = {

@@ -40,7 +40,7 @@ def explain(
     of costs, if there are any. For a budget, give the cost weight that `route` found.
     """
     rule = by.checked()
-    policy = costs.policy(rule)
+    policy = costs.policy(rule, by.k, options.listed(by.models))
     text = _of_stdin() if prompt == "-" else prompt
     if not text.strip():
         raise ValueError("found an empty prompt, expected text")
@@ -55,11 +55,8 @@ def explain(
     found = router.explain(
         text,
         embedding=row,
-        rule=rule,
-        k=by.k,
         policy=policy,
         tokens=costs.tokens,
-        models=options.listed(by.models),
     )
     if as_json:
         output.emit(found.to_dict())

@@ -21,7 +21,7 @@ from benchrouter.cli.reading import Metric, Sources, reads_results
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from benchrouter.embeddings import Fingerprint
+    from benchrouter.embeddings import Encoder, Fingerprint
     from benchrouter.router import Router
     from benchrouter.tables.table import BenchmarkTable
 
@@ -96,9 +96,7 @@ def fit(
             f"found {len(embeddings)} files for {len(tables)} tables, expected one each",
             param_hint="--embeddings",
         )
-    from benchrouter.decisions.approximation import approximated
     from benchrouter.router import Router
-    from benchrouter.scores.fit import fit as fit_table
     from benchrouter.scores.fitted import Settings
     from benchrouter.scores.pairs import LABEL_SHARES
     from benchrouter.scores.saved import check_target
@@ -112,6 +110,8 @@ def fit(
         threshold=threshold,
         seed=seed,
         label_shares=LABEL_SHARES if shares is None else shares,
+        fallback=fallback,
+        index=index,
     )
     check_target(directory)
     stages = output.Stages()
@@ -133,36 +133,30 @@ def fit(
         output.say(warning)
     if fallback is not None and fallback not in table.models:
         raise ValueError(f"--fallback: found {fallback!r}, expected one of {list(table.models)}")
-    fingerprint: Fingerprint | None
+    embedded_by: Encoder | Fingerprint | None
     if embeddings:
         with stages("embeddings"):
-            rows, fingerprint = _given(embeddings, encoder, dtype)
+            rows, embedded_by = _given(embeddings, encoder, dtype)
             check_length(embeddings, len(rows), table)
     else:
         with stages("load encoder"):
-            loaded = load_encoder(
+            embedded_by = loaded = load_encoder(
                 encoder,
                 device=device,
                 dtype=dtype,
                 cache_dir=cache_folder(cache, cache_dir),
             )
-            fingerprint = loaded.fingerprint
         with stages("encode"):
             rows = encode_all(loaded, table.prompts)
     with stages("fit"), output.StageProgress() as progress:
-        fitted = fit_table(
+        router = Router.fit(
             table,
-            rows,
-            settings,
-            fingerprint=fingerprint,
-            fallback=fallback,
+            settings=settings,
+            encoder=embedded_by,
+            embeddings=rows,
             threads=threads,
             progress=progress,
         )
-    if index is not None:
-        with stages("index"):
-            fitted = approximated(fitted, index, threads=threads)
-    router = Router(fitted)
     with stages("save"):
         router.save(directory)
     document = _document(table, router, directory, stages.seconds, warnings)

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
-    from benchrouter.decisions.rules import Rule
+    from benchrouter.decisions.policy import Rule
     from benchrouter.decisions.task import Score
 
 Json = Annotated[

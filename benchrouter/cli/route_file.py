@@ -16,8 +16,9 @@ from benchrouter.cli.route_options import RayOptions, ReadingOptions, WritingOpt
 from benchrouter.prompts.timing import Stages, measuring
 
 if TYPE_CHECKING:
+    from benchrouter.decisions.policy import Policy
     from benchrouter.decisions.written import RouteJob, Summary, Writing
-    from benchrouter.decisions.written.job import Choice, Routed
+    from benchrouter.decisions.written.job import Routed
 
 
 def route_prompts(
@@ -43,24 +44,22 @@ def route_prompts(
         With `output.SOME_REJECTED` where bad records were reported.
     """
     from benchrouter.decisions.written import RouteJob
-    from benchrouter.decisions.written.job import Choice
     from benchrouter.scores.saved import read_description
 
     rule = by.checked()
-    policy = costs.policy(rule)
+    policy = costs.policy(rule, by.k, options.listed(by.models))
     ray.check(prompts, target, encoding.device)
     if costs.budget_usd is not None and prompts == "-":
         raise typer.BadParameter(
             "found stdin, expected a file, as the prompts are read twice", param_hint="--budget-usd"
         )
     written = _writing(target, reading.on_error, writing)
-    choice = Choice(rule=rule, k=by.k, policy=policy, models=options.listed(by.models))
     description = read_description(directory)
     unrecorded = encoding.encoder if description["encoder"] is None else None
     stages: Stages | None = None
     with (
         RouteJob(
-            *(prompts, target, choice),
+            *(prompts, target, policy),
             reading=reading.reading(encoding.embeddings, costs.tokens_column),
             writing=written,
             identity={
@@ -76,7 +75,7 @@ def route_prompts(
         else:
             if job.first_row:
                 output.say(f"going on behind {job.first_row:,} records in {job.n_parts:,} parts")
-            routed = _routed(job, directory, choice, fallback, encoding, ray, progress)
+            routed = _routed(job, directory, policy, fallback, encoding, ray, progress)
             with measuring() if profile else nullcontext() as stages:
                 job.write(routed, progress)
     done = job.summary()
@@ -96,7 +95,7 @@ def route_prompts(
 def _routed(
     job: RouteJob,
     directory: Path,
-    choice: Choice,
+    policy: Policy,
     fallback: str | None,
     encoding: EncodingOptions,
     ray: RayOptions,
@@ -114,7 +113,7 @@ def _routed(
 
     return decided_on_ray(
         *(ray.ray, directory, job),
-        choice=choice,
+        policy=policy,
         encoding=encoding,
         actors=ray.ray_actors,
     )

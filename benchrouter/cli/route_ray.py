@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchrouter.decisions.answers import Decisions
+    from benchrouter.decisions.policy import Policy
     from benchrouter.decisions.written import PromptSource, RouteJob
-    from benchrouter.decisions.written.job import Choice
     from benchrouter.prompts.batches import PromptBatch
 
 # Columns on the way to the actors
@@ -63,7 +63,7 @@ def decided_on_ray(
     directory: Path,
     job: RouteJob,
     *,
-    choice: Choice,
+    policy: Policy,
     encoding: EncodingOptions,
     actors: int | None,
 ) -> Generator[tuple[PromptBatch, Decisions | None], None, None]:
@@ -92,7 +92,7 @@ def decided_on_ray(
     source, embeddings, threads = job.source, encoding.embeddings, encoding.threads
     here = replace(encoding, device="cpu", threads=1)
     router = load_router(directory, here, source.embeddings)
-    router.check_rule(choice["rule"], models=choice["models"])
+    router.check_rule(policy=policy)
     prompts = source.prompts
     batches = prompts.batches(job.first_row, job.part_size)
     first = next(batches, None)
@@ -120,8 +120,8 @@ def decided_on_ray(
         routed = route_dataset(
             read,
             directory.resolve(),
-            rule=choice["rule"],
-            models=choice["models"],
+            rule=policy.rule,
+            models=policy.models,
             prompt_column=PROMPT,
             embeddings_column=None if embeddings is None else EMBEDDING,
             encoder=_absolute(encoding.encoder),

@@ -112,7 +112,7 @@ def serve(
     with output.encoder_needed():
         from benchrouter.embeddings import EncoderNotFound
         from benchrouter.embeddings.devices import check_device
-        from benchrouter.serving import DecisionLog, Engine, RoutePolicy
+        from benchrouter.serving import DecisionLog, Engine, Loading, RoutePolicy
         from benchrouter.serving.service import Metrics, Settings, make_app, process
         from benchrouter.serving.service.logs import log_to_stderr
 
@@ -142,7 +142,7 @@ def serve(
                 routers,
                 encoder=encoder,
                 devices=devices,
-                dtype=dtype,
+                loading=Loading(dtype, threads),
                 max_batch_tokens=max_batch_tokens,
                 max_wait_s=max_wait_ms / 1000,
                 max_queue=max_pending,
@@ -150,7 +150,6 @@ def serve(
                 cache_size=cache_size,
                 reload_every_s=reload_every or None,
                 observers=observers,
-                threads=threads,
                 policy=None if among is None else RoutePolicy(models=tuple(among)),
             )
         except EncoderNotFound as e:

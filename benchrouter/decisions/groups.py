@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions.answers import TaskDecision
-from benchrouter.decisions.costs.task_costs import TaskPolicy, shared_cost_weight
-from benchrouter.decisions.rules import BLOCK
+from benchrouter.decisions.backend import BLOCK
+from benchrouter.decisions.costs.task_costs import shared_cost_weight
+from benchrouter.decisions.plan import Plan, task_plan
+from benchrouter.decisions.policy import Policy
 from benchrouter.decisions.task import Score, decide, mean_cost, stake
 from benchrouter.neighbours.index import Index
 from benchrouter.neighbours.lists import Neighbours
@@ -28,14 +30,14 @@ class Groups:
         With correctness.
     index : Index
         Over the fit's embeddings.
-    asked : TaskPolicy
+    policy : Policy
         Models that may be chosen, and how cost counts.
     """
 
-    def __init__(self, fit: Fit, index: Index, asked: TaskPolicy) -> None:
+    def __init__(self, fit: Fit, index: Index, policy: Policy) -> None:
         self._fit = fit
         self._index = index
-        self._asked = asked
+        self._plan = task_plan(fit, policy)
         self._position: dict[Hashable, int] = {}
         self._sums = no_tally(fit, 0)
         self._cost_usd = np.zeros((0, len(fit.models)))  # of all prompts of a task
@@ -90,29 +92,29 @@ class Groups:
         (hashable, TaskDecision)
             Name and decision, in the order in which the tasks first appeared.
         """
-        asked = self._within_budget(score)
+        plan = self._within_budget(score)
         for group, position in self._position.items():
             seen = evidence_of_task(self._fit, self._sums, position)
-            yield group, decide(self._fit, seen, score, asked, self._cost_of(position))
+            yield group, decide(self._fit, seen, score, plan, self._cost_of(position))
 
-    def _within_budget(self, score: Score) -> TaskPolicy:
-        """What is asked, with the λ of a budget for all tasks in its place."""
-        asked = self._asked
-        if asked.policy is None or asked.policy.budget_usd is None or not self._position:
-            return asked
+    def _within_budget(self, score: Score) -> Plan:
+        """The plan, with the λ of a budget for all tasks in the budget's place."""
+        plan = self._plan
+        if plan.policy.budget_usd is None or not self._position:
+            return plan
         stakes = []
         for position in range(len(self._position)):
             cost_usd = self._cost_of(position)
             assert cost_usd is not None
             seen = evidence_of_task(self._fit, self._sums, position)
-            stakes.append(stake(self._fit, seen, score, asked, cost_usd))
+            stakes.append(stake(self._fit, seen, score, plan, cost_usd))
         n_prompts = self._sums.n_prompts[: len(stakes)]
-        cost_weight = shared_cost_weight(self._fit, asked, stakes, n_prompts)
-        policy = replace(asked.policy, budget_usd=None, cost_weight=cost_weight)
-        return replace(asked, policy=policy)
+        cost_weight = shared_cost_weight(self._fit, plan, stakes, n_prompts)
+        policy = replace(plan.policy, budget_usd=None, cost_weight=cost_weight)
+        return replace(plan, policy=policy)
 
     def _cost_of(self, position: int) -> NDArray[np.float64] | None:
-        if self._asked.policy is None:
+        if self._plan.costs is None:
             return None
         return mean_cost(self._cost_usd[position], int(self._sums.n_prompts[position]))
 
@@ -147,7 +149,7 @@ class Groups:
         sums: tuple[NDArray[Any], ...] = self._sums
         for total, some in zip(sums, part, strict=True):
             total[tasks] += some
-        costs = self._asked.costs(self._fit, found.ids, prompts, tokens, self._index.threads)
+        costs = self._plan.costs_of_prompts(found.ids, prompts, tokens, self._index.threads)
         if costs is not None:
             in_order = costs[order].astype(np.float64)
             self._cost_usd[tasks] += np.add.reduceat(in_order, offsets[:-1], axis=0)

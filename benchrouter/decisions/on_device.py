@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions.rules import BLOCK, Decided, Rule, Rules
+from benchrouter.decisions.backend import BLOCK, Decided, Scored
+from benchrouter.decisions.plan import Plan
+from benchrouter.decisions.policy import Rule
+from benchrouter.decisions.rules import Rules
+from benchrouter.embeddings.of_prompts import UnitRows, on_device
+from benchrouter.neighbours.lists import Neighbours
 from benchrouter.neighbours.on_device import TorchIndex
 from benchrouter.prompts.timing import stage
 from benchrouter.scores.expected import on_device as expected_on_device
 from benchrouter.scores.expected.on_device import LearntOnDevice
-from benchrouter.scores.expected.prompt_scores import Expected
 from benchrouter.votes import on_device as votes_on_device
 from benchrouter.votes.outcomes import Chosen
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-OF_EXPECT = ("outcomes", "prior", "preference", "kappa", "distance_limit")
 
-
-class RulesOnDevice:
-    """What `decisions.rules.Rules` decides, with records and outcomes held on a device.
+class OnDevice:
+    """A `Backend` on a CUDA device; the benchmark is copied there at first need.
 
     Parameters
     ----------
     rules : Rules
     device : str
         "cuda:N".
-
-    Attributes
-    ----------
-    models : tuple of str
 
     Raises
     ------
@@ -45,146 +43,115 @@ class RulesOnDevice:
 
     def __init__(self, rules: Rules, device: str) -> None:
         votes_on_device.check_built()
-        self._rules = rules
-        self.models = rules.fit.models
-        self._kappa = rules.fit.settings.kappa
-        self._index = TorchIndex(rules.fit.embeddings, device=device, verify=False)
+        self.rules = rules
         self._device = device
         self._arguments: dict[Rule, dict[str, Any]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
-    def decide(
-        self,
-        rows: Tensor,
-        rule: Rule,
-        k: int | None,
-        allowed: NDArray[np.bool_] | None = None,
-    ) -> Decided:
-        """Choose a model for every prompt.
-
-        Parameters
-        ----------
-        rows : float32 torch.Tensor, shape (n_prompts, dim)
-            Unit rows on the device.
-        rule : "auto", "mean", "raw" or "s3"
-        k : int, optional
-            Neighbours that vote, instead of the fit's.
-        allowed : bool array, shape (n_models,), optional
-            Models that may be chosen, by default all; in the host's memory.
-
-        Returns
-        -------
-        Decided
-            Arrays of shape (n_prompts,), in the host's memory.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the rule or k is none, or the benchmark does not offer the rule.
-        """
-        if rule == "auto":
-            expected = self.expect(rows, k, allowed)
-            return Decided(
-                expected.chosen, self._rules.success(expected.chosen.score, expected.strange)
-            )
-        k = self._rules.check(rule, k)
-        chosen = votes_on_device.new_chosen(len(rows), rows.device)
-        arguments = {
-            **self._arguments_of(rule),
-            **votes_on_device.to_device({"allowed": allowed}, self._device),
-            "fallback_model": self._rules.fallback(rule, allowed),
-        }
-        for block, neighbours in self._searched(rows, max(k, self._kappa)):
-            with stage("decide", self._device):
-                votes_on_device.decide(
-                    neighbours.ids,
-                    neighbours.similarities,
-                    k=k,
-                    weights=None,
-                    out=Chosen(*(values[block] for values in chosen)),
-                    **arguments,
-                )
-        return Decided(Chosen(*(values.cpu().numpy() for values in chosen)), None)
-
-    def expect(
-        self,
-        rows: Tensor,
-        k: int | None = None,
-        allowed: NDArray[np.bool_] | None = None,
-        *,
-        with_scores: bool = False,
-    ) -> Expected:
-        """Decide by the rule "auto".
-
-        Parameters
-        ----------
-        rows : float32 torch.Tensor, shape (n_prompts, dim)
-            Unit rows on the device.
-        k : None
-            Other numbers of neighbours are not offered.
-        allowed : bool array, shape (n_models,), optional
-            Models that may be chosen, by default all; in the host's memory.
-        with_scores : bool
-            Whether all expected scores are wanted too.
-
-        Returns
-        -------
-        Expected
-            Arrays in the host's memory.
-
-        Raises
-        ------
-        ValueError
-            If k is given.
-        """
+    def decide(self, rows: UnitRows, plan: Plan) -> Decided:
+        """Choose a model for every prompt; as :meth:`Backend.decide`."""
         import torch
 
-        k = self._rules.check("auto", k)
-        n, device = len(rows), rows.device
-        chosen = votes_on_device.new_chosen(n, device)
-        strange = torch.empty(n, device=device)
-        scores = torch.empty((n, len(self.models)), device=device) if with_scores else None
-        arguments = {
-            **self._arguments_of("auto"),
-            **votes_on_device.to_device({"allowed": allowed}, self._device),
-            "fallback_model": self._rules.fallback("auto", allowed),
-            "home": self._rules.home(allowed),
-        }
-        for block, neighbours in self._searched(rows, max(k, self._kappa)):
-            with stage("decide", self._device):
-                expected_on_device.expect(
-                    queries=rows[block],
-                    neighbours=neighbours.ids,
-                    similarities=neighbours.similarities,
-                    out=expected_on_device.Expected(
-                        Chosen(*(values[block] for values in chosen)),
-                        strange[block],
-                        None if scores is None else scores[block],
-                    ),
-                    **arguments,
-                )
-        return Expected(
-            Chosen(*(values.cpu().numpy() for values in chosen)),
-            strange.cpu().numpy(),
-            None if scores is None else scores.cpu().numpy(),
-        )
-
-    def _searched(self, rows: Tensor, k: int) -> Iterator[tuple[slice, Any]]:
-        """Blocks of prompts, and their neighbours on the device."""
+        rows = on_device(rows, self._device)
+        chosen = votes_on_device.new_chosen(len(rows), rows.device)
+        strange = torch.empty(len(rows), device=rows.device) if plan.rule == "auto" else None
         for start in range(0, len(rows), BLOCK):
             block = slice(start, start + BLOCK)
-            with stage("search", self._device):
-                neighbours = self._index.search(rows[block], k)
-            yield block, neighbours
+            neighbours = self._searched(rows[block], plan)
+            out = Chosen._make(values[block] for values in chosen)
+            if strange is None:
+                self._vote(neighbours, plan, out)
+            else:
+                expected = expected_on_device.Expected(out, strange[block], None)
+                self._expect(rows[block], neighbours, plan, expected)
+        on_host = Chosen._make(_on_host(chosen))
+        of_prompts = None if strange is None else strange.cpu().numpy()
+        return Decided(on_host, self.rules.success(on_host.score, of_prompts))
+
+    def score(self, rows: UnitRows, plan: Plan) -> Scored:
+        """Search and score a block of prompts; as :meth:`Backend.score`."""
+        rows = on_device(rows, self._device)
+        neighbours = self._searched(rows, plan)
+        near = Neighbours._make(_on_host(neighbours))
+        if plan.rule == "auto":
+            found = self._expect(rows, neighbours, plan)
+            assert found.scores is not None
+            scores, strange = _on_host([found.scores, found.strange])
+            return Scored(near, Chosen._make(_on_host(found.chosen)), scores, strange)
+        chosen = Chosen._make(_on_host(self._vote(neighbours, plan)))
+        of_rule = self._arguments_of(plan.rule)
+        voted = votes_on_device.votes(
+            neighbours.ids,
+            of_rule["outcomes"],
+            prior=of_rule["prior"],
+            k=plan.k,
+            prior_weight=of_rule["prior_weight"],
+            weights=None,
+            out=None,
+        ).votes
+        (on_host,) = _on_host([voted])
+        scores = self.rules.scores_of_votes(on_host, chosen.distance, plan.rule)
+        return Scored(near, chosen, scores, None)
+
+    def _vote(self, neighbours: Neighbours, plan: Plan, out: Chosen | None = None) -> Chosen:
+        with stage("decide", self._device):
+            return votes_on_device.decide(
+                neighbours.ids,
+                neighbours.similarities,
+                k=plan.k,
+                weights=None,
+                out=out,
+                fallback_model=self.rules.fallback(plan.rule, plan.narrowed),
+                allowed=self._allowed(plan),
+                **self._arguments_of(plan.rule),
+            )
+
+    def _expect(
+        self,
+        rows: Tensor,
+        neighbours: Neighbours,
+        plan: Plan,
+        out: expected_on_device.Expected | None = None,
+    ) -> expected_on_device.Expected:
+        with stage("decide", self._device):
+            return expected_on_device.expect(
+                queries=rows,
+                neighbours=neighbours.ids,
+                similarities=neighbours.similarities,
+                home=self.rules.home(plan.narrowed),
+                fallback_model=self.rules.fallback("auto", plan.narrowed),
+                allowed=self._allowed(plan),
+                out=out,
+                with_scores=out is None,
+                **self._arguments_of("auto"),
+            )
+
+    def _searched(self, rows: Tensor, plan: Plan) -> Neighbours:
+        with self._lock:
+            index = self._index
+        with stage("search", self._device):
+            return index.search(rows, plan.depth)
+
+    @cached_property
+    def _index(self) -> TorchIndex:
+        return TorchIndex(self.rules.fit.embeddings, device=self._device, verify=False)
+
+    def _allowed(self, plan: Plan) -> Tensor | None:
+        moved = votes_on_device.to_device({"allowed": plan.narrowed}, self._device)
+        return moved["allowed"]
 
     def _arguments_of(self, rule: Rule) -> dict[str, Any]:
         """What the rule needs on every call; its arrays are copied to the device once."""
         with self._lock:
             if rule not in self._arguments:
-                given = self._rules.arguments(rule)
-                if rule == "auto":
-                    given = {name: given[name] for name in OF_EXPECT}
-                    given["learnt"] = LearntOnDevice(self._rules.learnt, self._device)
-                    given["k"] = self._rules.check("auto", None)
+                auto = rule == "auto"
+                given = self.rules.of_expectation() if auto else self.rules.of_votes(rule)
                 self._arguments[rule] = votes_on_device.to_device(given, self._device)
+                if auto:
+                    learnt = LearntOnDevice(self.rules.learnt, self._device)
+                    self._arguments[rule]["learnt"] = learnt
             return self._arguments[rule]
+
+
+def _on_host(tensors: Iterable[Any]) -> list[NDArray[Any]]:
+    return [tensor.cpu().numpy() for tensor in tensors]

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions.answers import TaskDecision
-from benchrouter.decisions.costs.task_costs import Stake, TaskPolicy, stake_of, task_policy, weigh
-from benchrouter.decisions.rules import AMONG
+from benchrouter.decisions.costs.task_costs import Stake, stake_of, weigh
+from benchrouter.decisions.plan import AMONG, Plan, task_plan
+from benchrouter.decisions.policy import NO_POLICY, Policy
 from benchrouter.files.arrays import Array
 from benchrouter.neighbours.index import Index
 from benchrouter.neighbours.lists import Neighbours, join
@@ -43,7 +44,7 @@ def choose_for_task(
     *,
     score: Score = "auto",
     label_threshold: float | None = None,
-    asked: TaskPolicy | None = None,
+    policy: Policy = NO_POLICY,
     prompts: Sequence[str] | None = None,
     tokens: NDArray[np.integer] | None = None,
 ) -> TaskDecision:
@@ -67,8 +68,8 @@ def choose_for_task(
     label_threshold : float, optional
         A label above it is correct. By default labels must lie in [0, 1], and count as correct
         above 0.5.
-    asked : TaskPolicy, optional
-        Models that may be chosen, and how cost counts.
+    policy : Policy
+        Models that may be chosen, and how cost counts; its rule and k are for prompts.
     prompts : sequence of str, optional
         Their tokens are estimated where costs are prices × tokens.
     tokens : int array, shape (n_prompts,), optional
@@ -84,7 +85,7 @@ def choose_for_task(
         If there is no prompt, if the labels or tokens do not fit, if the benchmark has datasets
         without a correctness threshold, or if the budget is below what the cheapest model costs.
     """
-    asked = task_policy(fit, None, None) if asked is None else asked
+    plan = task_plan(fit, policy)
     check_choice(fit, score)
     if len(embeddings) == 0:
         raise ValueError("a task needs at least one prompt, found none")
@@ -97,10 +98,10 @@ def choose_for_task(
     numbers = distinct(embeddings)
     rest = np.delete(numbers, labelled) if len(labelled) < len(numbers) else numbers
     seen = replace(evidence_of_task(fit, sums, 0), n_effective=effective_number(rest))
-    costs = asked.costs(fit, neighbours.ids, prompts, tokens, index.threads)
+    costs = plan.costs_of_prompts(neighbours.ids, prompts, tokens, index.threads)
     cost_usd = None if costs is None else mean_cost(costs.sum(axis=0, dtype=np.float64), len(costs))
     if len(labelled) == 0:
-        return decide(fit, seen, score, asked, cost_usd)
+        return decide(fit, seen, score, plan, cost_usd)
     known = known[labelled]
     of_prompts = once_each(known, numbers[labelled])
     found = task_accuracies.with_labels(estimate_of(fit, seen), of_prompts, fit.within)
@@ -111,7 +112,7 @@ def choose_for_task(
     seen = _scores_among(fit, seen, joined, known, index.threads)
     voting = np.ascontiguousarray(neighbours.ids[labelled, : fit.settings.k])
     p = _measured_p(fit, _p_hat(fit, seen.distance), voting, known, index.threads)
-    return _decide(fit, score, found, seen, p, known, asked, cost_usd)
+    return _decide(fit, score, found, seen, p, known, plan, cost_usd)
 
 
 def check_choice(fit: Fit, score: Score) -> None:
@@ -137,7 +138,7 @@ def check_choice(fit: Fit, score: Score) -> None:
 
 
 def decide(
-    fit: Fit, seen: TaskEvidence, score: Score, asked: TaskPolicy, cost_usd: Array | None
+    fit: Fit, seen: TaskEvidence, score: Score, plan: Plan, cost_usd: Array | None
 ) -> TaskDecision:
     """Choose one model for a task without labels, from what its prompts add up to.
 
@@ -146,7 +147,7 @@ def decide(
     fit : Fit
     seen : TaskEvidence
     score : "auto", "s1", "s2" or "s3"
-    asked : TaskPolicy
+    plan : Plan
     cost_usd : float64 array, shape (n_models,), or None
         Expected cost of a prompt, where the policy asks for it.
 
@@ -155,15 +156,15 @@ def decide(
     TaskDecision
     """
     found, p = _without_labels(fit, seen)
-    return _decide(fit, score, found, seen, p, _no_labels(fit), asked, cost_usd)
+    return _decide(fit, score, found, seen, p, _no_labels(fit), plan, cost_usd)
 
 
-def stake(fit: Fit, seen: TaskEvidence, score: Score, asked: TaskPolicy, cost_usd: Array) -> Stake:
+def stake(fit: Fit, seen: TaskEvidence, score: Score, plan: Plan, cost_usd: Array) -> Stake:
     """What a cost policy weighs for a task without labels.
 
     Parameters
     ----------
-    fit, seen, score, asked, cost_usd
+    fit, seen, score, plan, cost_usd
         As in :func:`decide`.
 
     Returns
@@ -171,8 +172,8 @@ def stake(fit: Fit, seen: TaskEvidence, score: Score, asked: TaskPolicy, cost_us
     Stake
     """
     found, p = _without_labels(fit, seen)
-    lead = _lead(fit, score, found, seen, p, _no_labels(fit), asked.allowed)
-    return _stake(fit, asked, found, lead, cost_usd)
+    lead = _lead(fit, score, found, seen, p, _no_labels(fit), plan.allowed)
+    return _stake(fit, plan, found, lead, cost_usd)
 
 
 def mean_cost(total_usd: Array, n_prompts: int) -> Array:
@@ -426,12 +427,12 @@ def _lead(
 
 
 def _stake(
-    fit: Fit, asked: TaskPolicy, found: task_accuracies.Estimate, lead: _Lead, cost_usd: Array
+    fit: Fit, plan: Plan, found: task_accuracies.Estimate, lead: _Lead, cost_usd: Array
 ) -> Stake:
     unknown = np.isnan(lead.values).all()
     values = fit.prior.astype(np.float64) if unknown else lead.values
     accuracy = np.array([found.expected(m) for m in range(len(values))])
-    return stake_of(asked, values, accuracy, cost_usd, lead.chosen, lead.is_held)
+    return stake_of(plan, values, accuracy, cost_usd, lead.chosen, lead.is_held)
 
 
 def _decide(
@@ -441,22 +442,22 @@ def _decide(
     seen: TaskEvidence,
     p: Array,
     labels: NDArray[np.float32],
-    asked: TaskPolicy,
+    plan: Plan,
     cost_usd: Array | None,
 ) -> TaskDecision:
     s1, s2, u, n_prompts = seen.s1, seen.s2, seen.distance, seen.n_prompts
     s3 = formulas.s3(s2, p)
-    lead = _lead(fit, score, found, seen, p, labels, asked.allowed)
+    lead = _lead(fit, score, found, seen, p, labels, plan.allowed)
     best, bma, chosen, probability = lead.best, lead.bma, lead.chosen, lead.probability
     reason = _reason(fit, score, lead)
     over_limit = None
     if cost_usd is not None:
-        weighed = _stake(fit, asked, found, lead, cost_usd)
-        chosen, by_cost = weigh(fit, asked, weighed, n_prompts, _name(score))
+        weighed = _stake(fit, plan, found, lead, cost_usd)
+        chosen, by_cost = weigh(fit, plan, weighed, n_prompts, _name(score))
         over_limit = weighed.over_limit
         if by_cost is not None:
             reason = f"{reason}; {by_cost}" if lead.is_held else by_cost
-    if not asked.allowed.all():
+    if not plan.allowed.all():
         reason += AMONG
     return TaskDecision(
         model=fit.models[chosen],
@@ -486,7 +487,7 @@ def _decide(
         params_b=fit.params_b,
         cost_usd=fit.cost_usd,
         prices=fit.prices,
-        allowed=asked.allowed,
+        allowed=plan.allowed,
         task_cost_usd=cost_usd,
         over_limit=over_limit,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -136,16 +136,16 @@ def evaluate(
             flips = run_robustness(
                 main, main_rows, encoder, robustness, run.settings, threads, progress
             )
-    from benchrouter import __version__
+    from benchrouter.files.version import VERSION
 
     return Evaluation(
         pools=tuple(found),
         prompts=tuple(prompts),
         robustness=flips,
         notes=tuple(notes),
-        settings=asdict(run.settings),
+        settings=run.settings.numbers,
         seconds=run.seconds,
-        version=__version__,
+        version=VERSION,
     )
 
 
@@ -173,7 +173,7 @@ def _pool(
     described = pool.describe()
     if not with_tasks:
         return Pool(title, key, described)
-    numbers = asdict(run.settings)
+    numbers = run.settings.numbers
     notes: list[str] = []
     with run.stage(f"one dataset left out, {title}"):
         try:

@@ -1,8 +1,8 @@
-"""Ray Data: routing on many machines, or many GPUs of one, a router in every actor.
+"""Ray Data: routing on many machines or GPUs, with a router in every actor.
 
-`route_dataset` adds the columns of decisions to a dataset; `RouteBatch` is what runs in the actors,
-for those who call `Dataset.map_batches` themselves. Ray feeds the actors no faster than they work,
-starts lost ones again and repeats their batches.
+`route_dataset` adds the columns of decisions to a dataset. `RouteBatch` runs in the actors, and can
+be given to `Dataset.map_batches` directly. Ray feeds the actors no faster than they work, restarts
+lost ones and repeats their batches.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter import _core
-from benchrouter.decisions.rules import Rule
+from benchrouter.decisions.policy import Rule
 from benchrouter.decisions.written import arrow_columns
 from benchrouter.decisions.written.writers import CHANCE, RESULTS
 from benchrouter.embeddings import Encoder
@@ -33,11 +33,10 @@ BATCH = 1024
 class RouteBatch:
     """Adds a decision to every row of a batch; made once in every actor of `map_batches`.
 
-    The columns model (string), score, margin, distance (float32), fallback (bool) and, by the rule
-    "auto", chance (float32, NaN = not known) are those of `benchrouter.Decisions`; all other
-    columns stay as they are. Batches are Arrow tables, which,
-    unlike dictionaries of NumPy arrays, keep nulls and types. The threads of an actor are the CPUs
-    that it was given, at least one.
+    It adds the columns model (string), score, margin, distance (float32), fallback (bool) and, by
+    the rule "auto", chance (float32, NaN = not known) of `benchrouter.Decisions`; all other columns
+    stay as they are. Batches are Arrow tables, which keep nulls and types, unlike dictionaries of
+    NumPy arrays. An actor uses as many threads as it has CPUs, at least one.
 
     Parameters
     ----------
@@ -50,23 +49,23 @@ class RouteBatch:
     prompt_column : str
         Column of the prompts, strings.
     embeddings_column : str, optional
-        Column of their embeddings: lists of float16 or float32, unit rows by the encoder of the
-        router. Prompts are then neither encoded nor read.
+        Column of their embeddings: lists of float16 or float32, unit rows by the router's encoder.
+        Prompts are then not read.
     encoder : str, optional
         Where the router's encoder is found, if not under its recorded name.
     device : str, optional
         Where the router encodes and decides. By default the first GPU that Ray gave the actor
-        (``num_gpus``), the CPU where it gave none. Without CUDA kernels (`benchrouter` was built
-        without nvcc) only the encoder runs on a GPU.
+        (``num_gpus``), or else the CPU. Without CUDA kernels (`benchrouter` was built without nvcc)
+        only the encoder runs on a GPU.
     prefix : str
-        Put before these names.
+        Put before the names of the new columns.
     drop_columns : sequence of str
-        Columns that are left out of what is returned.
+        Columns to leave out of the result.
 
     Raises
     ------
     ValueError
-        If the directory is not a whole router, or has no such encoder, rule or model.
+        If the directory is not a whole router, or the encoder, rule or a model is not the router's.
 
     Examples
     --------
@@ -123,16 +122,16 @@ class RouteBatch:
         Returns
         -------
         pyarrow.Table
-            Of as many rows, in order.
+            The same rows in the same order.
 
         Raises
         ------
         TypeError
-            If the batch is no Arrow table.
+            If the batch is not an Arrow table.
         ValueError
-            For a prompt that is null or empty (the message shows the row: leave such rows out
-            beforehand, with `Dataset.filter`), embeddings that are no unit rows of the router's
-            length, a column that is missing, or one that has the name of a result.
+            If a prompt is null or empty (the message shows the row; remove such rows first, with
+            `Dataset.filter`), embeddings are not unit rows of the router's length, a column is
+            missing, or one has the name of a new column.
         """
         import pyarrow as pa
 
@@ -181,8 +180,8 @@ def route_dataset(
     batch_size : int
         Prompts of a batch.
     concurrency : int or (int, int), optional
-        Actors, or their least and greatest number; by default one at first, and more while they
-        are behind and the cluster has room.
+        Number of actors, or its least and most. By default Ray starts with one and adds more while
+        they are behind and the cluster has room.
     num_cpus, num_gpus : float, optional
         Of an actor.
     **options
@@ -222,7 +221,7 @@ def route_dataset(
 def _load(
     directory: str | Path, *, encoder: str | None, device: str, threads: int, encodes: bool
 ) -> Router:
-    """Load a router, and its encoder now if it `encodes`: a batch is no place to find it missing.
+    """Load a router, and its encoder if it `encodes`, so that a missing one is found at once.
 
     Without CUDA kernels only the encoder runs on a GPU.
     """
@@ -239,9 +238,9 @@ def _load(
 
 
 def _given_resources() -> tuple[int, int]:
-    """CPUs (0 = all there are) and GPUs that Ray gave this process.
+    """CPUs (0 = all) and GPUs that Ray gave this process.
 
-    Ray sets OMP_NUM_THREADS for its workers, which binds BLAS, faiss and torch as well.
+    Ray sets OMP_NUM_THREADS for its workers, which limits BLAS, faiss and torch as well.
     """
     import ray
 
@@ -252,7 +251,7 @@ def _given_resources() -> tuple[int, int]:
 
 
 def _column(batch: pa.Table, name: str) -> pa.Array:
-    """Contiguous column; of an extension type (Ray's tensors) what it is stored as."""
+    """A column as one array; an extension type (Ray's tensors) as its storage."""
     import pyarrow as pa
 
     if batch.column_names.count(name) != 1:
@@ -301,6 +300,6 @@ def _embeddings(batch: pa.Table, name: str) -> NDArray[Any]:
 
 
 def _place(batch: pa.Table, row: int, name: str) -> str:
-    """Where a bad value stands: batches have no number, so the other columns must tell."""
+    """Where a bad value is. Batches have no number, so the other columns are shown."""
     others = batch.drop_columns([name]).slice(row, 1).to_pylist()[0]
     return f"column {name!r}, row {row} of a batch of {len(batch)} (the row: {others!r:.200})"

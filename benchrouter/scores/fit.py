@@ -12,6 +12,7 @@ from benchrouter.embeddings.unit_rows import as_unit_rows
 from benchrouter.files.arrays import Array, Progress
 from benchrouter.neighbours.index import Index
 from benchrouter.scores import formulas
+from benchrouter.scores.approximation import approximation_of
 from benchrouter.scores.evidence import Evidence, evidence_of, model_costs_usd
 from benchrouter.scores.expected.learn import (
     Sample,
@@ -40,7 +41,6 @@ def fit(
     settings: Settings,
     *,
     fingerprint: Fingerprint | None = None,
-    fallback: str | None = None,
     threads: int = 0,
     progress: Progress | None = None,
     learnt: Fit | None = None,
@@ -55,8 +55,6 @@ def fit(
     settings : Settings
     fingerprint : Fingerprint, optional
         Of the encoder that made the embeddings.
-    fallback : str, optional
-        Model for prompts without evidence; the best on average by default.
     threads : int
         0 = all.
     progress : callable, optional
@@ -74,14 +72,11 @@ def fit(
     TypeError, ValueError
         If the embeddings do not fit the table or are not unit rows, if the fallback is not one of
         the models, or if a model or a dataset has no score at all.
+    ImportError
+        If an approximate index is asked for and faiss is not installed.
     """
-    if fallback is not None and fallback not in table.models:
-        raise ValueError(f"fallback {fallback!r} is not a model of the table: {table.models}")
     raw_means = formulas.dataset_means(table.scores, table.dataset, table.n_datasets)
-    for what, names, axis in (("models", table.models, 0), ("datasets", table.datasets, 1)):
-        bare = [names[i] for i in np.flatnonzero(np.isnan(raw_means).all(axis=axis))]
-        if bare:
-            raise ValueError(f"{what} without any score: {', '.join(bare)}; leave them out")
+    _check(table, settings, raw_means)
     cost_usd = model_costs_usd(table)
     preferred = formulas.preference(cost_usd, table.prices, table.params_b)
     routable = not np.isnan(table.thresholds).any()
@@ -118,7 +113,7 @@ def fit(
         expectation = extended(learnt.expectation, records)
     within = pooled(within_covariance(correctness, table.dataset, table.n_datasets))
     best = formulas.best_on_average(means if routable else raw_means, preferred)
-    return Fit(
+    fitted = Fit(
         settings=settings,
         fingerprint=fingerprint,
         models=table.models,
@@ -145,10 +140,24 @@ def fit(
         distance_limit=distance_limit,
         tau=_tau(pairs, evidence, settings) if learnt is None else learnt.tau,
         best_on_average=best,
-        fallback=best if fallback is None else table.models.index(fallback),
-        fallback_is_named=fallback is not None,
         compact=learnt is None,
+        approximation=None if learnt is None else learnt.approximation,
     )
+    if learnt is not None or settings.index is None:
+        return fitted
+    return replace(fitted, approximation=approximation_of(fitted, settings.index, threads=threads))
+
+
+def _check(table: BenchmarkTable, settings: Settings, raw_means: Array) -> None:
+    """Refuse a fallback that is no model, and models and datasets without any score."""
+    if settings.fallback not in (None, *table.models):
+        raise ValueError(
+            f"fallback {settings.fallback!r} is not a model of the table: {table.models}"
+        )
+    for what, names, axis in (("models", table.models, 0), ("datasets", table.datasets, 1)):
+        bare = [names[i] for i in np.flatnonzero(np.isnan(raw_means).all(axis=axis))]
+        if bare:
+            raise ValueError(f"{what} without any score: {', '.join(bare)}; leave them out")
 
 
 def _evidence(

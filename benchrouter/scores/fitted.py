@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ DISTANCE_QUANTILE = 0.99  # of the benchmark's own held-out prompts; beyond it a
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of the method, as METHOD and paper name them.
+    """All that shapes a fit, beside the table and its embeddings; updates keep to it.
 
     Attributes
     ----------
@@ -45,6 +45,16 @@ class Settings:
         α of the training pairs.
     draws, seed : int
         Of the training pairs.
+    fallback : str, optional
+        Model for prompts without evidence; the best on average by default.
+    index : str, optional
+        faiss's name of an approximate index ("IVF1024,Flat", "HNSW32" …) for tables that are too
+        large to search exactly. `Router.describe` tells how near it comes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the field, what was found and what was expected.
     """
 
     k: int = formulas.K_HELM
@@ -55,6 +65,14 @@ class Settings:
     label_shares: tuple[float, ...] = LABEL_SHARES
     draws: int = DRAWS
     seed: int = 0
+    fallback: str | None = None
+    index: str | None = None
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The numbers of the method, by name: all but the fallback and the index."""
+        given = asdict(self)
+        return {name: given[name] for name in given if name not in ("fallback", "index")}
 
     def __post_init__(self) -> None:
         """Refuse numbers outside their range."""
@@ -145,10 +163,8 @@ class Fit:
         99th percentile of the held-out prompts' own distances.
     tau : float
         How many labelled prompts p̂ is worth.
-    best_on_average, fallback : int
-        Positions of the best model on average, and of the model for prompts without evidence.
-    fallback_is_named : bool
-        Whether the latter was asked for, and so stays whatever the best on average comes to be.
+    best_on_average : int
+        Position of the best model on average.
     compact : bool
         Whether pairs, benchmark_u, local, expectation, distance_limit and tau, which holding out
         teaches, are of these very records. If not, they are of those before the last additions:
@@ -185,11 +201,15 @@ class Fit:
     distance_limit: float
     tau: float
     best_on_average: int
-    fallback: int
-    fallback_is_named: bool = False
     compact: bool = True
     approximation: Approximation | None = None
     sha256: str | None = None
+
+    @cached_property
+    def fallback(self) -> int:
+        """Position of the model for prompts without evidence."""
+        name = self.settings.fallback
+        return self.best_on_average if name is None else self.models.index(name)
 
     @cached_property
     def prior(self) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -155,34 +155,30 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
     }
     sample_ids, prompts = _read_records(root / RECORDS)
     _check_shapes(root, arrays, content, len(prompts))
-    recorded = content["encoder"]
+    recorded, models, datasets = content["encoder"], content["models"], content["datasets"]
     return Fit(
-        settings=Settings(
-            **{**content["settings"], "label_shares": tuple(content["settings"]["label_shares"])}
-        ),
+        settings=_read_settings(content),
         fingerprint=None if recorded is None else Fingerprint.from_dict(recorded),
-        models=tuple(model["name"] for model in content["models"]),
-        datasets=tuple(dataset["name"] for dataset in content["datasets"]),
-        metrics=tuple(dataset["metric"] for dataset in content["datasets"]),
-        thresholds=_floats(dataset["threshold"] for dataset in content["datasets"]),
+        models=tuple(_column(models, "name")),
+        datasets=tuple(_column(datasets, "name")),
+        metrics=tuple(_column(datasets, "metric")),
+        thresholds=_floats(_column(datasets, "threshold")),
         embeddings=arrays["embeddings"],
         dataset=arrays["dataset"],
         sample_ids=sample_ids,
         prompts=prompts,
         raw=_outcomes(arrays, content),
-        correct=_packed(arrays, len(content["models"])),
+        correct=_packed(arrays, len(models)),
         means=arrays["means"],
         raw_means=arrays["raw_means"],
-        params_b=_floats(model["params_b"] for model in content["models"]),
-        cost_usd=_floats(model["cost_usd"] for model in content["models"]),
-        prices=_floats(
-            price for model in content["models"] for price in model["usd_per_million_tokens"]
-        ).reshape(-1, 2),
+        params_b=_floats(_column(models, "params_b")),
+        cost_usd=_floats(_column(models, "cost_usd")),
+        prices=_floats(chain(*_column(models, "usd_per_million_tokens"))).reshape(-1, 2),
         record_cost_usd=arrays.get("record_cost_usd"),
         pairs=Pairs(
             arrays["pair_u"], arrays["pair_p"], arrays["pair_dataset"], arrays["pair_share"]
         ),
-        benchmark_u=_floats(dataset["distance"] for dataset in content["datasets"])
+        benchmark_u=_floats(_column(datasets, "distance"))
         if content["has_distances"]
         else np.empty(0),
         local=arrays["local"],
@@ -191,8 +187,6 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
         distance_limit=np.inf if content["distance_limit"] is None else content["distance_limit"],
         tau=content["tau"],
         best_on_average=content["best_on_average"],
-        fallback=content["fallback"],
-        fallback_is_named=content["fallback_is_named"],
         compact=content["compact"],
         approximation=_read_approximation(root, content),
         sha256=content["sha256"],
@@ -304,7 +298,7 @@ def _description(fit: Fit) -> dict[str, Any]:
         "encoder": None if fit.fingerprint is None else fit.fingerprint.to_dict(),
         "dim": int(fit.embeddings.shape[1]),
         "n_records": int(fit.embeddings.shape[0]),
-        "settings": {**asdict(fit.settings), "label_shares": list(fit.settings.label_shares)},
+        "settings": {**fit.settings.numbers, "label_shares": list(fit.settings.label_shares)},
         "models": [
             {
                 "name": name,
@@ -335,7 +329,7 @@ def _description(fit: Fit) -> dict[str, Any]:
         else "every record",
         "best_on_average": fit.best_on_average,
         "fallback": fit.fallback,
-        "fallback_is_named": fit.fallback_is_named,
+        "fallback_is_named": fit.settings.fallback is not None,
         "compact": fit.compact,
         "approximation": None
         if fit.approximation is None
@@ -346,6 +340,16 @@ def _description(fit: Fit) -> dict[str, Any]:
             "n_queries": fit.approximation.n_queries,
         },
     }
+
+
+def _read_settings(content: dict[str, Any]) -> Settings:
+    numbers, approximation = content["settings"], content["approximation"]
+    fallback = content["models"][content["fallback"]]["name"]
+    return Settings(
+        **{**numbers, "label_shares": tuple(numbers["label_shares"])},
+        fallback=fallback if content["fallback_is_named"] else None,
+        index=None if approximation is None else approximation["factory"],
+    )
 
 
 def _read_expectation(arrays: dict[str, NDArray[Any]], recorded: dict[str, Any]) -> Expectation:
@@ -383,6 +387,10 @@ def _packed(arrays: dict[str, NDArray[Any]], n_models: int) -> PackedOutcomes | 
     if "correct_bits" not in arrays:
         return None
     return PackedOutcomes(arrays["correct_bits"], arrays.get("correct_present"), n_models)
+
+
+def _column(rows: list[dict[str, Any]], name: str) -> list[Any]:
+    return [row[name] for row in rows]
 
 
 def _floats(values: Iterable[float | None]) -> NDArray[np.float64]:

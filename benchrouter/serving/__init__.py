@@ -1,12 +1,13 @@
 """Routing inside a serving stack: an engine for event loops and threads.
 
-Needs torch and transformers for its encoder, and nothing of a web framework; the HTTP service is
+Needs torch and transformers for its encoder, but no web framework. The HTTP service is
 :mod:`benchrouter.serving.service`.
 """
 
-from benchrouter.decisions.policy import RoutePolicy
+from benchrouter.decisions.policy import Policy as RoutePolicy
 from benchrouter.serving.answer import CAUSES, Cause, Routed
 from benchrouter.serving.decision_log import DecisionLog
+from benchrouter.serving.encoders import Loading
 from benchrouter.serving.engine import Engine
 from benchrouter.serving.messages import BadPrompt, text_of
 from benchrouter.serving.observer import Observer
@@ -18,6 +19,7 @@ __all__ = [
     "Cause",
     "DecisionLog",
     "Engine",
+    "Loading",
     "Observer",
     "RoutePolicy",
     "Routed",

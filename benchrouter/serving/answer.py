@@ -1,4 +1,4 @@
-"""What the engine answers to a prompt."""
+"""The engine's answer to a prompt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CAUSES: dict[Cause, str] = {
 
 @dataclass(frozen=True)
 class Routed:
-    """One decision, and what else could be asked.
+    """One decision.
 
     Attributes
     ----------
@@ -39,18 +39,18 @@ class Routed:
     ranking : tuple of str
         The models allowed, best first; the first is `model`.
     scores : tuple of (float or None)
-        Predicted scores in that order; None where none was computed.
+        Predicted scores in that order; None = not computed.
     fallback : bool
-        Whether something other than the prompt's neighbours chose.
+        Whether the prompt's neighbours did not decide.
     cause : Cause or None
-        Why (`CAUSES` has the words); None where the neighbours chose.
+        Why they did not (`CAUSES` has the words); None if they did.
     reason : str
-        In a sentence.
+        Why the model was chosen, in a sentence.
     score, margin, distance : float or None
-        As in `Decisions`; None where no decision was computed.
+        As in `Decisions`; None if no decision was computed.
     chance, chance_low, chance_high : float or None
         As in `Decisions`: the chance that `model` answers correctly, and its 80 % interval; None
-        by other rules than "auto", and where correctness is not known.
+        by other rules than "auto", or if correctness is not known.
     cost_usd : float or None
         Expected, under a cost policy.
     over_limit : bool or None
@@ -60,7 +60,7 @@ class Routed:
     cached : bool
         Whether the decision was made for an equal request before.
     router, version : str
-        Name of the router, and which state of it decided.
+        Name of the router that decided, and its version.
     """
 
     model: str
@@ -83,10 +83,5 @@ class Routed:
     chance_high: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON (unknown = None).
-
-        Returns
-        -------
-        dict
-        """
+        """Everything as plain values, ready for JSON (unknown = None)."""
         return {**vars(self), "ranking": list(self.ranking), "scores": list(self.scores)}

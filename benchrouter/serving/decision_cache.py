@@ -1,4 +1,4 @@
-"""Decisions made before, the least recently used forgotten first."""
+"""Decisions that were made before; the least recently used are forgotten first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Key = tuple[Hashable, ...]
 
 
 class DecisionCache:
-    """Decisions by what they depend on; safe to share between threads.
+    """Decisions by router, version, policy and text; safe to share between threads.
 
     Parameters
     ----------
@@ -32,13 +32,13 @@ class DecisionCache:
         return len(self._kept)
 
     def get(self, router: str, version: str, policy: Hashable, text: str) -> Routed | None:
-        """Find a decision, which says that it was kept; None if it was not.
+        """Find a decision, marked as `cached`; None if it is not kept.
 
         Parameters
         ----------
         router, version : str
         policy : hashable
-            `RoutePolicy.key`.
+            `Policy.key`.
         text : str
         """
         if not self._most:
@@ -64,6 +64,6 @@ class DecisionCache:
 
 
 def _key_of(router: str, version: str, policy: Hashable, text: str) -> Key:
-    """What a decision depends on; of the text only a hash is kept."""
+    """What a decision depends on, with a hash in place of the text."""
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return router, version, policy, digest

@@ -5,44 +5,48 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import queue
+import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from io import FileIO
+from io import TextIOWrapper
+from logging import LogRecord, makeLogRecord
+from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from pathlib import Path
+from queue import Queue
 
 from benchrouter.serving.answer import CAUSES, Routed
 from benchrouter.serving.observer import Observer, log
 
-PENDING = 10_000  # lines that wait for the disk; more are left out, and counted
-CLOSE_S = 5.0  # that a disk may take for them in the end
+PENDING = 10_000  # lines that wait for the disk; further ones are lost
+CLOSE_S = 5.0  # to write them when the log is closed
 
 
 class DecisionLog(Observer):
-    """Writes answers to a file, in a thread of its own; one process to a file.
+    """Writes answers to a file, in a thread of its own; each process needs a file of its own.
 
     A line has time (seconds since the epoch), router, version, model, fallback, cause, reason,
     score, margin, distance, chance, chance_low, chance_high, cost_usd, over_limit, truncated,
-    cached, seconds (from request to answer) and scores (by model, null where none was computed);
+    cached, seconds (from request to answer) and scores (by model, null if none was computed);
     and, if asked for, prompt.
 
     Parameters
     ----------
     path : path
-        Appended to, on a new line where a process that was killed left half of one. FILE.1,
-        FILE.2 … are older ones.
+        Lines are appended. If a killed process left half a line, a new one is begun first.
+        FILE.1, FILE.2 … are older files.
     max_bytes : int
         Size at which a new file is begun; 0 = never.
     backups : int
-        Older files that are kept.
+        Older files to keep.
     with_prompts : bool
         Whether to write the text that was embedded.
 
     Attributes
     ----------
     lost : int
-        Lines that could not be written: a full disk, one that is too slow, or after closing.
+        Lines that were not written, because the disk was full or too slow, or the log closed.
 
     Raises
     ------
@@ -60,11 +64,13 @@ class DecisionLog(Observer):
     ) -> None:
         self._with_prompts = with_prompts
         self.lost = 0
-        self._file = _File(Path(path), max_bytes, backups)
-        self._pending: queue.Queue[bytes | None] = queue.Queue(PENDING)
+        self._losing = threading.Lock()
+        self._file = _File(path, max_bytes, backups, self._lose)
+        self._pending: Queue[LogRecord | None] = Queue(PENDING)
+        self._handler = _Handler(self._pending, self._lose)
+        self._listener = _Listener(self._pending, self._file)
+        self._listener.start()
         self._is_closed = False
-        self._writer = threading.Thread(target=self._write, name="benchrouter-log", daemon=True)
-        self._writer.start()
         atexit.register(self.close)
 
     def answered(self, routed: Routed, prompt: str | None, seconds: float) -> None:
@@ -76,100 +82,106 @@ class DecisionLog(Observer):
         elif routed.cause == "bad_prompt":  # its reason shows what was found
             line["reason"] = CAUSES[routed.cause]
         if self._is_closed:
-            self.lose("it is closed")
-            return
-        try:
-            self._pending.put_nowait(json.dumps(line).encode() + b"\n")
-        except queue.Full:
-            self.lose(f"more than {PENDING:,} wait for the disk")
+            self._lose("it is closed")
+        else:
+            self._handler.handle(makeLogRecord({"msg": json.dumps(line)}))
 
     def close(self) -> None:
-        """Write what is pending, and close the file; wait no more than 5 s for the disk."""
+        """Write what is pending and close the file; wait at most 5 s for the disk."""
         if self._is_closed:
             return
         self._is_closed = True
         atexit.unregister(self.close)
-        with suppress(queue.Full):
-            self._pending.put(None, timeout=CLOSE_S)
-            self._writer.join(CLOSE_S)
-        if self._writer.is_alive():
+        stopping = threading.Thread(target=self._listener.stop, daemon=True)
+        stopping.start()
+        stopping.join(CLOSE_S)
+        self._file.hangs = stopping.is_alive()
+        if self._file.hangs:
             log.error("the decision log could not be finished: the disk does not answer")
-
-    def _write(self) -> None:
-        while (line := self._pending.get()) is not None:
-            try:
-                self._file.write(line)
-            except OSError as e:
-                self.lose(e)
         self._file.close()
 
-    def lose(self, why: object) -> None:
-        """Count a line that was not written; the first is told."""
-        if not self.lost:
-            log.error("the decision log loses decisions: %s", why)
-        self.lost += 1
+    def _lose(self, why: object) -> None:
+        """Count a line that was not written; log the first."""
+        with self._losing:
+            if not self.lost:
+                log.error("the decision log loses decisions: %s", why)
+            self.lost += 1
 
 
-class _File:
-    """Lines in a file of bounded size, and older ones beside it."""
+class _Handler(QueueHandler):
+    """Puts lines into a queue and loses those that it has no room for."""
 
-    def __init__(self, path: Path, most: int, backups: int) -> None:
-        self._path = path
-        self._most = most
-        self._backups = backups
+    def __init__(self, queue: Queue[LogRecord | None], lose: Callable[[object], None]) -> None:
+        super().__init__(queue)
+        self._lose = lose
+
+    def handleError(self, record: LogRecord) -> None:
+        self._lose(f"more than {PENDING:,} wait for the disk")
+
+
+class _Listener(QueueListener):
+    """Stops after the lines that are in the queue, however full it is."""
+
+    queue: Queue[LogRecord | None]
+
+    def enqueue_sentinel(self) -> None:
+        self.queue.put(None)
+
+
+class _File(RotatingFileHandler):
+    """Lines in a file of bounded size, and older ones beside it.
+
+    Only the listener's thread writes, and does so without the handler's lock: at the end of the
+    program logging takes the locks of all handlers, and would wait for a disk that hangs.
+    """
+
+    def __init__(
+        self, path: str | Path, max_bytes: int, backups: int, lose: Callable[[object], None]
+    ) -> None:
+        super().__init__(
+            path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8", delay=True
+        )
+        self.hangs = False
+        self._lose = lose
         self._cannot_rotate = False
-        self._file: FileIO | None = None
-        self._size = 0
-        self._open()
+        self.stream = self._open()
 
-    def write(self, line: bytes) -> None:
-        """Add a line; after an error half of it may be there.
+    def handle(self, record: LogRecord) -> bool:
+        self.emit(record)
+        return True
 
-        Raises
-        ------
-        OSError
-            If the disk is full, the folder has gone, or the like.
-        """
-        if self._most and self._size and self._size + len(line) > self._most:
-            self._rotate()
-        file = self._open() if self._file is None else self._file
-        left = memoryview(line)
-        try:
-            while left:
-                left = left[file.write(left) :]
-        except OSError:
-            self.close()
-            raise
-        self._size += len(line)
-
-    def close(self) -> None:
-        """Close it; the next line opens it again."""
-        file, self._file = self._file, None
-        if file is not None:
+    def handleError(self, record: LogRecord) -> None:
+        self._lose(sys.exc_info()[1])
+        stream, self.stream = self.stream, None  # the next line opens the file again
+        if stream is not None:
             with suppress(OSError):
-                file.close()
+                stream.close()
 
-    def _open(self) -> FileIO:
-        self._file = file = FileIO(self._path, "ab")  # as kill -9 loses what is buffered
-        self._size = self._path.stat().st_size if self._path.is_file() else 0
-        if self._size and _last_byte(self._path) != b"\n":
-            self._size += file.write(b"\n")
-        return file
-
-    def _rotate(self) -> None:
-        """Begin another file; where that cannot be, go on in the same."""
-        names = [self._path, *(Path(f"{self._path}.{i}") for i in range(1, self._backups + 1))]
-        self.close()
+    def doRollover(self) -> None:
         try:
-            for older, newer in zip(names[:0:-1], names[-2::-1], strict=True):
-                if newer.exists():
-                    newer.replace(older)
-            if not self._backups:
-                self._path.unlink()
+            super().doRollover()
+            if not self.backupCount:
+                os.remove(self.baseFilename)
         except OSError as e:
             if not self._cannot_rotate:
                 log.error("the decision log goes on in the same file: %s", e)
             self._cannot_rotate = True
+
+    def flush(self) -> None:
+        if self.stream is not None and not self.hangs:
+            self.stream.flush()
+
+    def close(self) -> None:
+        if not self.hangs:
+            with suppress(OSError):
+                super().close()
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        path = Path(self.baseFilename)
+        if path.is_file() and path.stat().st_size and _last_byte(path) != b"\n":
+            stream.write("\n")
+        return stream
 
 
 def _last_byte(path: Path) -> bytes:

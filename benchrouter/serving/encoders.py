@@ -1,25 +1,41 @@
-"""The encoders of an engine: one of a kind on every device, shared by all routers that need it."""
+"""The encoders of an engine, shared by all routers that need the same one."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from weakref import WeakSet
 
 from benchrouter.embeddings import Encoder, Fingerprint
 from benchrouter.router import Router
 
 
-class Encoders:
-    """Encoders by device and fingerprint; loaded when a router is read that needs one.
+@dataclass(frozen=True)
+class Loading:
+    """How an engine loads the routers and encoders that it is given by path or name.
 
-    One that was loaded here is kept by those who use it.
+    Attributes
+    ----------
+    dtype : str
+        Arithmetic of the encoders, as in `Encoder.load`.
+    threads : int
+        Of search and votes, 0 = all.
+    """
+
+    dtype: str = "auto"
+    threads: int = 0
+
+
+class Encoders:
+    """Encoders by device and fingerprint, loaded when a router is read that needs one.
+
+    An encoder that was loaded here lives as long as somebody uses it.
 
     Parameters
     ----------
     given : Encoder or str, optional
-        One that is loaded already, or where the routers' encoder is found, if not under its
-        recorded name.
+        A loaded encoder, or where the routers' encoder is found if not under its recorded name.
     devices : sequence of str
     dtype : str
         As in `Encoder.load`.
@@ -31,11 +47,11 @@ class Encoders:
     """
 
     def __init__(self, given: Encoder | str | None, devices: Sequence[str], dtype: str) -> None:
-        self._name = given if isinstance(given, str) else None
+        self._name = None if given is None or isinstance(given, Encoder) else str(given)
         self._dtype = dtype
         self._lock = threading.Lock()
         self._loaded: dict[str, WeakSet[Encoder]] = {device: WeakSet() for device in devices}
-        self._given = given
+        self._given = given  # or it would be let go
         if isinstance(given, Encoder):
             if list(devices) != [given.device]:
                 raise ValueError(
@@ -44,28 +60,31 @@ class Encoders:
                 )
             self._loaded[given.device].add(given)
 
-    def of(self, router: Router, device: str) -> Encoder:
-        """Find, or load, the encoder of a router on a device.
+    def of(self, router: Router) -> dict[str, Encoder]:
+        """Find or load the encoder of a router on every device.
 
         Raises
         ------
         EncoderNotFound, ImportError, ValueError
-            If there is none, or it is another than the router's.
+            If there is none, or it is not the router's.
         """
         with self._lock:
-            loaded = self._loaded[device]
-            for encoder in loaded:
-                if _fits(router.fingerprint, encoder):
-                    return encoder
-            name = self._name or (router.fingerprint and router.fingerprint.name)
-            if not name:
-                raise ValueError(
-                    "the router was fitted on given embeddings without an encoder: pass encoder=…"
-                )
-            encoder = Encoder.load(name, device=device, dtype=self._dtype)
-            router.check_encoder(encoder.fingerprint)
-            loaded.add(encoder)
-            return encoder
+            return {device: self._of(router, device) for device in self._loaded}
+
+    def _of(self, router: Router, device: str) -> Encoder:
+        loaded = self._loaded[device]
+        for encoder in loaded:
+            if _fits(router.fingerprint, encoder):
+                return encoder
+        name = self._name or (router.fingerprint and router.fingerprint.name)
+        if not name:
+            raise ValueError(
+                "the router was fitted on given embeddings without an encoder: pass encoder=…"
+            )
+        encoder = Encoder.load(name, device=device, dtype=self._dtype)
+        router.check_encoder(encoder.fingerprint)
+        loaded.add(encoder)
+        return encoder
 
 
 def _fits(fingerprint: Fingerprint | None, encoder: Encoder) -> bool:

@@ -1,4 +1,4 @@
-"""Chat messages to the text that is embedded."""
+"""The text of a prompt that is embedded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchrouter.files.errors import BadInput
 Message: TypeAlias = Mapping[str, Any]
 Prompt: TypeAlias = str | Sequence[Message]
 
-LONGEST = 200_000  # characters of a prompt that are looked at
+LONGEST = 200_000  # characters of a prompt; the rest is ignored
 TEXT_PARTS = ("text", "input_text", "output_text")
 
 
@@ -22,13 +22,13 @@ class BadPrompt(BadInput):
 def text_of(prompt: Prompt) -> str:
     """Reduce a prompt to the text that is embedded.
 
-    A string is taken as it is. Of chat messages, in the shapes of OpenAI's API, what is asked now
-    counts: the messages of the user after the last answer that has text. System and developer
-    messages, tool calls, tool results and unfinished answers are passed over, so that all the
-    requests of one turn with tools are routed alike. Where the user's last messages have no text
-    (an image alone), the user's earlier ones count, the nearest first; where the user has none at
-    all, the text of all messages. Of a content that is a list the text parts count, joined by line
-    feeds; images, audio and files do not.
+    A string is taken as it is. Chat messages, in the shapes of OpenAI's API, are reduced to what is
+    asked now: the user's messages after the last answer that has text. System and developer
+    messages, tool calls, tool results and unfinished answers are ignored, so that all requests of
+    one turn with tools are routed alike. If the user's last messages have no text (an image alone),
+    the nearest earlier ones with text count; if the user wrote no text at all, the text of all
+    messages does. If a content is a list, its text parts are joined by line feeds; images, audio
+    and files are ignored.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def text_of(prompt: Prompt) -> str:
     Returns
     -------
     str
-        With something other than blanks in it.
+        Not blank.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def text_of(prompt: Prompt) -> str:
     return text
 
 
-def _of_messages(messages: Any) -> str:
+def _of_messages(messages: object) -> str:
     if not isinstance(messages, Sequence) or isinstance(messages, (bytes, bytearray)):
         raise BadPrompt(
             f"found a prompt of type {type(messages).__name__}, expected a str or chat messages"
@@ -66,7 +66,7 @@ def _of_messages(messages: Any) -> str:
     return "\n".join(reversed(turn)) or "\n".join(text for _, text in said if text)
 
 
-def _role(message: Any, i: int) -> str:
+def _role(message: object, i: int) -> str:
     role = message.get("role") if isinstance(message, Mapping) else None
     if not isinstance(role, str):
         raise BadPrompt(f"messages[{i}]: found {_shortly(message)}, expected a dict with a role")
@@ -87,7 +87,7 @@ def _content(message: Message, i: int) -> str:
     return "\n".join(part for part in parts if part.strip())
 
 
-def _text_of_part(part: Any) -> str:
+def _text_of_part(part: object) -> str:
     if not isinstance(part, Mapping) or part.get("type") not in TEXT_PARTS:
         return ""
     text = part.get("text")

@@ -1,4 +1,4 @@
-"""Whom the engine tells what it does: metrics, logs."""
+"""Observers of an engine, such as metrics and logs."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ log = logging.getLogger("benchrouter.serving")
 
 
 class Observer:
-    """Does nothing; subclasses do what they like, quickly, in whichever thread calls."""
+    """Is told what an engine does. Does nothing itself; subclasses override what they need.
+
+    Methods are called in the engine's threads and should return quickly.
+    """
 
     def answered(self, routed: Routed, prompt: str | None, seconds: float) -> None:
-        """Take note of an answer.
+        """Note an answer.
 
         Parameters
         ----------
         routed : Routed
         prompt : str or None
-            The text that was embedded; None where there was none.
+            The text that was embedded; None if there was none.
         seconds : float
             From the request to the answer.
         """
 
     def batch(self, device: str, n_prompts: int, n_tokens: int, seconds: float) -> None:
-        """Take note of a batch that was embedded and decided."""
+        """Note a batch that was embedded and decided."""
 
     def reloaded(self, name: str, version: str, error: str | None) -> None:
-        """Take note of a router that was read anew, or could not be and stays as it was."""
+        """Note a router that was read again, or could not be (`error`) and stays as it was."""
 
 
 class Observers:
-    """Several of them; what one raises is logged and goes no further."""
+    """Tells several observers; what they raise is only logged."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)

@@ -1,19 +1,19 @@
-"""How much to take at once, and how long to wait for more: learnt from the load as it is."""
+"""Batch sizes and waiting times, learnt from the load."""
 
 from __future__ import annotations
 
 WEIGHT = 0.2  # of the newest measurement in a running mean
 LEAST_TOKENS = 256  # of a batch, however slow the device
-GROWTH = 4  # times the largest batch so far may be tried
-NOISE_TOKENS = 32.0  # of batches nearer in size nothing is learnt of what a token takes
+GROWTH = 4  # a batch may be this many times as large as the largest so far
+NOISE_TOKENS = 32.0  # batches nearer in size tell nothing about the time of a token
 SHARE_OF_DEADLINE = 0.25  # that a batch may take
 
 
 class Pace:
-    """Running means of the load and of the device, and what follows from them.
+    """Running means of the load and the device's speed.
 
-    What a batch takes is a straight line of its tokens, by least squares over the recent batches,
-    level beyond the largest so far: prompts are given up for what was measured, not for a guess.
+    A batch's time is a linear function of its tokens, fitted to recent batches by least squares. It
+    is not extrapolated beyond the largest batch so far, so that no prompt is given up for a guess.
     Not safe to share between threads: the queue calls it under its lock.
 
     Parameters
@@ -23,7 +23,7 @@ class Pace:
     max_batch_tokens : int
         Most tokens of a batch.
     deadline_s : float
-        Usual deadline of a request; infinite = none.
+        Usual deadline of a request; infinite = no limit.
     """
 
     def __init__(self, max_wait_s: float, max_batch_tokens: int, deadline_s: float) -> None:
@@ -56,16 +56,16 @@ class Pace:
         self._covariance = (1.0 - WEIGHT) * (self._covariance + WEIGHT * more * longer)
 
     def was_too_slow(self) -> None:
-        """Trust the device more, as all prompts were given up and nothing was learnt of it."""
+        """Halve the expected time: all prompts were given up, so nothing new was measured."""
         self._seconds *= 0.5
         self._covariance *= 0.5
 
     def wait_s(self) -> float:
-        """Seconds to wait for more: none where no other prompt is to be expected in time."""
+        """Seconds to wait for more prompts; 0 if none is expected in that time."""
         return self._max_wait_s if self._gap_s <= self._max_wait_s else 0.0
 
     def batch_tokens(self) -> int:
-        """Most tokens of the next batch: what the device does in its share of the deadline."""
+        """Most tokens of the next batch: as many as fit into its share of the deadline."""
         most = max(LEAST_TOKENS, min(self._max_batch_tokens, GROWTH * self._largest))
         slope = self._seconds_per_token()
         if slope == 0.0 or self._batch_s == float("inf"):

@@ -1,4 +1,4 @@
-"""A request that waits for its answers: prompts in, each answered once, whoever answers first."""
+"""Requests that wait for their answers; each prompt takes the first answer that it gets."""
 
 from __future__ import annotations
 
@@ -8,33 +8,31 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from benchrouter.decisions.policy import RoutePolicy
+from benchrouter.decisions.policy import Policy
+from benchrouter.files.arrays import Rows
 from benchrouter.serving.answer import Routed
-from benchrouter.serving.routers import Shelved
+from benchrouter.serving.routers import Served
 
 
-class Request:
-    """Prompts that were asked for together.
+class Pending:
+    """The prompts of one request.
 
     Parameters
     ----------
-    found : Shelved
-        The router as it was when they were asked.
-    policy : RoutePolicy
+    served : Served
+        The router as it was when the request came.
+    policy : Policy
     texts : sequence of (str or None)
         None where only an embedding is given, or the prompt is bad.
     rows : float32 array, shape (n_prompts, dim), optional
         Their embeddings.
-    deadline : float
-        On the clock of `time.monotonic`; infinite = none.
+    deadline_s : float
+        Seconds from now; infinite = none.
 
     Attributes
     ----------
-    started : float
-        On the same clock.
+    started, deadline : float
+        On the clock of `time.monotonic`.
     is_over : bool
         Whether it was answered or cancelled: the rest of its prompts need no work.
     was_let_in : bool
@@ -43,18 +41,18 @@ class Request:
 
     def __init__(
         self,
-        found: Shelved,
-        policy: RoutePolicy,
+        served: Served,
+        policy: Policy,
         texts: Sequence[str | None],
-        rows: NDArray[np.float32] | None,
-        deadline: float,
+        rows: Rows | None,
+        deadline_s: float,
     ) -> None:
-        self.found = found
+        self.served = served
         self.policy = policy
         self.texts = texts
         self.rows = rows
-        self.deadline = deadline
         self.started = time.monotonic()
+        self.deadline = self.started + deadline_s
         self.is_over = len(texts) == 0
         self.was_let_in = False
         self._answers: list[Routed | None] = [None] * len(texts)
@@ -77,20 +75,14 @@ class Request:
             self._left -= 1
             self.is_over = self._left == 0
             tell = None
-            if self.is_over:  # and not in a cycle with what tells, which would outlive its router
+            if self.is_over:  # break the reference cycle, which would keep the router alive
                 tell, self._when_over = self._when_over, None
         if tell is not None:
             tell()
         return True
 
-    def row(self, i: int) -> NDArray[np.float32]:
-        """Embedding of a prompt, of a request that brings them."""
-        assert self.rows is not None
-        row: NDArray[np.float32] = self.rows[i]
-        return row
-
     def cancel(self) -> None:
-        """Want no answer any more."""
+        """Want no more answers."""
         with self._lock:
             self.is_over = True
             self._when_over = None
@@ -101,13 +93,13 @@ class Request:
             return [i for i, found in enumerate(self._answers) if found is None]
 
     def answers(self) -> list[Routed]:
-        """All answers, when it is over."""
-        found = [routed for routed in self._answers if routed is not None]
-        assert len(found) == len(self._answers)
-        return found
+        """All answers, once it is over."""
+        answers = [routed for routed in self._answers if routed is not None]
+        assert len(answers) == len(self._answers)
+        return answers
 
     def when_over(self, tell: Callable[[], None]) -> None:
-        """Call a function once it is over, from whichever thread ends it; at once if it is."""
+        """Call a function when it is over, in the thread that ends it; now if it is over."""
         with self._lock:
             if not self.is_over:
                 self._when_over = tell
@@ -116,7 +108,7 @@ class Request:
 
 
 class _Wakeup:
-    """Wakes up those who wait in one event loop, all that are answered by then at once."""
+    """Runs calls in an event loop, all that are due by then in one turn of the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -137,13 +129,13 @@ class _Wakeup:
             self.loop.call_soon_threadsafe(self._run)
 
     def _run(self) -> None:
-        self._is_due = False  # before the first is taken: whoever adds later asks again
+        self._is_due = False  # first of all: calls that are added from now on schedule a new run
         while self._calls:
             self._calls.popleft()()
 
 
 class _Local(threading.local):
-    """Of the loop that ran in a thread last: loops that have ended are not kept."""
+    """The wakeup of the loop that ran last in a thread; ended loops are not kept."""
 
     wakeup: _Wakeup | None = None
 
@@ -151,15 +143,17 @@ class _Local(threading.local):
 _HERE = _Local()
 
 
-async def wait_for(request: Request, expire: Callable[[], None]) -> None:
+async def wait_for(pending: Pending, expire: Callable[[], None]) -> None:
     """Wait in an event loop until a request is over; a cancelled wait cancels it.
 
     Parameters
     ----------
-    request : Request
+    pending : Pending
     expire : callable
         Called at its deadline; answers what is not answered.
     """
+    if pending.is_over:
+        return
     loop = asyncio.get_running_loop()
     wakeup = _HERE.wakeup
     if wakeup is None or wakeup.loop is not loop:
@@ -173,39 +167,41 @@ async def wait_for(request: Request, expire: Callable[[], None]) -> None:
     def tell() -> None:
         try:
             wakeup.add(done)
-        except RuntimeError:  # the loop was closed: nobody waits any more
-            request.cancel()
+        except RuntimeError:  # the loop is closed: nobody waits
+            pending.cancel()
 
-    request.when_over(tell)
+    pending.when_over(tell)
     timer = None
-    if request.deadline < float("inf"):
-        timer = loop.call_later(max(0.0, request.deadline - time.monotonic()), expire)
+    if pending.deadline < float("inf"):
+        timer = loop.call_later(max(0.0, pending.deadline - time.monotonic()), expire)
     try:
         await future
-    except BaseException:  # cancelled, or its loop has gone
-        request.cancel()
+    except BaseException:  # cancelled, or the loop is closed
+        pending.cancel()
         raise
     finally:
         if timer is not None:
             timer.cancel()
 
 
-def wait_for_blocking(request: Request, expire: Callable[[], None]) -> None:
+def wait_for_blocking(pending: Pending, expire: Callable[[], None]) -> None:
     """Wait in a thread until a request is over; an interrupted wait cancels it.
 
     Parameters
     ----------
-    request : Request
+    pending : Pending
     expire : callable
         Called at its deadline; answers what is not answered.
     """
+    if pending.is_over:
+        return
     over = threading.Event()
-    request.when_over(over.set)
+    pending.when_over(over.set)
     try:
-        left = request.deadline - time.monotonic()
+        left = pending.deadline - time.monotonic()
         if not over.wait(None if left == float("inf") else max(0.0, left)):
             expire()
             over.wait()
     except BaseException:
-        request.cancel()
+        pending.cancel()
         raise

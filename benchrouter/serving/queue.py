@@ -8,18 +8,18 @@ from collections import deque
 from typing import NamedTuple
 
 from benchrouter.serving.pace import Pace
-from benchrouter.serving.pending import Request
+from benchrouter.serving.pending import Pending
 
-# Times what a batch is expected to take, as work that comes too late is lost: what prompts should
-# have left until their deadline, and must have to be taken where a batch has room for more.
+# Work that is done too late is lost. A prompt is taken first if the time to its deadline is SAFE
+# times the expected time of the batch, and into the room that is left if it is MARGIN times that.
 SAFE, MARGIN = 3.0, 1.5
-MOST_TIGHT = 1000  # looked at in search of prompts that have more time left
+MOST_TIGHT = 1000  # prompts passed over in search of some that have more time left
 
 
 class Job(NamedTuple):
     """One prompt of a request."""
 
-    request: Request
+    pending: Pending
     place: int
     n_tokens: int
     """Estimated, at least 1."""
@@ -28,11 +28,11 @@ class Job(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What a worker took."""
+    """Jobs that a worker takes."""
 
     batch: list[Job]
     late: list[Job]
-    """Jobs that would not be done by their deadline."""
+    """Jobs that would miss their deadline."""
 
 
 class Queue:
@@ -41,8 +41,8 @@ class Queue:
     Parameters
     ----------
     most : int
-        Prompts in it. Requests that find no room wait outside, in their order; one of more prompts
-        than that comes in when it is empty.
+        Prompts in the queue. Requests wait outside, in order, until there is room; a request with
+        more prompts than `most` comes in when the queue is empty.
     pace : Pace
     """
 
@@ -57,7 +57,7 @@ class Queue:
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
-        """Count the prompts in it and outside."""
+        """Count the prompts in the queue and outside."""
         with self._changed:
             return len(self._jobs) + sum(map(len, self._outside))
 
@@ -67,7 +67,7 @@ class Queue:
         Returns
         -------
         bool
-            Whether it is open: otherwise nothing was added.
+            Whether the queue is open; otherwise nothing was added.
         """
         with self._changed:
             if self._closed:
@@ -89,7 +89,7 @@ class Queue:
         Returns
         -------
         Taken or None
-            Without any job where none came in time; None once the queue is closed and empty.
+            Empty if no job came in time; None once the queue is closed and empty.
         """
         with self._changed:
             while True:
@@ -105,7 +105,7 @@ class Queue:
                     return taken
 
     def done(self, taken: Taken, seconds: float | None) -> None:
-        """Say that a batch has been worked off in so many seconds; None = it failed."""
+        """Report that a batch is done, and its seconds; None = it failed."""
         with self._changed:
             if taken.batch and seconds is not None:
                 self._pace.worked(sum(job.n_tokens for job in taken.batch), seconds)
@@ -113,20 +113,14 @@ class Queue:
             self._changed.notify_all()
 
     def put_back(self, jobs: list[Job]) -> None:
-        """Put jobs that were taken before all others, for another worker."""
+        """Put jobs back to the front, for another worker."""
         with self._changed:
             self._jobs.extendleft(job._replace(was_put_back=True) for job in reversed(jobs))
             self._n_tokens += sum(job.n_tokens for job in jobs)
             self._changed.notify_all()
 
     def wait_until_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing waits and nothing is at work.
-
-        Returns
-        -------
-        bool
-            Whether that came about in time.
-        """
+        """Wait until no job waits and no batch is at work; False if that takes too long."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: not self._jobs and not self._outside and not self._batches_at_work,
@@ -134,13 +128,7 @@ class Queue:
             )
 
     def close(self) -> list[Job]:
-        """Let nothing in any more, and wake up those who take.
-
-        Returns
-        -------
-        list of Job
-            Those that were left, for somebody to answer.
-        """
+        """Take no more jobs, wake up the workers, and return the jobs that are left."""
         with self._changed:
             self._closed = True
             left = [*self._jobs, *(job for jobs in self._outside for job in jobs)]
@@ -151,17 +139,17 @@ class Queue:
             return left
 
     def _let_in(self) -> None:
-        while self._jobs and self._jobs[0].request.is_over:  # they would stay while no device works
+        while self._jobs and self._jobs[0].pending.is_over:  # they would stay while no device works
             self._n_tokens -= self._jobs.popleft().n_tokens
         while self._outside:
             jobs = self._outside[0]
-            if jobs[0].request.is_over:
+            if jobs[0].pending.is_over:
                 self._outside.popleft()
                 continue
             if self._jobs and len(self._jobs) + len(jobs) > self.most:
                 return
             self._outside.popleft()
-            jobs[0].request.was_let_in = True
+            jobs[0].pending.was_let_in = True
             self._jobs.extend(jobs)
             self._n_tokens += sum(job.n_tokens for job in jobs)
 
@@ -175,7 +163,7 @@ class Queue:
             self._changed.wait(left)
 
     def _pop(self) -> Taken:
-        """Take those that will be in time, before those that may be."""
+        """Take the jobs that are sure to be in time, then those that may be."""
         batch: list[Job] = []
         late: list[Job] = []
         tight: deque[Job] = deque()
@@ -186,12 +174,12 @@ class Queue:
 
         def in_time(job: Job, margin: float) -> bool:
             needed_s = margin * self._pace.expected_s(n_tokens + job.n_tokens)
-            return now + needed_s <= job.request.deadline
+            return now + needed_s <= job.pending.deadline
 
         while self._jobs and fits(self._jobs[0]) and len(tight) < MOST_TIGHT:
             job = self._jobs.popleft()
             self._n_tokens -= job.n_tokens
-            if job.request.is_over:
+            if job.pending.is_over:
                 continue
             if in_time(job, SAFE):
                 batch.append(job)

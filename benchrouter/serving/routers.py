@@ -1,4 +1,4 @@
-"""The routers that an engine holds, by name; those on disk are read again when they change."""
+"""The routers of an engine, by name; those from directories are read again when they change."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchrouter.decisions.backend import full_name
+from benchrouter.decisions.decider import Decider
 from benchrouter.embeddings import Encoder
 from benchrouter.files.errors import Unavailable
 from benchrouter.router import Router
 from benchrouter.scores.saved import DESCRIPTION
 from benchrouter.serving.observer import log
+from benchrouter.votes.on_device import NoCudaKernels
 
-ATTEMPTS = 3  # to read a directory that is replaced meanwhile
+ATTEMPTS = 3  # to read a directory that is being replaced
 PAUSE_S = 0.2
-RETRY_S = 30.0  # after which what could not be read is tried again, though it looks the same
+RETRY_S = 30.0  # until a directory that could not be read is tried again, though unchanged
 
 Source = Router | str | os.PathLike[str]
 Signature = tuple[int, int, int]
@@ -36,26 +39,26 @@ class UnknownRouter(Unavailable, KeyError):
 
 @dataclass(frozen=True)
 class RouterInfo:
-    """One router as it is served.
+    """A router as it is served.
 
     Attributes
     ----------
     name : str
     version : str
-        Of a directory, 12 hex digits of the SHA-256 of its description, which holds that of every
-        file; of a router in memory, "memory-N" after N updates.
+        For a directory, the first 12 hex digits of the SHA-256 of its description, which holds
+        those of all files; for a router in memory, "memory-N" after N updates.
     directory : Path or None
         None = in memory.
     models : tuple of str
     fallback : str
     standing : tuple of str
-        All models by standing on the benchmark, best first, the fallback model before them.
+        The fallback model, then all others by standing on the benchmark, best first.
     description : dict
         As `Router.describe`.
     loaded_at : float
         Seconds since the epoch.
     error : str or None
-        Why what stands in the directory now could not be read.
+        Why the directory cannot be read as it is now.
     """
 
     name: str
@@ -70,10 +73,12 @@ class RouterInfo:
 
 
 @dataclass(frozen=True)
-class Shelved:
-    """A router and what is known of it; replaced as a whole."""
+class Served:
+    """A router with what it needs to be served; replaced as a whole."""
 
     router: Router
+    deciders: Mapping[str, Decider]
+    """By device: what decides on the prompts that are encoded there."""
     encoders: Mapping[str, Encoder]
     """By device."""
     info: RouterInfo
@@ -81,17 +86,19 @@ class Shelved:
     revision: int
 
 
-class Shelf:
+class Routers:
     """Routers by name; safe to share between threads.
 
     Parameters
     ----------
     sources : mapping of str to Router or path
+    devices : sequence of str
+        Where prompts are encoded. Routers that are read here are searched there too.
     threads : int
         Of search and votes, 0 = all.
     prepare : callable
-        Takes a router that was just read, before anybody uses it, and returns its encoders by
-        device; what it raises refuses the router.
+        Takes a new router and its deciders before anybody uses them, and returns its encoders by
+        device. If it raises, the router is refused.
 
     Raises
     ------
@@ -102,21 +109,23 @@ class Shelf:
     def __init__(
         self,
         sources: Mapping[str, Source],
+        devices: Sequence[str],
         threads: int,
-        prepare: Callable[[Router], Mapping[str, Encoder]],
+        prepare: Callable[[Router, Mapping[str, Decider]], Mapping[str, Encoder]],
     ) -> None:
+        self._devices = devices
         self._threads = threads
         self._prepare = prepare
         self._reloading = threading.Lock()
         self._tried_at: dict[str, float] = {}
-        self._shelved = {name: self._first(name, source) for name, source in sources.items()}
+        self._served = {name: self._first(name, source) for name, source in sources.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the routers."""
-        return tuple(self._shelved)
+        return tuple(self._served)
 
-    def get(self, name: str | None) -> Shelved:
+    def get(self, name: str | None) -> Served:
         """Find a router as it is now.
 
         Parameters
@@ -129,33 +138,33 @@ class Shelf:
         UnknownRouter
             If there is none of that name.
         """
-        only = next(iter(self._shelved)) if len(self._shelved) == 1 else "default"
+        only = next(iter(self._served)) if len(self._served) == 1 else "default"
         try:
-            found = self._shelved[only if name is None else name]
+            found = self._served[only if name is None else name]
         except (KeyError, TypeError):
             raise UnknownRouter(
-                f"router: found {name!r}, expected one of {list(self._shelved)}"
+                f"router: found {name!r}, expected one of {list(self._served)}"
             ) from None
         if found.info.directory is None and found.router.revision != found.revision:
-            found = _in_memory(found.info.name, found.router, found.encoders)
-            self._shelved[found.info.name] = found
+            found = self._in_memory(found.info.name, found.router, found.encoders)
+            self._served[found.info.name] = found
         return found
 
-    def now(self, found: Shelved) -> Shelved:
-        """What has become of a router: one in memory may have been updated, one read never is."""
+    def now(self, found: Served) -> Served:
+        """The router as it is now; only routers in memory can have changed."""
         return found if found.info.directory is not None else self.get(found.info.name)
 
-    def reload(self, name: str) -> Shelved | None:
+    def reload(self, name: str) -> Served | None:
         """Read a directory again if it has changed.
 
         Returns
         -------
-        Shelved or None
-            None where it is as it was, or the router is in memory. A directory that cannot be read
-            leaves the router as it was, with the error in its info.
+        Served or None
+            None if it is unchanged, or the router is in memory. If a directory cannot be read, the
+            router stays as it was, with the error in its info.
         """
         with self._reloading:
-            old = self._shelved[name]
+            old = self._served[name]
             if old.info.directory is None:
                 return None
             signature = _signature(old.info.directory)
@@ -165,26 +174,35 @@ class Shelf:
             self._tried_at[name] = time.monotonic()
             try:
                 new = self._read(name, old.info.directory)
-            except Exception as e:  # whatever is wrong with it, the old one goes on
+            except Exception as e:  # whatever it is, keep the old one
                 new = replace(old, info=replace(old.info, error=str(e)), signature=signature)
                 if old.info.error != new.info.error:
                     log.error("router %r stays at version %s: %s", name, old.info.version, e)
-            self._shelved[name] = new
+            self._served[name] = new
             return new
 
-    def _first(self, name: str, source: Source) -> Shelved:
-        if isinstance(source, Router):
-            return _in_memory(name, source, self._prepare(source))
-        return self._read(name, Path(source))
+    def _first(self, name: str, source: Source) -> Served:
+        if not isinstance(source, Router):
+            return self._read(name, Path(source))
+        deciders = dict.fromkeys(self._devices, source.decider)
+        return self._in_memory(name, source, self._prepare(source, deciders))
 
-    def _read(self, name: str, directory: Path) -> Shelved:
+    def _in_memory(self, name: str, router: Router, encoders: Mapping[str, Encoder]) -> Served:
+        revision = router.revision
+        deciders = dict.fromkeys(self._devices, router.decider)
+        info = _info(name, f"memory-{revision}", None, router)
+        return Served(router, deciders, encoders, info, None, revision)
+
+    def _read(self, name: str, directory: Path) -> Served:
         """Read a directory, again if it is replaced while it is being read."""
         for attempt in range(ATTEMPTS):
             signature = _signature(directory)
             try:
                 version = _version(directory)
                 router = Router.load(directory, threads=self._threads)
-                encoders = self._prepare(router)
+                places = {device: _place_of(device) for device in self._devices}
+                deciders = {device: router.decider.on(place) for device, place in places.items()}
+                encoders = self._prepare(router, deciders)
             except (ValueError, OSError):
                 if attempt == ATTEMPTS - 1 or _signature(directory) == signature:
                     raise
@@ -193,13 +211,15 @@ class Shelf:
             if version == _version(directory) or attempt == ATTEMPTS - 1:
                 break
         info = _info(name, version, directory, router)
-        return Shelved(router, encoders, info, signature, router.revision)
+        return Served(router, deciders, encoders, info, signature, router.revision)
 
 
-def _in_memory(name: str, router: Router, encoders: Mapping[str, Encoder]) -> Shelved:
-    revision = router.revision
-    info = _info(name, f"memory-{revision}", None, router)
-    return Shelved(router, encoders, info, None, revision)
+def _place_of(device: str) -> str:
+    """Where prompts of a device are decided on: there, or on the CPU without kernels for it."""
+    try:
+        return full_name(device)
+    except NoCudaKernels:
+        return "cpu"
 
 
 def _info(name: str, version: str, directory: Path | None, router: Router) -> RouterInfo:
@@ -220,7 +240,7 @@ def _info(name: str, version: str, directory: Path | None, router: Router) -> Ro
 
 
 def _signature(directory: Path) -> Signature | None:
-    """What changes when a router is replaced; None where there is none."""
+    """What changes when a router is replaced; None if there is no router."""
     try:
         found = os.stat(directory / DESCRIPTION)
     except OSError:

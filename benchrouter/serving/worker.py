@@ -1,55 +1,61 @@
-"""A thread for every device: jobs to embeddings to decisions."""
+"""One thread for each device: it takes jobs, embeds their prompts and decides."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchrouter.decisions.ranking import Ranking
+from benchrouter.embeddings.of_prompts import UnitRows
+from benchrouter.files.arrays import Floats
 from benchrouter.files.plain import plain
 from benchrouter.serving.answer import CAUSES, Cause, Routed
+from benchrouter.serving.answering import Answering
 from benchrouter.serving.messages import LONGEST
-from benchrouter.serving.observer import log
+from benchrouter.serving.observer import Observers, log
 from benchrouter.serving.queue import Job, Queue
-from benchrouter.serving.routers import RouterInfo, Shelf, Shelved
+from benchrouter.serving.routers import RouterInfo, Routers, Served
 
-RETRY_S = 1.0  # after which a device that failed is tried again
-HANG_S = 30.0  # at one batch, after which a device counts as one that hangs
+RETRY_S = 1.0  # until a device that failed is tried again
+HANG_S = 30.0  # at one batch, until a device counts as hanging
 Item = TypeVar("Item")
 
 
 class Worker(threading.Thread):
-    """Works off the queue on one device, until it is closed.
+    """Takes batches from the queue and answers them on one device, until the queue is closed.
 
     Parameters
     ----------
     device : str
     queue : Queue
-    shelf : Shelf
-    answer : callable
-        Takes a job and its answer.
-    give_up : callable
-        Takes a job, a cause and more words; answers by the fallback.
-    tell_batch : callable
-        Takes the device, the number of prompts and of tokens, and the seconds.
+    routers : Routers
+    answering : Answering
+    observers : Observers
+        Told of batches.
     aside : callable
         Takes a function without arguments, and calls it in another thread.
+
+    Attributes
+    ----------
+    others : list of Worker
+        Workers of other devices, set once all are made.
+    failure : str or None
+        Why the device failed at its last batch.
     """
 
     def __init__(
         self,
         device: str,
         queue: Queue,
-        shelf: Shelf,
-        answer: Callable[[Job, Routed], None],
-        give_up: Callable[[Job, Cause, str], None],
-        tell_batch: Callable[[str, int, int, float], None],
+        routers: Routers,
+        answering: Answering,
+        observers: Observers,
         aside: Callable[[Callable[[], None]], None],
     ) -> None:
         super().__init__(name=f"benchrouter-{device}", daemon=True)
@@ -59,15 +65,14 @@ class Worker(threading.Thread):
         self._failed_at = 0.0
         self._busy_since: float | None = None
         self._queue = queue
-        self._shelf = shelf
-        self._answer = answer
-        self._give_up = give_up
-        self._tell_batch = tell_batch
+        self._routers = routers
+        self._answering = answering
+        self._observers = observers
         self._aside = aside
 
     @property
     def trouble(self) -> str | None:
-        """Why the device does not work, None where it does."""
+        """Why the device does not work; None if it works."""
         since = self._busy_since
         if since is not None and time.monotonic() - since > HANG_S:
             return f"it hangs: for {time.monotonic() - since:.0f} s it has been at one batch"
@@ -79,7 +84,7 @@ class Worker(threading.Thread):
             pass
 
     def _work(self) -> bool:
-        """Take a batch and work it off; whether there may be another."""
+        """Take a batch and answer it; False once the queue is closed and empty."""
         self._stand_back()
         taken = self._queue.take(None if self.failure is None else RETRY_S)
         if taken is None:
@@ -90,22 +95,20 @@ class Worker(threading.Thread):
         self._busy_since = start = time.monotonic()
         seconds = None
         try:
-            for job in taken.late:
-                self._give_up(job, "deadline", "")
+            self._answering.give_up_jobs(taken.late, "deadline")
             self._work_off(taken.batch)
             if self.failure is None:
                 seconds = time.monotonic() - start
-        except BaseException as e:  # a panic in Rust, say: nothing may end this thread
+        except BaseException as e:  # even a panic in Rust must not end this thread
             log.exception("a batch failed on %s", self.device)
-            for job in taken.batch:
-                self._give_up(job, "error", str(e))
+            self._answering.give_up_jobs(taken.batch, "error", str(e))
         finally:
             self._busy_since = None
             self._queue.done(taken, seconds)
         return True
 
     def _stand_back(self) -> None:
-        """Leave the work to others for a while where this device failed and theirs have not."""
+        """Leave the work to others for a while if this device failed and theirs did not."""
         while self.failure is not None and any(other.failure is None for other in self.others):
             left = self._failed_at + RETRY_S - time.monotonic()
             if left <= 0:
@@ -113,42 +116,45 @@ class Worker(threading.Thread):
             time.sleep(min(left, 0.05))
 
     def _probe(self) -> None:
-        """Try a device that failed while nobody asks for it, so that it can be ready again."""
+        """Try a failed device while no prompt is there, so that it becomes ready again."""
         try:
-            self._embed(["probe"], self._shelf.get(self._shelf.names[0]))
+            self._embed(["probe"], self._routers.get(self._routers.names[0]))
         except BaseException as e:
             self._failed(e)
 
     def _work_off(self, jobs: list[Job]) -> None:
         """Answer all jobs."""
+        embedded = [job for job in jobs if job.pending.rows is not None]
+        for own in _grouped(embedded, lambda job: id(job.pending.served)):
+            rows = [job.pending.rows[job.place] for job in own if job.pending.rows is not None]
+            self._decide(own, np.stack(rows), [False] * len(own))
+        plain = [job for job in jobs if job.pending.rows is None]
         start, n_tokens = time.monotonic(), 0
-        embedded = [job for job in jobs if job.request.rows is not None]
-        for own in _grouped(embedded, lambda job: id(job.request.found)):
-            rows = np.stack([job.request.row(job.place) for job in own])
-            self._decide(own, rows, [False] * len(own))
-        jobs = [job for job in jobs if job.request.rows is None]
-        for own in _grouped(jobs, lambda job: id(job.request.found.encoders[self.device])):
-            try:
-                texts = [job.request.texts[job.place] or "" for job in own]
-                rows, truncated, n = self._embed(texts, own[0].request.found)
-            except BaseException as e:  # of any kind: torch, CUDA, tokenizers
-                self._device_failed(own, e)
-                continue
-            n_tokens += n
-            self._decide(own, rows, truncated)
+        for own in _grouped(plain, lambda job: id(job.pending.served.encoders[self.device])):
+            n_tokens += self._encode_and_decide(own)
         if n_tokens:
-            self._tell_batch(self.device, len(jobs), n_tokens, time.monotonic() - start)
+            self._observers.batch(self.device, len(plain), n_tokens, time.monotonic() - start)
 
-    def _embed(
-        self, texts: list[str], shelved: Shelved
-    ) -> tuple[NDArray[np.float32], list[bool], int]:
-        """Rows of texts, which of them were too long, and the tokens."""
+    def _encode_and_decide(self, jobs: list[Job]) -> int:
+        """Answer jobs of one encoder; how many tokens they had."""
+        try:
+            texts = [job.pending.texts[job.place] or "" for job in jobs]
+            rows, truncated, n_tokens = self._embed(texts, jobs[0].pending.served)
+        except BaseException as e:  # of any kind: torch, CUDA, tokenizers
+            self._device_failed(jobs, e)
+            return 0
+        self._decide(jobs, rows, truncated)
+        return n_tokens
+
+    def _embed(self, texts: list[str], served: Served) -> tuple[UnitRows, list[bool], int]:
+        """Rows of texts, which texts were too long, and the number of tokens."""
         if self.failure is not None and time.monotonic() < self._failed_at + RETRY_S:
             raise _StillBroken(self.failure)
-        encoder = shelved.encoders[self.device]
+        encoder = served.encoders[self.device]
         tokenised = encoder.tokenise(texts)
-        rows = encoder.encode_tensor(tokenised, warn=False).cpu().numpy()
+        rows = encoder.encode_tensor(tokenised, warn=False)
         if self.failure is not None:
+            rows.cpu()  # wait for the device, which may fail again
             log.warning("%s works again", self.device)
             self.failure = None
         cut = [len(text) >= LONGEST for text in texts]
@@ -165,48 +171,60 @@ class Worker(threading.Thread):
         if any(other.failure is None for other in self.others):
             self._queue.put_back([job for job in jobs if not job.was_put_back])
             jobs = [job for job in jobs if job.was_put_back]
-        for job in jobs:
-            self._give_up(job, "encoder", str(error))
+        self._answering.give_up_jobs(jobs, "encoder", str(error))
 
-    def _decide(
-        self, jobs: list[Job], rows: NDArray[np.float32], truncated: Sequence[bool]
-    ) -> None:
-        """Decide on jobs whose embeddings are known, those of like requests together."""
+    def _decide(self, jobs: list[Job], rows: UnitRows, truncated: Sequence[bool]) -> None:
+        """Decide on embedded jobs, those of like requests together."""
         for own in _grouped(range(len(jobs)), lambda i: _kind(jobs[i])):
             like, cut = [jobs[i] for i in own], [truncated[i] for i in own]
-            policy, router = like[0].request.policy, like[0].request.found.router
-            if router.is_calibrated(policy.rule, policy.k, policy.cost_policy):
+            pending = like[0].pending
+            if pending.served.deciders[self.device].is_calibrated(pending.policy):
                 self._rank(like, rows[own], cut)
-            else:  # this takes seconds, for which nobody else is to wait
+            else:  # this takes seconds; nobody else should wait for it
                 self._aside(partial(self._rank, like, rows[own], cut))
 
-    def _rank(self, jobs: list[Job], rows: NDArray[np.float32], truncated: Sequence[bool]) -> None:
+    def _rank(self, jobs: list[Job], rows: UnitRows, truncated: Sequence[bool]) -> None:
         """Rank the models for jobs of one router and policy, unless nobody waits any more."""
-        if all(job.request.is_over for job in jobs):
+        if all(job.pending.is_over for job in jobs):
             return
-        found, policy = self._shelf.now(jobs[0].request.found), jobs[0].request.policy
-        allowed = policy.allowed_of(found.info.models)
+        served, policy = self._routers.now(jobs[0].pending.served), jobs[0].pending.policy
+        allowed = policy.known_among(served.info.models)
         if not allowed:
-            for job in jobs:
-                self._give_up(job, "no_model", f"{list(policy.models or ())}")
+            self._answering.give_up_jobs(jobs, "no_model", f"{list(policy.models or ())}")
             return
-        texts = [job.request.texts[job.place] for job in jobs]
+        texts = [job.pending.texts[job.place] for job in jobs]
+        if policy.models is not None:
+            policy = replace(policy, models=allowed)
+        prompts = None if None in texts else [text for text in texts if text is not None]
         try:
-            ranking = found.router.rank(
-                None if None in texts else [text for text in texts if text is not None],
-                embeddings=rows,
-                rule=policy.rule,
-                k=policy.k,
-                policy=policy.cost_policy,
-                models=None if policy.models is None else allowed,
-            )
+            ranking = served.deciders[self.device].rank(rows, policy, prompts)
         except BaseException as e:
-            log.exception("router %r failed", found.info.name)
-            for job in jobs:
-                self._give_up(job, "error", str(e))
+            if self.device != "cpu" and isinstance(e, RuntimeError):  # as CUDA's errors are
+                self._device_failed(jobs, e)
+                return
+            log.exception("router %r failed", served.info.name)
+            self._answering.give_up_jobs(jobs, "error", str(e))
             return
         for i, job in enumerate(jobs):
-            self._answer(job, routed_of(ranking, i, found.info, policy.rule, truncated[i]))
+            routed = routed_of(ranking, i, served.info, policy.rule, truncated[i])
+            self._answering.answer(job, routed)
+
+
+def start_workers(
+    devices: Sequence[str],
+    queue: Queue,
+    routers: Routers,
+    answering: Answering,
+    observers: Observers,
+    aside: Callable[[Callable[[], None]], None],
+) -> list[Worker]:
+    """Start one worker for each device; parameters as of :class:`Worker`."""
+    shared = (queue, routers, answering, observers, aside)
+    workers = [Worker(device, *shared) for device in devices]
+    for worker in workers:
+        worker.others = [other for other in workers if other is not worker]
+        worker.start()
+    return workers
 
 
 class _StillBroken(RuntimeError):
@@ -272,8 +290,8 @@ def routed_of(
     )
 
 
-def _reason(names: tuple[str, ...], scores: NDArray[np.float32], rule: str) -> str:
-    """Why the first of the models in their order is chosen where cost does not count."""
+def _reason(names: tuple[str, ...], scores: Floats, rule: str) -> str:
+    """Why the first model is chosen if cost does not count."""
     if rule != "auto":
         return f"{names[0]} has the largest score under the rule {rule!r}"
     best = int(scores.argmax())
@@ -285,14 +303,14 @@ def _reason(names: tuple[str, ...], scores: NDArray[np.float32], rule: str) -> s
     )
 
 
-def _at(values: NDArray[np.float32] | None, i: int) -> float | None:
+def _at(values: Floats | None, i: int) -> float | None:
     return None if values is None else plain(float(values[i]))
 
 
 def _kind(job: Job) -> Hashable:
-    """What prompts that are decided on in one call have in common."""
-    request = job.request
-    return id(request.found), request.policy.key, request.texts[job.place] is None
+    """What is equal for all prompts of one call of the router."""
+    pending = job.pending
+    return id(pending.served), pending.policy.key, pending.texts[job.place] is None
 
 
 def _grouped(items: Sequence[Item], key: Callable[[Item], Hashable]) -> list[list[Item]]:

@@ -15,7 +15,7 @@ import pytest
 from tables import make_table, unit_rows
 from typer.testing import CliRunner
 
-from benchrouter import Router
+from benchrouter import Router, Settings
 from benchrouter.cli import app
 from benchrouter.decisions.written.group_writer import RESULTS
 
@@ -33,7 +33,7 @@ def files(tmp_path_factory):
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     skill = np.array([[0.9, 0.2, 0.5], [0.2, 0.9, 0.5], [0.3, 0.3, 0.5]])
     scores = np.random.default_rng(0).random((120, 3)) < skill[dataset]
-    router = Router.fit(make_table(scores, dataset), embeddings=rows, draws=1)
+    router = Router.fit(make_table(scores, dataset), embeddings=rows, settings=Settings(draws=1))
     router.save(root / "R")
     prompts = np.eye(DIM, dtype=np.float32)[np.arange(N) % 3] + 0.5 * unit_rows(N, DIM, seed=2)
     prompts /= np.linalg.norm(prompts, axis=1, keepdims=True)

@@ -365,10 +365,10 @@ async def use(engine: Engine, chat: list[dict[str, Any]], typed: list[Message]) 
     assert_type(await engine.route("one", policy=policy, deadline_s=0.1), Routed)
     assert_type(await engine.route(chat), Routed)
     assert_type(await engine.route(typed), Routed)
-    assert_type(await engine.route(["one", "two"]), list[Routed])
-    assert_type(await engine.route([chat, chat]), list[Routed])
+    assert_type(await engine.route_many(["one", "two"]), list[Routed])
+    assert_type(await engine.route_many([chat, chat]), list[Routed])
     assert_type(engine.route_blocking(typed), Routed)
-    assert_type(engine.route_blocking(["one"]), list[Routed])
+    assert_type(engine.route_many_blocking(["one"]), list[Routed])
     routed = engine.route_blocking("one")
     assert_type(routed.cause, Cause | None)
     assert_type(routed.ranking, tuple[str, ...])
@@ -388,6 +388,7 @@ class Printing(Observer):
 
 async def misuse(engine: Engine) -> None:
     await engine.route(7)  # error
+    await engine.route(["one"])  # error
     await engine.route("one", policy={"rule": "mean"})  # error
     RoutePolicy(rule="median")  # error
     (await engine.route("one")).models  # error

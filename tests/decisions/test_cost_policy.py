@@ -13,15 +13,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from tables import make_table, unit_rows
 
-from benchrouter import CostPolicy, Router
-from benchrouter.decisions.costs import cost_rules
-from benchrouter.decisions.costs.cost_policy import (
-    choose,
-    cost_weight_within,
-    estimate_tokens,
-    price_of,
-)
-from benchrouter.decisions.costs.cost_reasons import why
+from benchrouter import CostPolicy, Router, Settings
+from benchrouter.decisions.costs import weighing
+from benchrouter.decisions.costs.choice import choose, cost_weight_within
+from benchrouter.decisions.costs.reasons import why
+from benchrouter.decisions.costs.sources import estimate_tokens, price_of
+from benchrouter.decisions.plan import plan_of
+from benchrouter.decisions.policy import Policy
 
 NAN = float("nan")
 INF = float("inf")
@@ -165,7 +163,8 @@ def decisions_by_hand(router, table, rows, queries, shown, rule, policy, tokens)
             limit = min(limit, cost[f])
         chance = None
         if policy.min_success is not None:
-            chance = router._state.cost_rules._calibration(rule, k)(np.asarray(used))
+            plan = plan_of(fit, Policy(rule=rule, k=k, min_success=policy.min_success))
+            chance = router.decider.calibrations.of(plan)(np.asarray(used))
         weight = policy.cost_weight or 0.0
         m = choice_by_hand(used, cost, limit, fit.preferred, policy, weight, chance)
         others = [s for other, s in enumerate(score) if other != m]
@@ -179,7 +178,10 @@ def decisions_by_hand(router, table, rows, queries, shown, rule, policy, tokens)
 def test_decisions_are_those_of_the_reference(rule, binary, costs):
     table, rows = draw_table(3, binary=binary)
     router = Router.fit(
-        table, embeddings=rows, label_shares=(0.0,), fallback="model 2", threads=1, kappa=7
+        table,
+        embeddings=rows,
+        threads=1,
+        settings=Settings(label_shares=(0.0,), fallback="model 2", kappa=7),
     )
     queries = np.concatenate([unit_rows(20, 4, seed=9), -np.eye(4, dtype=np.float32)[:2]])
     tokens = np.arange(22) * 90
@@ -204,7 +206,7 @@ def test_decisions_are_those_of_the_reference(rule, binary, costs):
 @pytest.fixture(scope="module")
 def priced():
     table, rows = draw_table(0, binary=False)
-    router = Router.fit(table, embeddings=rows, label_shares=(0.0,), threads=1)
+    router = Router.fit(table, embeddings=rows, threads=1, settings=Settings(label_shares=(0.0,)))
     return router, table, unit_rows(500, 4, seed=5)
 
 
@@ -284,7 +286,7 @@ def test_budgets_at_their_ends(priced):
     nothing = router.route(embeddings=queries[:0], policy=CostPolicy(budget_usd=0.0))
     assert len(nothing) == 0 and nothing.cost_usd.shape == (0,)
     free = replace(table, cost_usd=np.zeros_like(table.cost_usd))
-    router = Router.fit(free, embeddings=unit_rows(60, 4), label_shares=(0.0,))
+    router = Router.fit(free, embeddings=unit_rows(60, 4), settings=Settings(label_shares=(0.0,)))
     found = router.route(embeddings=queries, policy=CostPolicy(budget_usd=0.0))
     assert_array_equal(found.model, router.route(embeddings=queries).model)
     assert (found.cost_usd == 0).all()
@@ -306,7 +308,9 @@ def test_a_limit_per_prompt(priced):
 def test_a_far_prompt_keeps_its_fallback_unless_money_counts(priced):
     _, table, _ = priced
     rows = unit_rows(60, 4)
-    router = Router.fit(table, embeddings=rows, label_shares=(0.0,), fallback="model 1")
+    router = Router.fit(
+        table, embeddings=rows, settings=Settings(label_shares=(0.0,), fallback="model 1")
+    )
     far = -rows[:1] - rows[1:2]
     far = (far / np.linalg.norm(far)).astype(np.float32)
     router._fit.__dict__["distance_limit"] = 0.0  # everything is far
@@ -324,7 +328,7 @@ def test_a_far_prompt_keeps_its_fallback_unless_money_counts(priced):
 
 def test_one_model():
     table, rows = draw_table(1, n_models=1)
-    router = Router.fit(table, embeddings=rows, label_shares=(0.0,))
+    router = Router.fit(table, embeddings=rows, settings=Settings(label_shares=(0.0,)))
     for objective in OBJECTIVES:
         found = router.route(embeddings=rows, policy=CostPolicy(**objective))
         assert (found.model == 0).all() and (found.margin == 0).all()
@@ -335,7 +339,7 @@ def test_blocks_change_nothing(priced, monkeypatch):
     queries = queries[:100]
     policies = [CostPolicy(**o) for o in OBJECTIVES] + [CostPolicy(budget_usd=0.8)]
     whole = [router.route(embeddings=queries, policy=p) for p in policies]
-    monkeypatch.setattr(cost_rules, "CELLS", 4 * 37)
+    monkeypatch.setattr(weighing, "CELLS", 4 * 37)
     for policy, before in zip(policies, whole, strict=True):
         after = router.route(embeddings=queries, policy=policy)
         for name in ("model", "score", "margin", "cost_usd", "over_limit"):
@@ -345,23 +349,23 @@ def test_blocks_change_nothing(priced, monkeypatch):
 def test_memory_is_bounded_by_the_block(priced, monkeypatch):
     """No float64 (prompts × models) array is made of more rows than a block has."""
     router, _, queries = priced
-    monkeypatch.setattr(cost_rules, "CELLS", 4 * 64)
+    monkeypatch.setattr(weighing, "CELLS", 4 * 64)
     seen = []
-    decide_and_score = router._state.rules.decide_and_score
+    backend = router.decider.backend
+    score = backend.score
 
-    def counted(rows, *others):
+    def counted(rows, plan):
         seen.append(len(rows))
-        return decide_and_score(rows, *others)
+        return score(rows, plan)
 
-    monkeypatch.setattr(router._state.rules, "decide_and_score", counted)
+    monkeypatch.setattr(backend, "score", counted)
     router.route(embeddings=queries, policy=CostPolicy(budget_usd=4.0))
     assert seen == [64] * 7 + [52]  # each prompt once, however many λ are tried
 
 
 def test_without_a_policy_only_the_fused_path_runs(priced, monkeypatch):
     router, _, queries = priced
-    monkeypatch.setattr(router, "_state", replace(router._state, cost_rules=None))
-    monkeypatch.setattr(router._state.rules, "scores_of_models", None)
+    monkeypatch.setattr(router.decider.backend, "score", None)
     assert len(router.route(embeddings=queries)) == 500
 
 
@@ -394,7 +398,7 @@ def test_the_first_source_that_is_known_is_used(priced):
     rows = unit_rows(60, 4)
 
     def costs(table, **policy):
-        made = Router.fit(table, embeddings=rows, label_shares=(0.0,))
+        made = Router.fit(table, embeddings=rows, settings=Settings(label_shares=(0.0,)))
         policy = CostPolicy(output_tokens=100, **policy)
         tokens = np.full(len(queries), 1000)
         return made.route(embeddings=queries, policy=policy, tokens=tokens).cost_usd
@@ -449,7 +453,7 @@ def test_an_unknown_cost_is_an_error_that_names_the_model(priced, fields, policy
     cost[:, fields.get("cost", [])] = NAN
     prices[fields.get("price", []), 1] = NAN
     table = replace(table, cost_usd=cost, prices=prices)
-    router = Router.fit(table, embeddings=unit_rows(60, 4), label_shares=(0.0,))
+    router = Router.fit(table, embeddings=unit_rows(60, 4), settings=Settings(label_shares=(0.0,)))
     with pytest.raises(ValueError, match=words):
         router.route(embeddings=queries, policy=CostPolicy(**policy))
 
@@ -508,7 +512,10 @@ def test_a_stream_has_no_budget_and_a_weight_needs_one(priced):
 def test_an_explanation_is_of_the_decision_that_route_makes(rule, costs):
     table, rows = draw_table(3)
     router = Router.fit(
-        table, embeddings=rows, label_shares=(0.0,), fallback="model 2", threads=1, kappa=7
+        table,
+        embeddings=rows,
+        threads=1,
+        settings=Settings(label_shares=(0.0,), fallback="model 2", kappa=7),
     )
     queries = np.concatenate([unit_rows(12, 4, seed=9), -np.eye(4, dtype=np.float32)[:2]])
     tokens = np.arange(14) * 90
@@ -553,7 +560,7 @@ def of_three(**fields):
     cost = np.broadcast_to(np.float32([4, 1, 0.5]), (30, 3)).copy()
     fields = {"cost_usd": cost, **fields}
     table = make_table(scores, np.arange(30) % 3, models=("dear", "fair", "cheap"), **fields)
-    return Router.fit(table, embeddings=unit_rows(30, 4), label_shares=(0.0,))
+    return Router.fit(table, embeddings=unit_rows(30, 4), settings=Settings(label_shares=(0.0,)))
 
 
 @pytest.mark.parametrize(
@@ -592,7 +599,7 @@ def of_three(**fields):
 )
 def test_reasons_by_hand(policy, model, reason):
     router = of_three()
-    router._state.cost_rules._calibrations["mean", 5] = lambda score: score / 3 + 0.5
+    router.decider.calibrations._made["mean", 5] = lambda score: score / 3 + 0.5
     row = unit_rows(1, 4, seed=1)[0]
     found = router.explain(embedding=row, rule="mean", policy=CostPolicy(**policy))
     assert (found.model, found.reason) == (model, reason)
@@ -675,7 +682,9 @@ def test_without_a_policy_costs_are_told_where_they_are_known(priced):
 
     def shown(rule="auto", **fields):
         made = Router.fit(
-            replace(table, **fields), embeddings=unit_rows(60, 4), label_shares=(0.0,)
+            replace(table, **fields),
+            embeddings=unit_rows(60, 4),
+            settings=Settings(label_shares=(0.0,)),
         )
         return made.explain("a question", embedding=queries[0], rule=rule)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tables import make_table, unit_rows
 
-from benchrouter import Router
+from benchrouter import Router, Settings
 from benchrouter.decisions.task import SCORES
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.scores.formulas import task_distance
@@ -38,7 +38,7 @@ def router():
     scores[rng.random(200) < 0.8, 4] = NAN
     scores[dataset > 1, 5] = NAN
     table = make_table(scores, dataset, params_b=np.array([7.0, 70, 34, 13, 8, 9, 70]))
-    return Router.fit(table, embeddings=rows, kappa=9, draws=2)
+    return Router.fit(table, embeddings=rows, settings=Settings(kappa=9, draws=2))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_the_cases_that_matter_are_among_them(router, prompts):
 
 
 def test_the_sums_say_what_the_functions_of_one_task_say(router, prompts):
-    fit, index = router._fit, router._state.rules.index
+    fit, index = router._fit, router.decider.index
     found = index.search(prompts, 9)
     offsets = np.array([0, 1, 100, 260, 400])
     sums = tally(fit, found, offsets, prompts)
@@ -139,7 +139,7 @@ def test_a_tie_goes_to_the_cheaper_model_in_any_order():
     right = np.array([[1, 3, 0], [2, 2, 0], [3, 1, 0]])  # of the five records of each dataset
     scores = (np.tile(np.arange(5), 3)[:, None] < right[dataset]).astype(np.float32)
     table = make_table(scores, dataset, params_b=np.array([70.0, 7.0, 1.0]))
-    router = Router.fit(table, embeddings=rows, kappa=5, draws=1)
+    router = Router.fit(table, embeddings=rows, settings=Settings(kappa=5, draws=1))
     task = np.eye(3, dtype=np.float32)
     for order in ([0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]):
         rows = np.ascontiguousarray(task[order])

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from tables import make_table, unit_rows
 
-from benchrouter import CostPolicy, Router
+from benchrouter import CostPolicy, Router, Settings
 from benchrouter.decisions.costs.isotonic import isotonic
+from benchrouter.decisions.plan import plan_of
+from benchrouter.decisions.policy import Policy
 from benchrouter.scores import held_out
 
 NAN = float("nan")
@@ -60,7 +62,12 @@ def benchmark():
     scores = (rng.random((90, 3)) < [0.3, 0.5, 0.7]).astype(float)
     scores[rng.random(scores.shape) < 0.2] = NAN
     table = make_table(scores, np.arange(90) % 3, cost_usd=np.full((90, 3), 0.1, np.float32))
-    return table, rows, Router.fit(table, embeddings=rows, label_shares=(0.0,))
+    return table, rows, Router.fit(table, embeddings=rows, settings=Settings(label_shares=(0.0,)))
+
+
+def likely(router):
+    """What a policy that asks for chances by the rule "mean" comes to."""
+    return plan_of(router._fit, Policy(rule="mean", min_success=0.5))
 
 
 def test_records_are_predicted_from_all_others(benchmark):
@@ -74,7 +81,7 @@ def test_records_are_predicted_from_all_others(benchmark):
         for m in range(3):
             known = [table.scores[e, m] for e in near if not np.isnan(table.scores[e, m])]
             expected.append((sum(known) + prior[m]) / (len(known) + 1))
-    predicted, observed = router._state.cost_rules._held_out_pairs("mean", 5)
+    predicted, observed = router.decider.calibrations.held_out_pairs(likely(router))
     assert_allclose(predicted, expected, atol=1e-6)
     assert_array_equal(observed, table.scores.ravel())
 
@@ -83,11 +90,11 @@ def test_a_large_benchmark_calibrates_on_a_sample_of_every_dataset(benchmark, mo
     table, rows, _ = benchmark
     monkeypatch.setattr(held_out, "ALL_RECORDS", 89)
     monkeypatch.setattr(held_out, "SAMPLE", 10)
-    router = Router.fit(table, embeddings=rows, label_shares=(0.0,))
-    chosen = router._state.cost_rules._sample()
+    router = Router.fit(table, embeddings=rows, settings=Settings(label_shares=(0.0,)))
+    chosen = router.decider.calibrations.sample()
     assert (np.diff(chosen) > 0).all()
     assert_array_equal(np.bincount(table.dataset[chosen]), [10, 10, 10])
-    assert len(router._state.cost_rules._held_out_pairs("mean", 5)[0]) == 30 * 3
+    assert len(router.decider.calibrations.held_out_pairs(likely(router))[0]) == 30 * 3
 
 
 def test_a_chance_that_is_promised_comes_true():
@@ -105,9 +112,9 @@ def test_a_chance_that_is_promised_comes_true():
     kind, rows, right = draw(1500)
     cost = np.tile(np.array([0.1, 0.2, 0.4], np.float32), (1500, 1))
     table = make_table(right, kind, cost_usd=cost)
-    router = Router.fit(table, embeddings=rows, k=20, label_shares=(0.0,))
+    router = Router.fit(table, embeddings=rows, settings=Settings(k=20, label_shares=(0.0,)))
     _, rows, right = draw(4000)
-    calibration = router._state.cost_rules._calibration("mean", 20)
+    calibration = router.decider.calibrations.of(likely(router))
     found = router.route(embeddings=rows, policy=CostPolicy(min_success=0.6))
     promised = calibration(found.score)
     sure = ~found.fallback & (promised > 0.6)
@@ -122,7 +129,7 @@ def test_without_thresholds_there_is_no_chance(benchmark):
     bare = make_table(
         table.scores * 3, table.dataset, cost_usd=table.cost_usd, thresholds=np.full(3, NAN)
     )
-    router = Router.fit(bare, embeddings=rows, label_shares=(0.0,))
+    router = Router.fit(bare, embeddings=rows, settings=Settings(label_shares=(0.0,)))
     with pytest.raises(ValueError, match=r"min_success needs to know what is correct.*threshold"):
         router.route(embeddings=rows, policy=CostPolicy(min_success=0.5))
     assert len(router.route(embeddings=rows, policy=CostPolicy(within=0.5))) == 90

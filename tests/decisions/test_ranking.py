@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from tables import make_table, unit_rows
 
-from benchrouter import CostPolicy, Router
+from benchrouter import CostPolicy, Router, Settings
 from benchrouter.decisions.answers import Decisions
 
 POLICIES = [
@@ -35,7 +35,7 @@ def router():
     right = (rng.random((160, 5)) < rng.random((4, 5))[dataset]).astype(np.float32)
     right[rng.random(right.shape) < 0.1] = np.nan
     table = make_table(right, dataset, cost_usd=rng.random((160, 5)).astype(np.float32) * 0.05)
-    return Router.fit(table, embeddings=rows, k=5, kappa=7)
+    return Router.fit(table, embeddings=rows, settings=Settings(k=5, kappa=7))
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,9 @@ def test_a_budget_among_some_models(router, queries):
 def test_among_some_models_is_as_fitted_on_these_models(router, queries):
     models = ["model 0", "model 2", "model 3"]
     alone = Router.fit(
-        router.table.select(models=models), embeddings=router._fit.embeddings, k=5, kappa=7
+        router.table.select(models=models),
+        embeddings=router._fit.embeddings,
+        settings=Settings(k=5, kappa=7),
     )
     for rule in ("mean", "raw"):
         found = router.route(embeddings=queries, rule=rule, models=models)
@@ -187,7 +189,7 @@ def test_without_prompts(router):
     ("arguments", "error", "words"),
     [
         ({"models": ["nobody"]}, ValueError, "models: found 'nobody', expected some of"),
-        ({"models": []}, ValueError, "models: found none, expected some of"),
+        ({"models": []}, ValueError, "models must name at least one model, found none"),
         ({"models": "model 1"}, TypeError, "got a single string, 'model 1'"),
         ({"policy": CostPolicy(budget_usd=1.0)}, ValueError, "budget_usd is for all prompts"),
         ({"rule": "best"}, ValueError, "rule must be"),

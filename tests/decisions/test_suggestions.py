@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tables import make_table, unit_rows
 
-from benchrouter import Router
+from benchrouter import Router, Settings
 from benchrouter.decisions.suggestions import chances, contenders
 from benchrouter.scores.expected import task_accuracies
 
@@ -24,7 +24,7 @@ def router():
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     skill = np.array([0.6, 0.6, 0.6, 0.2, 0.1]) + rng.normal(0, 0.08, (10, 5))
     table = make_table(rng.random((600, 5)) < skill[dataset], dataset)
-    return Router.fit(table, embeddings=rows, label_shares=(0.0,), draws=1)
+    return Router.fit(table, embeddings=rows, settings=Settings(label_shares=(0.0,), draws=1))
 
 
 PROMPTS = unit_rows(400, 16, seed=9)
@@ -109,7 +109,9 @@ def test_it_needs_no_second_dataset():
     rows = unit_rows(40, 8, seed=0)
     scores = np.random.default_rng(0).random((40, 3)) < [0.5, 0.55, 0.6]
     router = Router.fit(
-        make_table(scores, np.zeros(40, int)), embeddings=rows, label_shares=(0.0,), draws=1
+        make_table(scores, np.zeros(40, int)),
+        embeddings=rows,
+        settings=Settings(label_shares=(0.0,), draws=1),
     )
     found = router.suggest_labels(embeddings=rows[:30], n=3)
     assert 0.0 < found.chance < 1.0 and len(found.models) == 3

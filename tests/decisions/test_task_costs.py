@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tables import make_table, unit_rows
 
-from benchrouter import CostPolicy, Router
+from benchrouter import CostPolicy, Router, Settings
 from benchrouter.decisions.task import SCORES
 
 NAN = float("nan")
@@ -33,7 +33,9 @@ def fitted(**fields):
     cost = np.array([0.8, 0.2, 0.04], np.float32) * (1 + dataset[:, None]).astype(np.float32)
     fields = {"cost_usd": cost, "models": MODELS, **fields}
     table = make_table(scores, dataset, **fields)
-    return Router.fit(table, embeddings=np.eye(2, dtype=np.float32)[dataset], k=4, kappa=4)
+    return Router.fit(
+        table, embeddings=np.eye(2, dtype=np.float32)[dataset], settings=Settings(k=4, kappa=4)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +219,7 @@ def test_costs_of_models_that_are_not_allowed_may_be_unknown():
     ("given", "error", "words"),
     [
         ({"models": ["gone"]}, ValueError, "models: found 'gone', expected some of"),
-        ({"models": []}, ValueError, "models: found none, expected some of"),
+        ({"models": []}, ValueError, "models must name at least one model, found none"),
         ({"models": "small"}, TypeError, "got a single string, 'small'"),
     ],
 )
@@ -274,7 +276,9 @@ def many():
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     scores = (rng.random((120, 5)) < rng.uniform(0.2, 0.9, (4, 5))[dataset]).astype(np.float32)
     cost = (rng.random((120, 5)) * 0.01 * 2.0 ** np.arange(5)).astype(np.float32)
-    router = Router.fit(make_table(scores, dataset, cost_usd=cost), embeddings=rows, draws=2)
+    router = Router.fit(
+        make_table(scores, dataset, cost_usd=cost), embeddings=rows, settings=Settings(draws=2)
+    )
     groups = [f"task {g}" for g in rng.integers(0, 7, 90)]
     prompts = np.eye(4, dtype=np.float32)[[int(g[-1]) % 4 for g in groups]]
     prompts = prompts + 0.5 * unit_rows(90, 4, seed=2)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tables import make_table, unit_rows
 
-from benchrouter import Router
+from benchrouter import Router, Settings
 from benchrouter.evaluation import leave_one_dataset_out
 from benchrouter.evaluation.tasks.estimates import held_out_estimates, labels_alone
 from benchrouter.scores.cells import moves_of
@@ -65,7 +65,9 @@ def test_what_is_measured_is_what_a_router_of_the_other_datasets_answers(missing
         own = np.flatnonzero(table.dataset == code)
         others = np.flatnonzero(table.dataset != code)
         router = Router.fit(
-            table.rows(others), embeddings=rows[others], label_shares=(0.0,), draws=1
+            table.rows(others),
+            embeddings=rows[others],
+            settings=Settings(label_shares=(0.0,), draws=1),
         )
         plain = router.choose(embeddings=rows[own])
         np.testing.assert_allclose(

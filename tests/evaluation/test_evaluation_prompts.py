@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from prompt_results import make_results
 from tables import make_table, unit_rows
 
-from benchrouter import Router
+from benchrouter import Router, Settings
 from benchrouter.evaluation.prompts.baselines import linear_regression, nearest_100
 from benchrouter.evaluation.prompts.folds import random_split
 from benchrouter.evaluation.prompts.protocols import evaluate_prompts, prompt_rows
@@ -51,7 +51,9 @@ def draw_table(rng, *, n_datasets=4, n_models=3, missing=0.2, binary=True, costs
 def assert_equals_router(results, table, rows, test, train, k=5, kappa=19):
     """The results of some test rows are what a router fitted on the training rows answers."""
     router = Router.fit(
-        table.rows(train), embeddings=rows[train], k=k, kappa=kappa, label_shares=(0.0,), draws=1
+        table.rows(train),
+        embeddings=rows[train],
+        settings=Settings(k=k, kappa=kappa, label_shares=(0.0,), draws=1),
     )
     position = np.array([table.models.index(name) for name in router.models])
     at = np.isin(results.rows, test)

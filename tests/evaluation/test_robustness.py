@@ -9,7 +9,7 @@ import pytest
 from tables import make_table
 from tiny_encoder import prompts_of, write_bert
 
-from benchrouter import Encoder, Router
+from benchrouter import Encoder, Router, Settings
 from benchrouter.evaluation.prompts.robustness import EDITS, flips
 
 
@@ -41,7 +41,7 @@ def router(tmp_path_factory):
     table = make_table(
         (rng.random((90, 3)) < 0.5), np.arange(90) % 3, prompts=prompts_of([6] * 90, seed=1)
     )
-    return Router.fit(table, encoder=encoder, label_shares=(0.0,), draws=1)
+    return Router.fit(table, encoder=encoder, settings=Settings(label_shares=(0.0,), draws=1))
 
 
 def test_flips_are_counted_over_changed_prompts(router):

@@ -274,7 +274,7 @@ def test_several_groups_of_one_model_come_after_each_other(engine, router):
 def test_a_policy_by_name(router, engine, upstreams):
     prompts = prompts_of([4, 9, 6, 3] * 5, seed=2)
     policy = RoutePolicy(cost_weight=100.0)
-    expected = router.rank(prompts, policy=policy.cost_policy, models=list(MODELS))
+    expected = router.rank(prompts, policy=policy, models=list(MODELS))
     assert expected.decisions.names() != router.route(prompts).names()
     chosen = made(engine, upstreams, routing={"policies": {"cheap": policy}})
     answers = [chosen.completion(f"{VIRTUAL}:cheap", user(prompt)) for prompt in prompts]
@@ -482,7 +482,7 @@ def test_a_failure_without_a_fallback_is_remembered_too(router, engine, upstream
 def test_a_model_that_cools_down_is_passed_over(router, engine, upstreams):
     prompt, (best, second, _) = first_with(router, "general-70b")
     chosen = made(engine, upstreams)
-    cooldowns = integration._Gateway(chosen._router)._cooldowns
+    cooldowns = integration.Gateway(chosen._router)._cooldowns
     cooldowns.add_deployment_to_cooldown(f"id of {best}", RuntimeError("broken"), 500, 60.0)
     for answer in (
         asyncio.run(chosen.acompletion(VIRTUAL, user(prompt))),
@@ -496,7 +496,7 @@ def test_a_model_that_cools_down_is_passed_over(router, engine, upstreams):
 def test_where_nothing_answers_the_ranking_stays(router, engine, upstreams):
     prompt, ranking = first_with(router, "general-70b")
     chosen = made(engine, upstreams)
-    cooldowns = integration._Gateway(chosen._router)._cooldowns
+    cooldowns = integration.Gateway(chosen._router)._cooldowns
     for name in MODELS:
         cooldowns.add_deployment_to_cooldown(f"id of {name}", RuntimeError("broken"), 500, 60.0)
     request = {"model": VIRTUAL, "messages": user(prompt)}
@@ -607,7 +607,7 @@ def test_an_engine_that_is_closed_answers_by_the_best_on_average(folder, router,
 
 def test_whatever_breaks_here_the_request_goes_on(engine, upstreams, monkeypatch, caplog):
     chosen = made(engine, upstreams, model_group_alias={VIRTUAL: "small-3b"})
-    monkeypatch.setattr(integration, "_Gateway", lambda router: 1 / 0)
+    monkeypatch.setattr(integration, "Gateway", lambda router: 1 / 0)
     assert content(chosen.completion(VIRTUAL, user("w1"))) == "small-3b"
     assert "a request for 'benchrouter/default' is left as it is" in caplog.text
 
@@ -759,7 +759,7 @@ def test_entry_points_of_litellm_1_110():
         max_fallbacks=5,
         health=lambda: SimpleNamespace(cooldowns=Cooldowns()),
     )
-    gateway = integration._Gateway(router)
+    gateway = integration.Gateway(router)
     assert gateway.deployed(["maths-13b", "small-3b"]) == gateway.marked == ["ours"]
     assert (gateway.cooldown_s, gateway.fallbacks) == (7.0, [])
     assert (gateway.alias_of(VIRTUAL), gateway.alias_of("x")) == ("ours", None)

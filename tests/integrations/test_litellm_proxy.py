@@ -234,7 +234,7 @@ def test_what_is_told(proxy, router):
 
 def test_a_policy_and_a_name_that_nobody_knows(proxy, router):
     prompts = prompts_of([4, 9, 6, 3] * 5, seed=6)
-    cheap = router.rank(prompts, policy=RoutePolicy(within=0.05).cost_policy).decisions.names()
+    cheap = router.rank(prompts, policy=RoutePolicy(within=0.05)).decisions.names()
     assert cheap != router.route(prompts).names()
     assert [proxy.ask(prompt, f"{VIRTUAL}:cheap")[0] for prompt in prompts] == cheap
     with pytest.raises(openai.BadRequestError, match="benchrouter/none"):

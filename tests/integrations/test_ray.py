@@ -22,7 +22,7 @@ from tables import make_table, unit_rows
 from tiny_encoder import prompts_of, write_bert
 from typer.testing import CliRunner
 
-from benchrouter import _core
+from benchrouter import Settings, _core
 from benchrouter.decisions.written.manifest import mark_of, read_manifest
 from benchrouter.embeddings import Encoder
 from benchrouter.prompts.batches import read_prompts
@@ -52,7 +52,7 @@ def given(tmp_path_factory):
     rng = np.random.default_rng(1)
     scores = (rng.random((300, 4)) < 0.5).astype(np.float32)
     table = make_table(scores, np.arange(300) % 3)
-    Router.fit(table, embeddings=unit_rows(300, DIM), draws=1).save(folder)
+    Router.fit(table, embeddings=unit_rows(300, DIM), settings=Settings(draws=1)).save(folder)
     return folder
 
 
@@ -65,7 +65,7 @@ def encoding(tmp_path_factory):
     scores = (rng.random((120, 3)) < 0.5).astype(np.float32)
     prompts = prompts_of(rng.integers(3, 30, 120).tolist())
     table = make_table(scores, np.arange(120) % 2, prompts=prompts)
-    Router.fit(table, encoder=str(encoder), draws=1).save(root / "router")
+    Router.fit(table, encoder=str(encoder), settings=Settings(draws=1)).save(root / "router")
     return root / "router", encoder
 
 
@@ -313,7 +313,7 @@ class Threads(RouteBatch):
         import torch
 
         router = self.router
-        said = [router._state.rules.index.threads, torch.get_num_threads(), router.encoder.device]
+        said = [router.decider.index.threads, torch.get_num_threads(), router.encoder.device]
         return pa.table({"said": [json.dumps(said)]})
 
 

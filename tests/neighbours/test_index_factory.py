@@ -13,7 +13,7 @@ from commands import call, write
 from numpy.testing import assert_array_equal
 from tables import make_table, unit_rows
 
-from benchrouter import Router
+from benchrouter import Router, Settings
 from benchrouter.neighbours.by_faiss import Approximate
 from benchrouter.neighbours.index import Index
 
@@ -57,20 +57,20 @@ def test_an_index_that_misses_nothing_is_exact(benchmark):
 @pytest.mark.parametrize("factory", ["IVF32,Flat", "HNSW16", "IVF16,SQ8", "PCA8,IVF16,Flat"])
 def test_recall_and_agreement_are_those_of_brute_force(benchmark, factory):
     table, rows = benchmark
-    router = Router.fit(table, embeddings=rows, index=factory, **OPTIONS)
+    router = Router.fit(table, embeddings=rows, settings=Settings(**OPTIONS, index=factory))
     recorded = router.describe()["approximation"]
     assert recorded["factory"] == factory
     assert recorded["n_queries"] == 1000
     queries = np.random.default_rng(5).choice(N, 400, replace=False)
     k = router._fit.expectation.neighbours
     exact = brute_force(rows[queries], rows, k + 1)[:, 1:]
-    index = router._state.rules.index
+    index = router.decider.index
     found = index.search(rows[queries], max(k, 7) + 1).ids[:, : k + 1]  # as many as were measured
     hits = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
     assert np.mean(hits) / k == pytest.approx(recorded["recall"], abs=0.03)
     assert recorded["recall"] > 0.6
     assert recorded["agreement"] > 0.8
-    plain = Router.fit(table, embeddings=rows, **OPTIONS)
+    plain = Router.fit(table, embeddings=rows, settings=Settings(**OPTIONS))
     prompts = unit_rows(40, DIM, seed=1)
     same = router.route(embeddings=prompts).model == plain.route(embeddings=prompts).model
     assert same.mean() > 0.8
@@ -104,7 +104,7 @@ def test_a_graph_is_searched_as_widely_as_documented(benchmark, factory, faiss):
 @pytest.mark.parametrize("factory", ["HNSW8", "PCA8,IVF4,PQ4x4", "IVF4,Flat"])
 def test_every_kind_survives_two_saves(benchmark, tmp_path, factory):
     table, rows = benchmark
-    router = Router.fit(table, embeddings=rows, index=factory, **OPTIONS)
+    router = Router.fit(table, embeddings=rows, settings=Settings(**OPTIONS, index=factory))
     router.save(tmp_path / "one")
     Router.load(tmp_path / "one").save(tmp_path / "two")
     shutil.rmtree(tmp_path / "one")
@@ -115,13 +115,15 @@ def test_every_kind_survives_two_saves(benchmark, tmp_path, factory):
 
 def test_a_poor_index_says_so(benchmark):
     table, rows = benchmark
-    poor = Router.fit(table, embeddings=rows, index="PQ1x2", **OPTIONS).describe()["approximation"]
+    poor = Router.fit(
+        table, embeddings=rows, settings=Settings(**OPTIONS, index="PQ1x2")
+    ).describe()["approximation"]
     assert poor["recall"] < 0.5
 
 
 def test_it_is_kept_with_its_hash_and_memory_mapped(benchmark, tmp_path):
     table, rows = benchmark
-    router = Router.fit(table, embeddings=rows, index="IVF32,Flat", **OPTIONS)
+    router = Router.fit(table, embeddings=rows, settings=Settings(**OPTIONS, index="IVF32,Flat"))
     router.save(tmp_path / "R")
     assert "approximate.faiss" in json.loads((tmp_path / "R" / "router.json").read_text())["files"]
     loaded = Router.load(tmp_path / "R")
@@ -148,27 +150,31 @@ def test_it_is_kept_with_its_hash_and_memory_mapped(benchmark, tmp_path):
 
 def test_a_router_without_one_replaces_it(benchmark, tmp_path):
     table, rows = benchmark
-    Router.fit(table, embeddings=rows, index="Flat", **OPTIONS).save(tmp_path / "R")
-    Router.fit(table, embeddings=rows, **OPTIONS).save(tmp_path / "R")
+    Router.fit(table, embeddings=rows, settings=Settings(**OPTIONS, index="Flat")).save(
+        tmp_path / "R"
+    )
+    Router.fit(table, embeddings=rows, settings=Settings(**OPTIONS)).save(tmp_path / "R")
     assert not (tmp_path / "R" / "approximate.faiss").exists()
 
 
 def test_added_records_are_searched_exactly_until_the_compact(benchmark, tmp_path):
     table, rows = benchmark
     first, last = table.rows(np.arange(1900)), table.rows(np.arange(1900, N))
-    router = Router.fit(first, embeddings=rows[:1900], index="IVF32,Flat", **OPTIONS)
+    router = Router.fit(
+        first, embeddings=rows[:1900], settings=Settings(**OPTIONS, index="IVF32,Flat")
+    )
     router.add_records(last, rows[1900:], compact=False)
-    index = router._state.rules.index
+    index = router.decider.index
     assert (index.approximate.n_records, index.n_records) == (1900, N)
     found = index.search(rows[1900:], 1).ids[:, 0]
     assert_array_equal(found, np.arange(1900, N))
     router.save(tmp_path / "R")
     router = Router.load(tmp_path / "R")
-    assert_array_equal(router._state.rules.index.search(rows[1900:], 1).ids[:, 0], found)
+    assert_array_equal(router.decider.index.search(rows[1900:], 1).ids[:, 0], found)
     router.compact()
-    fresh = Router.fit(table, embeddings=rows, index="IVF32,Flat", **OPTIONS)
+    fresh = Router.fit(table, embeddings=rows, settings=Settings(**OPTIONS, index="IVF32,Flat"))
     assert router.describe() == fresh.describe()
-    assert router._state.rules.index.approximate.n_records == N
+    assert router.decider.index.approximate.n_records == N
 
 
 @pytest.mark.parametrize("factory", ["nonsense", "IVF4096,Flat"])
@@ -177,14 +183,14 @@ def test_what_faiss_cannot_make_is_an_error_that_names_it(benchmark, factory):
     with pytest.raises(
         ValueError, match=f"faiss cannot make the index '{factory}' of 2000 records"
     ):
-        Router.fit(table, embeddings=rows, index=factory, **OPTIONS)
+        Router.fit(table, embeddings=rows, settings=Settings(**OPTIONS, index=factory))
 
 
 def test_without_faiss_the_error_says_how_to_get_it(benchmark, monkeypatch):
     table, rows = benchmark
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match=r"'HNSW32' needs faiss.*pip install"):
-        Router.fit(table, embeddings=rows, index="HNSW32", **OPTIONS)
+        Router.fit(table, embeddings=rows, settings=Settings(**OPTIONS, index="HNSW32"))
 
 
 def test_the_command_prints_how_near_it_comes(benchmark, tmp_path):

@@ -281,7 +281,7 @@ def route(files, prompts, *further, batch=10):
 def test_route_reads_and_writes_beside_routing(files, tmp_path, monkeypatch, stage):
     """Batch n is not routed before n + 1 is read; n is not written before n + 1 is routed."""
     import benchrouter.prompts.batches as prompts
-    import benchrouter.router as router
+    from benchrouter.decisions.decider import Decider
 
     n_read, n_routed = [threading.Event() for _ in range(6)], [threading.Event() for _ in range(6)]
     missed = []
@@ -299,7 +299,7 @@ def test_route_reads_and_writes_beside_routing(files, tmp_path, monkeypatch, sta
 
     expected = Router.load(files / "R").route(embeddings=np.load(files / "p.npy"))
     monkeypatch.setattr(prompts, "_line_batches", reading)
-    decide = router.Router._decide
+    decide = Decider.decide
     count = iter(range(6))
 
     def deciding(self, *arguments):
@@ -309,7 +309,7 @@ def test_route_reads_and_writes_beside_routing(files, tmp_path, monkeypatch, sta
         n_routed[number].set()
         return decide(self, *arguments)
 
-    monkeypatch.setattr(router.Router, "_decide", deciding)
+    monkeypatch.setattr(Decider, "decide", deciding)
     from benchrouter.decisions.written.single import SingleOutput
 
     write = SingleOutput.write
@@ -468,7 +468,8 @@ def test_a_stream_is_embedded_ahead_where_the_encoder_has_a_device_of_its_own():
     rows = unit_rows(N, DIM, seed=1)
     expected = router.route(embeddings=rows)
     asked = [threading.Event() for _ in range(6)]
-    router._encoder = Elsewhere(rows, asked)
+    encoder = Elsewhere(rows, asked)
+    router._embedder._encoder = encoder
     callers = set()
 
     def batches():
@@ -479,10 +480,10 @@ def test_a_stream_is_embedded_ahead_where_the_encoder_has_a_device_of_its_own():
 
     found = list(router.route_stream(batches()))
     assert np.concatenate([f.model for f in found]).tolist() == expected.model.tolist()
-    assert callers == {threading.get_ident()} and not callers & router._encoder.threads
+    assert callers == {threading.get_ident()} and not callers & encoder.threads
 
 
-class OnDevice(Elsewhere):
+class EncoderOnDevice(Elsewhere):
     """Tokenises apart; every stage waits until the one before it has begun its next batch."""
 
     def __init__(self, rows, asked):
@@ -501,16 +502,16 @@ class OnDevice(Elsewhere):
         return torch.from_numpy(self.encode(prompts))
 
 
-class RulesThere:
+class OnDevice:
     """Looks like the rules on a GPU."""
 
-    def __init__(self, rules):
-        self.models, self.rules = rules.fit.models, rules
+    def __init__(self, cpu):
+        self.rules, self.cpu = cpu.rules, cpu
         self.callers = set()
 
-    def decide(self, rows, rule, k, allowed):
+    def decide(self, rows, plan):
         self.callers.add(threading.get_ident())
-        return self.rules.decide(rows.numpy(), rule, k, allowed)
+        return self.cpu.decide(rows.numpy(), plan)
 
 
 def test_on_a_device_tokens_embeddings_and_decisions_are_made_side_by_side(monkeypatch):
@@ -521,10 +522,10 @@ def test_on_a_device_tokens_embeddings_and_decisions_are_made_side_by_side(monke
     rows = unit_rows(N, DIM, seed=1)
     expected = router.route(embeddings=rows)
     asked = [threading.Event() for _ in range(6)]
-    encoder = OnDevice(rows, asked)
-    there = RulesThere(router._state.rules)
-    router._encoder, router._device = encoder, encoder.device
-    monkeypatch.setattr(Router, "_rules_there", lambda self: there)
+    encoder = EncoderOnDevice(rows, asked)
+    there = OnDevice(router.decider.backend)
+    router._embedder._encoder, router._embedder.device = encoder, encoder.device
+    monkeypatch.setattr(router.decider, "backend", there)
 
     def batches():
         for i in range(6):

@@ -11,7 +11,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from benchrouter import BenchmarkTable, Router
-from benchrouter.decisions.costs.cost_policy import CostPolicy
+from benchrouter.decisions.plan import plan_of
+from benchrouter.decisions.policy import CostPolicy, Policy
 from benchrouter.evaluation.prompts.calibration import reliability
 from benchrouter.scores.expected.regression import least_squares, logistic
 
@@ -145,7 +146,7 @@ def test_the_cheaper_of_two_that_records_cannot_tell_apart_is_taken():
     decisions, ranking = router.route(embeddings=rows), router.rank(embeddings=rows)
     lead = ranking.scores[:, 1] - ranking.scores[:, 0]
     told = np.where(
-        router._state.rules.expect(rows, router._state.rules.index.search(rows, 32)).strange > 0.5,
+        router.decider.backend.score(rows, plan_of(router._fit, Policy())).strange > 0.5,
         *learnt.tolerance[::-1],
     )
     near = np.abs(lead - told) > 1e-6  # where rounding decides nothing
@@ -202,9 +203,7 @@ def test_the_chance_comes_true_on_new_prompts_of_known_kinds():
     router = Router.fit(table.rows(np.flatnonzero(held)), embeddings=rows[held])
     learnt = router._fit.expectation
     ranking = router.rank(embeddings=rows[~held])
-    strange = router._state.rules.expect(
-        rows[~held], router._state.rules.index.search(rows[~held], 32)
-    ).strange
+    strange = router.decider.backend.score(rows[~held], plan_of(router._fit, Policy())).strange
     chance = learnt.chance(ranking.scores, strange[:, None])
     right = table.scores[~held]
     assert reliability(chance, right).ece < 0.04

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tables import make_table, unit_rows
 
-from benchrouter import Router
+from benchrouter import Router, Settings
 from benchrouter.embeddings import Fingerprint
 from benchrouter.scores import saved
 
@@ -38,7 +38,9 @@ def fitted(missing=False, continuous=False, thresholds=0.5, **options):
         params_b=np.array([7.0, np.nan, 70.0]),
         cost_usd=rng.random((120, 3)).astype(np.float32),
     )
-    return Router.fit(table, embeddings=unit_rows(120, 8), label_shares=(0.0, 0.1), **options)
+    return Router.fit(
+        table, embeddings=unit_rows(120, 8), settings=Settings(label_shares=(0.0, 0.1), **options)
+    )
 
 
 def same(one, two, rules=("mean", "raw", "s3"), tasks=True):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import make_table, unit_rows
 
-from benchrouter import Router
+from benchrouter import Router, Settings
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.scores.expected import task_accuracies
 from benchrouter.scores.neighbourhood import local_accuracy, pooled, within_covariance
@@ -470,7 +470,7 @@ def compass():
 
 def test_choose_answers_the_expected_accuracy(compass, tmp_path):
     table, rows = compass
-    router = Router.fit(table, embeddings=rows, label_shares=(0.0,), draws=1)
+    router = Router.fit(table, embeddings=rows, settings=Settings(label_shares=(0.0,), draws=1))
     prompts = rows[:60]
     decision = router.choose(embeddings=prompts)
     assert decision.score == "auto" and decision.model == decision.best_by_score
@@ -494,7 +494,7 @@ def test_choose_answers_the_expected_accuracy(compass, tmp_path):
 
 def test_the_same_prompt_many_times_is_one_prompt(compass):
     table, rows = compass
-    router = Router.fit(table, embeddings=rows, label_shares=(0.0,), draws=1)
+    router = Router.fit(table, embeddings=rows, settings=Settings(label_shares=(0.0,), draws=1))
     one, many = (router.choose(embeddings=np.repeat(rows[:1], n, axis=0)) for n in (1, 2000))
     assert (many.n_prompts, many.n_effective) == (2000, 1.0)
     assert many.interval == one.interval
@@ -513,7 +513,7 @@ def test_the_same_prompt_many_times_is_one_prompt(compass):
 
 def test_labels_of_one_prompt_are_one_observation(compass):
     table, rows = compass
-    router = Router.fit(table, embeddings=rows, label_shares=(0.0,), draws=1)
+    router = Router.fit(table, embeddings=rows, settings=Settings(label_shares=(0.0,), draws=1))
     prompts = np.concatenate([np.repeat(rows[:1], 40, axis=0), rows[1:61]])
     labels = np.full((100, 3), NAN)
     labels[0] = [1.0, 0.0, 1.0]
@@ -528,7 +528,7 @@ def test_labels_of_one_prompt_are_one_observation(compass):
 @pytest.mark.parametrize("value", [1.5, -0.25, 100.0])
 def test_labels_of_another_scale_need_a_threshold(compass, value):
     table, rows = compass
-    router = Router.fit(table, embeddings=rows, label_shares=(0.0,), draws=1)
+    router = Router.fit(table, embeddings=rows, settings=Settings(label_shares=(0.0,), draws=1))
     labels = np.tile([[value, 0.25, NAN]], (20, 1))
     words = rf"labels must lie in \[0, 1\], found {value:g}; .* give label_threshold"
     with pytest.raises(ValueError, match=words):
@@ -555,7 +555,7 @@ def test_labels_of_another_scale_need_a_threshold(compass, value):
 )
 def test_bad_labels_are_refused(compass, labels, threshold, error, words):
     table, rows = compass
-    router = Router.fit(table, embeddings=rows, label_shares=(0.0,), draws=1)
+    router = Router.fit(table, embeddings=rows, settings=Settings(label_shares=(0.0,), draws=1))
     with pytest.raises(error, match=words):
         router.choose(embeddings=rows[:60], labels=labels, label_threshold=threshold)
 
@@ -569,7 +569,7 @@ def test_expected_accuracies_lie_in_range_whatever_the_labels(who, right):
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     skill = np.clip(rng.uniform(0.1, 0.9, (8, 1)) + rng.normal(0, 0.1, (8, 9)), 0.0, 1.0)
     table = make_table(rng.random((320, 9)) < skill[dataset], dataset)
-    router = Router.fit(table, embeddings=rows, label_shares=(0.0,), draws=1)
+    router = Router.fit(table, embeddings=rows, settings=Settings(label_shares=(0.0,), draws=1))
     prompts = unit_rows(600, 16, seed=5)
     before = router.choose(embeddings=prompts)
     for n_labels in (1, 20, 500):
@@ -591,7 +591,9 @@ def test_expected_accuracies_lie_in_range_whatever_the_labels(who, right):
 def test_benchmarks_of_one_or_two_datasets(compass, n_datasets):
     table, rows = compass
     kept = np.flatnonzero(table.dataset < n_datasets)
-    router = Router.fit(table.rows(kept), embeddings=rows[kept], label_shares=(0.0,), draws=1)
+    router = Router.fit(
+        table.rows(kept), embeddings=rows[kept], settings=Settings(label_shares=(0.0,), draws=1)
+    )
     decision = router.choose(embeddings=rows[:20])
     assert decision.model == "one" == router.best_on_average
     if n_datasets == 1:

@@ -23,7 +23,8 @@ from tables import make_table
 from tiny_encoder import prompts_of, write_bert
 
 from benchrouter import CostPolicy, Router
-from benchrouter.decisions.costs.cost_rules import CostRules
+from benchrouter.decisions.costs.calibrations import Calibrations
+from benchrouter.decisions.decider import Decider
 from benchrouter.embeddings import Encoder
 from benchrouter.serving import (
     CAUSES,
@@ -35,9 +36,9 @@ from benchrouter.serving import (
     RoutePolicy,
     UnknownRouter,
     decision_log,
+    tasks,
     worker,
 )
-from benchrouter.serving import engine as engine_module
 from benchrouter.serving.worker import _reason
 
 N_RECORDS = 120
@@ -143,7 +144,7 @@ def test_answers_are_the_decisions_of_route(router, encoder, prompts, rule):
             return await asyncio.gather(*[engine.route(prompt) for prompt in prompts])
 
         found = asyncio.run(all_at_once())
-        again = engine.route_blocking(prompts)
+        again = engine.route_many_blocking(prompts)
     for answers in (found, again):
         assert [routed.model for routed in answers] == expected.names()
         np.testing.assert_allclose([r.score for r in answers], expected.score, rtol=1e-6)
@@ -202,12 +203,39 @@ def test_all_shapes_of_a_prompt(router, encoder):
     with made(router, encoder=encoder) as engine:
         one = engine.route_blocking(text)
         assert engine.route_blocking(messages).model == one.model
-        many = engine.route_blocking([text, text])
+        many = engine.route_many_blocking([text, text])
         assert [routed.model for routed in many] == [one.model] * 2
-        assert engine.route_blocking([messages, messages])[1].model == one.model
-        assert engine.route_blocking((text,))[0].model == one.model
-        assert engine.route_blocking([]) == []
-        assert asyncio.run(engine.route([])) == []
+        assert engine.route_many_blocking([messages, messages])[1].model == one.model
+        assert engine.route_many_blocking((text,))[0].model == one.model
+        assert engine.route_many_blocking([]) == []
+        assert asyncio.run(engine.route_many([])) == []
+
+
+@pytest.mark.parametrize("prompts", [["w1", "w2"], ("w1", "w2"), [[{"role": "user"}]] * 2])
+def test_a_list_is_for_another_method_than_one_prompt(router, encoder, prompts):
+    with made(router, encoder=encoder) as engine:
+        words = "found a list of 2 prompts, expected one: route_many and route_many_blocking take"
+        with pytest.raises(TypeError, match=words):
+            engine.route_blocking(prompts)
+        with pytest.raises(TypeError, match=words):
+            asyncio.run(engine.route(prompts))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "found"),
+    [
+        ("w1 w2", "a single string"),
+        (b"w1", "a single string"),
+        ([{"role": "user", "content": "w1"}], "the messages of a chat"),
+    ],
+)
+def test_one_prompt_is_for_another_method_than_a_list(router, encoder, prompt, found):
+    words = f"found {found}, expected a list of prompts: route and route_blocking take one prompt"
+    with made(router, encoder=encoder) as engine:
+        with pytest.raises(TypeError, match=words):
+            engine.route_many_blocking(prompt)
+        with pytest.raises(TypeError, match=words):
+            asyncio.run(engine.route_many(prompt))
 
 
 def test_given_embeddings(router, encoder, prompts):
@@ -215,19 +243,23 @@ def test_given_embeddings(router, encoder, prompts):
     expected = router.route(embeddings=rows).names()
     recorder = Recorder()
     with made(router, encoder=encoder, observers=[recorder]) as engine:
-        found = engine.route_blocking(prompts, embeddings=rows)
+        found = engine.route_many_blocking(prompts, embeddings=rows)
         assert [routed.model for routed in found] == expected
-        found = engine.route_blocking(None, embeddings=rows.astype(np.float16))
+        found = engine.route_many_blocking(None, embeddings=rows.astype(np.float16))
         assert [routed.model for routed in found] == expected
-        assert engine.route_blocking(prompts[0], embeddings=rows[0]).model == expected[0]
-        assert engine.route_blocking(None, embeddings=rows[0]).model == expected[0]
+        assert engine.route_blocking(prompts[0], embedding=rows[0]).model == expected[0]
+        assert engine.route_blocking(None, embedding=rows[0]).model == expected[0]
         assert recorder.batches == []
+        with pytest.raises(ValueError, match=r"must have shape \(dim,\), got shape \(2, 32\)"):
+            engine.route_blocking("w1", embedding=rows[:2])
+        with pytest.raises(ValueError, match="prompts or embeddings are needed, got neither"):
+            engine.route_many_blocking(None)
         with pytest.raises(ValueError, match="1 prompts came with 2 embeddings"):
-            engine.route_blocking("w1", embeddings=rows[:2])
+            engine.route_many_blocking(["w1"], embeddings=rows[:2])
         with pytest.raises(ValueError, match="2 prompts came with 3 embeddings"):
-            engine.route_blocking(prompts[:2], embeddings=rows[:3])
+            engine.route_many_blocking(prompts[:2], embeddings=rows[:3])
         with pytest.raises(ValueError, match="dim 5, the router's have dim 32"):
-            engine.route_blocking(prompts[0], embeddings=np.eye(5, dtype=np.float32)[0])
+            engine.route_blocking(prompts[0], embedding=np.eye(5, dtype=np.float32)[0])
 
 
 def test_the_policy_of_a_request(router, encoder, prompts):
@@ -241,21 +273,19 @@ def test_the_policy_of_a_request(router, encoder, prompts):
     with made(router, encoder=encoder) as engine:
 
         async def all_at_once():
-            return await asyncio.gather(*[engine.route(prompts, policy=p) for p in policies])
+            return await asyncio.gather(*[engine.route_many(prompts, policy=p) for p in policies])
 
         found = asyncio.run(all_at_once())
     for policy, answers in zip(policies, found, strict=True):
         expected = router.rank(
             prompts,
-            rule=policy.rule,
-            k=policy.k,
-            policy=policy.cost_policy,
+            policy=policy,
             models=["model 1", "model 2"] if policy.models else None,
         )
         assert [r.model for r in answers] == expected.decisions.names()
         for i, routed in enumerate(answers):
             assert routed.ranking == tuple(router.models[m] for m in expected.order[i])
-        if policy.cost_policy is not None:
+        if policy.counts_costs:
             costs = [r.cost_usd for r in answers]
             np.testing.assert_allclose(costs, expected.decisions.cost_usd, rtol=1e-5)
 
@@ -265,13 +295,12 @@ def test_the_models_of_the_engine_are_those_of_every_request(router, encoder, pr
     with made(router, encoder=encoder, policy=ours) as engine:
         for policy in (None, RoutePolicy(rule="raw"), RoutePolicy(cost_weight=50.0)):
             asked = policy or ours
-            options = {"rule": asked.rule, "policy": asked.cost_policy}
-            found = engine.route_blocking(prompts, policy=policy)
-            expected = router.route(prompts, models=["model 1", "model 2"], **options)
+            found = engine.route_many_blocking(prompts, policy=policy)
+            expected = router.route(prompts, policy=asked, models=["model 1", "model 2"])
             assert [routed.model for routed in found] == expected.names()
             told = asyncio.run(engine.explain(prompts[0], policy=policy))
             assert told.model == found[0].model
-        other = engine.route_blocking(prompts, policy=RoutePolicy(models=("model 0",)))
+        other = engine.route_many_blocking(prompts, policy=RoutePolicy(models=("model 0",)))
         assert {routed.model for routed in other} == {"model 0"}
 
 
@@ -301,9 +330,9 @@ def test_one_request_without_texts_does_not_fail_another(router, encoder, slow):
         slow.stop()
         first = pool.submit(engine.route_blocking, "w0")
         wait_until(slow.started.is_set)
-        without = pool.submit(engine.route_blocking, None, embeddings=rows)
+        without = pool.submit(engine.route_many_blocking, None, embeddings=rows)
         wait_until(lambda: engine.queued == 2)
-        beside = pool.submit(engine.route_blocking, texts, embeddings=rows)
+        beside = pool.submit(engine.route_many_blocking, texts, embeddings=rows)
         wait_until(lambda: engine.queued == 4)
         slow.go.set()
         assert first.result(20).cause is None
@@ -311,7 +340,7 @@ def test_one_request_without_texts_does_not_fail_another(router, encoder, slow):
         found = without.result(20)
     assert [routed.cause for routed in found] == ["error", "error"]
     assert "pass tokens, or the prompts" in found[0].reason
-    expected = router.route(texts, policy=prices.cost_policy)
+    expected = router.route(texts, policy=prices)
     assert [routed.model for routed in beside.result()] == expected.names()
     costs = [routed.cost_usd for routed in beside.result()]
     np.testing.assert_array_equal(np.float32(costs), expected.cost_usd)
@@ -320,16 +349,16 @@ def test_one_request_without_texts_does_not_fail_another(router, encoder, slow):
 def test_nobody_else_waits_for_a_calibration(encoder, prompts, monkeypatch):
     router = Router.fit(table_of(), encoder=encoder)  # whose chances nobody asked for yet
     likely = RoutePolicy(min_success=0.5, rule="mean")
-    go, started, plain = threading.Event(), threading.Event(), CostRules._held_out_pairs
+    go, started, plain = threading.Event(), threading.Event(), Calibrations.held_out_pairs
 
-    def held_out_pairs(self, rule, k):
+    def held_out_pairs(self, plan):
         started.set()
         assert go.wait(20)
-        return plain(self, rule, k)
+        return plain(self, plan)
 
-    monkeypatch.setattr(CostRules, "_held_out_pairs", held_out_pairs)
+    monkeypatch.setattr(Calibrations, "held_out_pairs", held_out_pairs)
     with made(router, encoder=encoder) as engine, ThreadPoolExecutor(2) as pool:
-        asked = pool.submit(engine.route_blocking, prompts, policy=likely)
+        asked = pool.submit(engine.route_many_blocking, prompts, policy=likely)
         assert started.wait(20)
         assert engine.route_blocking(prompts[0], deadline_s=5.0).cause is None
         late = engine.route_blocking(prompts[0], policy=likely, deadline_s=0.05)
@@ -338,7 +367,7 @@ def test_nobody_else_waits_for_a_calibration(encoder, prompts, monkeypatch):
         go.set()
         assert engine.drain(timeout_s=20)
         found = asked.result(20)
-    expected = router.route(prompts, rule="mean", policy=likely.cost_policy)
+    expected = router.route(prompts, rule="mean", policy=likely)
     assert [routed.model for routed in found] == expected.names()
     with made(router, encoder=encoder, policy=likely) as engine:
         assert engine.route_blocking(prompts[0]).model == expected.names()[0]
@@ -347,29 +376,29 @@ def test_nobody_else_waits_for_a_calibration(encoder, prompts, monkeypatch):
 def test_a_policy_is_calibrated_before_the_first_prompt_comes(encoder):
     router = Router.fit(table_of(), encoder=encoder)
     likely = RoutePolicy(min_success=0.5, rule="mean", k=3)
-    assert not router.is_calibrated("mean", k=3, policy=likely.cost_policy)
+    assert not router.is_calibrated("mean", k=3, policy=likely)
     with made(router, encoder=encoder, policy=likely):
-        assert router.is_calibrated("mean", k=3, policy=likely.cost_policy)
-    assert not router.is_calibrated("mean", policy=likely.cost_policy)
+        assert router.is_calibrated("mean", k=3, policy=likely)
+    assert not router.is_calibrated(policy=RoutePolicy(min_success=0.5, rule="mean"))
     assert router.is_calibrated("mean")
     with pytest.raises(ValueError, match="k must be at least 1"):
-        router.is_calibrated("mean", k=0, policy=likely.cost_policy)
+        router.is_calibrated("mean", k=0, policy=likely)
 
 
 def test_auto_needs_no_calibration_and_tells_the_chance(encoder, prompts, monkeypatch):
     router = Router.fit(table_of(), encoder=encoder)
     likely = RoutePolicy(min_success=0.5)
 
-    def held_out_pairs(self, rule, k):
+    def held_out_pairs(self, plan):
         raise AssertionError("nothing is calibrated at a request")
 
-    monkeypatch.setattr(CostRules, "_held_out_pairs", held_out_pairs)
-    assert router.is_calibrated(policy=likely.cost_policy)
+    monkeypatch.setattr(Calibrations, "held_out_pairs", held_out_pairs)
+    assert router.is_calibrated(policy=likely)
     with made(router, encoder=encoder) as engine:
-        found = engine.route_blocking(prompts, policy=likely)
-        plain = engine.route_blocking(prompts)
+        found = engine.route_many_blocking(prompts, policy=likely)
+        plain = engine.route_many_blocking(prompts)
         other = engine.route_blocking(prompts[0], policy=RoutePolicy(rule="mean"))
-    for given, routed in ((likely.cost_policy, found), (None, plain)):
+    for given, routed in ((likely, found), (None, plain)):
         expected = router.route(prompts, policy=given)
         assert [r.model for r in routed] == expected.names()
         for name in ("chance", "chance_low", "chance_high"):
@@ -403,7 +432,7 @@ def test_routers_by_name(router, other, encoder, prompts):
 
         async def both():
             return await asyncio.gather(
-                engine.route(prompts, router="one"), engine.route(prompts, router="two")
+                engine.route_many(prompts, router="one"), engine.route_many(prompts, router="two")
             )
 
         one, two = asyncio.run(both())
@@ -481,7 +510,7 @@ class Raising(dict):
 def test_a_bad_prompt_gets_the_fallback(router, encoder, prompt):
     with made(router, encoder=encoder) as engine:
         found = engine.route_blocking(prompt)
-        good, bad = engine.route_blocking(["w1", ""])
+        good, bad = engine.route_many_blocking(["w1", ""])
     assert (found.model, found.cause, found.fallback) == (router.fallback, "bad_prompt", True)
     assert set(found.ranking) == set(router.models) and set(found.scores) == {None}
     assert (good.cause, bad.cause) == (None, "bad_prompt")
@@ -490,7 +519,7 @@ def test_a_bad_prompt_gets_the_fallback(router, encoder, prompt):
 def test_a_long_prompt_loses_its_end_and_says_so(router, encoder):
     text = " ".join(prompts_of([40]))
     with made(router, encoder=encoder) as engine:
-        found = engine.route_blocking([text, "w1 w2"])
+        found = engine.route_many_blocking([text, "w1 w2"])
         huge = engine.route_blocking(text + " w5" * 3_000_000)
     assert [routed.truncated for routed in found] == [True, False]
     assert huge.truncated and huge.model == found[0].model
@@ -500,7 +529,7 @@ def test_far_prompts_are_fallbacks_of_the_router(router, encoder, prompts):
     far = -encoder.encode(prompts).mean(axis=0)
     far /= np.linalg.norm(far)
     with made(router, encoder=encoder) as engine:
-        found = engine.route_blocking(None, embeddings=far)
+        found = engine.route_blocking(None, embedding=far)
     assert found.fallback and found.cause == "far" and found.model == router.fallback
     assert f"{found.distance:.3f}" in found.reason
 
@@ -511,7 +540,7 @@ def test_past_the_deadline_the_fallback_is_answered(router, encoder, slow):
         slow.stop()
         start = time.monotonic()
         found = asyncio.run(engine.route("w1 w2"))
-        threaded = engine.route_blocking(["w3", "w4"], deadline_s=0.1)
+        threaded = engine.route_many_blocking(["w3", "w4"], deadline_s=0.1)
         took = time.monotonic() - start
         slow.go.set()
         wait_until(lambda: not engine.queued)
@@ -533,7 +562,7 @@ def test_requests_that_find_no_room_wait_for_it(router, encoder, slow):
             await asyncio.sleep(0.05)
             late = await engine.route("w9", deadline_s=0.1)
             assert (late.cause, engine.queued) == ("overloaded", 5)
-            big = asyncio.ensure_future(engine.route([f"w{i}" for i in range(20, 30)]))
+            big = asyncio.ensure_future(engine.route_many([f"w{i}" for i in range(20, 30)]))
             await asyncio.sleep(0)
             slow.go.set()
             return [*await asyncio.gather(first, *rest), *await big]
@@ -543,14 +572,14 @@ def test_requests_that_find_no_room_wait_for_it(router, encoder, slow):
 
 
 def test_a_cancelled_choice_ends_at_its_next_piece(router, encoder, slow, monkeypatch):
-    monkeypatch.setattr(engine_module, "PIECE_CHARACTERS", 20)
-    pieces, plain = [], Engine._embedded
+    monkeypatch.setattr(tasks, "PIECE_CHARACTERS", 20)
+    pieces, plain = [], tasks.embed
 
-    def embedded(self, texts, router):
+    def embed(served, device, texts):
         pieces.append(texts)
-        return plain(self, texts, router)
+        return plain(served, device, texts)
 
-    monkeypatch.setattr(Engine, "_embedded", embedded)
+    monkeypatch.setattr(tasks, "embed", embed)
     prompts = [f"w{i} w1 w2" for i in range(20)]
     with made(router, encoder=encoder) as engine:
         assert asyncio.run(engine.choose(prompts)).model == router.choose(prompts).model
@@ -626,7 +655,7 @@ def test_a_panic_of_the_encoder_ends_no_thread(router, encoder, slow, monkeypatc
         slow.error = None
         wait_until(lambda: engine.ready)
         assert engine.route_blocking("w1").cause is None
-        monkeypatch.setattr(Router, "rank", lambda *_, **__: (_ for _ in ()).throw(Panic("rank")))
+        monkeypatch.setattr(Decider, "rank", lambda *_, **__: (_ for _ in ()).throw(Panic("rank")))
         assert engine.route_blocking("w1").cause == "error"
         monkeypatch.undo()
         assert engine.route_blocking("w1").cause is None
@@ -634,7 +663,7 @@ def test_a_panic_of_the_encoder_ends_no_thread(router, encoder, slow, monkeypatc
 
 def test_another_device_takes_over(router, encoder, monkeypatch):
     monkeypatch.setattr("benchrouter.serving.engine.check_device", lambda device: device)
-    monkeypatch.setattr("benchrouter.serving.encoders.Encoders.of", lambda *_: encoder)
+    monkeypatch.setattr("benchrouter.serving.encoders.Encoders._of", lambda *_: encoder)
     plain = Encoder.encode_tensor
 
     def encode(encoder, prompts, *, warn=True):
@@ -654,7 +683,7 @@ def test_a_router_that_fails_is_answered_for(router, encoder, monkeypatch):
         raise MemoryError("no room")
 
     with made(router, encoder=encoder) as engine:
-        monkeypatch.setattr(Router, "rank", fail)
+        monkeypatch.setattr(Decider, "rank", fail)
         found = engine.route_blocking("w1")
     assert (found.cause, found.model) == ("error", router.fallback)
     assert "no room" in found.reason
@@ -730,7 +759,7 @@ def test_a_device_that_hangs_keeps_nobody_waiting_once_it_is_closed(router, enco
     engine = made(router, encoder=encoder)
     slow.stop()
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(engine.route_blocking, ["w1", ""])
+        asked = pool.submit(engine.route_many_blocking, ["w1", ""])
         wait_until(slow.started.is_set)
         engine.close(0.1)
         assert [routed.cause for routed in asked.result(10)] == ["closed", "bad_prompt"]
@@ -806,6 +835,8 @@ def test_a_policy_or_a_deadline_that_is_none_is_an_error_of_the_caller(encoder):
     with made(plain, encoder=encoder) as engine:
         with pytest.raises(TypeError, match="policy must be a RoutePolicy, got dict"):
             engine.route_blocking("w1", policy={"rule": "raw"})
+        with pytest.raises(ValueError, match="budget_usd is for all prompts together"):
+            engine.route_blocking("w1", policy=RoutePolicy(budget_usd=1.0))
         with pytest.raises(ValueError, match="deadline_s must be seconds above 0"):
             engine.route_blocking("w1", deadline_s=-1)
         with pytest.raises(ValueError, match="no prices are known for model 0"):
@@ -817,16 +848,16 @@ def test_a_policy_or_a_deadline_that_is_none_is_an_error_of_the_caller(encoder):
     [
         ({"rule": "best"}, ValueError, "rule must be one of"),
         ({"k": 0}, ValueError, "k must be at least 1"),
-        ({"k": 7}, ValueError, "k is for the rules 'mean', 'raw' and 's3', found it with 'auto'"),
+        ({"k": 7}, ValueError, "k is for the rules 'mean', 'raw' and 's3': 'auto' has"),
         ({"rule": "s3", "within": "auto"}, ValueError, "within 'auto' is for the rule 'auto'"),
         ({"within": "much"}, ValueError, "within must be a number or 'auto', got 'much'"),
-        ({"k": 1.5}, TypeError, "k must be an integer, got float"),
+        ({"k": 1.5}, TypeError, "k must be an integer, got 1.5"),
         ({"models": "one"}, TypeError, "models must be a list of names"),
         ({"models": [1]}, TypeError, "models must be a list of names"),
         ({"models": []}, ValueError, "at least one model"),
         ({"cost_weight": -1}, ValueError, "cost_weight must be at least 0"),
         ({"cost_weight": 1, "within": 0.1}, ValueError, "at most one of"),
-        ({"budget_usd": 1}, ValueError, "found 'budget_usd', expected some of"),
+        ({"colour": 1}, ValueError, "found 'colour', expected some of"),
     ],
 )
 def test_what_is_no_policy(given, error, words):
@@ -856,12 +887,14 @@ def test_a_replaced_directory_is_read_again(router, other, encoder, prompts, sav
     recorder = Recorder()
     options = {"encoder": encoder, "observers": [recorder], "reload_every_s": 0.05}
     with made(saved, **options) as engine:
-        assert [r.model for r in engine.route_blocking(prompts)] == router.route(prompts).names()
+        assert [r.model for r in engine.route_many_blocking(prompts)] == router.route(
+            prompts
+        ).names()
         old = engine.routers["default"].version
         assert len(old) == 12
         other.save(saved)
         wait_until(lambda: engine.routers["default"].version != old)
-        found = engine.route_blocking(prompts)
+        found = engine.route_many_blocking(prompts)
         assert [r.model for r in found] == other.route(prompts).names()
         assert {r.version for r in found} == {engine.routers["default"].version}
         wait_until(lambda: recorder.reloads)
@@ -876,7 +909,7 @@ def test_no_request_is_lost_while_directories_are_replaced(router, other, encode
 
         def ask():
             while not stop.is_set():
-                answers.append(engine.route_blocking(prompts))
+                answers.append(engine.route_many_blocking(prompts))
 
         askers = [threading.Thread(target=ask) for _ in range(3)]
         for asker in askers:
@@ -907,14 +940,14 @@ def test_a_request_is_answered_by_the_router_that_it_found(
         slow.stop()
         first = pool.submit(engine.route_blocking, "w0")
         wait_until(slow.started.is_set)
-        asked = pool.submit(engine.route_blocking, prompts)
+        asked = pool.submit(engine.route_many_blocking, prompts)
         wait_until(lambda: engine.queued == len(prompts))
         other.save(saved)
         assert engine.reload() == ["default"]
         slow.go.set()
         assert first.result(20).version == old
         found = asked.result(20)
-        after = engine.route_blocking(prompts)
+        after = engine.route_many_blocking(prompts)
     assert {routed.version for routed in found} == {old}
     assert [routed.model for routed in found] == router.route(prompts).names()
     assert [routed.model for routed in after] == other.route(prompts).names()
@@ -1021,7 +1054,7 @@ def lines_of(path):
 def test_every_decision_is_logged(router, encoder, tmp_path):
     log = DecisionLog(tmp_path / "decisions.jsonl")
     with made(router, encoder=encoder, observers=[log]) as engine:
-        found = engine.route_blocking(["w1 secret", "", "w1 secret"])
+        found = engine.route_many_blocking(["w1 secret", "", "w1 secret"])
         bad = engine.route_blocking([{"role": "user", "content": {"text": "secret"}}])
         engine.route_blocking("w1 secret")
     log.close()
@@ -1043,7 +1076,7 @@ def test_prompts_are_logged_on_request_and_files_rotate(router, encoder, tmp_pat
     path = tmp_path / "decisions.jsonl"
     log = DecisionLog(path, max_bytes=2000, backups=2, with_prompts=True)
     with made(router, encoder=encoder, observers=[log]) as engine:
-        engine.route_blocking([f"w{i} \u2028 é" for i in range(30)])
+        engine.route_many_blocking([f"w{i} \u2028 é" for i in range(30)])
     log.close()
     files = sorted(tmp_path.iterdir())
     assert [file.name for file in files] == [f"decisions.jsonl{end}" for end in ("", ".1", ".2")]
@@ -1055,7 +1088,7 @@ def test_prompts_are_logged_on_request_and_files_rotate(router, encoder, tmp_pat
 def test_a_full_disk_loses_lines_and_says_so(router, encoder, caplog):
     log = DecisionLog("/dev/full", max_bytes=0)
     with made(router, encoder=encoder, observers=[log]) as engine:
-        found = engine.route_blocking(["w1", "w2"])
+        found = engine.route_many_blocking(["w1", "w2"])
     log.close()
     assert [routed.cause for routed in found] == [None] * 2
     assert log.lost == 2
@@ -1083,10 +1116,10 @@ def test_after_half_a_line_a_new_one_is_begun(tmp_path):
 def test_a_file_that_cannot_be_rotated_goes_on(tmp_path, monkeypatch, caplog):
     log = DecisionLog(tmp_path / "log", max_bytes=500)
 
-    def replace(*_):
+    def rename(*_):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(os, "rename", rename)
     for _ in range(20):
         log.answered(ROUTED, None, 0.1)
     log.close()
@@ -1138,6 +1171,26 @@ def test_a_disk_that_does_not_answer_holds_up_nobody(tmp_path, monkeypatch, capl
     log.answered(ROUTED, None, 0.1)
     assert "the disk does not answer" in caplog.text
     os.close(reading)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_disk_that_does_not_answer_holds_up_no_end_of_a_program(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    program = f"""
+import json, os
+from benchrouter.serving import DecisionLog, Routed, decision_log
+decision_log.CLOSE_S = 0.1
+reading = os.open({str(tmp_path / "pipe")!r}, os.O_RDONLY | os.O_NONBLOCK)
+log = DecisionLog({str(tmp_path / "pipe")!r}, with_prompts=True)
+for _ in range(3):
+    log.answered(Routed(**json.loads({json.dumps(ROUTED.to_dict())!r})), "x" * 200_000, 0.1)
+print(log.lost)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+    assert "the disk does not answer" in done.stderr
 
 
 def test_a_log_that_is_closed_counts_what_it_does_not_write(tmp_path):

@@ -23,6 +23,7 @@ from benchrouter.files import atomic
 from benchrouter.prompts import rejected
 from benchrouter.router import Router
 from benchrouter.scores import saved
+from benchrouter.scores.fitted import Settings
 
 N, DIM = 60, 8
 BAD = (7, 25, 55)  # rows that are no prompts: one in each of three parts of 20
@@ -153,7 +154,9 @@ def fitted(kind):
         cost_usd=rng.random((480, 3)).astype(np.float32),
     )
     index = "IVF4,Flat" if kind == "binary, approximate" else None
-    return Router.fit(table, embeddings=unit_rows(480, DIM), draws=1, index=index)
+    return Router.fit(
+        table, embeddings=unit_rows(480, DIM), settings=Settings(draws=1, index=index)
+    )
 
 
 KINDS = ["binary, approximate", "continuous"]

@@ -24,8 +24,8 @@ def queue():
 
 def put(queue, left_s, n_tokens=500):
     """Add a prompt that is to be answered in so many seconds."""
-    request = SimpleNamespace(deadline=time.monotonic() + left_s, is_over=False, was_let_in=False)
-    job = Job(request, 0, n_tokens)
+    pending = SimpleNamespace(deadline=time.monotonic() + left_s, is_over=False, was_let_in=False)
+    job = Job(pending, 0, n_tokens)
     assert queue.put([job])
     return job
 
@@ -50,22 +50,22 @@ def test_prompts_that_will_not_be_in_time_are_given_up(queue):
 
 def test_prompts_that_nobody_waits_for_are_left_out(queue):
     over, safe = put(queue, 60.0), put(queue, 60.0)
-    over.request.is_over = True
+    over.pending.is_over = True
     assert queue.take() == ([safe], [])
 
 
 def test_requests_that_are_over_are_let_go_while_no_device_takes_any(queue):
     for _ in range(500):
-        put(queue, 60.0).request.is_over = True
+        put(queue, 60.0).pending.is_over = True
     assert len(queue) <= 1
     waiting = [put(queue, 60.0) for _ in range(150)]
     assert len(queue) == 150  # of which 100 are in it
     for job in waiting[:100]:
-        job.request.is_over = True
+        job.pending.is_over = True
     new = put(queue, 60.0)
     assert len(queue) == 51
     assert queue.take().batch == waiting[100:102]
-    assert new.request.was_let_in
+    assert new.pending.was_let_in
 
 
 def test_a_long_queue_is_not_searched_to_its_end(queue):

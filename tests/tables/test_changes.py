@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from tables import make_table, unit_rows
 
-from benchrouter import Router
+from benchrouter import Router, Settings
 from benchrouter.tables.changes import with_records
 
 DIM = 6
@@ -114,7 +114,7 @@ class Twin:
 
     def fitted(self):
         table, rows = self.table()
-        return Router.fit(table, embeddings=rows, **OPTIONS)
+        return Router.fit(table, embeddings=rows, settings=Settings(**OPTIONS))
 
 
 def add_records(twin, router, rng, compact=True):
@@ -212,7 +212,9 @@ def small(seed=0, **options):
     rng = np.random.default_rng(seed)
     dataset = np.repeat(np.arange(3), 20)
     table = make_table((rng.random((60, 3)) > 0.5).astype(np.float32), dataset)
-    return Router.fit(table, embeddings=unit_rows(60, DIM, seed), **OPTIONS, **options)
+    return Router.fit(
+        table, embeddings=unit_rows(60, DIM, seed), settings=Settings(**OPTIONS, **options)
+    )
 
 
 def more(n=5, names=("new",), models=("model 0", "model 1", "model 2"), seed=7, **fields):
@@ -240,7 +242,7 @@ def test_records_vote_before_the_next_compact_and_nothing_else_was_learnt(tmp_pa
     assert_array_equal(after.pairs.p, before.pairs.p)
     assert router.datasets == ("dataset 0", "dataset 1", "dataset 2", "new")
     assert_array_equal(np.isnan(after.benchmark_u), [False, False, False, True])
-    fresh = Router.fit(router.table, embeddings=after.embeddings, **OPTIONS)
+    fresh = Router.fit(router.table, embeddings=after.embeddings, settings=Settings(**OPTIONS))
     assert_array_equal(after.prior, fresh._fit.prior)
     decision = router.choose(embeddings=-QUERIES)
     assert decision.benchmark_distances.shape == (4,)
@@ -425,7 +427,9 @@ def test_updates_from_many_threads_take_turns():
         thread.join()
     assert router.table.n_records == 60 + 18
     assert len(router.datasets) == 3 + 6
-    fresh = Router.fit(router.table, embeddings=router._fit.embeddings, **OPTIONS)
+    fresh = Router.fit(
+        router.table, embeddings=router._fit.embeddings, settings=Settings(**OPTIONS)
+    )
     same_router(router, fresh)
 
 

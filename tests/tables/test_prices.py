@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 from tables import make_table, unit_rows
 
-from benchrouter import CostPolicy, Router
+from benchrouter import CostPolicy, Router, Settings
 from benchrouter.tables.layouts.prices import read_prices
 
 HEADER = "model,input_usd_per_million_tokens,output_usd_per_million_tokens"
@@ -76,7 +76,7 @@ def made(prices=None, cost=None):
         table = replace(table, prices=np.array(prices, float))
     if cost is not None:
         table = replace(table, cost_usd=np.broadcast_to(np.float32(cost), (30, 3)).copy())
-    return Router.fit(table, embeddings=unit_rows(30, 4), label_shares=(0.0,))
+    return Router.fit(table, embeddings=unit_rows(30, 4), settings=Settings(label_shares=(0.0,)))
 
 
 QUERY = unit_rows(2, 4, seed=1)

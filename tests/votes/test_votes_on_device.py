@@ -28,11 +28,14 @@ from tables import make_table, unit_rows
 from typer.testing import CliRunner
 from vote_cases import cases, f32, i64, some_models
 
-from benchrouter import _core, router
+from benchrouter import _core
 from benchrouter.cli import app
 from benchrouter.cli.encoding import routing_device
 from benchrouter.cli.output import EncoderUnavailable
-from benchrouter.decisions.on_device import RulesOnDevice
+from benchrouter.decisions import updatable
+from benchrouter.decisions.on_device import OnDevice
+from benchrouter.decisions.plan import plan_of
+from benchrouter.decisions.policy import Policy
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.router import Router
 from benchrouter.scores.expected import on_device as expected_on_device
@@ -548,7 +551,8 @@ def test_tensors_on_the_cpu_are_no_arrays():
 
 def test_tensors_on_a_device_are_voted_on_there(device, monkeypatch):
     if device == "cpu":
-        monkeypatch.setattr(votes, "_on_device", lambda array: isinstance(array, torch.Tensor))
+        is_tensor = lambda array: isinstance(array, torch.Tensor)  # noqa: E731
+        monkeypatch.setattr("benchrouter.votes.votes._on_device", is_tensor)
     arguments = moved(GOOD, device)
     found = decide(**arguments)
     assert all(values.device.type == device for values in found)
@@ -590,49 +594,99 @@ def fitted():
     return Router(dataclasses.replace(fit, distance_limit=0.65))  # some prompts lie beyond
 
 
+@pytest.fixture(scope="module")
+def priced(fitted):
+    """The same, with the costs of answers."""
+    costs = f32(np.random.default_rng(6).random((240, 7)))
+    mean = costs.mean(axis=0, dtype=np.float64)
+    return Router(dataclasses.replace(fitted._fit, record_cost_usd=costs, cost_usd=mean))
+
+
+def some_of(fit, left_out):
+    """All models but one."""
+    return tuple(name for m, name in enumerate(fit.models) if m != left_out)
+
+
 @pytest.mark.parametrize("rule", ["mean", "raw", "s3"])
 @pytest.mark.parametrize("k", [None, 1, 300])
 def test_rules_on_a_device_decide_as_those_of_the_cpu(device, fitted, monkeypatch, rule, k):
     monkeypatch.setattr("benchrouter.decisions.on_device.BLOCK", 37)
     prompts = np.concatenate([unit_rows(90, 32, seed=9), unit_rows(1, 32)])
-    there = RulesOnDevice(fitted._state.rules, device)
-    found = there.decide(torch.tensor(prompts, device=device), rule, k).chosen
-    expected = fitted._state.rules.decide(prompts, rule, k).chosen
-    assert expected.fallback.any() and not expected.fallback.all()
-    assert_same(found, expected)
-    some = np.arange(7) != fitted._fit.fallback
-    found = there.decide(torch.tensor(prompts, device=device), rule, k, some).chosen
-    assert some[found.model].all()
-    assert_same(found, fitted._state.rules.decide(prompts, rule, k, some).chosen)
+    fit, cpu = fitted._fit, fitted.decider.backend
+    there = OnDevice(cpu.rules, device)
+    for models in (None, some_of(fit, fit.fallback)):
+        plan = plan_of(fit, Policy(rule=rule, k=k, models=models))
+        found = there.decide(torch.tensor(prompts, device=device), plan).chosen
+        expected = cpu.decide(prompts, plan).chosen
+        assert expected.fallback.any() and not expected.fallback.all()
+        assert_same(found, expected)
+        assert plan.allowed[found.model].all()
+        assert_same(there.decide(prompts, plan).chosen, expected)  # copied there
+
+
+@pytest.mark.parametrize("rule", ["mean", "raw", "s3"])
+@pytest.mark.parametrize("k", [None, 1, 300])
+def test_rules_on_a_device_score_as_those_of_the_cpu(device, fitted, rule, k):
+    prompts = np.concatenate([unit_rows(90, 32, seed=9), unit_rows(1, 32)])
+    fit, cpu = fitted._fit, fitted.decider.backend
+    for models in (None, some_of(fit, fit.fallback)):
+        plan = plan_of(fit, Policy(rule=rule, k=k, models=models))
+        found = OnDevice(cpu.rules, device).score(torch.tensor(prompts, device=device), plan)
+        expected = cpu.score(prompts, plan)
+        assert_same(found.neighbours, expected.neighbours)
+        assert_same(found.chosen, expected.chosen)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+        assert found.strange is None
 
 
 def test_the_rule_auto_on_a_device_expects_what_that_of_the_cpu_does(device, fitted, monkeypatch):
     monkeypatch.setattr("benchrouter.decisions.on_device.BLOCK", 37)
     prompts = np.concatenate([unit_rows(90, 32, seed=9), unit_rows(1, 32)])
-    rows, rules = torch.tensor(prompts, device=device), fitted._state.rules
-    there = RulesOnDevice(rules, device)
-    near = rules.index.search(prompts, max(rules.check("auto", None), fitted._fit.settings.kappa))
-    some = np.arange(7) != fitted._fit.best_on_average
-    for allowed in (None, some):
-        found = there.expect(rows, allowed=allowed, with_scores=True)
-        expected = rules.expect(prompts, near, allowed=allowed, with_scores=True)
+    fit, cpu = fitted._fit, fitted.decider.backend
+    rows, there = torch.tensor(prompts, device=device), OnDevice(cpu.rules, device)
+    for models in (None, some_of(fit, fit.best_on_average)):
+        plan = plan_of(fit, Policy(models=models))
+        found, expected = there.score(rows, plan), cpu.score(prompts, plan)
         assert expected.chosen.fallback.any() and not expected.chosen.fallback.all()
-        assert_same_expected(device, found, expected)
-        assert allowed is None or allowed[found.chosen.model].all()
-        decided = there.decide(rows, "auto", None, allowed)
+        assert_same(found.neighbours, expected.neighbours)
+        assert_same_expected(
+            device, *(Expected(s.chosen, s.strange, s.scores) for s in (found, expected))
+        )
+        assert plan.allowed[found.chosen.model].all()
+        decided = there.decide(rows, plan)
         assert_same(decided.chosen, found.chosen)
-        chance = rules.success(found.chosen.score, found.strange)
+        chance = cpu.rules.success(found.chosen.score, found.strange)
         assert decided.success is not None and chance is not None
         np.testing.assert_array_equal(decided.success.chance, chance.chance)
-    assert there.expect(rows).scores is None
-    with pytest.raises(ValueError, match="k is for the rules 'mean', 'raw' and 's3'"):
-        there.decide(rows, "auto", 5)
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(cost_weight=0.5), Policy(min_success=0.6)])
+def test_a_router_on_a_device_ranks_and_explains_as_one_on_the_cpu(
+    device, priced, monkeypatch, policy
+):
+    there = "cuda:0" if device == "cuda" else "cpu:0"
+    if device != "cuda":
+        monkeypatch.setattr(updatable, "full_name", lambda name: there)
+    on_device = Router(priced._fit, device="cuda")
+    prompts = unit_rows(50, 32, seed=11)
+    for rule in ("auto", "mean", "s3"):
+        found = on_device.rank(embeddings=prompts, policy=policy, rule=rule)
+        expected = priced.rank(embeddings=prompts, policy=policy, rule=rule)
+        np.testing.assert_array_equal(found.order, expected.order)
+        most = 2e-6 if device == "cuda" and rule == "auto" else 0
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=most)
+        if policy.counts_costs:
+            np.testing.assert_array_equal(found.cost_usd, expected.cost_usd)
+        told = on_device.explain(embedding=prompts[0], policy=policy, rule=rule)
+        why = priced.explain(embedding=prompts[0], policy=policy, rule=rule)
+        assert (told.model, told.reason) == (why.model, why.reason)
+        assert told.neighbours == why.neighbours
 
 
 def test_a_router_on_a_device(device, fitted, monkeypatch, tmp_path):
     there = "cuda:0" if device == "cuda" else "cpu:0"  # the host, as another device than "cpu"
     if device != "cuda":
-        monkeypatch.setattr(router, "_checked", lambda name: there)
+        monkeypatch.setattr(updatable, "full_name", lambda name: there)
     fitted.save(tmp_path / "router")
     on_device = Router.load(tmp_path / "router", device="cuda")
     prompts = unit_rows(50, 32, seed=11)
@@ -677,7 +731,7 @@ class TensorEncoder:
 def test_embeddings_of_an_encoder_there_stay_there(device, fitted, monkeypatch):
     there = "cuda:0" if device == "cuda" else "cpu:0"
     if device != "cuda":
-        monkeypatch.setattr(router, "_checked", lambda name: there)
+        monkeypatch.setattr(updatable, "full_name", lambda name: there)
     rows = unit_rows(4, 32, seed=12)
     on_device = Router(fitted._fit, encoder=TensorEncoder(there, rows), device="cuda")
     found = on_device.route(["a", "b", "c", "d"])
@@ -698,7 +752,7 @@ def test_a_job_that_runs_out_of_memory_on_a_device_goes_on(
 ):
     there = "cuda:0" if device == "cuda" else "cpu:0"
     if device != "cuda":
-        monkeypatch.setattr(router, "_checked", lambda name: there)
+        monkeypatch.setattr(updatable, "full_name", lambda name: there)
     monkeypatch.setattr("benchrouter.cli.route_file.routing_device", lambda name: there)
     fitted.save(tmp_path / "router")
     prompts = [f"prompt {i}" for i in range(60)]
@@ -720,7 +774,7 @@ def test_a_job_that_runs_out_of_memory_on_a_device_goes_on(
     with monkeypatch.context() as patch:
         owner, name = {
             "encoder": (NumberedEncoder, "encode_tensor"),
-            "search": (RulesOnDevice, "decide"),
+            "search": (OnDevice, "decide"),
             "votes": (expected_on_device, "expect"),
         }[where]
         patch.setattr(owner, name, full(getattr(owner, name)))

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from benchrouter.decisions.answers import TaskDecision
-from benchrouter.decisions.costs.cost_policy import CostPolicy
+from benchrouter.decisions.policy import NO_POLICY, Policy
 from benchrouter.decisions.task import Score
 from benchrouter.decisions.written.group_writer import check_column, group_table, open_table
 from benchrouter.decisions.written.job import (
@@ -44,7 +44,7 @@ class GroupRouter(ChecksEncoder, Protocol):
         *,
         score: Score,
         models: Iterable[str] | None,
-        policy: CostPolicy | None,
+        policy: Policy | None,
     ) -> Iterator[tuple[Hashable, TaskDecision]]:
         """See `Router.choose_groups`."""
 
@@ -74,7 +74,7 @@ def route_groups(
     column: str,
     *,
     score: Score = "auto",
-    policy: CostPolicy | None = None,
+    policy: Policy | None = None,
     models: Sequence[str] | None = None,
     reading: Reading | None = None,
     prefix: str = "",
@@ -147,14 +147,14 @@ class GroupJob:
         column: str,
         *,
         reading: Reading | None = None,
-        policy: CostPolicy | None = None,
+        policy: Policy | None = None,
         prefix: str = "",
         rejected: str | Path | None = None,
     ) -> None:
         self._column = column
-        self._policy = policy
+        self._policy = policy or NO_POLICY
         self._prefix = prefix
-        self._further = columns_of(policy)
+        self._further = columns_of(self._policy)
         check_column(column, prefix, self._further)
         with ExitStack() as held:
             self._write = held.enter_context(open_table(output))
@@ -199,7 +199,7 @@ class GroupJob:
             totals.prompts += len(batch)
             self._reject(batch.rejected)
             if len(batch):
-                needed = rows is None or self._policy is not None  # which may count the tokens
+                needed = rows is None or self._policy.counts_costs  # by the tokens, perhaps
                 yield groups, batch.prompts if needed else None, rows, tokens
             tell(progress, "route", batch)
 

@@ -6,15 +6,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from benchrouter.decisions.answers import Decisions
-from benchrouter.decisions.costs.cost_policy import CostPolicy
-from benchrouter.decisions.rules import Rule
+from benchrouter.decisions.policy import OF_COSTS, Policy, Rule, policy_of
 from benchrouter.decisions.written.manifest import Totals
 from benchrouter.decisions.written.parts import FORMATS, PartsOutput
 from benchrouter.decisions.written.single import SingleOutput
@@ -33,15 +32,6 @@ Routed = tuple[PromptBatch, Decisions | None]  # None for a batch without a prom
 Asked = tuple[list[str] | None, NDArray[Any] | None, Counts | None]
 
 
-class Choice(TypedDict):
-    """The keywords by which a router is asked to decide; see `Router.route`."""
-
-    rule: Rule
-    k: int | None
-    policy: CostPolicy | None
-    models: Sequence[str] | None
-
-
 class ChecksEncoder(Protocol):
     """A router that knows its encoder."""
 
@@ -56,35 +46,13 @@ class StreamRouter(ChecksEncoder, Protocol):
     def identity(self) -> Mapping[str, Any] | None:
         """See `Router.identity`."""
 
-    def check_rule(
-        self,
-        rule: Rule,
-        k: int | None,
-        policy: CostPolicy | None,
-        models: Iterable[str] | None,
-    ) -> None:
+    def check_rule(self, *, policy: Policy) -> None:
         """See `Router.check_rule`."""
 
-    def route_stream(
-        self,
-        batches: Iterable[Asked],
-        *,
-        rule: Rule,
-        k: int | None,
-        policy: CostPolicy | None,
-        models: Iterable[str] | None,
-    ) -> Iterator[Decisions]:
+    def route_stream(self, batches: Iterable[Asked], *, policy: Policy) -> Iterator[Decisions]:
         """See `Router.route_stream`."""
 
-    def find_cost_weight(
-        self,
-        batches: Iterable[Asked],
-        policy: CostPolicy,
-        *,
-        rule: Rule,
-        k: int | None,
-        models: Iterable[str] | None,
-    ) -> float:
+    def find_cost_weight(self, batches: Iterable[Asked], policy: Policy) -> float:
         """See `Router.find_cost_weight`."""
 
 
@@ -133,7 +101,7 @@ class Summary:
         None for a single file.
     rejected : Path or None
         File or folder of the bad records; None where none is kept.
-    policy : CostPolicy or None
+    policy : Policy
         As it was given, but for a budget: the cost weight that was found for it stands there.
     """
 
@@ -142,7 +110,7 @@ class Summary:
     seconds: float
     n_parts: int | None
     rejected: Path | None
-    policy: CostPolicy | None
+    policy: Policy
 
 
 def route_file(
@@ -150,9 +118,9 @@ def route_file(
     prompts: str | Path,
     output: str | Path,
     *,
-    rule: Rule = "auto",
+    policy: Policy | None = None,
+    rule: Rule | None = None,
     k: int | None = None,
-    policy: CostPolicy | None = None,
     models: Sequence[str] | None = None,
     reading: Reading | None = None,
     writing: Writing | None = None,
@@ -173,7 +141,7 @@ def route_file(
         complete. A directory, or a name without a suffix, takes the decisions in parts: each
         appears when it is complete, and `Writing.resume` continues after the last one, whatever
         ended the run. ``-`` writes JSONL to standard output.
-    rule, k, policy, models
+    policy, rule, k, models
         As in `Router.route`. A budget is for all prompts, which are read twice then.
     reading : Reading, optional
         Column, format, embeddings, bad records …
@@ -210,9 +178,9 @@ def route_file(
     >>> done.totals.models.most_common(1)  # doctest: +SKIP
     [('gemma-2-9b-it', 61204)]
     """
-    choice = Choice(rule=rule, k=k, policy=policy, models=models)
+    policy = policy_of(policy, rule=rule, k=k, models=models)
     with RouteJob(
-        *(prompts, output, choice), reading=reading, writing=writing, identity=router.identity
+        *(prompts, output, policy), reading=reading, writing=writing, identity=router.identity
     ) as job:
         if not job.complete:
             job.write(job.route(router, progress), progress)
@@ -228,7 +196,7 @@ class RouteJob:
     ----------
     prompts, output, reading, writing
         As in `route_file`.
-    choice : Choice
+    policy : Policy
     identity : mapping, optional
         By which a router is recognised when the job is resumed; see `Router.identity`.
 
@@ -249,13 +217,13 @@ class RouteJob:
         self,
         prompts: str | Path,
         output: str | Path,
-        choice: Choice,
+        policy: Policy,
         *,
         reading: Reading | None = None,
         writing: Writing | None = None,
         identity: Mapping[str, Any] | None = None,
     ) -> None:
-        self._choice: Choice = {**choice}
+        self._policy = policy
         reading = reading or Reading()
         self.source = PromptSource(prompts, reading)
         try:
@@ -274,12 +242,12 @@ class RouteJob:
         writing: Writing,
         identity: Mapping[str, Any] | None,
     ) -> PartsOutput | SingleOutput:
-        choice = self._choice
-        chances = CHANCE if choice["rule"] == "auto" else ()
+        policy = self._policy
+        chances = CHANCE if policy.rule == "auto" else ()
         columns = Columns(
             prompt_column=reading.prompt_column if writing.keep_prompt else None,
             prefix=writing.prefix,
-            further=(*chances, *columns_of(choice["policy"])),
+            further=(*chances, *columns_of(policy)),
         )
         _check(output, writing)
         if not names_directory(output):
@@ -288,15 +256,14 @@ class RouteJob:
             return SingleOutput(output, rejected=rejected, **columns)
         self.part_size = writing.part_size or PART_SIZE
         part_format = writing.part_format or "parquet"
-        models = choice["models"]
         job = {
             **self.source.marks(),
             **(identity or {}),
             "prompt_column": reading.prompt_column,
-            "rule": choice["rule"],
-            "k": choice["k"],
-            "models": None if models is None else sorted(set(models)),
-            "costs": _text_of(choice["policy"]),
+            "rule": policy.rule,
+            "k": policy.k,
+            "models": None if policy.models is None else sorted(set(policy.models)),
+            "costs": _text_of(policy),
             "tokens_column": reading.tokens_column,
             "keep_prompt": writing.keep_prompt,
             "prefix": writing.prefix,
@@ -340,15 +307,14 @@ class RouteJob:
             All batches in order; None for one without a prompt.
         """
         check_encoder(router, self.source)
-        router.check_rule(**self._choice)
+        router.check_rule(policy=self._policy)
         self._keep_to_budget(router, progress)
         batches = self.source.batches(self.first_row, self.part_size)
-        return _routed(router, batches, self._choice)
+        return _routed(router, batches, self._policy)
 
     def _keep_to_budget(self, router: StreamRouter, progress: OnBatch | None) -> None:
-        choice = self._choice
-        policy = choice["policy"]
-        if policy is None or policy.budget_usd is None:
+        policy = self._policy
+        if policy.budget_usd is None:
             return
         if self.source.prompts.is_stdin:
             raise ValueError("budget_usd reads the prompts twice, found standard input")
@@ -362,13 +328,8 @@ class RouteJob:
                 tell(progress, task, batch)
 
         with closing(self.source.batches(part_size=self.part_size)) as batches:
-            found = router.find_cost_weight(
-                *(read(batches), policy),
-                rule=choice["rule"],
-                k=choice["k"],
-                models=choice["models"],
-            )
-        choice["policy"] = replace(policy, budget_usd=None, cost_weight=found)
+            found = router.find_cost_weight(read(batches), policy)
+        self._policy = replace(policy, budget_usd=None, cost_weight=found)
 
     def write(self, routed: Generator[Routed, None, None], progress: OnBatch | None = None) -> None:
         """Write all batches, in a thread beside the one that routes.
@@ -402,7 +363,7 @@ class RouteJob:
             seconds=self._seconds,
             n_parts=self._output.n_parts,
             rejected=self._output.rejected,
-            policy=self._choice["policy"],
+            policy=self._policy,
         )
 
     def __enter__(self) -> RouteJob:
@@ -433,15 +394,15 @@ def _check(output: str | Path, writing: Writing) -> None:
         raise ValueError(f"part_format is {writing.part_format!r}, expected one of {FORMATS}")
 
 
-def columns_of(policy: CostPolicy | None) -> tuple[str, ...]:
-    """Attributes of the decisions that are written because of a policy."""
-    if policy is None:
+def columns_of(policy: Policy) -> tuple[str, ...]:
+    """Attributes of the decisions that are written because costs count."""
+    if not policy.counts_costs:
         return ()
     return ("cost_usd",) if policy.max_cost_usd is None else ("cost_usd", "over_limit")
 
 
 def _routed(
-    router: StreamRouter, batches: Generator[Counted, None, None], choice: Choice
+    router: StreamRouter, batches: Generator[Counted, None, None], policy: Policy
 ) -> Generator[Routed, None, None]:
     waiting: deque[PromptBatch] = deque()
 
@@ -449,11 +410,11 @@ def _routed(
         for batch, rows, tokens in batches:
             waiting.append(batch)
             if len(batch):
-                needed = rows is None or choice["policy"] is not None  # which may count the tokens
+                needed = rows is None or policy.counts_costs  # by the tokens, perhaps
                 yield batch.prompts if needed else None, rows, tokens
 
     with closing(batches):
-        for decisions in router.route_stream(feed(), **choice):
+        for decisions in router.route_stream(feed(), policy=policy):
             while not len(waiting[0]):
                 yield waiting.popleft(), None
             yield waiting.popleft(), decisions
@@ -461,11 +422,11 @@ def _routed(
             yield waiting.popleft(), None
 
 
-def _text_of(policy: CostPolicy | None) -> str | None:
-    """A policy as text, by which a job that is resumed is compared."""
-    if policy is None:
+def _text_of(policy: Policy) -> str | None:
+    """How costs count, as text by which a job that is resumed is compared."""
+    if not policy.counts_costs:
         return None
-    values = asdict(policy)
+    values: dict[str, Any] = {name: getattr(policy, name) for name in OF_COSTS}
     if policy.prices is not None:
         values["prices"] = {name: list(pair) for name, pair in sorted(policy.prices.items())}
     return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)

@@ -262,7 +262,6 @@ def _fold_without(
         ),
         distance_limit=_distance_limit(code, evidence, others),
         best_on_average=best,
-        fallback=best,
     )
     return Fold(train, np.flatnonzero(table.dataset == code), models, fitted)
 

@@ -14,7 +14,7 @@ from benchrouter.files.plain import finite
 from benchrouter.tables.table import BLANK
 
 if TYPE_CHECKING:
-    from benchrouter.decisions.rules import Rule
+    from benchrouter.decisions.policy import Rule
     from benchrouter.router import Router
 
 Edit = Callable[[str], str]

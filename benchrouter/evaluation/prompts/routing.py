@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions.costs.cost_rules import neighbours_cost_usd
-from benchrouter.decisions.rules import Rule, Rules
+from benchrouter.decisions.costs.sources import neighbours_cost_usd
+from benchrouter.decisions.on_cpu import OnCpu
+from benchrouter.decisions.plan import plan_of
+from benchrouter.decisions.policy import Policy, Rule
+from benchrouter.decisions.rules import Rules
 from benchrouter.evaluation.prompts.baselines import BASELINES
 from benchrouter.evaluation.prompts.rule_rows import BEST_OF_DATASET
 from benchrouter.neighbours.index import Index
@@ -129,7 +132,7 @@ def _route_by_neighbours(
     """Our rules, by one search."""
     fit, models = fold.fit, collected.models[fold.models]
     index = Index(fit.embeddings, threads=threads, verify=False)
-    rules = Rules(fit, index)
+    cpu = OnCpu(Rules(fit), index)
     depth = max(fit.settings.kappa, fit.settings.k, K_RAW, fit.expectation.neighbours)
     neighbours = index.search(queries, depth)
     for rule in OURS:
@@ -139,9 +142,9 @@ def _route_by_neighbours(
                 "each with a threshold between right and wrong"
             )
             continue
-        k = K_RAW if rule == "raw" else rules.check(rule, None)
-        chosen = rules.decide_on(queries, neighbours, rule, k)
-        scored = rules.scores_of_models(queries, neighbours, rule, k, chosen.distance)
+        plan = plan_of(fit, Policy(rule=rule, k=K_RAW if rule == "raw" else None))
+        scored = cpu.score_on(queries, neighbours, plan)
+        chosen = scored.chosen
         collected.pick(rule, rows, models[chosen.model])
         collected.predict(rule, rows, models, scored.scores)
         if scored.strange is not None and fit.expectation.calibration is not None:

@@ -20,12 +20,12 @@ from benchrouter.evaluation.prompts.robustness import Flips, flips
 from benchrouter.evaluation.prompts.rule_rows import prompt_rows
 from benchrouter.evaluation.prompts.sparsity import sparsity
 from benchrouter.evaluation.results import PromptProtocol
+from benchrouter.scores.fitted import Settings
 
 if TYPE_CHECKING:
-    from benchrouter.decisions.rules import Rule
+    from benchrouter.decisions.policy import Rule
     from benchrouter.embeddings import Encoder
     from benchrouter.files.arrays import Progress
-    from benchrouter.scores.fitted import Settings
     from benchrouter.tables.table import BenchmarkTable
 
 TEST_SHARE = 0.3  # of a random split
@@ -172,9 +172,7 @@ def run_robustness(
         table.rows(train),
         encoder=encoder,
         embeddings=np.ascontiguousarray(rows[train]),
-        k=settings.k,
-        kappa=settings.kappa,
-        label_shares=(0.0,),
+        settings=Settings(k=settings.k, kappa=settings.kappa, label_shares=(0.0,)),
         threads=threads,
     )
     return flips(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from benchrouter.files.arrays import Array, Ids
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.scores import formulas
+from benchrouter.scores.expected.contenders import contenders
 from benchrouter.scores.expected.prompt_scores import SCALE, Expectation, chance_features
 from benchrouter.scores.expected.regression import least_squares, logistic, sigmoid
 from benchrouter.scores.expected.views import (
@@ -31,7 +32,6 @@ from benchrouter.scores.held_out import MOST_VOTERS, HeldOut
 NEIGHBOURS = (8, 16, MOST_VOTERS)
 STRANGE_SHARE = 1.0 / 3.0  # share of prompts assumed strange before any is seen
 SAMPLE = 500  # records of each dataset to learn from
-REACH = 2.0  # models this many dataset deviations below the best count e^-1/2
 EQUAL_WEIGHTS = 1.0  # weight of the prior that all views deserve the same weight
 LARGEST_WEIGHT = 1.5
 RIDGE = 1e-3  # of the mean diagonal: views that say the same share their weight
@@ -245,7 +245,8 @@ def learn(
         right = correctness[sample.rows].astype(np.float64)
         calibration = _calibration(sides, expected, strange, right, unit)
         spread = _spread(sides, expected, strange, right, calibration, unit)
-    share = _contenders(standing[None], deviation, np.ones((1, len(standing)), np.bool_))[0]
+    everyone = np.ones((1, len(standing)), np.bool_)
+    share = contenders(standing[None], standing.max(), deviation, everyone)[0]
     weights, offset = _linear(fitted, standing, share, (apart_slopes, level_slopes))
     return Expectation(
         neighbours=k,
@@ -274,13 +275,6 @@ def _deviation(means: Array) -> float:
     some = known.sum(axis=1)
     apart = apart - (np.where(known, apart, 0.0).sum(axis=1) / np.maximum(some, 1))[:, None]
     return float(np.sqrt(np.mean(apart[known] ** 2)))
-
-
-def _contenders(standing: Array, deviation: float, known: NDArray[np.bool_]) -> Array:
-    """Weights of the models, each row adding up to 1: what matters is who may be best."""
-    behind = (standing.max(axis=1, keepdims=True) - standing) / max(REACH * deviation, 1e-6)
-    raw = np.where(known, np.exp(-0.5 * behind**2), 0.0)
-    return np.asarray(raw / np.maximum(raw.sum(axis=1, keepdims=True), 1e-12))
 
 
 def _split(values: Array, share: Array) -> tuple[Array, Array]:
@@ -312,13 +306,14 @@ def _side(
     usable = known.any(axis=1) & (neighbours.ids[:, 0] >= 0)
     count = np.bincount(own[usable], minlength=len(records.means))
     weight = np.where(usable, 1.0 / np.maximum(count[own], 1), 0.0)
+    best = standing.max(axis=1, keepdims=True)
     return _Side(
         strange=strange,
         dataset=own,
         weight=weight / max(weight.sum(), 1e-300),  # a single record has no neighbour
         standing=standing,
-        share=_contenders(standing, deviation, known),
-        everyone=_contenders(standing, deviation, np.ones_like(known)),
+        share=contenders(standing, best, deviation, known),
+        everyone=contenders(standing, best, deviation, np.ones_like(known)),
         found=score - standing,
         linear=linear - standing,
         features=_features(neighbours, records.dataset, own_distance, kappa),

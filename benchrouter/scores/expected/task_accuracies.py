@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from benchrouter.files.arrays import Array
 from benchrouter.scores import formulas
+from benchrouter.scores.expected.contenders import contenders
 
 TRUST = 0.75  # how far to move towards the neighbourhood before any dataset was held out
 TRUST_TASKS = 5.0  # what that is worth, in held-out datasets
-REACH = 2.0  # models this many task deviations below the best count e^-1/2 in the measurement
 PRIOR_LABELS = 10.0  # what standings are worth, in labels, where no dataset could be held out
 COVERAGE = 0.8  # of the interval that users are told
 NEVER_CERTAIN = 0.05  # an accuracy counts as this far from 0 and 1 in the noise of labels
@@ -237,7 +237,8 @@ def _estimate(
     found = np.where(known, tasks.accuracy - tasks.standing, 0.0)
     gap = tasks.local - tasks.standing
     deviation = _deviation(found, known, weight)
-    share = _contenders(tasks.standing, deviation, known)
+    best = np.where(known, tasks.standing, -np.inf).max(axis=1, keepdims=True)
+    share = contenders(tasks.standing, best, deviation, known)
     found_level, gap_level = ((share * values).sum(axis=1) for values in (found, gap))
     found_apart = np.where(known, found - found_level[:, None], 0.0)
     gap_apart = np.where(known, gap - gap_level[:, None], 0.0)
@@ -248,7 +249,8 @@ def _estimate(
         found_apart - trust * gap_apart, found_level - level * gap_level, share, tasks, weight
     )
     of_task = local - standing
-    task_share = _contenders(standing[None, :], deviation, np.ones((1, n_models), np.bool_))[0]
+    everyone = np.ones((1, n_models), np.bool_)
+    task_share = contenders(standing[None, :], standing.max(), deviation, everyone)[0]
     task_level = float(task_share @ of_task)
     mean = standing + trust * (of_task - task_level) + level * task_level
     return Estimate(
@@ -269,14 +271,6 @@ def _deviation(found: Array, known: NDArray[np.bool_], weight: Array) -> float:
     common = found.sum(axis=1) / np.maximum(count, 1)
     squares = (np.where(known, found - common[:, None], 0.0) ** 2).sum(axis=1)
     return math.sqrt(float(weight @ squares) / max(float(weight @ count), 1e-12))
-
-
-def _contenders(standing: Array, deviation: float, known: NDArray[np.bool_]) -> Array:
-    """Weights of the models, each row adding up to 1: what matters is who may be best."""
-    best = np.where(known, standing, -np.inf).max(axis=1, keepdims=True)
-    behind = np.where(known, best - standing, 0.0) / max(REACH * deviation, 1e-6)
-    raw = np.where(known, np.exp(-0.5 * behind**2), 0.0)
-    return np.asarray(raw / np.maximum(raw.sum(axis=1, keepdims=True), 1e-12))
 
 
 def _slope(x: Array, y: Array, weight: Array, tasks: float) -> float:

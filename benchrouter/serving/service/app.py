@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from benchrouter import __version__
+from benchrouter.files.version import VERSION
 from benchrouter.serving.service.decision_page import serve_page
 from benchrouter.serving.service.endpoints import Endpoints
 from benchrouter.serving.service.errors import FAILED, Refused, error, of_status
@@ -47,7 +47,7 @@ def make_app(
     serve = Endpoints(engine, settings, metrics)
     app = FastAPI(
         title="benchrouter",
-        version=__version__,
+        version=VERSION,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,

@@ -67,7 +67,7 @@ class Endpoints:
             one = await _offered(self._engine.route(_prompt_of(asked), **options))
             note.update(model=one.model, cause=one.cause)
             return _json({"decision": one.to_dict()})
-        many = await _offered(self._engine.route(asked.prompts, **options))
+        many = await _offered(self._engine.route_many(asked.prompts, **options))
         note.update(n_prompts=n, fallbacks=sum(routed.fallback for routed in many))
         return _json({"decisions": [routed.to_dict() for routed in many]})
 

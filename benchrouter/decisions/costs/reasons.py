@@ -6,18 +6,17 @@ import math
 
 import numpy as np
 
-from benchrouter.decisions.answers import Explanation
-from benchrouter.decisions.costs.cost_policy import CostPolicy
+from benchrouter.decisions.policy import Policy
 from benchrouter.files.arrays import Array
 
 
-def utility_of(score: Array, cost_usd: Array, policy: CostPolicy) -> Array | None:
+def utility_of(score: Array, cost_usd: Array, policy: Policy) -> Array | None:
     """Score − λ·cost of every model; None where the policy has no finite λ.
 
     Parameters
     ----------
     score, cost_usd : float64 arrays, shape (n_models,)
-    policy : CostPolicy
+    policy : Policy
 
     Returns
     -------
@@ -29,54 +28,12 @@ def utility_of(score: Array, cost_usd: Array, policy: CostPolicy) -> Array | Non
         return np.asarray(score - policy.cost_weight * cost_usd)
 
 
-def reason_of(
-    plain: Explanation,
-    score: Array,
-    cost_usd: Array,
-    chance: Array | None,
-    m: int,
-    policy: CostPolicy,
-    within: float | None,
-    over_limit: bool,
-) -> str:
-    """Say why a model was chosen.
-
-    Parameters
-    ----------
-    plain : Explanation
-        Without the policy.
-    score, cost_usd : float64 arrays, shape (n_models,)
-        What was weighed.
-    chance : float64 array, shape (n_models,), or None
-        With `min_success`.
-    m : int
-        Position of the model.
-    policy : CostPolicy
-    within : float or None
-        How far below the largest score a cheaper model may lie.
-    over_limit : bool
-        Whether no model is within `max_cost_usd`.
-
-    Returns
-    -------
-    str
-    """
-    what = "standing on the benchmark" if plain.fallback else f"score under the rule {plain.rule!r}"
-    found = why(
-        *(plain.models[m], score[m], cost_usd[m], None if chance is None else chance[m]),
-        *(policy, within, what, over_limit),
-    )
-    if plain.fallback and not over_limit:
-        return f"{plain.reason}; of models no dearer than the fallback model, {found}"
-    return found
-
-
 def why(
     name: str,
     score: float,
     cost_usd: float,
     chance: float | None,
-    policy: CostPolicy,
+    policy: Policy,
     within: float | None,
     what: str,
     over_limit: bool,
@@ -89,7 +46,7 @@ def why(
     score, cost_usd : float
     chance : float or None
         Of a correct answer, with `min_success`.
-    policy : CostPolicy
+    policy : Policy
     within : float or None
         How far below the largest score a cheaper model may lie.
     what : str
@@ -114,7 +71,7 @@ def why(
 
 
 def _found(
-    name: str, score: float, cost_usd: float, chance: float | None, policy: CostPolicy, what: str
+    name: str, score: float, cost_usd: float, chance: float | None, policy: Policy, what: str
 ) -> str:
     """What makes the model the one to choose."""
     weight = policy.cost_weight

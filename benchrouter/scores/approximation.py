@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions.rules import Rules
+from benchrouter import _core
+from benchrouter.files.arrays import Ids, Rows
 from benchrouter.neighbours.by_faiss import Approximate
 from benchrouter.neighbours.index import Index
 from benchrouter.neighbours.lists import Neighbours
+from benchrouter.scores.expected.prompt_scores import expect
 from benchrouter.scores.fitted import Approximation, Fit
 
 QUERIES = 1000  # records at most, each held out, on which the two searches are compared
 
 
-def approximated(fit: Fit, factory: str, *, threads: int = 0) -> Fit:
-    """Give a fit an approximate index, measured against exact search.
+def approximation_of(fit: Fit, factory: str, *, threads: int = 0) -> Approximation:
+    """Train an approximate index, and measure it against exact search.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ def approximated(fit: Fit, factory: str, *, threads: int = 0) -> Fit:
 
     Returns
     -------
-    Fit
-        With `approximation`: at most 1,000 records, drawn by the fit's seed, are searched both
-        ways, and each one's own record left out of what was found.
+    Approximation
+        Measured on at most 1,000 records, drawn by the fit's seed, which are searched both ways;
+        each one's own record is left out of what was found.
 
     Raises
     ------
@@ -50,20 +50,38 @@ def approximated(fit: Fit, factory: str, *, threads: int = 0) -> Fit:
         index = Index(fit.embeddings, threads=threads, verify=False, approximate=approximate)
         found = _others(index.search(queries, depth + 1), rows)
         near.append(found.ids[:, :k])
-        models.append(Rules(fit, index).decide_on(queries, found, "auto", k).model)
+        models.append(_chosen(fit, queries, found, threads))
     exact, found_ids = near
     hits = (found_ids[:, :, None] == exact[:, None, :]).any(axis=1) & (exact >= 0)
-    measured = Approximation(
+    return Approximation(
         factory=factory,
         index=trained,
         recall=float(hits.sum() / max((exact >= 0).sum(), 1)),
         agreement=float(np.mean(models[0] == models[1])),
         n_queries=len(rows),
     )
-    return replace(fit, approximation=measured)
 
 
-def _others(found: Neighbours, rows: NDArray[np.int64]) -> Neighbours:
+def _chosen(fit: Fit, queries: Rows, neighbours: Neighbours, threads: int) -> NDArray[np.int32]:
+    """Model that the rule "auto" chooses for every query."""
+    learnt = fit.expectation.arrays(fit.dataset, costs_known=fit.costs_known)
+    return expect(
+        _core.Expectation(**learnt),
+        queries,
+        neighbours,
+        fit.raw,
+        prior=fit.raw_prior,
+        preference=fit.preferred,
+        k=fit.expectation.neighbours,
+        kappa=fit.settings.kappa,
+        distance_limit=fit.distance_limit,
+        fallback_model=fit.fallback,
+        home=fit.best_on_average,
+        threads=threads,
+    ).chosen.model
+
+
+def _others(found: Neighbours, rows: Ids) -> Neighbours:
     """Without each query's own record; without the last one where that was not found."""
     own = found.ids == rows[:, None]
     own[~own.any(axis=1), -1] = True
