@@ -23,7 +23,7 @@ from benchrouter.scores.expected.views import VIEWS
 from benchrouter.votes.outcomes import Chosen, Outcomes
 from benchrouter.votes.votes import Simd, outcome_arrays
 
-SCALE = 0.05  # added to a distance before its logarithm (csrc/expect.hpp): duplicates have none
+SCALE = 0.05  # added before a distance's logarithm (csrc/scores/expect.hpp): duplicates have none
 Z80 = 1.2815515655446004  # 80 % of a Gaussian lie within so many standard deviations
 LEAST_CHANCE = 0.02  # expected scores count as this far from 0 and 1 before their logit is taken
 KINDS = ("known", "strange")

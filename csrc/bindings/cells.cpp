@@ -1,0 +1,151 @@
+// benchrouter._core.cells: checks arguments, releases the GIL, calls the kernel, reports what it
+// refused.
+#include <cmath>
+#include <string>
+
+#include "bindings/arrays.hpp"
+#include "bindings/bindings.hpp"
+#include "scores/cells.hpp"
+
+namespace benchrouter {
+namespace {
+
+void check_between(const char* name, int64_t found, int64_t least, int64_t most) {
+    if (found >= least && found <= most) return;
+    refuse_value(std::string(name) + " must be in [" + std::to_string(least) + ", " +
+                 std::to_string(most) + "], got " + std::to_string(found));
+}
+
+template <class T>
+void check_all_between(const View<T, 1>& view, int64_t least, int64_t most) {
+    for (int64_t i = 0; i < view.shape[0]; ++i) {
+        if (view.data[i] >= least && view.data[i] <= most) continue;
+        refuse_value(std::string(view.name) + " must be in [" + std::to_string(least) + ", " +
+                     std::to_string(most) + "], got " + std::to_string(view.data[i]) + " at [" +
+                     std::to_string(i) + "]");
+    }
+}
+
+void check_offsets(const View<const int64_t, 1>& offsets, int64_t places, int64_t length) {
+    expect_length("offsets", "values", offsets.shape[0], "records plus 1 is", places + 1);
+    bool ascending = offsets.data[0] == 0 && offsets.data[places] == length;
+    for (int64_t i = 0; i < places; ++i) ascending &= offsets.data[i] <= offsets.data[i + 1];
+    if (!ascending) {
+        refuse_value("offsets must ascend from 0 to the " + std::to_string(length) +
+                     " values of cells");
+    }
+}
+
+void cells_binding(const py::object& ids, const py::object& similarities,
+                   const py::object& own_places, const py::object& own_similarities, int64_t first,
+                   const py::object& records, const py::object& offsets, const py::object& moved_in,
+                   int64_t n_cells, const py::object& correctness, const py::object& dataset,
+                   int64_t n_datasets, int64_t k, int64_t kappa, double threshold, bool each,
+                   int64_t threads, const py::tuple& out) {
+    const auto ids_view = read<int64_t, 2>(ids, "ids");
+    const auto similarities_view = read<float, 2>(similarities, "similarities");
+    expect_shape(similarities_view, ids_view.shape, "as ids");
+    const auto places_view = read<int64_t, 2>(own_places, "own_places");
+    const auto own_view = read<float, 2>(own_similarities, "own_similarities");
+    expect_shape(own_view, places_view.shape, "as own_places");
+    expect_length("own_places", "rows", places_view.shape[0], "ids has", ids_view.shape[0]);
+    const auto correctness_view = read<float, 2>(correctness, "correctness");
+    const int64_t n_records = correctness_view.shape[0], models = correctness_view.shape[1];
+    const auto dataset_view = read<int32_t, 1>(dataset, "dataset");
+    expect_length("dataset", "values", dataset_view.shape[0], "correctness has rows:", n_records);
+    check_between("n_datasets", n_datasets, 0, INT32_MAX);
+    check_all_between(dataset_view, 0, n_datasets - 1);
+    const auto records_view = read<int64_t, 1>(records, "records");
+    check_all_between(records_view, 0, n_records - 1);
+    const int64_t places = records_view.shape[0];
+    const auto cells_view = read<int32_t, 1>(moved_in, "cells");
+    check_between("n_cells", n_cells, 0, INT32_MAX);
+    check_all_between(cells_view, 0, n_cells - 1);
+    const auto offsets_view = read<int64_t, 1>(offsets, "offsets");
+    check_offsets(offsets_view, places, cells_view.shape[0]);
+    if (ids_view.shape[0] > places) {
+        refuse_value("ids has " + std::to_string(ids_view.shape[0]) +
+                     " rows, expected at most as many as records has: " + std::to_string(places));
+    }
+    check_between("first", first, 0, places - ids_view.shape[0]);
+    check_between("k", k, 1, 65535);
+    check_between("kappa", kappa, 1, INT32_MAX);
+    if (!std::isfinite(threshold)) refuse_value("threshold must be finite");
+    check_between("threads", threads, 0, INT32_MAX);
+
+    const HeldOutLists lists{
+        ids_view.data,    similarities_view.data, ids_view.shape[0],    ids_view.shape[1],
+        places_view.data, own_view.data,          places_view.shape[1], first};
+    const Moves moves{records_view.data, places, offsets_view.data, cells_view.data, n_cells};
+    const CellSettings settings{k,
+                                kappa,
+                                static_cast<float>(threshold),
+                                correctness_view.data,
+                                dataset_view.data,
+                                n_records,
+                                models,
+                                n_datasets,
+                                each};
+    if (out.size() != 7) refuse_value("out must hold 7 arrays, got " + std::to_string(out.size()));
+    const auto distance = write<int64_t, 2>(out[0], "out.distance");
+    const auto s1 = write<double, 3>(out[1], "out.s1");
+    const auto s2 = write<int32_t, 3>(out[2], "out.s2");
+    const auto right = write<int32_t, 3>(out[3], "out.right");
+    const auto unsupported = write<int32_t, 3>(out[4], "out.unsupported");
+    const auto of_known = write<int32_t, 3>(out[5], "out.of_known");
+    const auto of_correct = write<int32_t, 3>(out[6], "out.of_correct");
+    const int64_t exclusions = exclusions_of(settings);
+    const std::array<int64_t, 3> shape{n_cells, exclusions, models};
+    expect_shape(distance, {n_cells, exclusions}, "(cells, exclusions)");
+    expect_shape(s1, shape, "(cells, exclusions, models)");
+    for (const auto* sums : {&s2, &right, &unsupported, &of_known, &of_correct})
+        expect_shape(*sums, shape, "(cells, exclusions, models)");
+    refuse_overlap({extent(distance), extent(s1), extent(s2), extent(right), extent(unsupported),
+                    extent(of_known), extent(of_correct)},
+                   {extent(ids_view), extent(similarities_view), extent(places_view),
+                    extent(own_view), extent(correctness_view), extent(dataset_view),
+                    extent(records_view), extent(offsets_view), extent(cells_view)});
+    const CellSums sums{distance.data,    s1.data,       s2.data,        right.data,
+                        unsupported.data, of_known.data, of_correct.data};
+    Fault fault;
+    {
+        const py::gil_scoped_release released;
+        fault = cells(lists, moves, settings, sums, static_cast<int>(threads));
+    }
+    const std::string at =
+        " at [" + std::to_string(fault.row) + ", " + std::to_string(fault.column) + "]";
+    if (fault.kind == FaultKind::id) {
+        refuse_value("ids must be -1 (none) or a record number in [0, " +
+                     std::to_string(n_records) + "), got " +
+                     std::to_string(lists.ids[fault.row * lists.columns + fault.column]) + at);
+    }
+    if (fault.kind == FaultKind::place) {
+        refuse_value(
+            "own_places must be -1 (none) or a place in [0, " + std::to_string(places) + "), got " +
+            std::to_string(lists.own_places[fault.row * lists.own_columns + fault.column]) + at);
+    }
+    if (fault.kind == FaultKind::similarity) {
+        const bool own = fault.column >= lists.columns;
+        const float found = own ? lists.own_similarities[fault.row * lists.own_columns +
+                                                         fault.column - lists.columns]
+                                : lists.similarities[fault.row * lists.columns + fault.column];
+        refuse_value(std::string(own ? "own_similarities" : "similarities") +
+                     " must be in [-2, 2] where there is a neighbour, got " +
+                     std::to_string(found) + " at [" + std::to_string(fault.row) + ", " +
+                     std::to_string(fault.column - (own ? lists.columns : 0)) + "]");
+    }
+}
+
+}  // namespace
+
+void bind_cells(py::module_& module) {
+    module.attr("distance_unit") = kDistanceUnit;
+    module.def("cells", &cells_binding, py::arg("ids"), py::arg("similarities"),
+               py::arg("own_places"), py::arg("own_similarities"), py::arg("first"),
+               py::arg("records"), py::arg("offsets"), py::arg("cells"), py::arg("n_cells"),
+               py::arg("correctness"), py::arg("dataset"), py::arg("n_datasets"), py::arg("k"),
+               py::arg("kappa"), py::arg("threshold"), py::arg("each"), py::arg("threads"),
+               py::arg("out"), "Sums of held-out cells; see benchrouter.scores.cells.");
+}
+
+}  // namespace benchrouter
