@@ -21,8 +21,6 @@ struct DeviceInputs {
     View<const float, 1> prior;
     View<int64_t, 1> fault;
     Ballots ballots{};
-    Outcomes outcomes{};
-    Prior drawn{};
     Launch launch{};
 
     template <class T, std::size_t kDims>
@@ -63,14 +61,19 @@ DeviceInputs checked_inputs(const py::handle& neighbours, const py::handle& bits
     check_prior_weight(prior_weight);
     const int64_t columns = in.neighbours.shape[1];
     checked_columns("k", k, columns, 65535);
-    in.ballots = {in.neighbours.data, in.weights.data, in.neighbours.shape[0], columns, k};
-    in.outcomes = {in.bits.data,
-                   in.present.data,
-                   in.scores.data,
-                   bits.is_none() ? in.scores.shape[0] : in.bits.shape[0],
-                   bits.is_none() ? 0 : in.bits.shape[1],
-                   n_models};
-    in.drawn = {in.prior.data, prior_weight};
+    in.ballots = {in.neighbours.data,
+                  in.weights.data,
+                  in.neighbours.shape[0],
+                  columns,
+                  k,
+                  in.bits.data,
+                  in.present.data,
+                  in.scores.data,
+                  bits.is_none() ? in.scores.shape[0] : in.bits.shape[0],
+                  bits.is_none() ? 0 : in.bits.shape[1],
+                  n_models,
+                  in.prior.data,
+                  prior_weight};
     in.launch = {in.device.id, reinterpret_cast<void*>(stream), in.fault.data};
     return in;
 }
@@ -81,14 +84,14 @@ void votes_binding(const py::object& neighbours, const py::object& bits, const p
                    const py::object& out_support, const py::object& fault, intptr_t stream) {
     DeviceInputs in = checked_inputs(neighbours, bits, present, scores, n_models, prior, k,
                                      prior_weight, weights, fault, stream);
-    const std::array<int64_t, 2> shape{in.ballots.queries, in.outcomes.models};
+    const std::array<int64_t, 2> shape{in.ballots.queries, in.ballots.models};
     const auto votes = in.view<float, 2>(out_votes, "out.votes");
     const auto support = in.view<uint16_t, 2>(out_support, "out.support");
     expect_shape(votes, shape, "(queries, models)");
     expect_shape(support, shape, "(queries, models)");
     refuse_overlap({extent(votes), extent(support)}, in.extents());
     const py::gil_scoped_release released;
-    votes_on_device(in.ballots, in.outcomes, in.drawn, votes.data, support.data, in.launch);
+    votes_on_device(in.ballots, votes.data, support.data, in.launch);
 }
 
 // The tensors that every kind of decision has besides, checked.
@@ -103,7 +106,7 @@ struct DecisionTensors {
 DecisionTensors checked_decision(DeviceInputs& in, const py::handle& similarities,
                                  const py::handle& preference, int64_t kappa,
                                  const py::handle& allowed, const py::tuple& out) {
-    const int64_t models = in.outcomes.models;
+    const int64_t models = in.ballots.models;
     if (models < 1) refuse_value("outcomes must have at least 1 model to decide, got 0");
     DecisionTensors found;
     found.similarities = in.view<const float, 2>(similarities, "similarities");
@@ -149,7 +152,7 @@ void decide_binding(const py::object& neighbours, const py::object& similarities
     DeviceInputs in = checked_inputs(neighbours, bits, present, scores, n_models, prior, k,
                                      prior_weight, weights, fault, stream);
     DecisionTensors given = checked_decision(in, similarities, preference, kappa, allowed, out);
-    const int64_t models = in.outcomes.models;
+    const int64_t models = in.ballots.models;
     const bool is_s3 =
         check_decision(rule, !p_table.is_none(), threshold, distance_limit, fallback_model, models);
     View<const float, 2> table;
@@ -174,7 +177,7 @@ void decide_binding(const py::object& neighbours, const py::object& similarities
                             given.allowed.data,
                             0};
     const py::gil_scoped_release released;
-    decide_on_device(in.ballots, in.outcomes, in.drawn, decision, given.chosen, in.launch);
+    decide_on_device(in.ballots, decision, given.chosen, in.launch);
 }
 
 void expect_binding(const py::dict& learnt, const py::object& queries, const py::object& neighbours,
@@ -187,7 +190,7 @@ void expect_binding(const py::dict& learnt, const py::object& queries, const py:
     DeviceInputs in = checked_inputs(neighbours, bits, present, scores, n_models, prior, k, 0.0,
                                      py::none(), fault, stream);
     DecisionTensors given = checked_decision(in, similarities, preference, kappa, allowed, out);
-    const int64_t models = in.outcomes.models;
+    const int64_t models = in.ballots.models;
     check_decision("mean", false, 0.0, distance_limit, fallback_model, models);
     const LearntArrays arrays{
         in.view<const int32_t, 1>(learnt["dataset"], "dataset"),
@@ -206,7 +209,7 @@ void expect_binding(const py::dict& learnt, const py::object& queries, const py:
         learnt["tolerance"].cast<Pair>(),
     };
     Expectation expectation = checked_expectation(arrays, numbers);
-    check_learnt(arrays, in.outcomes.records, models, home);
+    check_learnt(arrays, in.ballots.records, models, home);
     const auto queries_view = in.view<const float, 2>(queries, "queries");
     expect_shape(queries_view, {in.ballots.queries, arrays.dim()}, "(queries, dim)");
     expectation.queries = queries_view.data;
@@ -239,7 +242,7 @@ void expect_binding(const py::dict& learnt, const py::object& queries, const py:
                             0};
     const Expected expected{given.chosen, strange.data, all_scores.data};
     const py::gil_scoped_release released;
-    expect_on_device(in.ballots, in.outcomes, in.drawn, decision, expectation, expected, in.launch);
+    expect_on_device(in.ballots, decision, expectation, expected, in.launch);
 }
 
 }  // namespace

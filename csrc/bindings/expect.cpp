@@ -82,7 +82,7 @@ py::tuple expect_binding(const Learnt& learnt, const py::object& queries,
         checked_inputs(neighbours, bits, present, scores, n_models, prior, k, 0.0, py::none());
     const int64_t models = in.models();
     if (models < 1) refuse_value("outcomes must have at least 1 model to decide, got 0");
-    check_learnt(learnt.arrays(), in.outcomes.records, models, home);
+    check_learnt(learnt.arrays(), in.ballots.records, models, home);
     const auto queries_view = read<float, 2>(queries, "queries");
     expect_shape(queries_view, {in.queries(), learnt.arrays().dim()}, "(queries, dim)");
     const auto similarities_view = read<float, 2>(similarities, "similarities");
@@ -135,8 +135,7 @@ py::tuple expect_binding(const Learnt& learnt, const py::object& queries,
     Fault fault;
     {
         const py::gil_scoped_release released;
-        fault = expect(in.ballots, in.outcomes, in.drawn, decision,
-                       learnt.with(queries_view.data, home), expected, run);
+        fault = expect(in.ballots, decision, learnt.with(queries_view.data, home), expected, run);
     }
     if (fault.kind == FaultKind::query) {
         refuse_value("queries must be finite, got " +

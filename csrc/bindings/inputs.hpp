@@ -20,11 +20,9 @@ struct Inputs {
     View<const uint64_t, 2> bits, present;
     View<const float, 1> prior;
     Ballots ballots{};
-    Outcomes outcomes{};
-    Prior drawn{};
 
     int64_t queries() const { return ballots.queries; }
-    int64_t models() const { return outcomes.models; }
+    int64_t models() const { return ballots.models; }
     std::vector<Extent> extents() const {
         return {extent(neighbours), extent(weights), extent(scores),
                 extent(bits),       extent(present), extent(prior)};

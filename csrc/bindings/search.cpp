@@ -67,12 +67,58 @@ py::tuple search_binding(const py::object& queries, const py::object& records,
     const py::array_t<float> similarities({n_queries, k});
     const Codes codes{coded.data, scales_view.data, errors_view.data, n_records,
                       dim,        largest_norm,     largest_error};
+    const SearchTask task{asked.data,
+                          n_queries,
+                          exact.data,
+                          n_records,
+                          dim,
+                          k,
+                          const_cast<int64_t*>(ids.data()),
+                          const_cast<float*>(similarities.data())};
     Fault fault;
     {
         const py::gil_scoped_release released;
-        fault =
-            search(codes, exact.data, asked.data, n_queries, k, const_cast<int64_t*>(ids.data()),
-                   const_cast<float*>(similarities.data()), run);
+        fault = search(codes, task, run);
+    }
+    refuse_similarity(fault);
+    return py::make_tuple(ids, similarities);
+}
+
+py::tuple rank_binding(const py::object& queries, const py::object& records,
+                       const py::object& candidates, int64_t k, int64_t threads,
+                       const std::string& simd) {
+    const auto queries_view = read<float, 2>(queries, "queries");
+    const auto records_view = read<float, 2>(records, "records");
+    const auto candidates_view = read<int64_t, 2>(candidates, "candidates");
+    expect_length("queries", "dimensions", queries_view.shape[1], "records have",
+                  records_view.shape[1]);
+    expect_length("candidates", "rows", candidates_view.shape[0], "queries has",
+                  queries_view.shape[0]);
+    if (k < 0) refuse_value("k must be 0 or more, got " + std::to_string(k));
+    const Run run = checked_run(threads, simd);
+    const int64_t n_queries = queries_view.shape[0];
+    const py::array_t<int64_t> ids({n_queries, k});
+    const py::array_t<float> similarities({n_queries, k});
+    const SearchTask task{queries_view.data,
+                          n_queries,
+                          records_view.data,
+                          records_view.shape[0],
+                          records_view.shape[1],
+                          k,
+                          const_cast<int64_t*>(ids.data()),
+                          const_cast<float*>(similarities.data())};
+    const int64_t columns = candidates_view.shape[1];
+    Fault fault;
+    {
+        const py::gil_scoped_release released;
+        fault = rank(candidates_view.data, columns, task, run);
+    }
+    if (fault.kind == FaultKind::id) {
+        refuse_value("candidates must be -1 (none) or a record number in [0, " +
+                     std::to_string(records_view.shape[0]) + "), got " +
+                     std::to_string(candidates_view.data[fault.row * columns + fault.column]) +
+                     " at [" + std::to_string(fault.row) + ", " + std::to_string(fault.column) +
+                     "]");
     }
     refuse_similarity(fault);
     return py::make_tuple(ids, similarities);
@@ -87,6 +133,8 @@ void bind_search(py::module_& module) {
     module.def("encode_records", &encode_binding, py::arg("records"), py::arg("values"),
                py::arg("scales"), py::arg("errors"), py::arg("threads"), py::arg("simd") = "auto",
                "Records to codes of 8 bits; returns their largest norm and error.");
+    module.def("rank", &rank_binding, py::arg("queries"), py::arg("records"), py::arg("candidates"),
+               py::arg("k"), py::arg("threads"), py::arg("simd") = "auto");
     module.def("search", &search_binding, py::arg("queries"), py::arg("records"), py::arg("values"),
                py::arg("scales"), py::arg("errors"), py::arg("largest_norm"),
                py::arg("largest_error"), py::arg("k"), py::arg("threads"), py::arg("simd") = "auto",

@@ -50,7 +50,7 @@ Inputs checked_inputs(const py::handle& neighbours, const py::handle& bits,
         check_words(n_models, in.bits.shape[1]);
         if (!present.is_none()) expect_shape(in.present, in.bits.shape, "as bits");
     }
-    const int64_t queries = in.neighbours.shape[0], columns = in.neighbours.shape[1];
+    const int64_t columns = in.neighbours.shape[1];
     expect_length("prior", "values", in.prior.shape[0], "outcomes has models:", n_models);
     if (!weights.is_none()) expect_shape(in.weights, in.neighbours.shape, "as neighbours");
     check_prior_weight(prior_weight);
@@ -62,15 +62,19 @@ Inputs checked_inputs(const py::handle& neighbours, const py::handle& bits,
     }
     const int64_t voting =
         checked_columns("k", k.is_none() ? columns : py::cast<int64_t>(k), columns, 65535);
-    in.ballots = {in.neighbours.data, weights.is_none() ? nullptr : in.weights.data, queries,
-                  columns, voting};
-    in.outcomes = {in.bits.data,
-                   in.present.data,
-                   in.scores.data,
-                   bits.is_none() ? in.scores.shape[0] : in.bits.shape[0],
-                   bits.is_none() ? 0 : in.bits.shape[1],
-                   n_models};
-    in.drawn = {in.prior.data, prior_weight};
+    in.ballots = {in.neighbours.data,
+                  in.weights.data,
+                  in.neighbours.shape[0],
+                  columns,
+                  voting,
+                  in.bits.data,
+                  in.present.data,
+                  in.scores.data,
+                  bits.is_none() ? in.scores.shape[0] : in.bits.shape[0],
+                  bits.is_none() ? 0 : in.bits.shape[1],
+                  n_models,
+                  in.prior.data,
+                  prior_weight};
     return in;
 }
 
@@ -83,7 +87,7 @@ void refuse_fault(const Fault& fault, const Inputs& in, const float* similaritie
             return;
         case FaultKind::id:
             refuse_value("neighbours must be -1 (none) or a record number in [0, " +
-                         std::to_string(in.outcomes.records) + "), got " +
+                         std::to_string(in.ballots.records) + "), got " +
                          std::to_string(in.ballots.ids[cell]) + at(fault.row, fault.column));
         case FaultKind::weight:
             refuse_value("weights must be finite and at least 0, got " +
@@ -93,7 +97,7 @@ void refuse_fault(const Fault& fault, const Inputs& in, const float* similaritie
                          number(similarities[cell]) + at(fault.row, fault.column));
         case FaultKind::score:
             refuse_value("outcomes must be finite or NaN (missing), got " +
-                         number(in.outcomes.scores[fault.row * in.outcomes.models + fault.column]) +
+                         number(in.ballots.scores[fault.row * in.ballots.models + fault.column]) +
                          at(fault.row, fault.column));
     }
 }
@@ -125,7 +129,7 @@ py::tuple votes_binding(const py::object& neighbours, const py::object& bits,
     Fault fault;
     {
         const py::gil_scoped_release released;
-        fault = votes(in.ballots, in.outcomes, in.drawn, votes_view.data, support_view.data, run);
+        fault = votes(in.ballots, votes_view.data, support_view.data, run);
     }
     refuse_fault(fault, in, nullptr);
     return py::make_tuple(votes_array, support_array);
@@ -248,7 +252,7 @@ py::tuple decide_binding(const py::object& neighbours, const py::object& similar
     Fault fault;
     {
         const py::gil_scoped_release released;
-        fault = decide(in.ballots, in.outcomes, in.drawn, decision, made.chosen, run);
+        fault = decide(in.ballots, decision, made.chosen, run);
     }
     refuse_fault(fault, in, similarities_view.data);
     return py::tuple(py::cast(made.arrays));
@@ -286,45 +290,10 @@ py::tuple task_scores_binding(const py::object& neighbours, const py::object& bi
     Fault fault;
     {
         const py::gil_scoped_release released;
-        fault = task_scores(in.ballots, in.outcomes, in.drawn, offsets_view.data, tasks, threshold,
-                            out, run);
+        fault = task_scores(in.ballots, offsets_view.data, tasks, threshold, out, run);
     }
     refuse_fault(fault, in, nullptr);
     return py::make_tuple(s1, s2, support);
-}
-
-py::tuple rank_binding(const py::object& queries, const py::object& records,
-                       const py::object& candidates, int64_t k, int64_t threads,
-                       const std::string& simd) {
-    const auto queries_view = read<float, 2>(queries, "queries");
-    const auto records_view = read<float, 2>(records, "records");
-    const auto candidates_view = read<int64_t, 2>(candidates, "candidates");
-    expect_length("queries", "dimensions", queries_view.shape[1], "records have",
-                  records_view.shape[1]);
-    expect_length("candidates", "rows", candidates_view.shape[0], "queries has",
-                  queries_view.shape[0]);
-    if (k < 0) refuse_value("k must be 0 or more, got " + std::to_string(k));
-    const Run run = checked_run(threads, simd);
-    const int64_t n_queries = queries_view.shape[0];
-    const py::array_t<int64_t> ids({n_queries, k});
-    const py::array_t<float> similarities({n_queries, k});
-    const Ballots ballots{candidates_view.data, nullptr, n_queries, candidates_view.shape[1], k};
-    Fault fault;
-    {
-        const py::gil_scoped_release released;
-        fault = rank(ballots, queries_view.data, records_view.data, records_view.shape[0],
-                     records_view.shape[1], const_cast<int64_t*>(ids.data()),
-                     const_cast<float*>(similarities.data()), run);
-    }
-    if (fault.kind == FaultKind::id) {
-        refuse_value(
-            "candidates must be -1 (none) or a record number in [0, " +
-            std::to_string(records_view.shape[0]) + "), got " +
-            std::to_string(candidates_view.data[fault.row * ballots.columns + fault.column]) +
-            at(fault.row, fault.column));
-    }
-    refuse_similarity(fault);
-    return py::make_tuple(ids, similarities);
 }
 
 void stream_copy_binding(const py::object& source, const py::object& target, int64_t threads) {
@@ -391,8 +360,6 @@ PYBIND11_MODULE(_core, module) {
                py::arg("present"), py::arg("scores"), py::arg("n_models"), py::arg("offsets"),
                py::arg("prior"), py::arg("k"), py::arg("threshold"), py::arg("weights"),
                py::arg("threads"), py::arg("simd"));
-    module.def("rank", &rank_binding, py::arg("queries"), py::arg("records"), py::arg("candidates"),
-               py::arg("k"), py::arg("threads"), py::arg("simd") = "auto");
     module.def("stream_copy", &stream_copy_binding, py::arg("source"), py::arg("target"),
                py::arg("threads"), "What memory allows: benchmarks/votes.py compares with it.");
     bind_attention(module);

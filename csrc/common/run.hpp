@@ -17,6 +17,11 @@ struct Fault {
     FaultKind kind = FaultKind::none;
     int64_t row = 0;
     int64_t column = 0;
+
+    // Always inlined, as BR_HD says in votes/vote.hpp.
+    __attribute__((always_inline)) explicit operator bool() const {
+        return kind != FaultKind::none;
+    }
 };
 
 struct Run {

@@ -46,7 +46,7 @@ Fault for_chunks(int64_t chunks, int threads, const Body& body) {
             const int64_t chunk = next.fetch_add(1, std::memory_order_relaxed);
             if (chunk >= chunks) return;
             const Fault fault = body(chunk, thread);
-            if (fault.kind == FaultKind::none) continue;
+            if (!fault) continue;
             faults[static_cast<size_t>(thread)] = fault;
             where[static_cast<size_t>(thread)] = chunk;
             stop.store(true, std::memory_order_relaxed);

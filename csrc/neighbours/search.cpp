@@ -22,6 +22,7 @@ constexpr int64_t kManyQueries = 40 * kTileQueries;
 constexpr int64_t kFewestWaiting = 256;
 // Below this many bytes of codes a call takes less time than a thread takes to start.
 constexpr int64_t kInlineBytes = 8 << 20;
+constexpr int64_t kInlineProducts = 1 << 16;  // the same for single products
 // More than float32 rounds off in scaling a sum of codes, adding an error and subtracting a floor,
 // of similarities up to 1.
 constexpr double kRounding = 2e-6;
@@ -30,6 +31,10 @@ struct Found {
     float similarity;
     int64_t id;
 };
+
+bool is_finite(float x) {
+    return x - x == 0.0f;
+}
 
 bool nearer(const Found& a, const Found& b) {
     return a.similarity > b.similarity || (a.similarity == b.similarity && a.id < b.id);
@@ -124,7 +129,7 @@ private:
         kernels.similarities(query_.data(), records, dim_, ids_.data(), count,
                              similarities_.data());
         for (size_t c = 0; c < ids_.size(); ++c) {
-            if (!(similarities_[c] - similarities_[c] == 0.0f)) return ids_[c];
+            if (!is_finite(similarities_[c])) return ids_[c];
             best_.push_back({similarities_[c], ids_[c]});
         }
         std::copy(waiting_.begin() + count, end(), waiting_.begin());
@@ -267,12 +272,12 @@ Fault compare_all(const Codes& codes, const float* records, int64_t first, int64
     return {};
 }
 
-void write_best(const std::vector<Found>& best, int64_t k, int64_t* ids, float* similarities) {
-    for (int64_t j = 0; j < k; ++j) {
-        const bool there = j < static_cast<int64_t>(best.size());
-        ids[j] = there ? best[static_cast<size_t>(j)].id : -1;
-        similarities[j] = there ? best[static_cast<size_t>(j)].similarity
-                                : -std::numeric_limits<float>::infinity();
+void write_best(const Found* best, int64_t count, int64_t query, const SearchTask& task) {
+    for (int64_t j = 0; j < task.k; ++j) {
+        const Found none{-std::numeric_limits<float>::infinity(), -1};
+        const Found& found = j < count ? best[j] : none;
+        task.ids[query * task.k + j] = found.id;
+        task.similarities[query * task.k + j] = found.similarity;
     }
 }
 
@@ -317,7 +322,7 @@ CodeBounds encode_records(const float* records, int64_t n_records, int64_t dim, 
                 scale = encode(kernels, row, dim, codes);
                 const Loss loss = loss_of(row, dim, scale, codes);
                 error = static_cast<float>(loss.error * (1.0 + 1e-6));
-                if (error - error == 0.0f) {
+                if (is_finite(error)) {
                     most = {std::max(most.norm, loss.norm),
                             std::max(most.error, static_cast<double>(error))};
                 } else {
@@ -345,13 +350,60 @@ CodeBounds encode_records(const float* records, int64_t n_records, int64_t dim, 
     return all;
 }
 
-Fault search(const Codes& codes, const float* records, const float* queries, int64_t n_queries,
-             int64_t k, int64_t* ids, float* similarities, Run run) {
+Fault rank(const int64_t* candidates, int64_t columns, const SearchTask& task, Run run) {
+    struct Room {
+        std::vector<double> query;
+        std::vector<int64_t> ids;
+        std::vector<float> similarities;
+        std::vector<Found> found;
+    };
+    const Kernels& kernels = kernels_of(run.simd);
+    const int64_t n_queries = task.n_queries, dim = task.dim;
+    const bool small = n_queries * columns * dim < kInlineProducts;
+    const int64_t step = small ? std::max<int64_t>(n_queries, 1)
+                               : std::max<int64_t>(1, std::min<int64_t>(64, n_queries / 8));
+    const int64_t chunks = (n_queries + step - 1) / step;
+    const int threads = threads_for(run.threads, chunks);
+    std::vector<Room> rooms(static_cast<size_t>(threads));
+    for (Room& room : rooms) {
+        room.query.assign(static_cast<size_t>((dim + 15) / 16 * 16), 0.0);
+        room.ids.resize(static_cast<size_t>(columns));
+        room.similarities.resize(static_cast<size_t>(columns));
+        room.found.resize(static_cast<size_t>(columns));
+    }
+    return for_chunks(chunks, threads, [&](int64_t chunk, int thread) -> Fault {
+        Room& room = rooms[static_cast<size_t>(thread)];
+        for (int64_t i = chunk * step; i < std::min((chunk + 1) * step, n_queries); ++i) {
+            int64_t count = 0;
+            for (int64_t j = 0; j < columns; ++j) {
+                const int64_t id = candidates[i * columns + j];
+                if (id < -1 || id >= task.n_records) return {FaultKind::id, i, j};
+                if (id >= 0) room.ids[static_cast<size_t>(count++)] = id;
+            }
+            std::copy(task.queries + i * dim, task.queries + (i + 1) * dim, room.query.begin());
+            kernels.similarities(room.query.data(), task.records, dim, room.ids.data(), count,
+                                 room.similarities.data());
+            for (size_t c = 0; c < static_cast<size_t>(count); ++c) {
+                room.found[c] = {room.similarities[c], room.ids[c]};
+                if (!is_finite(room.similarities[c]))
+                    return {FaultKind::similarity, i, room.ids[c]};
+            }
+            const int64_t kept = std::min(task.k, count);
+            const auto begin = room.found.begin(), end = begin + count;
+            kept < count ? std::partial_sort(begin, begin + kept, end, nearer)
+                         : std::sort(begin, end, nearer);
+            write_best(room.found.data(), kept, i, task);
+        }
+        return {};
+    });
+}
+
+Fault search(const Codes& codes, const SearchTask& task, Run run) {
     const SearchKernels& kernels = search_kernels(run.simd);
     const EncoderKernels& encoders = encoder_kernels(run.simd);
     const Kernels& exact = kernels_of(run.simd);
-    const int64_t steps = code_steps(codes.dim), groups = code_groups(codes.records);
-    const int64_t kept = std::min(k, codes.records);
+    const int64_t steps = code_steps(task.dim), groups = code_groups(task.n_records);
+    const int64_t n_queries = task.n_queries, kept = std::min(task.k, task.n_records);
     const int64_t capacity = std::max(kFewestWaiting, 4 * kept + kGroupRecords);
     const Pieces pieces =
         cut(n_queries, groups, groups * kGroupRecords * kStepValues * steps, capacity, run.threads);
@@ -366,15 +418,15 @@ Fault search(const Codes& codes, const float* records, const float* queries, int
         const int64_t begin = chunk / pieces.parts * pieces.queries, part = chunk % pieces.parts;
         const int64_t count = std::min(pieces.queries, n_queries - begin);
         for (int64_t i = 0; i < count; ++i) {
-            begin_query(codes, encoders, queries + (begin + i) * codes.dim, i, room);
+            begin_query(codes, encoders, task.queries + (begin + i) * task.dim, i, room);
         }
         const Fault fault =
-            compare_all(codes, records, groups * part / pieces.parts,
+            compare_all(codes, task.records, groups * part / pieces.parts,
                         groups * (part + 1) / pieces.parts, count, begin, kernels, exact, room);
-        for (int64_t i = 0; i < count && fault.kind == FaultKind::none; ++i) {
+        for (int64_t i = 0; i < count && !fault; ++i) {
             const std::vector<Found>& best = room.lists[static_cast<size_t>(i)].best();
             if (pieces.parts == 1) {
-                write_best(best, k, ids + (begin + i) * k, similarities + (begin + i) * k);
+                write_best(best.data(), static_cast<int64_t>(best.size()), begin + i, task);
             } else {
                 partial[static_cast<size_t>(part * n_queries + begin + i)] = best;
             }
@@ -382,7 +434,7 @@ Fault search(const Codes& codes, const float* records, const float* queries, int
         return fault;
     };
     const Fault fault = for_chunks(n_pieces * pieces.parts, pieces.threads, piece);
-    if (fault.kind != FaultKind::none || pieces.parts == 1) return fault;
+    if (fault || pieces.parts == 1) return fault;
     for (int64_t i = 0; i < n_queries; ++i) {
         std::vector<Found> all;
         for (int64_t part = 0; part < pieces.parts; ++part) {
@@ -390,7 +442,7 @@ Fault search(const Codes& codes, const float* records, const float* queries, int
             all.insert(all.end(), some.begin(), some.end());
         }
         std::sort(all.begin(), all.end(), nearer);
-        write_best(all, k, ids + i * k, similarities + i * k);
+        write_best(all.data(), static_cast<int64_t>(all.size()), i, task);
     }
     return {};
 }

@@ -39,9 +39,21 @@ struct CodeBounds {
 CodeBounds encode_records(const float* records, int64_t n_records, int64_t dim, uint8_t* values,
                           float* scales, float* errors, Run);
 
-// The k nearest by (similarity descending, record number ascending), the float32 rounding of
-// float64 sums as rank() makes them; id -1 and similarity -inf where there are fewer.
-Fault search(const Codes&, const float* records, const float* queries, int64_t n_queries, int64_t k,
-             int64_t* ids, float* similarities, Run);
+// Queries, the records that they are compared with, and what is found.
+struct SearchTask {
+    const float* queries;  // (n_queries, dim)
+    int64_t n_queries;
+    const float* records;  // (n_records, dim)
+    int64_t n_records, dim, k;
+    int64_t* ids;         // (n_queries, k), -1 where there are fewer
+    float* similarities;  // (n_queries, k), -inf where there are fewer
+};
+
+// The k nearest by (similarity descending, record number ascending): among the candidates of each
+// query (n_queries, columns), -1 = none, by the float32 rounding of float64 sums ...
+Fault rank(const int64_t* candidates, int64_t columns, const SearchTask&, Run);
+
+// ... or among all records, which codes stand for; the same similarities.
+Fault search(const Codes&, const SearchTask&, Run);
 
 }  // namespace benchrouter

@@ -108,8 +108,7 @@ public:
     Sums sums;
 
     Fault query(int64_t i) {
-        const Fault fault = read_lists(i);
-        if (fault.kind != FaultKind::none) return fault;
+        if (const Fault fault = read_lists(i)) return fault;
         const float* const y =
             settings_.correctness + moves_.records[lists_.first + i] * settings_.models;
         for (int64_t c = 0; c < moves_.n_cells; ++c) {
@@ -285,12 +284,11 @@ Fault cells(const HeldOutLists& lists, const Moves& moves, const CellSettings& s
     const Fault fault = for_chunks(chunks, wanted, [&](int64_t chunk, int thread) -> Fault {
         const int64_t end = std::min((chunk + 1) * kChunkQueries, lists.queries);
         for (int64_t i = chunk * kChunkQueries; i < end; ++i) {
-            const Fault found = workers[static_cast<size_t>(thread)].query(i);
-            if (found.kind != FaultKind::none) return found;
+            if (const Fault found = workers[static_cast<size_t>(thread)].query(i)) return found;
         }
         return {};
     });
-    if (fault.kind != FaultKind::none) return fault;
+    if (fault) return fault;
     for (Worker& worker : workers) {
         worker.complete();
         add_all(worker.sums.distance, out.distance);

@@ -11,27 +11,25 @@ namespace {
 using namespace on_device;
 
 // Record of a column of neighbours, -1 = none; what tally_pass() refuses is none.
-__device__ int64_t record_at(const Ballots& ballots, const Outcomes& outcomes, const Seat& seat,
-                             int64_t column, int64_t used) {
-    const int64_t id = id_at(ballots, seat, column, used);
-    return id < outcomes.records ? id : -1;
+__device__ int64_t record_at(const Ballots& in, const Seat& seat, int64_t column, int64_t used) {
+    const int64_t id = id_at(in, seat, column, used);
+    return id < in.records ? id : -1;
 }
 
 // Dataset of a column of neighbours, -1 = none.
-__device__ int32_t dataset_at(const Expectation& e, const Ballots& ballots,
-                              const Outcomes& outcomes, const Seat& seat, int64_t column,
-                              int64_t used) {
-    const int64_t record = record_at(ballots, outcomes, seat, column, used);
+__device__ int32_t dataset_at(const Expectation& e, const Ballots& in, const Seat& seat,
+                              int64_t column, int64_t used) {
+    const int64_t record = record_at(in, seat, column, used);
     return record < 0 ? -1 : e.dataset[record];
 }
 
 // Chance that the query is a strange one, from the distances to its first kappa neighbours.
-__device__ double chance_of(const Expectation& e, const Ballots& ballots, const Outcomes& outcomes,
-                            const Seat& seat, int64_t kappa, const Distances& distances) {
+__device__ double chance_of(const Expectation& e, const Ballots& in, const Seat& seat,
+                            int64_t kappa, const Distances& distances) {
     double own = 0.0;
     int32_t most = 0;  // of this thread's neighbours' datasets, how often the commonest is there
     for (int64_t start = 0; start < kappa; start += kLanes) {
-        const int64_t record = record_at(ballots, outcomes, seat, start + seat.lane, kappa);
+        const int64_t record = record_at(in, seat, start + seat.lane, kappa);
         const int there = record >= 0;
         const double far = there ? e.own_distance[record] : 0.0;
         const int32_t dataset = there ? e.dataset[record] : -1;
@@ -41,7 +39,7 @@ __device__ double chance_of(const Expectation& e, const Ballots& ballots, const 
         }
         int32_t same = 0;
         for (int64_t from = 0; from < kappa; from += kLanes) {
-            const int32_t found = dataset_at(e, ballots, outcomes, seat, from + seat.lane, kappa);
+            const int32_t found = dataset_at(e, in, seat, from + seat.lane, kappa);
             for (int j = 0; j < kLanes; ++j) same += from_lane(found, j) == dataset;
         }
         if (there && same > most) most = same;
@@ -62,10 +60,9 @@ __device__ double chance_of(const Expectation& e, const Ballots& ballots, const 
 struct Views {
     double of[2][kPerLane];
 
-    __device__ Views(const Expectation& e, const Ballots& ballots, const Outcomes& outcomes,
-                     int64_t pass, const Seat& seat) {
+    __device__ Views(const Expectation& e, const Ballots& in, int64_t pass, const Seat& seat) {
         const int64_t first = pass * kPass + seat.lane;
-        const int64_t left = outcomes.models - pass * kPass;
+        const int64_t left = in.models - pass * kPass;
 #pragma unroll
         for (int i = 0; i < kPerLane; ++i) {
             const bool live = i * kLanes < left;
@@ -91,9 +88,8 @@ struct Views {
         for (int half = 0; half < 2; ++half) {
             double sums[kPerLane] = {};
             int32_t neighbours = 0;
-            for (int64_t start = 0; start < ballots.k; start += kLanes) {
-                const int32_t own =
-                    dataset_at(e, ballots, outcomes, seat, start + seat.lane, ballots.k);
+            for (int64_t start = 0; start < in.k; start += kLanes) {
+                const int32_t own = dataset_at(e, in, seat, start + seat.lane, in.k);
                 for (int j = 0; j < kLanes; ++j) {
                     const int32_t dataset = from_lane(own, j);
                     if (dataset < 0) continue;
@@ -125,11 +121,10 @@ struct Pick {
 
 template <class Tally>
 __global__ void __launch_bounds__(kBlock, 1)
-    expect_kernel(Ballots ballots, Outcomes outcomes, Prior prior, Decision decision, Expectation e,
-                  Expected out, int64_t* fault) {
+    expect_kernel(Ballots in, Decision decision, Expectation e, Expected out, int64_t* fault) {
     enum Round { kLevel, kScores, kChoice };
-    const Seat seat = seat_of(ballots);
-    const bool one_pass = outcomes.models <= kPass;
+    const Seat seat = seat_of(in);
+    const bool one_pass = in.models <= kPass;
     Distances distances;
     double u = 0.0, chance = 1.0, level = 0.0;
     int supported = 0;
@@ -139,48 +134,47 @@ __global__ void __launch_bounds__(kBlock, 1)
     Pick pick{INT32_MAX, 0, 0.0f};
     double values[kPerLane];  // votes, which become expected scores
     for (int round = kLevel; round <= kChoice; ++round) {
-        for (int64_t pass = 0; pass * kPass < outcomes.models; ++pass) {
+        for (int64_t pass = 0; pass * kPass < in.models; ++pass) {
             const int64_t first = pass * kPass + seat.lane;
             const bool to_measure = round == kLevel && pass == 0;
             if (round == kLevel || !one_pass) {
                 Tally found;
-                tally_pass(ballots, outcomes, pass, seat, found, decision.similarities,
+                tally_pass(in, pass, seat, found, decision.similarities,
                            to_measure ? decision.kappa : 0, distances, fault);
 #pragma unroll
                 for (int i = 0; i < kPerLane; ++i) {
                     const int64_t model = first + i * kLanes;
                     values[i] = 0.0;
-                    if (model >= outcomes.models) continue;
-                    values[i] = found.vote_of(i, prior.mean[model], 0.0);
+                    if (model >= in.models) continue;
+                    values[i] = found.vote_of(i, in.prior[model], 0.0);
                     const bool counts = !decision.allowed || decision.allowed[model];
                     supported |= counts && found.support(i) > 0;
                 }
             }
             if (to_measure) {
                 u = distances.mean();
-                chance = chance_of(e, ballots, outcomes, seat, decision.kappa, distances);
+                chance = chance_of(e, in, seat, decision.kappa, distances);
             }
             if (round == kLevel) {
 #pragma unroll
                 for (int i = 0; i < kPerLane; ++i) {
                     const int64_t model = first + i * kLanes;
                     const double part =
-                        model < outcomes.models
-                            ? mul(e.share[model], add(values[i], -e.standing[model]))
-                            : 0.0;
+                        model < in.models ? mul(e.share[model], add(values[i], -e.standing[model]))
+                                          : 0.0;
                     for (int j = 0; j < kLanes; ++j) {
-                        if (model - seat.lane + j < outcomes.models)
+                        if (model - seat.lane + j < in.models)
                             level = add(level, from_lane(part, j));
                     }
                 }
                 continue;
             }
             if (round == kScores || !one_pass) {
-                const Views views(e, ballots, outcomes, pass, seat);
+                const Views views(e, in, pass, seat);
 #pragma unroll
                 for (int i = 0; i < kPerLane; ++i) {
                     const int64_t model = first + i * kLanes;
-                    if (model >= outcomes.models) continue;
+                    if (model >= in.models) continue;
                     const double standing = e.standing[model];
                     const double vote = add(add(values[i], -standing), -level);
                     values[i] = static_cast<float>(
@@ -190,13 +184,12 @@ __global__ void __launch_bounds__(kBlock, 1)
 #pragma unroll
             for (int i = 0; i < kPerLane; ++i) {
                 const int64_t model = first + i * kLanes;
-                if (model >= outcomes.models) continue;
+                if (model >= in.models) continue;
                 const bool may_be = !decision.allowed || decision.allowed[model];
                 const int32_t place = decision.preference[model];
                 const float score = static_cast<float>(values[i]);
                 if (round == kScores) {
-                    if (seat.live && out.scores)
-                        out.scores[seat.query * outcomes.models + model] = score;
+                    if (seat.live && out.scores) out.scores[seat.query * in.models + model] = score;
                     if (!may_be) continue;
                     if (model == e.home) home = score;
                     if (model == decision.fallback_model) fallback_score = score;
@@ -234,12 +227,10 @@ __global__ void __launch_bounds__(kBlock, 1)
 
 }  // namespace
 
-void expect_on_device(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
-                      const Decision& decision, const Expectation& expectation,
+void expect_on_device(const Ballots& in, const Decision& decision, const Expectation& expectation,
                       const Expected& expected, const Launch& where) {
-    launch(outcomes.bits ? expect_kernel<Counts> : expect_kernel<Sums>, "launching expected scores",
-           ballots.queries, outcomes.models, where, ballots, outcomes, prior, decision, expectation,
-           expected, where.fault);
+    launch(in.bits ? expect_kernel<Counts> : expect_kernel<Sums>, "launching expected scores",
+           in.queries, in.models, where, in, decision, expectation, expected, where.fault);
 }
 
 }  // namespace benchrouter

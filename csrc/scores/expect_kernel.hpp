@@ -105,18 +105,18 @@ inline void add_datasets(const Expectation& e, const int64_t* ids, int64_t k, do
 }
 
 // Expected scores of all models on one query, after value_votes(); scratch.value becomes them.
-void expect_models(const Outcomes& outcomes, const Ballots& ballots, const Expectation& e,
-                   int64_t query, const double* views, double chance, Scratch& scratch) {
-    const int64_t* ids = ballots.ids + query * ballots.columns;
+void expect_models(const Ballots& in, const Expectation& e, int64_t query, const double* views,
+                   double chance, Scratch& scratch) {
+    const int64_t* ids = in.ids + query * in.columns;
     double* const datasets = scratch.of_datasets;
-    add_datasets(e, ids, ballots.k, datasets);
-    const int32_t neighbours = count_neighbours(ids, ballots.k);
+    add_datasets(e, ids, in.k, datasets);
+    const int32_t neighbours = count_neighbours(ids, in.k);
     const double found = neighbours ? neighbours : 1;
     double level = 0.0;
-    for (int64_t m = 0; m < outcomes.models; ++m) {
+    for (int64_t m = 0; m < in.models; ++m) {
         level = add(level, mul(e.share[m], add(scratch.value[m], -e.standing[m])));
     }
-    for (int64_t m = 0; m < outcomes.models; ++m) {
+    for (int64_t m = 0; m < in.models; ++m) {
         const double known = add(views[m], datasets[m] / found);
         const double strange = add(views[e.width + m], datasets[e.width + m] / found);
         const double vote = add(add(scratch.value[m], -e.standing[m]), -level);
@@ -125,19 +125,19 @@ void expect_models(const Outcomes& outcomes, const Ballots& ballots, const Expec
 }
 
 // Chooses the most preferred model within the tolerance of the largest score that counts.
-int64_t choose_expected(const Outcomes& outcomes, const Decision& decision, const Expectation& e,
+int64_t choose_expected(const Ballots& in, const Decision& decision, const Expectation& e,
                         double chance, const Scratch& scratch) {
     const double tolerance = of_kind(e.tolerance, chance);
     const float home = scratch.score[e.home], leads = raised(home, of_kind(e.margin, chance));
     float best = home;
-    for (int64_t m = 0; m < outcomes.models; ++m) {
+    for (int64_t m = 0; m < in.models; ++m) {
         const float score = counted(scratch.score[m], home, leads);
         best = score > best ? score : best;
     }
     const float least = lowered(best, tolerance);
     int64_t model = e.home;
     int32_t place = home >= least ? scratch.preference[e.home] : INT32_MAX;
-    for (int64_t m = 0; m < outcomes.models; ++m) {
+    for (int64_t m = 0; m < in.models; ++m) {
         if (m == e.home || (decision.allowed && !decision.allowed[m])) continue;
         if (scratch.preference[m] < place &&
             is_equal(e, m, scratch.score[m], home, leads, least, tolerance)) {
@@ -148,50 +148,45 @@ int64_t choose_expected(const Outcomes& outcomes, const Decision& decision, cons
     return model;
 }
 
-Fault expect(const Ballots& ballots, const Outcomes& outcomes, const Prior&,
-             const Decision& decision, const Expectation& e, int64_t begin, int64_t end,
-             const Expected& out, Scratch& scratch) {
+Fault expect(const Ballots& in, const Decision& decision, const Expectation& e, int64_t begin,
+             int64_t end, const Expected& out, Scratch& scratch) {
     constexpr int64_t step = kExpectQueries;
-    const int64_t used = ballots.k > decision.kappa ? ballots.k : decision.kappa;
+    const int64_t used = in.k > decision.kappa ? in.k : decision.kappa;
     for (int64_t from = begin; from < end; from += step) {
         const int64_t to = end - from < step ? end : from + step;
-        const Checked ids = check_ids(ballots, outcomes.records, used, from, to);
-        if (ids.fault.kind != FaultKind::none) return ids.fault;
-        Fault fault = check_similarities(ballots, decision, from, to);
-        if (fault.kind != FaultKind::none) return fault;
+        const Checked ids = check_ids(in, used, from, to);
+        if (ids.fault) return ids.fault;
+        if (const Fault fault = check_similarities(in, decision, from, to)) return fault;
         linear_views_of(e, from, to, scratch);
-        fault = check_queries(e, from, to, scratch);
-        if (fault.kind != FaultKind::none) return fault;
+        if (const Fault fault = check_queries(e, from, to, scratch)) return fault;
         for (int64_t i = from; i < to; ++i) {
-            if (i + kAhead < to) prefetch_rows(ballots, outcomes, i + kAhead);
-            fault = tally(ballots, outcomes, i, scratch);
-            if (fault.kind != FaultKind::none) return fault;
-            value_votes(outcomes, 0.0, scratch);
-            const int64_t row = i * ballots.columns;
+            if (i + kAhead < to) prefetch_rows(in, i + kAhead);
+            if (const Fault fault = tally(in, i, scratch)) return fault;
+            value_votes(in, 0.0, scratch);
+            const int64_t row = i * in.columns;
             const double u =
-                mean_distance(ballots.ids + row, decision.similarities + row, decision.kappa);
+                mean_distance(in.ids + row, decision.similarities + row, decision.kappa);
             const Surroundings near =
-                surroundings_of(e, ballots.ids + row, decision.kappa, scratch.counts);
+                surroundings_of(e, in.ids + row, decision.kappa, scratch.counts);
             // A prompt without any neighbour is a strange one.
             const double chance = u == u ? strangeness(e.gate, u, near.own, near.purity) : 1.0;
             const double* views = scratch.views + (i - from) * 2 * e.width;
-            expect_models(outcomes, ballots, e, i, views, chance, scratch);
-            for (int64_t m = 0; m < outcomes.models; ++m) {
+            expect_models(in, e, i, views, chance, scratch);
+            for (int64_t m = 0; m < in.models; ++m) {
                 scratch.score[m] = static_cast<float>(scratch.value[m]);
             }
             if (out.scores) {
-                memcpy(out.scores + i * outcomes.models, scratch.score,
-                       static_cast<size_t>(outcomes.models) * sizeof(float));
+                memcpy(out.scores + i * in.models, scratch.score,
+                       static_cast<size_t>(in.models) * sizeof(float));
             }
-            if (decision.allowed) exclude_models(outcomes, decision.allowed, scratch);
+            if (decision.allowed) exclude_models(in, decision.allowed, scratch);
             double all_support = 0.0;
-            for (int64_t m = 0; m < outcomes.models; ++m) all_support += scratch.support[m];
+            for (int64_t m = 0; m < in.models; ++m) all_support += scratch.support[m];
             const bool fallback = all_support == 0.0 || !(u <= decision.distance_limit);
-            const int64_t model = fallback
-                                      ? decision.fallback_model
-                                      : choose_expected(outcomes, decision, e, chance, scratch);
+            const int64_t model = fallback ? decision.fallback_model
+                                           : choose_expected(in, decision, e, chance, scratch);
             float other = -__builtin_inff();
-            for (int64_t m = 0; m < outcomes.models; ++m) {
+            for (int64_t m = 0; m < in.models; ++m) {
                 if (m != model && scratch.score[m] > other) other = scratch.score[m];
             }
             out.chosen.model[i] = static_cast<int32_t>(model);

@@ -58,37 +58,36 @@ inline bool is_number(double x) {
 }
 
 // Refuses ids outside [-1, records) among the first `used` columns.
-Checked check_ids(const Ballots& ballots, int64_t records, int64_t used, int64_t begin,
-                  int64_t end) {
-    const int64_t columns = ballots.columns;
+Checked check_ids(const Ballots& in, int64_t used, int64_t begin, int64_t end) {
+    const int64_t columns = in.columns;
     const bool whole = used == columns;
     const int64_t rows = whole ? 1 : end - begin;
     const int64_t width = whole ? (end - begin) * columns : used;
     uint64_t wrong = 0;
     int64_t signs = 0;
     for (int64_t r = 0; r < rows; ++r) {
-        const int64_t* ids = ballots.ids + (begin + r) * columns;
+        const int64_t* ids = in.ids + (begin + r) * columns;
         for (int64_t j = 0; j < width; ++j) {
-            wrong |= static_cast<uint64_t>(ids[j]) + 1 > static_cast<uint64_t>(records);
+            wrong |= static_cast<uint64_t>(ids[j]) + 1 > static_cast<uint64_t>(in.records);
             signs |= ids[j];
         }
     }
     if (!wrong) return {{}, signs < 0};
     for (int64_t i = begin; i < end; ++i) {
         for (int64_t j = 0; j < used; ++j) {
-            const int64_t id = ballots.ids[i * columns + j];
-            if (id < -1 || id >= records) return {{FaultKind::id, i, j}, true};
+            const int64_t id = in.ids[i * columns + j];
+            if (id < -1 || id >= in.records) return {{FaultKind::id, i, j}, true};
         }
     }
     return {};
 }
 
 // Refuses weights of voting columns that are negative or not finite.
-Fault check_weights(const Ballots& ballots, int64_t begin, int64_t end) {
-    if (!ballots.weights) return {};
+Fault check_weights(const Ballots& in, int64_t begin, int64_t end) {
+    if (!in.weights) return {};
     for (int64_t i = begin; i < end; ++i) {
-        for (int64_t j = 0; j < ballots.k; ++j) {
-            const float w = ballots.weights[i * ballots.columns + j];
+        for (int64_t j = 0; j < in.k; ++j) {
+            const float w = in.weights[i * in.columns + j];
             if (!(w >= 0.0f && is_number(w))) return {FaultKind::weight, i, j};
         }
     }
@@ -96,9 +95,8 @@ Fault check_weights(const Ballots& ballots, int64_t begin, int64_t end) {
 }
 
 // Refuses similarities that are not finite where there is a neighbour.
-Fault check_similarities(const Ballots& ballots, const Decision& decision, int64_t begin,
-                         int64_t end) {
-    const int64_t columns = ballots.columns;
+Fault check_similarities(const Ballots& in, const Decision& decision, int64_t begin, int64_t end) {
+    const int64_t columns = in.columns;
     const bool whole = decision.kappa == columns;
     const int64_t rows = whole ? 1 : end - begin;
     const int64_t width = whole ? (end - begin) * columns : decision.kappa;
@@ -106,14 +104,13 @@ Fault check_similarities(const Ballots& ballots, const Decision& decision, int64
     for (int64_t r = 0; r < rows; ++r) {
         const int64_t at = (begin + r) * columns;
         for (int64_t j = at; j < at + width; ++j) {
-            wrong |=
-                static_cast<int64_t>(ballots.ids[j] >= 0 && !is_number(decision.similarities[j]));
+            wrong |= static_cast<int64_t>(in.ids[j] >= 0 && !is_number(decision.similarities[j]));
         }
     }
     for (int64_t i = begin; wrong && i < end; ++i) {
         for (int64_t j = 0; j < decision.kappa; ++j) {
             const int64_t at = i * columns + j;
-            if (ballots.ids[at] >= 0 && !is_number(decision.similarities[at])) {
+            if (in.ids[at] >= 0 && !is_number(decision.similarities[at])) {
                 return {FaultKind::similarity, i, j};
             }
         }
@@ -196,26 +193,25 @@ inline void add_counts(const uint8_t* __restrict__ counts, int64_t models, bool 
     }
 }
 
-void tally_counts(const Outcomes& outcomes, const int64_t* ids, int64_t k, Scratch& scratch) {
-    const int64_t models = outcomes.models;
-    for (int64_t word = 0; word < outcomes.words; ++word) {
+void tally_counts(const Ballots& in, const int64_t* ids, int64_t k, Scratch& scratch) {
+    const int64_t models = in.models;
+    for (int64_t word = 0; word < in.words; ++word) {
         const int64_t at = 64 * word;
         const int64_t live = padded_models(models - at < 64 ? models - at : 64, 16);
         for (int64_t from = 0; from < k || from == 0; from += kByteCount) {
             const int64_t some = k - from < kByteCount ? k - from : kByteCount;
             uint8_t counts[64];
-            count_bits(outcomes.bits, outcomes.present, outcomes.words, word, ids + from, some,
-                       counts);
+            count_bits(in.bits, in.present, in.words, word, ids + from, some, counts);
             add_counts(counts, live, from == 0, scratch.sum + at);
-            if (!outcomes.present) continue;
-            count_bits(outcomes.present, nullptr, outcomes.words, word, ids + from, some, counts);
+            if (!in.present) continue;
+            count_bits(in.present, nullptr, in.words, word, ids + from, some, counts);
             add_counts(counts, live, from == 0, scratch.total + at);
         }
     }
     const double found = count_neighbours(ids, k);
     const int64_t padded = padded_models(models, kWidth);
     for (int64_t m = 0; m < padded; ++m) {
-        if (!outcomes.present) scratch.total[m] = found;
+        if (!in.present) scratch.total[m] = found;
         scratch.support[m] = scratch.total[m];
     }
 }
@@ -227,7 +223,7 @@ struct Group {
 };
 
 struct BitRows {
-    const Outcomes& outcomes;
+    const Ballots& in;
     int64_t start(int64_t model) const { return model; }
     static Masks spread(uint64_t row, int64_t model) {
         Masks bit;
@@ -235,9 +231,9 @@ struct BitRows {
         return (static_cast<int64_t>(row >> (model % 64)) & bit) == bit;
     }
     Group at(int64_t record, int64_t model) const {
-        const int64_t word = record * outcomes.words + model / 64;
-        const uint64_t present = outcomes.present ? outcomes.present[word] : ~uint64_t{0};
-        return {masked(1.0 + Lanes{}, spread(outcomes.bits[word] & present, model)),
+        const int64_t word = record * in.words + model / 64;
+        const uint64_t present = in.present ? in.present[word] : ~uint64_t{0};
+        return {masked(1.0 + Lanes{}, spread(in.bits[word] & present, model)),
                 spread(present, model)};
     }
 };
@@ -245,16 +241,16 @@ struct BitRows {
 // The last group of scores overlaps the one before it, so that nothing beyond a row is read; where
 // a row is shorter than a group, it is copied.
 struct ScoreRows {
-    const Outcomes& outcomes;
+    const Ballots& in;
     int64_t start(int64_t model) const {
-        const int64_t last = outcomes.models - kWidth;
+        const int64_t last = in.models - kWidth;
         return last < 0 ? 0 : (model < last ? model : last);
     }
     Group at(int64_t record, int64_t model) const {
-        const float* row = outcomes.scores + record * outcomes.models + model;
+        const float* row = in.scores + record * in.models + model;
         float few[kWidth];
-        if (outcomes.models < kWidth) {
-            for (int m = 0; m < kWidth; ++m) few[m] = m < outcomes.models ? row[m] : 0.0f;
+        if (in.models < kWidth) {
+            for (int m = 0; m < kWidth; ++m) few[m] = m < in.models ? row[m] : 0.0f;
             row = few;
         }
         const Lanes values = widen(row);
@@ -283,14 +279,14 @@ void tally_rows(const Rows& rows, int64_t models, const int64_t* ids, const floa
 }
 
 // Sums of finite scores are finite in float64, so a sum that is not tells of an infinite score.
-Fault check_sums(const Outcomes& outcomes, const int64_t* ids, int64_t k, const Scratch& scratch) {
+Fault check_sums(const Ballots& in, const int64_t* ids, int64_t k, const Scratch& scratch) {
     bool finite = true;
-    for (int64_t m = 0; m < outcomes.models; ++m) finite &= is_number(scratch.sum[m]);
+    for (int64_t m = 0; m < in.models; ++m) finite &= is_number(scratch.sum[m]);
     if (finite) return {};
     for (int64_t j = 0; j < k; ++j) {
         if (ids[j] < 0) continue;
-        for (int64_t m = 0; m < outcomes.models; ++m) {
-            const float score = outcomes.scores[ids[j] * outcomes.models + m];
+        for (int64_t m = 0; m < in.models; ++m) {
+            const float score = in.scores[ids[j] * in.models + m];
             if (score == score && !is_number(score)) return {FaultKind::score, ids[j], m};
         }
     }
@@ -298,25 +294,25 @@ Fault check_sums(const Outcomes& outcomes, const int64_t* ids, int64_t k, const 
 }
 
 // Fills sum, total and support of every model for one query.
-Fault tally(const Ballots& ballots, const Outcomes& outcomes, int64_t query, Scratch& scratch) {
-    const int64_t* ids = ballots.ids + query * ballots.columns;
-    const float* weights = ballots.weights ? ballots.weights + query * ballots.columns : nullptr;
-    if (outcomes.bits && !weights) {
-        tally_counts(outcomes, ids, ballots.k, scratch);
+Fault tally(const Ballots& in, int64_t query, Scratch& scratch) {
+    const int64_t* ids = in.ids + query * in.columns;
+    const float* weights = in.weights ? in.weights + query * in.columns : nullptr;
+    if (in.bits && !weights) {
+        tally_counts(in, ids, in.k, scratch);
         return {};
     }
-    if (outcomes.bits) {
-        tally_rows(BitRows{outcomes}, outcomes.models, ids, weights, ballots.k, scratch);
+    if (in.bits) {
+        tally_rows(BitRows{in}, in.models, ids, weights, in.k, scratch);
         return {};
     }
-    tally_rows(ScoreRows{outcomes}, outcomes.models, ids, weights, ballots.k, scratch);
-    return check_sums(outcomes, ids, ballots.k, scratch);
+    tally_rows(ScoreRows{in}, in.models, ids, weights, in.k, scratch);
+    return check_sums(in, ids, in.k, scratch);
 }
 
 // The votes of one query in float64, after tally(). Whole registers: what stands beyond the last
 // model is divided as well and not looked at.
-void value_votes(const Outcomes& outcomes, double prior_weight, Scratch& scratch) {
-    const int64_t padded = padded_models(outcomes.models, kWidth);
+void value_votes(const Ballots& in, double prior_weight, Scratch& scratch) {
+    const int64_t padded = padded_models(in.models, kWidth);
     for (int64_t m = 0; m < padded; ++m) {
         scratch.value[m] = vote(scratch.sum[m], scratch.total[m], scratch.support[m],
                                 scratch.prior[m], prior_weight);
@@ -326,16 +322,16 @@ void value_votes(const Outcomes& outcomes, double prior_weight, Scratch& scratch
 constexpr int64_t kAhead = 4;
 
 // Asks for the rows of a query that comes soon; the rows of large tables are far away.
-inline void prefetch_rows(const Ballots& ballots, const Outcomes& outcomes, int64_t query) {
-    const int64_t* ids = ballots.ids + query * ballots.columns;
-    for (int64_t j = 0; j < ballots.k; ++j) {
+inline void prefetch_rows(const Ballots& in, int64_t query) {
+    const int64_t* ids = in.ids + query * in.columns;
+    for (int64_t j = 0; j < in.k; ++j) {
         if (ids[j] < 0) continue;
-        if (outcomes.bits) {
-            __builtin_prefetch(outcomes.bits + ids[j] * outcomes.words);
-            if (outcomes.present) __builtin_prefetch(outcomes.present + ids[j] * outcomes.words);
+        if (in.bits) {
+            __builtin_prefetch(in.bits + ids[j] * in.words);
+            if (in.present) __builtin_prefetch(in.present + ids[j] * in.words);
         } else {
-            const float* row = outcomes.scores + ids[j] * outcomes.models;
-            for (int64_t m = 0; m < outcomes.models; m += 16) __builtin_prefetch(row + m);
+            const float* row = in.scores + ids[j] * in.models;
+            for (int64_t m = 0; m < in.models; m += 16) __builtin_prefetch(row + m);
         }
     }
 }
@@ -427,17 +423,16 @@ inline void divide_counts(const uint8_t* __restrict__ correct, const uint8_t* __
 
 // Unweighted votes of a block from 0/1 correctness, without a prior, at most 255 neighbours.
 template <bool kPresent>
-void count_block(const Ballots& ballots, const Outcomes& outcomes, int64_t begin, int64_t end,
-                 const Scratch& scratch, float* votes, uint16_t* support) {
-    const int64_t words = outcomes.words, k = ballots.k, models = outcomes.models;
+void count_block(const Ballots& in, int64_t begin, int64_t end, const Scratch& scratch,
+                 float* votes, uint16_t* support) {
+    const int64_t words = in.words, k = in.k, models = in.models;
     for (int64_t i = begin; i < end; ++i, votes += models, support += models) {
-        const int64_t* ids = ballots.ids + i * ballots.columns;
+        const int64_t* ids = in.ids + i * in.columns;
         uint8_t correct[64], present[64];
         if (!kPresent) memset(present, static_cast<int>(count_neighbours(ids, k)), sizeof present);
         for (int64_t word = 0; word < words; ++word) {
-            count_bits(outcomes.bits, kPresent ? outcomes.present : nullptr, words, word, ids, k,
-                       correct);
-            if (kPresent) count_bits(outcomes.present, nullptr, words, word, ids, k, present);
+            count_bits(in.bits, kPresent ? in.present : nullptr, words, word, ids, k, correct);
+            if (kPresent) count_bits(in.present, nullptr, words, word, ids, k, present);
             const int64_t from = 64 * word;
             const int64_t live = models - from < 64 ? models - from : 64;
             divide_counts(correct, present, scratch.prior + from, padded_models(live, 16),
@@ -452,15 +447,15 @@ void count_block(const Ballots& ballots, const Outcomes& outcomes, int64_t begin
 constexpr int64_t kTableVotes = 31;
 
 template <bool kOneWord>
-void look_up_block(const Ballots& ballots, const Outcomes& outcomes, int64_t begin, int64_t end,
-                   const float* quotients, float* votes) {
-    const int64_t words = kOneWord ? 1 : outcomes.words, k = ballots.k, models = outcomes.models;
+void look_up_block(const Ballots& in, int64_t begin, int64_t end, const float* quotients,
+                   float* votes) {
+    const int64_t words = kOneWord ? 1 : in.words, k = in.k, models = in.models;
     const __m512 low = _mm512_loadu_ps(quotients), high = _mm512_loadu_ps(quotients + 16);
     const __m512i one = _mm512_set1_epi8(1);
     for (int64_t i = begin; i < end; ++i, votes += models) {
-        const int64_t* ids = ballots.ids + i * ballots.columns;
+        const int64_t* ids = in.ids + i * in.columns;
         for (int64_t word = 0; word < words; ++word) {
-            const uint64_t* bits = outcomes.bits + word;
+            const uint64_t* bits = in.bits + word;
             __m512i sums = _mm512_setzero_si512();
 #pragma GCC unroll 2
             for (int64_t j = 0; j < k; ++j) {
@@ -479,14 +474,13 @@ void look_up_block(const Ballots& ballots, const Outcomes& outcomes, int64_t beg
 }
 #endif
 
-Fault tally_block(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
-                  int64_t begin, int64_t end, Scratch& scratch, float* votes, uint16_t* support) {
-    const int64_t padded = padded_models(outcomes.models, 16);
-    for (int64_t i = begin; i < end; ++i, votes += outcomes.models, support += outcomes.models) {
-        if (i + kAhead < end) prefetch_rows(ballots, outcomes, i + kAhead);
-        const Fault fault = tally(ballots, outcomes, i, scratch);
-        if (fault.kind != FaultKind::none) return fault;
-        value_votes(outcomes, prior.weight, scratch);
+Fault tally_block(const Ballots& in, int64_t begin, int64_t end, Scratch& scratch, float* votes,
+                  uint16_t* support) {
+    const int64_t padded = padded_models(in.models, 16);
+    for (int64_t i = begin; i < end; ++i, votes += in.models, support += in.models) {
+        if (i + kAhead < end) prefetch_rows(in, i + kAhead);
+        if (const Fault fault = tally(in, i, scratch)) return fault;
+        value_votes(in, in.prior_weight, scratch);
         for (int64_t m = 0; m < padded; ++m) {  // what is too much is written over next
             votes[m] = static_cast<float>(scratch.value[m]);
             support[m] = static_cast<uint16_t>(scratch.support[m]);
@@ -496,56 +490,52 @@ Fault tally_block(const Ballots& ballots, const Outcomes& outcomes, const Prior&
 }
 
 // Asks for the neighbours of the block to come while this one is computed.
-inline void prefetch_ids(const Ballots& ballots, int64_t begin, int64_t end) {
-    const char* to = reinterpret_cast<const char*>(ballots.ids + end * ballots.columns);
-    const char* from = reinterpret_cast<const char*>(ballots.ids + begin * ballots.columns);
+inline void prefetch_ids(const Ballots& in, int64_t begin, int64_t end) {
+    const char* to = reinterpret_cast<const char*>(in.ids + end * in.columns);
+    const char* from = reinterpret_cast<const char*>(in.ids + begin * in.columns);
     for (; from < to; from += 64) __builtin_prefetch(from);
 }
 
-Fault votes(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior, int64_t begin,
-            int64_t end, float* out, uint16_t* out_support, bool stream, Scratch& scratch) {
-    const int64_t models = outcomes.models, step = block_queries(models);
-    const bool counted =
-        outcomes.bits && !ballots.weights && prior.weight == 0.0 && ballots.k <= kByteCount;
+Fault votes(const Ballots& in, int64_t begin, int64_t end, float* out, uint16_t* out_support,
+            bool stream, Scratch& scratch) {
+    const int64_t models = in.models, step = block_queries(models);
+    const bool counted = in.bits && !in.weights && in.prior_weight == 0.0 && in.k <= kByteCount;
     Outlet votes{scratch.block_votes, reinterpret_cast<char*>(out + begin * models), stream, 0};
     Outlet support{scratch.block_support, reinterpret_cast<char*>(out_support + begin * models),
                    stream, 0};
 #if defined(__AVX512BW__)
     bool all_k = false;  // whether the outlet of the support holds k throughout
     float quotients[kTableVotes + 1] = {};
-    for (int32_t c = 0; c <= kTableVotes && c <= ballots.k; ++c) {
-        quotients[c] = vote_of_counts(c, static_cast<int32_t>(ballots.k), 0.0f);
+    for (int32_t c = 0; c <= kTableVotes && c <= in.k; ++c) {
+        quotients[c] = vote_of_counts(c, static_cast<int32_t>(in.k), 0.0f);
     }
 #endif
     for (int64_t from = begin; from < end; from += step) {
         const int64_t to = end - from < step ? end : from + step;
-        prefetch_ids(ballots, to, to + step < end ? to + step : end);
-        const Checked ids = check_ids(ballots, outcomes.records, ballots.k, from, to);
-        if (ids.fault.kind != FaultKind::none) return ids.fault;
-        Fault fault = check_weights(ballots, from, to);
-        if (fault.kind != FaultKind::none) return fault;
+        prefetch_ids(in, to, to + step < end ? to + step : end);
+        const Checked ids = check_ids(in, in.k, from, to);
+        if (ids.fault) return ids.fault;
+        if (const Fault fault = check_weights(in, from, to)) return fault;
         float* v = room<float>(votes);
         uint16_t* s = room<uint16_t>(support);
         bool looked_up = false;
 #if defined(__AVX512BW__)
-        looked_up =
-            counted && !outcomes.present && !ids.holes && ballots.k > 0 && ballots.k <= kTableVotes;
+        looked_up = counted && !in.present && !ids.holes && in.k > 0 && in.k <= kTableVotes;
         if (looked_up) {
-            outcomes.words == 1 ? look_up_block<true>(ballots, outcomes, from, to, quotients, v)
-                                : look_up_block<false>(ballots, outcomes, from, to, quotients, v);
+            in.words == 1 ? look_up_block<true>(in, from, to, quotients, v)
+                          : look_up_block<false>(in, from, to, quotients, v);
             // A cache line beyond the block as well: send() moves whole lines.
             for (int64_t at = 0; !all_k && at < step * models + kModelGroup; ++at) {
-                s[at] = static_cast<uint16_t>(ballots.k);
+                s[at] = static_cast<uint16_t>(in.k);
             }
         }
         all_k = looked_up;
 #endif
         if (!looked_up && counted) {
-            outcomes.present ? count_block<true>(ballots, outcomes, from, to, scratch, v, s)
-                             : count_block<false>(ballots, outcomes, from, to, scratch, v, s);
+            in.present ? count_block<true>(in, from, to, scratch, v, s)
+                       : count_block<false>(in, from, to, scratch, v, s);
         } else if (!looked_up) {
-            fault = tally_block(ballots, outcomes, prior, from, to, scratch, v, s);
-            if (fault.kind != FaultKind::none) return fault;
+            if (const Fault fault = tally_block(in, from, to, scratch, v, s)) return fault;
         }
         send(votes, (to - from) * models * 4);
         send(support, (to - from) * models * 2);
@@ -570,8 +560,8 @@ double mean_distance(const int64_t* ids, const float* similarities, int64_t kapp
 }
 
 // Turns the votes in scratch.value into scores.
-void score_models(const Outcomes& outcomes, const Decision& decision, double u, Scratch& scratch) {
-    const int64_t models = outcomes.models, padded = padded_models(models, kWidth);
+void score_models(const Ballots& in, const Decision& decision, double u, Scratch& scratch) {
+    const int64_t models = in.models, padded = padded_models(models, kWidth);
     if (decision.rule == Rule::mean) {
         for (int64_t m = 0; m < padded; ++m) {
             scratch.score[m] = static_cast<float>(scratch.value[m]);
@@ -589,8 +579,8 @@ void score_models(const Outcomes& outcomes, const Decision& decision, double u, 
 }
 
 // Leaves models that may not be chosen without a score and without support.
-void exclude_models(const Outcomes& outcomes, const bool* allowed, Scratch& scratch) {
-    for (int64_t m = 0; m < outcomes.models; ++m) {
+void exclude_models(const Ballots& in, const bool* allowed, Scratch& scratch) {
+    for (int64_t m = 0; m < in.models; ++m) {
         scratch.score[m] = allowed[m] ? scratch.score[m] : -__builtin_inff();
         scratch.support[m] = allowed[m] ? scratch.support[m] : 0.0;
     }
@@ -604,10 +594,10 @@ struct Best {
 
 // One integer holds a score, in an order of signed integers, above a model's reversed preference:
 // the two largest of them are found without a branch.
-Best find_best(const Outcomes& outcomes, const Decision& decision, const Scratch& scratch) {
+Best find_best(const Ballots& in, const Decision& decision, const Scratch& scratch) {
     const Masks nothing = INT64_MIN + Masks{};
     Masks first = nothing, second = nothing;
-    for (int64_t m = 0; m < outcomes.models; m += kWidth) {
+    for (int64_t m = 0; m < in.models; m += kWidth) {
         const Floats zero = {};  // -0 + 0 = 0: equal scores have equal bits
         const Floats scores = load<Floats>(scratch.score + m) + zero;
         Ints bits = reinterpret_cast<Ints>(scores);
@@ -637,16 +627,16 @@ Best find_best(const Outcomes& outcomes, const Decision& decision, const Scratch
     float other;
     memcpy(&other, &bits, sizeof other);
     // Without neighbours all scores of rule "s3" are NaN, which may sort below the padding.
-    return {decision.order[place < outcomes.models ? place : 0], other};
+    return {decision.order[place < in.models ? place : 0], other};
 }
 
 // Writes the decision of one query from its scores, support and distance.
-void choose(const Outcomes& outcomes, const Decision& decision, double u, int64_t query,
+void choose(const Ballots& in, const Decision& decision, double u, int64_t query,
             const Scratch& scratch, const Chosen& out) {
     double all_support = 0.0;
-    for (int64_t m = 0; m < outcomes.models; ++m) all_support += scratch.support[m];
+    for (int64_t m = 0; m < in.models; ++m) all_support += scratch.support[m];
     const bool fallback = all_support == 0.0 || !(u <= decision.distance_limit);
-    const Best best = find_best(outcomes, decision, scratch);
+    const Best best = find_best(in, decision, scratch);
     const int64_t model = fallback ? decision.fallback_model : best.model;
     const float other = model == best.model ? best.other : scratch.score[best.model];
     out.model[query] = static_cast<int32_t>(model);
@@ -656,31 +646,27 @@ void choose(const Outcomes& outcomes, const Decision& decision, double u, int64_
     out.fallback[query] = fallback;
 }
 
-Fault decide(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior,
-             const Decision& decision, int64_t begin, int64_t end, const Chosen& out,
-             Scratch& scratch) {
+Fault decide(const Ballots& in, const Decision& decision, int64_t begin, int64_t end,
+             const Chosen& out, Scratch& scratch) {
     constexpr int64_t step = 32;
-    const int64_t used = ballots.k > decision.kappa ? ballots.k : decision.kappa;
-    const double prior_weight = decision.rule == Rule::s3 ? 0.0 : prior.weight;
+    const int64_t used = in.k > decision.kappa ? in.k : decision.kappa;
+    const double prior_weight = decision.rule == Rule::s3 ? 0.0 : in.prior_weight;
     for (int64_t from = begin; from < end; from += step) {
         const int64_t to = end - from < step ? end : from + step;
-        const Checked ids = check_ids(ballots, outcomes.records, used, from, to);
-        if (ids.fault.kind != FaultKind::none) return ids.fault;
-        Fault fault = check_weights(ballots, from, to);
-        if (fault.kind != FaultKind::none) return fault;
-        fault = check_similarities(ballots, decision, from, to);
-        if (fault.kind != FaultKind::none) return fault;
+        const Checked ids = check_ids(in, used, from, to);
+        if (ids.fault) return ids.fault;
+        if (const Fault fault = check_weights(in, from, to)) return fault;
+        if (const Fault fault = check_similarities(in, decision, from, to)) return fault;
         for (int64_t i = from; i < to; ++i) {
-            if (i + kAhead < to) prefetch_rows(ballots, outcomes, i + kAhead);
-            fault = tally(ballots, outcomes, i, scratch);
-            if (fault.kind != FaultKind::none) return fault;
-            value_votes(outcomes, prior_weight, scratch);
-            const int64_t row = i * ballots.columns;
+            if (i + kAhead < to) prefetch_rows(in, i + kAhead);
+            if (const Fault fault = tally(in, i, scratch)) return fault;
+            value_votes(in, prior_weight, scratch);
+            const int64_t row = i * in.columns;
             const double u =
-                mean_distance(ballots.ids + row, decision.similarities + row, decision.kappa);
-            score_models(outcomes, decision, u, scratch);
-            if (decision.allowed) exclude_models(outcomes, decision.allowed, scratch);
-            choose(outcomes, decision, u, i, scratch, out);
+                mean_distance(in.ids + row, decision.similarities + row, decision.kappa);
+            score_models(in, decision, u, scratch);
+            if (decision.allowed) exclude_models(in, decision.allowed, scratch);
+            choose(in, decision, u, i, scratch, out);
         }
     }
     return {};
@@ -692,34 +678,32 @@ Fault decide(const Ballots& ballots, const Outcomes& outcomes, const Prior& prio
 
 // ------------------------------------------------------------------------------------------ tasks
 
-Fault task(const Ballots& ballots, const Outcomes& outcomes, const Prior& prior, double threshold,
-           int64_t begin, int64_t end, double* s1, double* s2, int64_t* support, Scratch& scratch) {
-    const Checked ids = check_ids(ballots, outcomes.records, ballots.k, begin, end);
-    if (ids.fault.kind != FaultKind::none) return ids.fault;
-    Fault fault = check_weights(ballots, begin, end);
-    if (fault.kind != FaultKind::none) return fault;
+Fault task(const Ballots& in, double threshold, int64_t begin, int64_t end, const TaskScores& out,
+           Scratch& scratch) {
+    const Checked ids = check_ids(in, in.k, begin, end);
+    if (ids.fault) return ids.fault;
+    if (const Fault fault = check_weights(in, begin, end)) return fault;
     // Summed apart from what other threads write beside.
-    const int64_t padded = padded_models(outcomes.models, kWidth);
+    const int64_t padded = padded_models(in.models, kWidth);
     for (int64_t m = 0; m < padded; ++m) {
         scratch.s1[m] = 0.0;
         scratch.s2[m] = 0.0;
         scratch.supported[m] = 0.0;
     }
     for (int64_t i = begin; i < end; ++i) {
-        if (i + kAhead < end) prefetch_rows(ballots, outcomes, i + kAhead);
-        fault = tally(ballots, outcomes, i, scratch);
-        if (fault.kind != FaultKind::none) return fault;
-        value_votes(outcomes, prior.weight, scratch);
+        if (i + kAhead < end) prefetch_rows(in, i + kAhead);
+        if (const Fault fault = tally(in, i, scratch)) return fault;
+        value_votes(in, in.prior_weight, scratch);
         for (int64_t m = 0; m < padded; ++m) {
             scratch.s1[m] = add(scratch.s1[m], scratch.value[m]);
             scratch.s2[m] += scratch.value[m] > threshold ? 1.0 : 0.0;
             scratch.supported[m] += scratch.support[m] > 0.0 ? 1.0 : 0.0;
         }
     }
-    for (int64_t m = 0; m < outcomes.models; ++m) {
-        s1[m] = scratch.s1[m];
-        s2[m] = scratch.s2[m];
-        support[m] = static_cast<int64_t>(scratch.supported[m]);
+    for (int64_t m = 0; m < in.models; ++m) {
+        out.s1[m] = scratch.s1[m];
+        out.s2[m] = scratch.s2[m];
+        out.support[m] = static_cast<int64_t>(scratch.supported[m]);
     }
     return {};
 }

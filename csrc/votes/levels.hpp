@@ -46,15 +46,15 @@ struct Scratch {
 };
 
 struct Kernels {
-    Fault (*votes)(const Ballots&, const Outcomes&, const Prior&, int64_t begin, int64_t end,
-                   float* votes, uint16_t* support, bool stream, Scratch&);
-    Fault (*decide)(const Ballots&, const Outcomes&, const Prior&, const Decision&, int64_t begin,
-                    int64_t end, const Chosen&, Scratch&);
-    Fault (*expect)(const Ballots&, const Outcomes&, const Prior&, const Decision&,
-                    const Expectation&, int64_t begin, int64_t end, const Expected&, Scratch&);
+    Fault (*votes)(const Ballots&, int64_t begin, int64_t end, float* votes, uint16_t* support,
+                   bool stream, Scratch&);
+    Fault (*decide)(const Ballots&, const Decision&, int64_t begin, int64_t end, const Chosen&,
+                    Scratch&);
+    Fault (*expect)(const Ballots&, const Decision&, const Expectation&, int64_t begin, int64_t end,
+                    const Expected&, Scratch&);
     // Sums of g, 1[g > threshold] and 1[support > 0] over the queries.
-    Fault (*task)(const Ballots&, const Outcomes&, const Prior&, double threshold, int64_t begin,
-                  int64_t end, double* s1, double* s2, int64_t* support, Scratch&);
+    Fault (*task)(const Ballots&, double threshold, int64_t begin, int64_t end, const TaskScores&,
+                  Scratch&);
     // Similarities of one query (in float64, padded with 0 to a multiple of 16) to `count` records.
     void (*similarities)(const double* query, const float* records, int64_t dim, const int64_t* ids,
                          int64_t count, float* similarities);

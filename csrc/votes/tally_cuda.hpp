@@ -36,10 +36,10 @@ struct Seat {
     bool live;
 };
 
-inline __device__ Seat seat_of(const Ballots& ballots) {
+inline __device__ Seat seat_of(const Ballots& in) {
     const int64_t query =
         (static_cast<int64_t>(blockIdx.x) * kBlock + static_cast<int64_t>(threadIdx.x)) / kLanes;
-    return {query, static_cast<int>(threadIdx.x) % kLanes, query < ballots.queries};
+    return {query, static_cast<int>(threadIdx.x) % kLanes, query < in.queries};
 }
 
 // The value of the seat's `lane`-th thread.
@@ -48,9 +48,9 @@ __device__ T from_lane(T value, int lane) {
     return __shfl_sync(kEveryone, value, lane, kLanes);
 }
 
-inline __device__ void refuse(int64_t* fault, const Ballots& ballots, int64_t row, Refused kind,
+inline __device__ void refuse(int64_t* fault, const Ballots& in, int64_t row, Refused kind,
                               int64_t column) {
-    const int64_t place = (row * kDeviceFaultKinds + kind) * ballots.columns + column;
+    const int64_t place = (row * kDeviceFaultKinds + kind) * in.columns + column;
     atomicMin(reinterpret_cast<long long*>(fault), static_cast<long long>(place));
 }
 
@@ -88,20 +88,20 @@ struct Counts {
     Counters correct, present;
     int rounds = 0;
 
-    __device__ void add(const Ballots&, const Outcomes& outcomes, int64_t pass, const Seat& seat,
-                        const Column& column, int64_t*) {
+    __device__ void add(const Ballots& in, int64_t pass, const Seat& seat, const Column& column,
+                        int64_t*) {
         uint64_t bits = 0, mask = 0;
         if (column.id >= 0) {
-            const int64_t word = column.id * outcomes.words + pass;
-            mask = outcomes.present ? outcomes.present[word] : ~uint64_t{0};
-            bits = outcomes.bits[word] & mask;
+            const int64_t word = column.id * in.words + pass;
+            mask = in.present ? in.present[word] : ~uint64_t{0};
+            bits = in.bits[word] & mask;
         }
 #pragma unroll
         for (int j = 0; j < kLanes; ++j) {
             correct.add(from_lane(bits, j), seat.lane);
-            if (outcomes.present) present.add(from_lane(mask, j), seat.lane);
+            if (in.present) present.add(from_lane(mask, j), seat.lane);
         }
-        if (!outcomes.present) {
+        if (!in.present) {
             const int first = static_cast<int>(threadIdx.x) % kWarp - seat.lane;
             const unsigned there = __ballot_sync(kEveryone, column.id >= 0) >> first;
             present.bytes += __popc(there & 0xffu) * 0x0101010101010101ull;
@@ -129,19 +129,19 @@ struct Sums {
     double sum[kPerLane] = {}, total[kPerLane] = {};
     int32_t present[kPerLane] = {};
 
-    __device__ void add(const Ballots& ballots, const Outcomes& outcomes, int64_t pass,
-                        const Seat& seat, const Column& column, int64_t* fault) {
+    __device__ void add(const Ballots& in, int64_t pass, const Seat& seat, const Column& column,
+                        int64_t* fault) {
         uint64_t bits = 0, mask = ~uint64_t{0};
-        if (outcomes.bits && column.id >= 0) {
-            const int64_t word = column.id * outcomes.words + pass;
-            if (outcomes.present) mask = outcomes.present[word];
-            bits = outcomes.bits[word];
+        if (in.bits && column.id >= 0) {
+            const int64_t word = column.id * in.words + pass;
+            if (in.present) mask = in.present[word];
+            bits = in.bits[word];
         }
         float weight = 1.0f;
-        if (ballots.weights && seat.live && column.number < ballots.k) {
-            weight = ballots.weights[seat.query * ballots.columns + column.number];
+        if (in.weights && seat.live && column.number < in.k) {
+            weight = in.weights[seat.query * in.columns + column.number];
             if (!(weight >= 0.0f && is_finite(weight)))
-                refuse(fault, ballots, seat.query, kRefusedWeight, column.number);
+                refuse(fault, in, seat.query, kRefusedWeight, column.number);
         }
         for (int j = 0; j < kLanes; ++j) {
             const int64_t record = from_lane(column.id, j);
@@ -151,16 +151,14 @@ struct Sums {
 #pragma unroll
             for (int i = 0; i < kPerLane; ++i) {
                 const int64_t model = pass * kPass + i * kLanes + seat.lane;
-                if (model >= outcomes.models) continue;
+                if (model >= in.models) continue;
                 const int bit = i * kLanes + seat.lane;
-                const float value = outcomes.bits
-                                        ? static_cast<float>((row >> bit) & 1)
-                                        : outcomes.scores[record * outcomes.models + model];
-                const bool known = outcomes.bits ? (there >> bit) & 1 : value == value;
+                const float value = in.bits ? static_cast<float>((row >> bit) & 1)
+                                            : in.scores[record * in.models + model];
+                const bool known = in.bits ? (there >> bit) & 1 : value == value;
                 if (!known) continue;
                 if (!is_finite(value))
-                    refuse(fault, ballots, seat.query, kRefusedScore,
-                           column.number - seat.lane + j);
+                    refuse(fault, in, seat.query, kRefusedScore, column.number - seat.lane + j);
                 sum[i] = benchrouter::add(sum[i], mul(w, value));
                 total[i] = benchrouter::add(total[i], w);
                 ++present[i];
@@ -182,14 +180,14 @@ struct Distances {
     double sum = 0.0;
     int32_t found = 0;
 
-    __device__ void add(const Ballots& ballots, const float* similarities, int64_t kappa,
+    __device__ void add(const Ballots& in, const float* similarities, int64_t kappa,
                         const Seat& seat, const Column& column, int64_t* fault) {
         const int there = column.id >= 0 && column.number < kappa;
         double far = 0.0;
         if (there) {
-            const float similarity = similarities[seat.query * ballots.columns + column.number];
+            const float similarity = similarities[seat.query * in.columns + column.number];
             if (!is_finite(similarity))
-                refuse(fault, ballots, seat.query, kRefusedSimilarity, column.number);
+                refuse(fault, in, seat.query, kRefusedSimilarity, column.number);
             far = distance(similarity);
         }
         for (int j = 0; j < kLanes; ++j) {
@@ -202,29 +200,28 @@ struct Distances {
     __device__ double mean() const { return sum / static_cast<double>(found); }
 };
 
-inline __device__ int64_t id_at(const Ballots& ballots, const Seat& seat, int64_t column,
-                                int64_t used) {
-    return seat.live && column < used ? ballots.ids[seat.query * ballots.columns + column] : -1;
+inline __device__ int64_t id_at(const Ballots& in, const Seat& seat, int64_t column, int64_t used) {
+    return seat.live && column < used ? in.ids[seat.query * in.columns + column] : -1;
 }
 
 // Tallies the models of one pass; measures the distance to the first kappa neighbours on the way.
 template <class Tally>
-__device__ void tally_pass(const Ballots& ballots, const Outcomes& outcomes, int64_t pass,
-                           const Seat& seat, Tally& tally, const float* similarities, int64_t kappa,
-                           Distances& distances, int64_t* fault) {
-    const int64_t used = kappa > ballots.k ? kappa : ballots.k;
-    int64_t next = id_at(ballots, seat, seat.lane, used);
+__device__ void tally_pass(const Ballots& in, int64_t pass, const Seat& seat, Tally& tally,
+                           const float* similarities, int64_t kappa, Distances& distances,
+                           int64_t* fault) {
+    const int64_t used = kappa > in.k ? kappa : in.k;
+    int64_t next = id_at(in, seat, seat.lane, used);
     for (int64_t start = 0; start < used; start += kLanes) {
         Column column{start + seat.lane, next};
-        next = id_at(ballots, seat, column.number + kLanes, used);  // on its way meanwhile
-        if (column.id < -1 || column.id >= outcomes.records) {
-            refuse(fault, ballots, seat.query, kRefusedId, column.number);
+        next = id_at(in, seat, column.number + kLanes, used);  // on its way meanwhile
+        if (column.id < -1 || column.id >= in.records) {
+            refuse(fault, in, seat.query, kRefusedId, column.number);
             column.id = -1;
         }
-        if (start < kappa) distances.add(ballots, similarities, kappa, seat, column, fault);
-        if (start >= ballots.k) continue;
-        if (column.number >= ballots.k) column.id = -1;
-        tally.add(ballots, outcomes, pass, seat, column, fault);
+        if (start < kappa) distances.add(in, similarities, kappa, seat, column, fault);
+        if (start >= in.k) continue;
+        if (column.number >= in.k) column.id = -1;
+        tally.add(in, pass, seat, column, fault);
     }
     tally.finish();
 }

@@ -10,28 +10,20 @@
 
 namespace benchrouter {
 
-// The neighbours of every query: row i holds the record numbers of query i, -1 = none.
+// What is voted on: the neighbours of every query, and what the records say of the models. Row i of
+// `ids` holds the record numbers of query i, -1 = none. Outcomes are bits (with a presence mask or
+// without), or scores with NaN = missing.
 struct Ballots {
     const int64_t* ids;    // (queries, columns)
     const float* weights;  // (queries, columns) or null
-    int64_t queries;
-    int64_t columns;
-    int64_t k;  // the first k columns vote
-};
-
-// What the records say: bits (with a presence mask or without), or scores with NaN = missing.
-struct Outcomes {
+    int64_t queries, columns;
+    int64_t k;                // the first k columns vote
     const uint64_t* bits;     // (records, words) or null
     const uint64_t* present;  // (records, words) or null
     const float* scores;      // (records, models) where bits is null
-    int64_t records;
-    int64_t words;
-    int64_t models;
-};
-
-struct Prior {
-    const float* mean;  // (models,)
-    double weight;
+    int64_t records, words, models;
+    const float* prior;  // (models,) mean outcomes
+    double prior_weight;
 };
 
 enum class Rule { mean, s3 };
@@ -68,28 +60,23 @@ struct Expected {
     float* scores;   // (queries, models) expected scores, or null
 };
 
+// All (tasks, models).
 struct TaskScores {
-    double* s1;        // (tasks, models)
-    double* s2;        // (tasks, models)
-    int64_t* support;  // (tasks, models)
+    double *s1, *s2;
+    int64_t* support;
 };
 
-Fault votes(const Ballots&, const Outcomes&, const Prior&, float* votes, uint16_t* support, Run);
+Fault votes(const Ballots&, float* votes, uint16_t* support, Run);
 
-Fault decide(const Ballots&, const Outcomes&, const Prior&, const Decision&, const Chosen&, Run);
+Fault decide(const Ballots&, const Decision&, const Chosen&, Run);
 
 // Decides by expected scores. Of the decision the rule and its table are not used.
-Fault expect(const Ballots&, const Outcomes&, const Prior&, const Decision&, const Expectation&,
-             const Expected&, Run);
+Fault expect(const Ballots&, const Decision&, const Expectation&, const Expected&, Run);
 
 // Queries of a task are summed in blocks of kTaskBlock, so that the sums depend on nothing else.
 constexpr int64_t kTaskBlock = 1024;
-Fault task_scores(const Ballots&, const Outcomes&, const Prior&, const int64_t* offsets,
-                  int64_t tasks, double threshold, const TaskScores&, Run);
-
-// The best k of each query's candidates by float64 inner product (Ballots.ids = candidates).
-Fault rank(const Ballots& candidates, const float* queries, const float* records, int64_t n_records,
-           int64_t dim, int64_t* ids, float* similarities, Run);
+Fault task_scores(const Ballots&, const int64_t* offsets, int64_t tasks, double threshold,
+                  const TaskScores&, Run);
 
 // Copies with the stores that votes are written with, to measure what memory allows.
 void stream_copy(const uint8_t* source, uint8_t* target, int64_t bytes, Run);

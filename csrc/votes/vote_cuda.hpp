@@ -24,14 +24,12 @@ struct Launch {
 
 // All throw std::runtime_error, with what CUDA says, if the launch fails; without queries or
 // models there is none. Decision::order is not used.
-void votes_on_device(const Ballots&, const Outcomes&, const Prior&, float* votes, uint16_t* support,
-                     const Launch&);
+void votes_on_device(const Ballots&, float* votes, uint16_t* support, const Launch&);
 
-void decide_on_device(const Ballots&, const Outcomes&, const Prior&, const Decision&, const Chosen&,
-                      const Launch&);
+void decide_on_device(const Ballots&, const Decision&, const Chosen&, const Launch&);
 
 // As expect() of vote_cpu.hpp. Expectation::dataset is trusted to hold numbers of datasets.
-void expect_on_device(const Ballots&, const Outcomes&, const Prior&, const Decision&,
-                      const Expectation&, const Expected&, const Launch&);
+void expect_on_device(const Ballots&, const Decision&, const Expectation&, const Expected&,
+                      const Launch&);
 
 }  // namespace benchrouter
