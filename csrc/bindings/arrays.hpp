@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
-namespace benchrouter {
+#include "bindings/faults.hpp"
 
-namespace py = pybind11;
+namespace benchrouter {
 
 // What a view keeps of an array: its first element, its shape, its name in messages.
 template <class T, std::size_t kDims>
@@ -33,10 +33,6 @@ inline std::string shape_text(const py::array& array) {
         text += (d ? ", " : "") + std::to_string(array.shape(d));
     }
     return text + (array.ndim() == 1 ? ",)" : ")");
-}
-
-[[noreturn]] inline void refuse_value(const std::string& message) {
-    throw py::value_error(message);
 }
 
 // The array behind `object`, refused unless it has T's dtype, kDims dimensions, C order and

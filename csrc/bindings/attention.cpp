@@ -81,9 +81,10 @@ void attention_binding(const py::object& query_key_value, const py::object& runs
 }  // namespace
 
 void bind_attention(py::module_& module) {
-    module.def("attention", &attention_binding, py::arg("query_key_value"), py::arg("runs"),
-               py::arg("heads"), py::arg("bias"), py::arg("attended"), py::arg("simd") = "auto",
-               "Softmax attention within every prompt; see benchrouter.embeddings.network.attention.");
+    module.def(
+        "attention", &attention_binding, py::arg("query_key_value"), py::arg("runs"),
+        py::arg("heads"), py::arg("bias"), py::arg("attended"), py::arg("simd") = "auto",
+        "Softmax attention within every prompt; see benchrouter.embeddings.network.attention.");
 }
 
 }  // namespace benchrouter

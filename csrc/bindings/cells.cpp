@@ -21,8 +21,7 @@ void check_all_between(const View<T, 1>& view, int64_t least, int64_t most) {
     for (int64_t i = 0; i < view.shape[0]; ++i) {
         if (view.data[i] >= least && view.data[i] <= most) continue;
         refuse_value(std::string(view.name) + " must be in [" + std::to_string(least) + ", " +
-                     std::to_string(most) + "], got " + std::to_string(view.data[i]) + " at [" +
-                     std::to_string(i) + "]");
+                     std::to_string(most) + "], got " + std::to_string(view.data[i]) + at(i));
     }
 }
 
@@ -107,22 +106,16 @@ void cells_binding(const py::object& ids, const py::object& similarities,
                     extent(records_view), extent(offsets_view), extent(cells_view)});
     const CellSums sums{distance.data,    s1.data,       s2.data,        right.data,
                         unsupported.data, of_known.data, of_correct.data};
-    Fault fault;
-    {
-        const py::gil_scoped_release released;
-        fault = cells(lists, moves, settings, sums, static_cast<int>(threads));
-    }
-    const std::string at =
-        " at [" + std::to_string(fault.row) + ", " + std::to_string(fault.column) + "]";
+    const Fault fault =
+        without_gil([&] { return cells(lists, moves, settings, sums, static_cast<int>(threads)); });
+    const std::string where = at(fault.row, fault.column);
     if (fault.kind == FaultKind::id) {
-        refuse_value("ids must be -1 (none) or a record number in [0, " +
-                     std::to_string(n_records) + "), got " +
-                     std::to_string(lists.ids[fault.row * lists.columns + fault.column]) + at);
+        refuse_id("ids", "record number", n_records,
+                  lists.ids[fault.row * lists.columns + fault.column], where);
     }
     if (fault.kind == FaultKind::place) {
-        refuse_value(
-            "own_places must be -1 (none) or a place in [0, " + std::to_string(places) + "), got " +
-            std::to_string(lists.own_places[fault.row * lists.own_columns + fault.column]) + at);
+        refuse_id("own_places", "place", places,
+                  lists.own_places[fault.row * lists.own_columns + fault.column], where);
     }
     if (fault.kind == FaultKind::similarity) {
         const bool own = fault.column >= lists.columns;

@@ -3,18 +3,12 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <string>
+#include <vector>
 
 #include "bindings/arrays.hpp"
 
 namespace benchrouter {
-
-inline std::string number(double value) {
-    char text[40];
-    std::snprintf(text, sizeof text, "%.9g", value);
-    return text;
-}
 
 inline int64_t checked_columns(const char* name, int64_t found, int64_t columns, int64_t largest) {
     if (found < 0 || found > columns) {
@@ -71,15 +65,35 @@ inline bool check_decision(const std::string& rule, bool has_p_table, double thr
     return is_s3;
 }
 
-// Models that may be chosen; refuses where there is none, or where the fallback model is not one.
-inline int64_t count_allowed(const bool* allowed, int64_t models, int64_t fallback_model) {
+// Models by ascending preference number; refuses what is not a permutation.
+inline std::vector<int64_t> checked_order(const View<const int32_t, 1>& preference) {
+    const int64_t models = preference.shape[0];
+    std::vector<int64_t> order(static_cast<size_t>(models), -1);
+    for (int64_t m = 0; m < models; ++m) {
+        const int64_t place = preference.data[m];
+        const bool known = place >= 0 && place < models;
+        if (!known || order[static_cast<size_t>(place)] >= 0) {
+            refuse_value("preference must hold each of 0 to " + std::to_string(models - 1) +
+                         " once, got " + std::to_string(place) + (known ? " again" : "") + at(m));
+        }
+        order[static_cast<size_t>(place)] = m;
+    }
+    return order;
+}
+
+// The number of models that may be chosen; refuses where there is none, or where the fallback model
+// or the best on average (-1: there is no such) is not one.
+inline int64_t checked_allowed(const View<const bool, 1>& allowed, int64_t fallback_model,
+                               int64_t home) {
     int64_t count = 0;
-    for (int64_t m = 0; m < models; ++m) count += allowed[m];
+    for (int64_t m = 0; m < allowed.shape[0]; ++m) count += allowed.data[m];
     if (count == 0) refuse_value("allowed must hold at least 1 model, got none");
-    if (!allowed[fallback_model]) {
+    if (!allowed.data[fallback_model]) {
         refuse_value("fallback_model must be a model allowed, got " +
                      std::to_string(fallback_model));
     }
+    if (home >= 0 && !allowed.data[home])
+        refuse_value("home must be a model allowed, got " + std::to_string(home));
     return count;
 }
 

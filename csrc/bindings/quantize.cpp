@@ -64,12 +64,14 @@ void dequantize_binding(const py::object& values, const py::object& scales, cons
 }  // namespace
 
 void bind_quantize(py::module_& module) {
-    module.def("quantize", &quantize_binding, py::arg("values"), py::arg("quantized"),
-               py::arg("scales"), py::arg("simd") = "auto",
-               "Rows to 8 bits, each by its own scale; see benchrouter.embeddings.network.quantized.");
-    module.def("dequantize", &dequantize_binding, py::arg("values"), py::arg("scales"),
-               py::arg("bias"), py::arg("residual"), py::arg("gelu"), py::arg("simd") = "auto",
-               "Products of 8 bits to what they stand for; see benchrouter.embeddings.network.quantized.");
+    module.def(
+        "quantize", &quantize_binding, py::arg("values"), py::arg("quantized"), py::arg("scales"),
+        py::arg("simd") = "auto",
+        "Rows to 8 bits, each by its own scale; see benchrouter.embeddings.network.quantized.");
+    module.def(
+        "dequantize", &dequantize_binding, py::arg("values"), py::arg("scales"), py::arg("bias"),
+        py::arg("residual"), py::arg("gelu"), py::arg("simd") = "auto",
+        "Products of 8 bits to what they stand for; see benchrouter.embeddings.network.quantized.");
 }
 
 }  // namespace benchrouter

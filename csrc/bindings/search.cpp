@@ -75,11 +75,7 @@ py::tuple search_binding(const py::object& queries, const py::object& records,
                           k,
                           const_cast<int64_t*>(ids.data()),
                           const_cast<float*>(similarities.data())};
-    Fault fault;
-    {
-        const py::gil_scoped_release released;
-        fault = search(codes, task, run);
-    }
+    const Fault fault = without_gil([&] { return search(codes, task, run); });
     refuse_similarity(fault);
     return py::make_tuple(ids, similarities);
 }
@@ -108,17 +104,11 @@ py::tuple rank_binding(const py::object& queries, const py::object& records,
                           const_cast<int64_t*>(ids.data()),
                           const_cast<float*>(similarities.data())};
     const int64_t columns = candidates_view.shape[1];
-    Fault fault;
-    {
-        const py::gil_scoped_release released;
-        fault = rank(candidates_view.data, columns, task, run);
-    }
+    const Fault fault = without_gil([&] { return rank(candidates_view.data, columns, task, run); });
     if (fault.kind == FaultKind::id) {
-        refuse_value("candidates must be -1 (none) or a record number in [0, " +
-                     std::to_string(records_view.shape[0]) + "), got " +
-                     std::to_string(candidates_view.data[fault.row * columns + fault.column]) +
-                     " at [" + std::to_string(fault.row) + ", " + std::to_string(fault.column) +
-                     "]");
+        refuse_id("candidates", "record number", records_view.shape[0],
+                  candidates_view.data[fault.row * columns + fault.column],
+                  at(fault.row, fault.column));
     }
     refuse_similarity(fault);
     return py::make_tuple(ids, similarities);

@@ -2,10 +2,13 @@
 // tests/helpers/device.py builds.
 #define BR_DEVICE_ON_HOST
 #include "bindings/device.cpp"
+#include "bindings/faults.cpp"
+#include "bindings/inputs.cpp"
 #include "scores/expect_cuda.cu"
 #include "votes/vote_cuda.cu"
 
 PYBIND11_MODULE(device_on_host, module) {
     module.attr("has_cuda") = true;
-    benchrouter::bind_cuda(module);
+    benchrouter::bind_faults(module);
+    benchrouter::bind_device(module);
 }

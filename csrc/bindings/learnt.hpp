@@ -39,23 +39,11 @@ struct LearntNumbers {
     Pair margin, tolerance;
 };
 
-template <class T>
-void check_finite(const char* name, const T* values, int64_t rows, int64_t columns = 0) {
-    for (int64_t i = 0; i < rows * (columns ? columns : 1); ++i) {
-        if (std::isfinite(values[i])) continue;
-        refuse_value(std::string(name) + " must be finite, got " +
-                     number(static_cast<double>(values[i])) + " at [" +
-                     (columns ? std::to_string(i / columns) + ", " + std::to_string(i % columns)
-                              : std::to_string(i)) +
-                     "]");
-    }
-}
-
 inline void check_not_negative(const char* name, const Pair& values) {
     for (int i = 0; i < 2; ++i) {
         if (!(values[i] >= 0.0)) {
             refuse_value(std::string(name) + " must be at least 0, got " + number(values[i]) +
-                         " at [" + std::to_string(i) + "]");
+                         at(i));
         }
     }
 }
