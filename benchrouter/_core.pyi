@@ -202,6 +202,7 @@ def expect_on_device(
     stream: int,
 ) -> None: ...
 def cells(
+    *,
     ids: _Ids,
     similarities: _Floats,
     own_places: _Ids,

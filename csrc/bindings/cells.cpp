@@ -5,6 +5,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
+#include "bindings/given.hpp"
 #include "scores/cells.hpp"
 
 namespace benchrouter {
@@ -35,32 +36,33 @@ void check_offsets(const View<const int64_t, 1>& offsets, int64_t places, int64_
     }
 }
 
-void cells_binding(const py::object& ids, const py::object& similarities,
-                   const py::object& own_places, const py::object& own_similarities, int64_t first,
-                   const py::object& records, const py::object& offsets, const py::object& moved_in,
-                   int64_t n_cells, const py::object& correctness, const py::object& dataset,
-                   int64_t n_datasets, int64_t k, int64_t kappa, double threshold, bool each,
-                   int64_t threads, const py::tuple& out) {
-    const auto ids_view = read<int64_t, 2>(ids, "ids");
-    const auto similarities_view = read<float, 2>(similarities, "similarities");
+void cells_binding(const py::kwargs& arguments) {
+    Given given(arguments, false);
+    const int64_t first = given.get<int64_t>("first"), n_cells = given.get<int64_t>("n_cells");
+    const int64_t n_datasets = given.get<int64_t>("n_datasets"), k = given.get<int64_t>("k");
+    const int64_t kappa = given.get<int64_t>("kappa"), threads = given.get<int64_t>("threads");
+    const double threshold = given.get<double>("threshold");
+    const bool each = given.get<bool>("each");
+    const auto ids_view = given.input<int64_t, 2>("ids");
+    const auto similarities_view = given.input<float, 2>("similarities");
     expect_shape(similarities_view, ids_view.shape, "as ids");
-    const auto places_view = read<int64_t, 2>(own_places, "own_places");
-    const auto own_view = read<float, 2>(own_similarities, "own_similarities");
+    const auto places_view = given.input<int64_t, 2>("own_places");
+    const auto own_view = given.input<float, 2>("own_similarities");
     expect_shape(own_view, places_view.shape, "as own_places");
     expect_length("own_places", "rows", places_view.shape[0], "ids has", ids_view.shape[0]);
-    const auto correctness_view = read<float, 2>(correctness, "correctness");
+    const auto correctness_view = given.input<float, 2>("correctness");
     const int64_t n_records = correctness_view.shape[0], models = correctness_view.shape[1];
-    const auto dataset_view = read<int32_t, 1>(dataset, "dataset");
+    const auto dataset_view = given.input<int32_t, 1>("dataset");
     expect_length("dataset", "values", dataset_view.shape[0], "correctness has rows:", n_records);
     check_between("n_datasets", n_datasets, 0, INT32_MAX);
     check_all_between(dataset_view, 0, n_datasets - 1);
-    const auto records_view = read<int64_t, 1>(records, "records");
+    const auto records_view = given.input<int64_t, 1>("records");
     check_all_between(records_view, 0, n_records - 1);
     const int64_t places = records_view.shape[0];
-    const auto cells_view = read<int32_t, 1>(moved_in, "cells");
+    const auto cells_view = given.input<int32_t, 1>("cells");
     check_between("n_cells", n_cells, 0, INT32_MAX);
     check_all_between(cells_view, 0, n_cells - 1);
-    const auto offsets_view = read<int64_t, 1>(offsets, "offsets");
+    const auto offsets_view = given.input<int64_t, 1>("offsets");
     check_offsets(offsets_view, places, cells_view.shape[0]);
     if (ids_view.shape[0] > places) {
         refuse_value("ids has " + std::to_string(ids_view.shape[0]) +
@@ -85,27 +87,27 @@ void cells_binding(const py::object& ids, const py::object& similarities,
                                 models,
                                 n_datasets,
                                 each};
+    const py::tuple out = given["out"];
     if (out.size() != 7) refuse_value("out must hold 7 arrays, got " + std::to_string(out.size()));
-    const auto distance = write<int64_t, 2>(out[0], "out.distance");
-    const auto s1 = write<double, 3>(out[1], "out.s1");
-    const auto s2 = write<int32_t, 3>(out[2], "out.s2");
-    const auto right = write<int32_t, 3>(out[3], "out.right");
-    const auto unsupported = write<int32_t, 3>(out[4], "out.unsupported");
-    const auto of_known = write<int32_t, 3>(out[5], "out.of_known");
-    const auto of_correct = write<int32_t, 3>(out[6], "out.of_correct");
     const int64_t exclusions = exclusions_of(settings);
-    const std::array<int64_t, 3> shape{n_cells, exclusions, models};
-    expect_shape(distance, {n_cells, exclusions}, "(cells, exclusions)");
-    expect_shape(s1, shape, "(cells, exclusions, models)");
-    for (const auto* sums : {&s2, &right, &unsupported, &of_known, &of_correct})
-        expect_shape(*sums, shape, "(cells, exclusions, models)");
-    refuse_overlap({extent(distance), extent(s1), extent(s2), extent(right), extent(unsupported),
-                    extent(of_known), extent(of_correct)},
-                   {extent(ids_view), extent(similarities_view), extent(places_view),
-                    extent(own_view), extent(correctness_view), extent(dataset_view),
-                    extent(records_view), extent(offsets_view), extent(cells_view)});
-    const CellSums sums{distance.data,    s1.data,       s2.data,        right.data,
-                        unsupported.data, of_known.data, of_correct.data};
+    const auto sums_of = [&](int i, const char* name, auto type) {
+        return given
+            .output<decltype(type), 3>(out[i], name, {n_cells, exclusions, models},
+                                       "(cells, exclusions, models)")
+            .data;
+    };
+    int64_t* const distance = given
+                                  .output<int64_t, 2>(out[0], "out.distance", {n_cells, exclusions},
+                                                      "(cells, exclusions)")
+                                  .data;
+    const CellSums sums{distance,
+                        sums_of(1, "out.s1", double{}),
+                        sums_of(2, "out.s2", int32_t{}),
+                        sums_of(3, "out.right", int32_t{}),
+                        sums_of(4, "out.unsupported", int32_t{}),
+                        sums_of(5, "out.of_known", int32_t{}),
+                        sums_of(6, "out.of_correct", int32_t{})};
+    given.refuse_overlap();
     const Fault fault =
         without_gil([&] { return cells(lists, moves, settings, sums, static_cast<int>(threads)); });
     const std::string where = at(fault.row, fault.column);
@@ -133,12 +135,7 @@ void cells_binding(const py::object& ids, const py::object& similarities,
 
 void bind_cells(py::module_& module) {
     module.attr("distance_unit") = kDistanceUnit;
-    module.def("cells", &cells_binding, py::arg("ids"), py::arg("similarities"),
-               py::arg("own_places"), py::arg("own_similarities"), py::arg("first"),
-               py::arg("records"), py::arg("offsets"), py::arg("cells"), py::arg("n_cells"),
-               py::arg("correctness"), py::arg("dataset"), py::arg("n_datasets"), py::arg("k"),
-               py::arg("kappa"), py::arg("threshold"), py::arg("each"), py::arg("threads"),
-               py::arg("out"), "Sums of held-out cells; see benchrouter.scores.cells.");
+    module.def("cells", &cells_binding, "Sums of held-out cells; see benchrouter.scores.cells.");
 }
 
 }  // namespace benchrouter

@@ -80,7 +80,7 @@ inline std::string text(const int64_t* lengths, int32_t count, int64_t scale = 1
 
 }  // namespace dlpack
 
-// The device type that kernels run on; tests/device_on_host.cpp runs them on the host.
+// The device type that kernels run on; tests/votes/cuda_on_host/ runs them on the host.
 #if defined(BR_DEVICE_ON_HOST)
 constexpr int32_t kDeviceType = dlpack::kCpu;
 #else
