@@ -13,15 +13,18 @@ namespace benchrouter {
 class Given {
 public:
     Given(const py::kwargs& arguments, bool on_device)
-        : arguments_(arguments), on_device_(on_device) {}
+        : arguments_(arguments), on_device_(on_device) {
+        inputs_.reserve(16);
+        outputs_.reserve(8);
+    }
 
     bool on_device() const { return on_device_; }
     int32_t device() const { return device_.id; }
 
     py::object operator[](const char* name) const {
-        if (!arguments_.contains(name))
-            throw py::type_error(std::string("missing argument: ") + name);
-        return arguments_[name];
+        PyObject* const found = PyDict_GetItemString(arguments_.ptr(), name);
+        if (!found) throw py::type_error(std::string("missing argument: ") + name);
+        return py::reinterpret_borrow<py::object>(found);
     }
     bool has(const char* name) const { return !(*this)[name].is_none(); }
 
