@@ -13,8 +13,8 @@ INSTALL := $(BIN)/$(PIP_INSTALL)
 # build-system.requires of pyproject.toml: in .venv rather than in a new environment for every
 # build, so that a changed csrc/ builds at once and offline. tests/contract/test_packaging.py compares.
 BUILD_REQUIRES := "setuptools>=77" wheel "pybind11>=2.13" "cmake>=3.22" ninja
-INPUTS := pyproject.toml setup.py CMakeLists.txt $(sort $(wildcard csrc/*))
-NATIVE := $(wildcard csrc/* tests/votes/cuda_on_host/*)
+INPUTS := pyproject.toml setup.py CMakeLists.txt $(sort $(shell find csrc -type f))
+NATIVE := $(sort $(shell find csrc tests -name '*.[hc]pp' -o -name '*.h' -o -name '*.cu'))
 LITELLMS := $(foreach name,litellm litellm-proxy,$(VENV)/harnesses/$(name)/.installed)
 HARNESSES := $(foreach name,lm-eval helm,$(VENV)/harnesses/$(name)/.installed) $(LITELLMS)
 BENCHMARKS := $(filter-out benchmarks/report.py benchmarks/inputs.py benchmarks/http_load.py benchmarks/fuzz_inputs.py benchmarks/fuzz_formats.py,$(sort $(wildcard benchmarks/*.py)))

@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ distance_unit: float
 
 def simd_levels() -> list[str]: ...
 def votes(
+    *,
     neighbours: _Ids,
     bits: _Bits | None,
     present: _Bits | None,
@@ -29,6 +30,7 @@ def votes(
     out_support: NDArray[np.uint16] | None,
 ) -> tuple[_Floats, NDArray[np.uint16]]: ...
 def decide(
+    *,
     neighbours: _Ids,
     similarities: _Floats,
     bits: _Bits | None,
@@ -75,6 +77,7 @@ class Expectation:
     ) -> None: ...
 
 def expect(
+    *,
     learnt: Expectation,
     queries: _Floats,
     neighbours: _Ids,
@@ -98,6 +101,7 @@ def expect(
     out_scores: _Floats | None,
 ) -> tuple[tuple[Any, ...], _Floats]: ...
 def task_scores(
+    *,
     neighbours: _Ids,
     bits: _Bits | None,
     present: _Bits | None,
@@ -121,10 +125,18 @@ def rank(
 ) -> tuple[_Ids, _Floats]: ...
 def stream_copy(source: NDArray[np.uint8], target: NDArray[np.uint8], threads: int) -> None: ...
 
-# Where has_cuda: capsules of DLPack, and a CUDA stream as an integer.
+# The checks of the CPU, for values that a device refused.
 device_faults: list[str]
 
+def refuse_fault(kind: str, found: float, row: int, column: int, records: int) -> NoReturn: ...
+def check_finite(name: str, values: _Floats) -> None: ...
+def check_preference(preference: NDArray[np.int32]) -> None: ...
+def check_allowed(allowed: NDArray[np.bool_], fallback_model: int, home: int) -> None: ...
+
+# Where has_cuda: capsules of DLPack, and a CUDA stream as an integer.
+
 def votes_on_device(
+    *,
     neighbours: Any,
     bits: Any,
     present: Any,
@@ -140,6 +152,7 @@ def votes_on_device(
     stream: int,
 ) -> None: ...
 def decide_on_device(
+    *,
     neighbours: Any,
     similarities: Any,
     bits: Any,
@@ -165,6 +178,7 @@ def decide_on_device(
     stream: int,
 ) -> None: ...
 def expect_on_device(
+    *,
     learnt: dict[str, Any],
     queries: Any,
     neighbours: Any,
@@ -188,6 +202,7 @@ def expect_on_device(
     stream: int,
 ) -> None: ...
 def cells(
+    *,
     ids: _Ids,
     similarities: _Floats,
     own_places: _Ids,

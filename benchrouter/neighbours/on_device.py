@@ -30,7 +30,7 @@ PROPOSALS = ("auto", "torch", "faiss", "faiss-float16")
 BLOCK_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}  # of one block of similarities, or of rows ranked
 LEAST_BLOCK_BYTES = 1 << 20
 QUERIES = 4096  # searched at a time
-LANES = 16  # partial sums of a similarity, as in csrc/kernels.hpp
+LANES = 16  # partial sums of a similarity, as in csrc/votes/kernels.cpp
 
 _matmul_precision = threading.Lock()
 
@@ -262,7 +262,7 @@ def _similarities(queries: Tensor, records: Tensor) -> Tensor:
     """Inner product of each row with its twin: 16 partial sums in float64, halved by a tree.
 
     Products of two float32 are exact in float64, so fused or not, and on whatever device, the sums
-    are those of csrc/kernels.hpp.
+    are those of csrc/votes/kernels.cpp.
     """
     import torch
 

@@ -138,10 +138,13 @@ def cells_of(
         held_out, evidence, np.flatnonzero(offsets[1:] - offsets[:-1])
     ):
         _core.cells(
-            ids, similarities, own.ids, own.similarities, first, rows, offsets, cell, n_cells,
-            evidence.correctness, evidence.dataset, evidence.n_datasets, evidence.k, evidence.kappa,
-            evidence.threshold, each, evidence.threads,
-            (distance, s1, s2, right, unsupported, of_known, of_correct),
+            ids=ids, similarities=similarities, own_places=own.ids,
+            own_similarities=own.similarities, first=first, records=rows, offsets=offsets,
+            cells=cell, n_cells=n_cells, correctness=evidence.correctness,
+            dataset=evidence.dataset, n_datasets=evidence.n_datasets, k=evidence.k,
+            kappa=evidence.kappa, threshold=evidence.threshold, each=each,
+            threads=evidence.threads,
+            out=(distance, s1, s2, right, unsupported, of_known, of_correct),
         )  # fmt: skip
     n_moved = np.array([len(places) for places in moved])
     rest = (len(rows) - n_moved)[:, None]

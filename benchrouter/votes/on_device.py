@@ -312,62 +312,22 @@ def refuse(
     place, *passed = torch.cat([fault, torch.stack(fine).long()]).tolist()  # the only wait
     if not all(passed):
         for name, values in finite.items():
-            _refuse_infinite(name, values)
+            _core.check_finite(name, values.cpu().numpy())
         assert preference is not None
-        _refuse_order(preference.tolist())
+        _core.check_preference(preference.cpu().numpy())
         if allowed is not None:
-            _refuse_models(allowed.tolist(), fallback_model, home)
+            best_on_average = -1 if home is None else home
+            _core.check_allowed(allowed.cpu().numpy(), fallback_model, best_on_average)
     if place == NO_FAULT:
         return
     place, column = divmod(place, neighbours.shape[1])
-    row, kind = divmod(place, len(_core.device_faults))
-    record = int(neighbours[row, column])
-    where = f"at [{row}, {column}]"
-    refused = _core.device_faults[kind]
-    if refused == "id":
-        n_records = len(outcomes.bits if isinstance(outcomes, PackedOutcomes) else outcomes)
-        raise ValueError(
-            f"neighbours must be -1 (none) or a record number in [0, {n_records}), got {record} "
-            + where
-        )
-    if refused == "weight" and weights is not None:
-        found = float(weights[row, column])
-        raise ValueError(f"weights must be finite and at least 0, got {found:.9g} {where}")
-    if refused == "similarity" and similarities is not None:
-        found = float(similarities[row, column])
-        raise ValueError(
-            f"similarities must be finite where there is a neighbour, got {found:.9g} {where}"
-        )
-    assert not isinstance(outcomes, PackedOutcomes)
-    model = int(torch.isinf(outcomes[record]).nonzero()[0])
-    raise ValueError(
-        f"outcomes must be finite or NaN (missing), got {float(outcomes[record, model]):.9g} "
-        f"at [{record}, {model}]"
-    )
-
-
-def _refuse_infinite(name: str, values: Tensor) -> None:
-    bad = (~values.isfinite()).nonzero().tolist()
-    if bad:
-        found = float(values[tuple(bad[0])])
-        raise ValueError(f"{name} must be finite, got {found:.9g} at {bad[0]}")
-
-
-def _refuse_models(allowed: list[bool], fallback_model: int, home: int | None) -> None:
-    if not any(allowed):
-        raise ValueError("allowed must hold at least 1 model, got none")
-    if not allowed[fallback_model]:
-        raise ValueError(f"fallback_model must be a model allowed, got {fallback_model}")
-    if home is not None and not allowed[home]:
-        raise ValueError(f"home must be a model allowed, got {home}")
-
-
-def _refuse_order(preference: list[int]) -> None:
-    for m, place in enumerate(preference):
-        again = place in preference[:m]
-        if again or not 0 <= place < len(preference):
-            raise ValueError(
-                f"preference must hold each of 0 to {len(preference) - 1} once, got {place}"
-                + (" again" if again else "")
-                + f" at [{m}]"
-            )
+    row, number = divmod(place, len(_core.device_faults))
+    kind = _core.device_faults[number]
+    votes_of = outcomes.bits if isinstance(outcomes, PackedOutcomes) else outcomes
+    if kind == "score":
+        row = int(neighbours[row, column])
+        column = int(torch.isinf(votes_of[row]).nonzero()[0])
+    values = {"id": neighbours, "weight": weights, "similarity": similarities, "score": votes_of}
+    refused = values[kind]
+    assert refused is not None
+    _core.refuse_fault(kind, refused[row, column].item(), row, column, len(votes_of))

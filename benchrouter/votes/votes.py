@@ -88,8 +88,9 @@ def votes(
     out_votes, out_support = _arrays_of(out, Votes)
     return Votes(
         *_core.votes(
-            neighbours, bits, present, scores, n_models, prior, k, prior_weight, weights,
-            threads, simd, out_votes, out_support,
+            neighbours=neighbours, bits=bits, present=present, scores=scores, n_models=n_models,
+            prior=prior, k=k, prior_weight=prior_weight, weights=weights, threads=threads,
+            simd=simd, out_votes=out_votes, out_support=out_support,
         )
     )  # fmt: skip
 
@@ -191,9 +192,12 @@ def decide(
     bits, present, scores, n_models = outcome_arrays(outcomes)
     return Chosen(
         *_core.decide(
-            neighbours, similarities, bits, present, scores, n_models, prior, preference, k, kappa,
-            rule, prior_weight, threshold, p_table, p_start, p_step, distance_limit,
-            fallback_model, allowed, weights, threads, simd, _arrays_of(out, Chosen),
+            neighbours=neighbours, similarities=similarities, bits=bits, present=present,
+            scores=scores, n_models=n_models, prior=prior, preference=preference, k=k, kappa=kappa,
+            rule=rule, prior_weight=prior_weight, threshold=threshold, p_table=p_table,
+            p_start=p_start, p_step=p_step, distance_limit=distance_limit,
+            fallback_model=fallback_model, allowed=allowed, weights=weights, threads=threads,
+            simd=simd, out=_arrays_of(out, Chosen),
         )
     )  # fmt: skip
 
@@ -246,8 +250,9 @@ def task_scores(
     bits, present, scores, n_models = outcome_arrays(outcomes)
     return TaskScores(
         *_core.task_scores(
-            neighbours, bits, present, scores, n_models, offsets, prior, k, threshold, weights,
-            threads, simd,
+            neighbours=neighbours, bits=bits, present=present, scores=scores, n_models=n_models,
+            offsets=offsets, prior=prior, k=k, threshold=threshold, weights=weights,
+            threads=threads, simd=simd,
         )
     )  # fmt: skip
 

@@ -225,7 +225,7 @@ def test_sdist_builds_a_wheel_that_runs(tmp_path):
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
         archive.extractall(tmp_path / "unpacked")
-    native = {f"csrc/{path.name}" for path in (ROOT / "csrc").iterdir()}
+    native = {p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").rglob("*.*")}
     pages = [*(ROOT / "docs").rglob("*.*"), *(ROOT / "benchmarks" / "results").glob("*.json")]
     pages += (ROOT / "tests" / "tables" / "golden").rglob("*.*")
     assert {path.relative_to(ROOT).as_posix() for path in pages} <= names

@@ -874,7 +874,7 @@ def test_rank_refuses(change, error, words):
 def test_the_arithmetic_compiles_for_the_device(tmp_path):
     source = tmp_path / "arithmetic.cu"
     source.write_text(
-        '#include "vote.hpp"\n'
+        '#include "votes/vote.hpp"\n'
         "__global__ void all(float* out, double* values) {\n"
         "    using namespace benchrouter;\n"
         "    const GridCell cell = find_cell({0.0, 0.1, 8}, distance(out[0]));\n"

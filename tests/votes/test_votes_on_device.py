@@ -844,16 +844,16 @@ def test_the_command_line_refuses_a_device_that_is_not_there():
 # ------------------------------------------------------------------------------------------ build
 
 
-@pytest.mark.parametrize(("name", "kernels"), [("vote", 4), ("expect", 2)])
+@pytest.mark.parametrize(("name", "kernels"), [("votes/vote", 4), ("scores/expect", 2)])
 def test_nvcc_compiles_the_kernels_without_spilling(tmp_path, name, kernels):
-    nvcc, source = shutil.which("nvcc"), str(ROOT / "csrc" / f"{name}_cuda.cu")
+    nvcc, csrc = shutil.which("nvcc"), ROOT / "csrc"
     if nvcc is None:
         pytest.skip("nvcc is not on PATH")
     run = subprocess.run(
         [
             nvcc, "-std=c++17", "-O3", "-fmad=false", "-gencode", "arch=compute_90,code=sm_90",
-            "-Werror", "all-warnings", "-Xptxas", "-v", "-c", source,
-            "-o", str(tmp_path / "kernels.o"),
+            "-Werror", "all-warnings", "-Xptxas", "-v", "-I", str(csrc),
+            "-c", str(csrc / f"{name}_cuda.cu"), "-o", str(tmp_path / "kernels.o"),
         ],
         env=without_preload(), capture_output=True, text=True,
     )  # fmt: skip

@@ -4,7 +4,7 @@ On a CPU two batches side by side, each on one core, take less time than one aft
 no core waits for another within an operator, and each batch stays in its core's own cache. The
 threads are torch's own only in number: `torch.get_num_threads()` of them, so that OMP_NUM_THREADS
 and torch.set_num_threads bind them too. A thread runs no OpenMP team of its own, and neither does
-the extension (csrc/threads.hpp), so that no two pools wait for the same cores.
+the extension (csrc/common/threads.hpp), so that no two pools wait for the same cores.
 """
 
 from __future__ import annotations

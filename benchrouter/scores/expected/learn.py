@@ -326,7 +326,7 @@ def _features(
     own_distance: NDArray[np.float32],
     kappa: int,
 ) -> Array:
-    """1, log of the distance, log of the neighbours' own distances, purity; as csrc/expect.hpp."""
+    """1, log of the distance, of the neighbours' own, purity; as csrc/scores/expect.hpp."""
     ids, similarities = neighbours.ids[:, :kappa], neighbours.similarities[:, :kappa]
     there = ids >= 0
     count = np.maximum(there.sum(axis=1), 1)

@@ -23,7 +23,7 @@ from benchrouter.scores.expected.views import VIEWS
 from benchrouter.votes.outcomes import Chosen, Outcomes
 from benchrouter.votes.votes import Simd, outcome_arrays
 
-SCALE = 0.05  # added to a distance before its logarithm (csrc/expect.hpp): duplicates have none
+SCALE = 0.05  # added before a distance's logarithm (csrc/scores/expect.hpp): duplicates have none
 Z80 = 1.2815515655446004  # 80 % of a Gaussian lie within so many standard deviations
 LEAST_CHANCE = 0.02  # expected scores count as this far from 0 and 1 before their logit is taken
 KINDS = ("known", "strange")
@@ -466,8 +466,10 @@ def expect(
     bits, present, raw, n_models = outcome_arrays(outcomes)
     scores = np.empty((len(queries), len(prior)), np.float32) if with_scores else None
     chosen, strange = _core.expect(
-        learnt, queries, neighbours.ids, neighbours.similarities, bits, present, raw, n_models,
-        prior, preference, k, kappa, distance_limit, fallback_model, home, allowed, threads, simd,
-        out, None, scores,
+        learnt=learnt, queries=queries, neighbours=neighbours.ids,
+        similarities=neighbours.similarities, bits=bits, present=present, scores=raw,
+        n_models=n_models, prior=prior, preference=preference, k=k, kappa=kappa,
+        distance_limit=distance_limit, fallback_model=fallback_model, home=home, allowed=allowed,
+        threads=threads, simd=simd, out=out, out_strange=None, out_scores=scores,
     )  # fmt: skip
     return Expected(Chosen(*chosen), strange, scores)

@@ -1,4 +1,4 @@
-// Stands in for CUDA's header, to run the kernels of csrc/*_cuda.cu on the host, where tests can
+// Stands in for CUDA's header, to run the kernels of csrc/*/*_cuda.cu on the host, where tests can
 // compare them with the CPU's without a device. A thread is a fiber; a warp's fibers run one after
 // the other up to a collective, which all 32 must reach. Nothing but what these files use.
 #pragma once

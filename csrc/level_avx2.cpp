@@ -1,3 +1,0 @@
-// The kernels for avx2; CMakeLists.txt gives the instruction set.
-#define BR_LEVEL avx2
-#include "kernels.hpp"
