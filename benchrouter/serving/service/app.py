@@ -56,7 +56,8 @@ def make_app(
     app.state.body_limit = BodyLimit(settings.max_body_bytes)
     # `Admission` asks for the key; this tells the OpenAPI document that it does.
     key = HTTPBearer(scheme_name="key", auto_error=False)
-    app.include_router(endpoints.keyed, dependencies=[Depends(key)] if settings.keys else [])
+    for router in (endpoints.posted, endpoints.keyed):
+        app.include_router(router, dependencies=[Depends(key)] if settings.keys else [])
     app.include_router(endpoints.open_to_all)
     app.add_middleware(Admission, keys=settings.keys, only_local_names=settings.only_local_names)
     app.add_middleware(Observed, metrics=metrics, log_requests=settings.log_requests)

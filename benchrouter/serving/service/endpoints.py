@@ -31,10 +31,11 @@ Result = TypeVar("Result")
 Answer = dict[str, object]
 PromptRequest = requests.RouteRequest | requests.ExplainRequest
 
-keyed = APIRouter(responses=responses.refusals(401, 403))
 posted = APIRouter(
-    route_class=JsonRoute, responses=responses.refusals(400, 404, 408, 413, 415, 422, 429)
+    route_class=JsonRoute,
+    responses=responses.refusals(400, 401, 403, 404, 408, 413, 415, 422, 429),
 )
+keyed = APIRouter(responses=responses.refusals(401, 403))
 open_to_all = APIRouter()
 
 
@@ -162,9 +163,6 @@ async def explain(asked: requests.ExplainRequest, request: Request, service: The
         "benchmark_distances": [dataset["distance"] for dataset in inside["datasets"]],
         "decision": routed.to_dict(),
     }
-
-
-keyed.include_router(posted)
 
 
 @keyed.head("/v1/models", include_in_schema=False)
