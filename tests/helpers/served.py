@@ -109,20 +109,22 @@ class Service:
 
 
 @contextmanager
-def running(app, waiting) -> Iterator[int]:
+def running(app, max_connections: int = 100) -> Iterator[int]:
     """Serve an application from a thread; the port."""
     bound = process.bind("127.0.0.1", 0)
-    ready = threading.Event()
-    server = process.Server(app, waiting, ready.set)
+    server = process.server_of(app, max_connections)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     port = bound.getsockname()[1]
     thread.start()
     try:
-        assert ready.wait(20)
+        until = time.monotonic() + 20
+        while not server.started:
+            assert time.monotonic() < until
+            time.sleep(0.01)
         yield port
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(40)
         assert not thread.is_alive()
 
 

@@ -17,7 +17,7 @@ from tiny_encoder import prompts_of
 from benchrouter import Router
 from benchrouter.serving import Engine, Routed
 
-for package in ("fastapi", "httptools", "httpx", "prometheus_client", "uvicorn"):
+for package in ("fastapi", "httpx", "prometheus_client", "uvicorn"):
     pytest.importorskip(package, reason=f"{package} is not installed (pip install '.[dev]')")
 
 import httpx  # noqa: E402
@@ -34,7 +34,6 @@ from benchrouter.client import (  # noqa: E402
     Unreachable,
 )
 from benchrouter.serving.service import Settings, make_app  # noqa: E402
-from benchrouter.serving.service.connections import Waiting  # noqa: E402
 
 PROMPTS = prompts_of([3, 9, 30], seed=3)
 KEY = "k" * 40
@@ -49,7 +48,7 @@ def directory(tmp_path_factory):
 def url(directory):
     with Engine(directory, deadline_s=30.0, reload_every_s=None) as engine:
         app = make_app(engine, Settings(keys=(KEY,), max_prompts=5, log_requests=False))
-        with running(app, Waiting(100)) as port:
+        with running(app) as port:
             yield f"http://127.0.0.1:{port}"
 
 

@@ -8,23 +8,6 @@ import re
 from functools import cache
 from importlib import resources
 
-from fastapi import FastAPI
-from starlette.responses import Response
-
-
-def serve_page(app: FastAPI) -> None:
-    """Serve the page at ``/``.
-
-    Parameters
-    ----------
-    app : FastAPI
-    """
-    content, headers = page()
-
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-    async def answer() -> Response:
-        return Response(content, headers=headers)
-
 
 @cache
 def page() -> tuple[bytes, dict[str, str]]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import PlainTextResponse
 from pydantic_core import to_json
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect
 
+from benchrouter.files.arrays import Array
 from benchrouter.serving import RoutePolicy, UnknownRouter
-from benchrouter.serving.service import schemas
-from benchrouter.serving.service.bodies import Bodies
-from benchrouter.serving.service.errors import Refused, error
-from benchrouter.serving.service.front import NOTE
+from benchrouter.serving.service import decision_page, requests, responses
+from benchrouter.serving.service.bodies import JsonRoute
+from benchrouter.serving.service.errors import Refused
 from benchrouter.serving.service.logs import shown
 from benchrouter.serving.service.metrics import Metrics
 from benchrouter.serving.service.settings import Settings
@@ -26,11 +26,21 @@ if TYPE_CHECKING:
     from benchrouter.serving.messages import Prompt
 
 MAX_EXPLAINED = 32  # requests to /v1/explain at once
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Result = TypeVar("Result")
+Answer = dict[str, object]
+PromptRequest = requests.RouteRequest | requests.ExplainRequest
+
+posted = APIRouter(
+    route_class=JsonRoute,
+    responses=responses.refusals(400, 401, 403, 404, 408, 413, 415, 422, 429),
+)
+keyed = APIRouter(responses=responses.refusals(401, 403))
+open_to_all = APIRouter()
 
 
-class Endpoints:
-    """The operations of a service, as methods from a request to its response.
+class Service:
+    """What the endpoints share.
 
     Parameters
     ----------
@@ -40,149 +50,177 @@ class Endpoints:
     """
 
     def __init__(self, engine: Engine, settings: Settings, metrics: Metrics) -> None:
-        self._engine = engine
-        self._settings = settings
-        self._metrics = metrics
-        self._bodies = Bodies(settings.max_body_bytes)
+        self.engine = engine
+        self.settings = settings
+        self.metrics = metrics
+        self.choosing = _Turns(settings.max_tasks)
+        self.explaining = _Turns(MAX_EXPLAINED)
         self._most_waiting = settings.max_pending or engine.capacity
-        self._choosing = _Turns(settings.max_tasks)
-        self._explaining = _Turns(MAX_EXPLAINED)
 
-    async def route(self, request: Request) -> Response:
-        """Choose a model for a prompt, for messages, or for each of several prompts."""
-        asked = await self._bodies.parse(request, schemas.RouteRequest)
-        n = 1 if asked.prompts is None else len(asked.prompts)
-        most = self._settings.max_prompts
-        if n > most:
-            raise Refused(
-                422, "too_many_prompts", f"found {n:,} prompts, expected at most {most:,}"
-            )
-        name = self._router_of(asked.router)
-        self._refuse_if_full(n)
-        note = self._note(request, asked, router=name)
-        options: dict[str, Any] = {"router": name, "policy": _policy_of(asked)}
-        if asked.deadline_ms is not None:
-            options["deadline_s"] = asked.deadline_ms / 1000
-        if asked.prompts is None:
-            one = await _offered(self._engine.route(_prompt_of(asked), **options))
-            note.update(model=one.model, cause=one.cause)
-            return _json({"decision": one.to_dict()})
-        many = await _offered(self._engine.route_many(asked.prompts, **options))
-        note.update(n_prompts=n, fallbacks=sum(routed.fallback for routed in many))
-        return _json({"decisions": [routed.to_dict() for routed in many]})
-
-    async def choose(self, request: Request) -> Response:
-        """Choose one model for all prompts of a task."""
-        asked = await self._bodies.parse(request, schemas.ChooseRequest)
-        name = self._router_of(asked.router)
-        labels = _labels_of(asked.labels, self._engine.routers[name].models)
-        note = self._note(request, asked, router=name, n_prompts=len(asked.prompts))
-        choosing = self._engine.choose(
-            *(asked.prompts, labels),
-            router=name,
-            score=asked.score,
-            label_threshold=asked.label_threshold,
-            policy=_policy_of(asked),
-        )
-        found = await _offered(_unless_gone(request, self._choosing.start(choosing)))
-        note["model"] = found.model
-        return _json({**found.to_dict(), **_identity(self._engine.routers[name])})
-
-    async def explain(self, request: Request) -> Response:
-        """Tell why a prompt goes where it goes."""
-        asked = await self._bodies.parse(request, schemas.ExplainRequest)
-        name = self._router_of(asked.router)
-        self._refuse_if_full(1)
-        note = self._note(request, asked, router=name)
-        prompt, policy = _prompt_of(asked), _policy_of(asked)
-        explaining = self._engine.explain(prompt, router=name, policy=policy)
-        found = await _offered(_unless_gone(request, self._explaining.start(explaining)))
-        routed = await _offered(self._engine.route(prompt, router=name, policy=policy))
-        note["model"] = routed.model
-        inside = self._engine.routers[name].description
-        return _json(
-            {
-                **found.to_dict(),
-                "router": name,
-                "version": routed.version,
-                "truncated": routed.truncated,
-                "distance_limit": inside["distance_limit"],
-                "benchmark_distances": [dataset["distance"] for dataset in inside["datasets"]],
-                "decision": routed.to_dict(),
-            }
-        )
-
-    async def models(self, router: str | None = None) -> Response:
-        """List the models that may be answered."""
-        routers = self._engine.routers
-        infos = list(routers.values()) if router is None else [routers[self._router_of(router)]]
-        return _json(
-            {
-                "object": "list",
-                "data": [model for info in infos for model in _models(info)],
-                "routers": [_listed(info) for info in infos],
-            }
-        )
-
-    async def healthz(self) -> Response:
-        """Tell that the process is alive."""
-        return _json({"status": "alive"})
-
-    async def readyz(self) -> Response:
-        """Tell whether prompts are routed."""
-        if self._engine.ready:
-            return _json({"status": "ready"})
-        return error(Refused(503, "not_ready", "the engine takes no work"))
-
-    async def metrics(self) -> Response:
-        """Everything counted, for Prometheus."""
-        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    def _router_of(self, name: str | None) -> str:
-        routers = self._engine.routers
+    def router_of(self, name: str | None) -> str:
+        """Name of the router that a request asks for; 404 or 422 if there is none."""
+        routers = self.engine.routers
         if name in routers:
             return name
         if name is None and len(routers) == 1:
             return next(iter(routers))
         if name is None:
-            raise Refused(422, "router_needed", f"found no router, expected one of {list(routers)}")
-        raise Refused(
-            404, "router_not_found", f"found router {name[:100]!r}, expected one of {list(routers)}"
-        )
+            message = f"found no router, expected one of {list(routers)}"
+            raise Refused(422, "router_needed", message)
+        message = f"found router {name[:100]!r}, expected one of {list(routers)}"
+        raise Refused(404, "router_not_found", message)
 
-    def _refuse_if_full(self, n: int) -> None:
-        waiting = self._engine.queued
+    def refuse_if_full(self, n: int) -> None:
+        """Refuse n more prompts (429) if too many wait already."""
+        waiting = self.engine.queued
         if waiting and waiting + n > self._most_waiting:
-            raise Refused(
-                429,
-                "overloaded",
-                f"{waiting:,} prompts wait, at most {self._most_waiting:,} may: come back later",
+            message = (
+                f"{waiting:,} prompts wait, at most {self._most_waiting:,} may: come back later"
             )
+            raise Refused(429, "overloaded", message)
 
-    def _note(self, request: Request, asked: Any, **fields: Any) -> dict[str, Any]:
-        """What the log is to say of the request."""
-        note: dict[str, Any] = request.scope[NOTE]
+    def note(self, request: Request, asked: requests.Body, **fields: object) -> Answer:
+        """Fields that the log adds to the line of this request; more may be set."""
+        note: Answer = request.state.note
         note.update(fields)
-        if self._settings.log_prompts:
+        if self.settings.log_prompts:
             given = asked.model_dump(include={"prompt", "prompts", "messages"}, exclude_none=True)
             note["asked"] = {
-                name: value if isinstance(value, str) else to_json(value).decode()
+                name: shown(value if isinstance(value, str) else to_json(value).decode())
                 for name, value in given.items()
             }
-            note["asked"] = {name: shown(text) for name, text in note["asked"].items()}
         return note
 
 
-def _prompt_of(asked: schemas.RouteRequest | schemas.ExplainRequest) -> Prompt:
+async def _service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+TheService = Annotated[Service, Depends(_service_of)]
+
+
+@posted.post("/v1/route", response_model=responses.OneDecision | responses.ManyDecisions)
+async def route(asked: requests.RouteRequest, request: Request, service: TheService) -> Answer:
+    """Choose a model for a prompt, for messages, or for each of several prompts."""
+    n = 1 if asked.prompts is None else len(asked.prompts)
+    most = service.settings.max_prompts
+    if n > most:
+        message = f"found {n:,} prompts, expected at most {most:,}"
+        raise Refused(422, "too_many_prompts", message)
+    name = service.router_of(asked.router)
+    service.refuse_if_full(n)
+    note = service.note(request, asked, router=name)
+    options: dict[str, Any] = {"router": name, "policy": _policy_of(asked)}
+    if asked.deadline_ms is not None:
+        options["deadline_s"] = asked.deadline_ms / 1000
+    if asked.prompts is None:
+        one = await _offered(service.engine.route(_prompt_of(asked), **options))
+        note.update(model=one.model, cause=one.cause)
+        return {"decision": one.to_dict()}
+    many = await _offered(service.engine.route_many(asked.prompts, **options))
+    note.update(n_prompts=n, fallbacks=sum(routed.fallback for routed in many))
+    return {"decisions": [routed.to_dict() for routed in many]}
+
+
+@posted.post("/v1/choose", response_model=responses.TaskAnswer)
+async def choose(asked: requests.ChooseRequest, request: Request, service: TheService) -> Answer:
+    """Choose one model for all prompts of a task."""
+    name = service.router_of(asked.router)
+    labels = _labels_of(asked.labels, service.engine.routers[name].models)
+    note = service.note(request, asked, router=name, n_prompts=len(asked.prompts))
+    choosing = service.engine.choose(
+        *(asked.prompts, labels),
+        router=name,
+        score=asked.score,
+        label_threshold=asked.label_threshold,
+        policy=_policy_of(asked),
+    )
+    found = await _offered(_unless_gone(request, service.choosing.start(choosing)))
+    note["model"] = found.model
+    version = service.engine.routers[name].version
+    return {**found.to_dict(), "router": name, "version": version}
+
+
+@posted.post("/v1/explain", response_model=responses.ExplainAnswer)
+async def explain(asked: requests.ExplainRequest, request: Request, service: TheService) -> Answer:
+    """Tell why a prompt goes where it goes."""
+    name = service.router_of(asked.router)
+    service.refuse_if_full(1)
+    note = service.note(request, asked, router=name)
+    prompt, policy = _prompt_of(asked), _policy_of(asked)
+    explaining = service.engine.explain(prompt, router=name, policy=policy)
+    found = await _offered(_unless_gone(request, service.explaining.start(explaining)))
+    routed = await _offered(service.engine.route(prompt, router=name, policy=policy))
+    note["model"] = routed.model
+    inside = service.engine.routers[name].description
+    return {
+        **found.to_dict(),
+        "router": name,
+        "version": routed.version,
+        "truncated": routed.truncated,
+        "distance_limit": inside["distance_limit"],
+        "benchmark_distances": [dataset["distance"] for dataset in inside["datasets"]],
+        "decision": routed.to_dict(),
+    }
+
+
+@keyed.head("/v1/models", include_in_schema=False)
+@keyed.get(
+    "/v1/models",
+    response_model=responses.ModelsAnswer,
+    responses=responses.refusals(404, 422),
+)
+async def models(service: TheService, router: str | None = None) -> Answer:
+    """List the models that may be answered."""
+    routers = service.engine.routers
+    infos = list(routers.values()) if router is None else [routers[service.router_of(router)]]
+    return {
+        "object": "list",
+        "data": [model for info in infos for model in _models(info)],
+        "routers": [_listed(info) for info in infos],
+    }
+
+
+@keyed.head("/metrics", include_in_schema=False)
+@keyed.get("/metrics", response_class=PlainTextResponse)
+async def metrics(service: TheService) -> Response:
+    """Tell everything counted, for Prometheus."""
+    return Response(service.metrics.text(), media_type=METRICS_TYPE)
+
+
+@open_to_all.head("/healthz", include_in_schema=False)
+@open_to_all.get("/healthz", response_model=responses.Status)
+async def healthz() -> Answer:
+    """Tell that the process is alive."""
+    return {"status": "alive"}
+
+
+@open_to_all.head("/readyz", include_in_schema=False)
+@open_to_all.get("/readyz", response_model=responses.Status, responses=responses.refusals(503))
+async def readyz(service: TheService) -> Answer:
+    """Tell whether prompts are routed."""
+    if not service.engine.ready:
+        raise Refused(503, "not_ready", "the engine takes no work")
+    return {"status": "ready"}
+
+
+@open_to_all.head("/", include_in_schema=False)
+@open_to_all.get("/", include_in_schema=False)
+async def page() -> Response:
+    """Show the page."""
+    content, headers = decision_page.page()
+    return Response(content, headers=headers)
+
+
+def _prompt_of(asked: PromptRequest) -> Prompt:
     prompt = asked.messages if asked.prompt is None else asked.prompt
     assert prompt is not None
     return prompt
 
 
-def _policy_of(
-    asked: schemas.RouteRequest | schemas.ExplainRequest | schemas.ChooseRequest,
-) -> RoutePolicy | None:
-    """Policy of a request, None where it brings none; contradictions are refused."""
+def _policy_of(asked: PromptRequest | requests.ChooseRequest) -> RoutePolicy | None:
+    """Policy of a request, if it has one; 422 if the policy contradicts itself."""
     if asked.policy is None:
         return None
     try:
@@ -193,8 +231,8 @@ def _policy_of(
 
 def _labels_of(
     labels: list[dict[str, float | None]] | None, models: tuple[str, ...]
-) -> NDArray[np.float64] | None:
-    """Labels by model as an array, NaN = not run."""
+) -> Array | None:
+    """Labels by model as an array, shape (n_labels, n_models); NaN = not run."""
     if labels is None:
         return None
     columns = {name: i for i, name in enumerate(models)}
@@ -202,44 +240,40 @@ def _labels_of(
     for row, scores in enumerate(labels):
         for name, score in scores.items():
             if name not in columns:
-                raise Refused(
-                    422,
-                    "unknown_model",
-                    f"labels.{row}: found {name[:100]!r}, expected some of {list(models)}",
-                )
+                message = f"labels.{row}: found {name[:100]!r}, expected some of {list(models)}"
+                raise Refused(422, "unknown_model", message)
             if score is not None:
                 found[row, columns[name]] = score
     return found
 
 
 class _Turns:
-    """Work in threads, which take a while to end when their client has gone: so much at once."""
+    """Limits work at once; work in threads takes a while to end after its client has gone."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._taken = 0
 
-    def start(self, working: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+    def start(self, working: Coroutine[object, object, Result]) -> asyncio.Task[Result]:
         if self._taken >= self._most:
             working.close()
-            raise Refused(
-                429,
-                "overloaded",
-                f"{self._taken} such requests are worked on, and no more may be: come back later",
+            message = (
+                f"{self._taken} such requests are worked on, and no more may be: come back later"
             )
+            raise Refused(429, "overloaded", message)
         self._taken += 1
         task = asyncio.ensure_future(working)
         task.add_done_callback(self._end)
         return task
 
-    def _end(self, task: asyncio.Task[Any]) -> None:
+    def _end(self, task: asyncio.Task[Result]) -> None:
         self._taken -= 1
         if not task.cancelled():
-            task.exception()  # seen, though nobody may wait for it
+            task.exception()  # retrieved, though nobody may wait for it
 
 
-async def _offered(working: Coroutine[Any, Any, Result]) -> Result:
-    """Await the engine; what a router cannot offer is the request's fault."""
+async def _offered(working: Coroutine[object, object, Result]) -> Result:
+    """Await the engine; 404 or 422 if the router cannot offer what is asked."""
     try:
         return await working
     except UnknownRouter as e:
@@ -261,32 +295,18 @@ async def _unless_gone(request: Request, task: asyncio.Task[Result]) -> Result:
     return task.result()
 
 
-def _identity(info: RouterInfo) -> dict[str, str]:
-    return {"router": info.name, "version": info.version}
+def _models(info: RouterInfo) -> list[Answer]:
+    shared = {"object": "model", "router": info.name}
+    return [{**shared, "id": model["name"], **model} for model in info.description["models"]]
 
 
-def _models(info: RouterInfo) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": model["name"],
-            "object": "model",
-            "router": info.name,
-            **{name: value for name, value in model.items() if name != "name"},
-        }
-        for model in info.description["models"]
-    ]
-
-
-def _listed(info: RouterInfo) -> dict[str, Any]:
+def _listed(info: RouterInfo) -> Answer:
     inside = info.description
     return {
         "name": info.name,
         "version": info.version,
         "n_records": inside["n_records"],
-        "datasets": [
-            {name: dataset[name] for name in ("name", "n_records", "distance")}
-            for dataset in inside["datasets"]
-        ],
+        "datasets": inside["datasets"],
         "best_on_average": inside["best_on_average"],
         "fallback": info.fallback,
         "distance_limit": inside["distance_limit"],
@@ -294,7 +314,3 @@ def _listed(info: RouterInfo) -> dict[str, Any]:
         "loaded_at": info.loaded_at,
         "error": info.error,
     }
-
-
-def _json(content: dict[str, Any]) -> Response:
-    return Response(to_json(content, inf_nan_mode="null"), media_type="application/json")

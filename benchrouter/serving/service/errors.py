@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
-from starlette.responses import Response
+from fastapi import FastAPI, Request
+from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from benchrouter.files.errors import BenchrouterError
 
 RETRY_AFTER_S = 1
-FAILED = "the service failed; its log says how"
+SHOWN_ERRORS = 3
 _TYPES = {
     401: "authentication_error",
     404: "not_found_error",
@@ -21,57 +23,60 @@ _TYPES = {
 }
 
 
-class Refused(BenchrouterError):
-    """A request that is not answered as it asked, with the status that says so.
+class Refused(BenchrouterError, HTTPException):
+    """A request that is not answered as asked.
 
     Parameters
     ----------
     status : int
+        429 and 503 add Retry-After, 401 adds WWW-Authenticate.
     code : str
         For programs, such as "body_too_large".
     message : str
         For people: what was found and what was expected.
-    """
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-
-
-def error(refused: Refused, headers: Mapping[str, str] | None = None) -> Response:
-    """Make the response of a refusal.
-
-    Parameters
-    ----------
-    refused : Refused
     headers : mapping of str to str, optional
-        Beside those that its status asks for.
-
-    Returns
-    -------
-    Response
     """
-    said = dict(headers or {})
-    if refused.status in (429, 503):
-        said["Retry-After"] = str(RETRY_AFTER_S)
-    if refused.status == 401:
-        said["WWW-Authenticate"] = "Bearer"
-    return Response(body_of(refused), refused.status, headers=said, media_type="application/json")
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        headers = dict(headers or {})
+        if status in (429, 503):
+            headers["Retry-After"] = str(RETRY_AFTER_S)
+        if status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        super().__init__(status, message, headers)
+        self.code = code
+
+    def response(self) -> JSONResponse:
+        """Make the response."""
+        kind = _TYPES.get(self.status_code, "invalid_request_error")
+        error = {"message": self.detail, "type": kind, "code": self.code}
+        return JSONResponse({"error": error}, self.status_code, self.headers)
 
 
-def body_of(refused: Refused) -> bytes:
-    """JSON of a refusal: {"error": {"message", "type", "code"}}."""
-    from pydantic_core import to_json
-
-    content: dict[str, Any] = {
-        "message": refused.message,
-        "type": _TYPES.get(refused.status, "invalid_request_error"),
-        "code": refused.code,
-    }
-    return to_json({"error": content})
+def failed() -> Refused:
+    """Answer to a request on which the service itself failed."""
+    return Refused(500, "internal_server_error", "the service failed; its log says how")
 
 
-def of_status(status: int, detail: str | None = None) -> Refused:
-    """Refusal that a status says all of."""
-    phrase = HTTPStatus(status).phrase
-    return Refused(status, phrase.lower().replace(" ", "_"), detail or phrase)
+def add_handlers(app: FastAPI) -> None:
+    """Answer FastAPI's own refusals in the same shape."""
+
+    @app.exception_handler(StarletteHTTPException)
+    async def on_http_exception(request: Request, e: StarletteHTTPException) -> JSONResponse:
+        if not isinstance(e, Refused):
+            phrase = HTTPStatus(e.status_code).phrase
+            e = Refused(e.status_code, phrase.lower().replace(" ", "_"), phrase, e.headers)
+        return e.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid_request(request: Request, e: RequestValidationError) -> JSONResponse:
+        errors = e.errors()
+        told = []
+        for error in errors[:SHOWN_ERRORS]:
+            where = ".".join(str(part)[:100] for part in error["loc"] if part != "body")
+            told.append(f"{where}: {error['msg']}" if where else error["msg"])
+        n_more = len(errors) - SHOWN_ERRORS
+        more = f"; and {n_more} more" if n_more > 0 else ""
+        return Refused(422, "invalid_request", "; ".join(told) + more).response()

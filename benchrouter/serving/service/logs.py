@@ -14,7 +14,7 @@ SHOWN_CHARACTERS = 2000  # of a prompt in the log
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as one line; what `extra={"fields": …}` holds stands beside the message."""
+    """Formats a record as one line, with the fields of `extra={"fields": …}` beside the message."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Make the line."""

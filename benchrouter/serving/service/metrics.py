@@ -1,4 +1,4 @@
-"""Prometheus metrics of a service: what its engine and its requests tell."""
+"""Prometheus metrics of a service: its engine and its requests."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ DISTANCE = tuple(x / 20 for x in range(1, 21))  # mean cosine distance; above 1 
 class Metrics(Observer):
     """Counts of one service, in a registry of their own.
 
-    An observer of the engine, made before it; requests are told by the service. Labels take few
-    values: paths that the service knows, statuses, causes, devices, and the routers with their
-    models.
+    An observer of the engine, made before it; the service adds its requests. Labels take few values:
+    known paths, statuses, causes, devices, routers and their models.
     """
 
     def __init__(self) -> None:
@@ -136,7 +135,7 @@ class Metrics(Observer):
 
 
 class _Routers(Collector):
-    """Which version of every router is served: those of before are not shown."""
+    """The version of every router that is served; earlier versions are not shown."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import os
 import resource
+import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -15,13 +16,12 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from benchrouter.serving.service.connections import KEEP_ALIVE_S, Waiting, connections_of
-
 BACKLOG = 2048
 MAX_CONNECTIONS = 10_000
 FILES_BESIDE = 256  # descriptors of a process that are no connections
+KEEP_ALIVE_S = 75  # between two requests; longer than load balancers keep theirs (60 s)
+MAX_HEADER_BYTES = 64 * 1024
 DRAIN_S = 25  # for what is being answered; Kubernetes kills after 30 s
-LAST_WORDS_S = 3.0  # for clients that are in the middle of a request meanwhile
 
 log = logging.getLogger("benchrouter.service")
 
@@ -73,10 +73,10 @@ def url_of(bound: socket.socket) -> str:
 
 
 def serve(app: ASGIApp, bound: socket.socket, when_ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT; then what is being answered is answered.
+    """Serve until SIGTERM or SIGINT, then finish the requests that have begun.
 
-    A second signal ends the process at once. Python's garbage collector leaves out what there is
-    by now: to look through all of it, torch included, it would stop all requests for 0.2 s.
+    A second signal ends the process at once. Python's garbage collector ignores every object that
+    exists by now: looking through all of them, torch included, would stop all requests for 0.2 s.
 
     Parameters
     ----------
@@ -86,66 +86,67 @@ def serve(app: ASGIApp, bound: socket.socket, when_ready: Callable[[], None]) ->
     when_ready : callable
         Called when requests are taken.
     """
-    waiting = Waiting(min(MAX_CONNECTIONS, _raise_file_limit() - FILES_BESIDE))
+    server = server_of(app, min(MAX_CONNECTIONS, _raise_file_limit() - FILES_BESIDE))
     gc.collect()
     gc.freeze()
-    Server(app, waiting, when_ready).run(sockets=[bound])
+    asyncio.run(_run(server, bound, when_ready))
 
 
-class Server(uvicorn.Server):
-    """uvicorn's server, with our limits, and our way to end.
+def server_of(app: ASGIApp, max_connections: int = MAX_CONNECTIONS) -> uvicorn.Server:
+    """Make the server.
 
     Parameters
     ----------
     app : ASGI application
-    waiting : Waiting
-        Limits of connections.
-    when_ready : callable
+    max_connections : int
+        Beyond it requests are refused (503).
+
+    Returns
+    -------
+    uvicorn.Server
     """
-
-    should_exit: bool
-
-    def __init__(self, app: ASGIApp, waiting: Waiting, when_ready: Callable[[], None]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=connections_of(waiting),
-                ws="none",
-                loop="asyncio",  # uvloop, where something else brought it, gains little here
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                proxy_headers=False,
-                server_header=False,
-                backlog=BACKLOG,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=DRAIN_S,
-            )
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            # httptools would drop the body of a request that offers an upgrade to HTTP/2, as
+            # Java's client does.
+            http="h11",
+            ws="none",
+            loop="asyncio",  # uvloop, if something else brought it, gains little here
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+            limit_concurrency=max_connections,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=DRAIN_S,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         )
-        self._waiting = waiting
-        self._when_ready = when_ready
+    )
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
-        await super().startup(sockets)
-        self._watching = asyncio.create_task(self._waiting.watch())
-        self._when_ready()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen no more, and let what was asked be answered."""
-        self._waiting.patience_s = min(self._waiting.patience_s, LAST_WORDS_S)
-        await super().shutdown(sockets)
-        self._watching.cancel()
+async def _run(
+    server: uvicorn.Server, bound: socket.socket, when_ready: Callable[[], None]
+) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
+        if server.should_exit:
+            os._exit(128 + number)
+        server.should_exit = True
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End at a signal, with exit code 0; uvicorn would raise the signal again when done."""
-        if self.should_exit:
-            os._exit(128 + sig)
-        self.should_exit = True
+    serving = asyncio.ensure_future(server.serve(sockets=[bound]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    # uvicorn's own handlers would end a process that has drained by the signal, not by exit code 0.
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    when_ready()
+    await serving
 
 
 def _raise_file_limit() -> int:
-    """Allow as many open files as may be, and tell how many."""
+    """Allow as many open files as possible, and return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_CONNECTIONS + FILES_BESIDE
     if soft != resource.RLIM_INFINITY and soft < wanted:

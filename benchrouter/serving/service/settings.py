@@ -14,18 +14,18 @@ class Settings:
     Attributes
     ----------
     keys : tuple of str
-        API keys, any of which is let in; none = everyone is.
+        API keys, any of which is accepted; without keys everyone is let in.
     max_body_bytes : int
         Of a request; a longer one is refused (413) before it is read. All requests together may
-        hold 16 times as much; beyond, they are asked to come back (429).
+        hold 16 times as much; further ones are asked to come back (429).
     max_prompts : int
         Of one request to /v1/route; more are refused (422).
     max_pending : int or None
         Prompts that may wait for the engine; a request beyond is asked to come back (429). None =
         as many as the engine's queue takes.
     max_tasks : int
-        Requests to /v1/choose that are worked on at once, for each takes its whole task's
-        encoding; one beyond is asked to come back (429).
+        Requests to /v1/choose at once, each of which encodes a whole task; further ones are asked
+        to come back (429).
     log_requests : bool
         Whether every request is logged.
     log_prompts : bool

@@ -20,7 +20,7 @@ from tiny_encoder import prompts_of
 from benchrouter import CostPolicy, Router
 from benchrouter.serving import CAUSES, Engine, RoutePolicy
 
-for package in ("fastapi", "httptools", "httpx", "prometheus_client", "uvicorn"):
+for package in ("fastapi", "httpx", "prometheus_client", "uvicorn"):
     pytest.importorskip(package, reason=f"{package} is not installed (pip install '.[dev]')")
 
 import httpx  # noqa: E402
@@ -33,13 +33,12 @@ from benchrouter.serving.service import (  # noqa: E402  # noqa: E402
     Metrics,
     Settings,
     bodies,
-    connections,
     decision_page,
-    examples,
     keys,
     make_app,
-    openapi,
-    schemas,
+    process,
+    requests,
+    responses,
 )
 
 PROMPTS = prompts_of([3, 9, 5, 30, 7], seed=3)
@@ -116,7 +115,7 @@ def test_route_answers_what_the_router_chooses(app, router):
         assert one == {**decisions[i], "cached": True}
         assert one["score"] == pytest.approx(float(expected.score[i]))
         assert sorted(one["ranking"]) == sorted(MODELS) and one["ranking"][0] == one["model"]
-        strictly(schemas.Decision, one)
+        strictly(responses.Decision, one)
 
 
 def test_route_reduces_messages_to_their_text(app):
@@ -148,7 +147,7 @@ def test_a_prompt_without_text_is_answered_with_the_fallback(app, prompt, router
         assert decision["model"] in MODELS
     else:
         assert (decision["model"], decision["cause"]) == (router.fallback, "bad_prompt")
-        strictly(schemas.Decision, decision)
+        strictly(responses.Decision, decision)
 
 
 def test_a_deadline_is_the_requests_own(engine, metrics):
@@ -165,7 +164,7 @@ def test_choose_answers_what_the_router_chooses(app, router):
     expected = router.choose(PROMPTS).to_dict()
     found = ask(app, "POST", "/v1/choose", {"prompts": PROMPTS, "score": "auto"}).json()
     assert {**found, **expected} == found
-    strictly(schemas.TaskAnswer, found)
+    strictly(responses.TaskAnswer, found)
     labels = [{"maths-13b": 0, "small-3b": 1}, {}, {"general-70b": None, "maths-13b": 0.7}]
     matrix = np.array([[np.nan, 0, 1], [np.nan] * 3, [np.nan, 0.7, np.nan]])
     expected = router.choose(PROMPTS, matrix).to_dict()
@@ -200,7 +199,7 @@ def test_explain_answers_what_the_router_explains(app, router, engine):
     assert len(found["benchmark_distances"]) == 4
     routed = ask(app, "POST", "/v1/route", {"prompt": PROMPTS[3]}).json()["decision"]
     assert found["decision"] == routed
-    strictly(schemas.ExplainAnswer, found)
+    strictly(responses.ExplainAnswer, found)
     assert refusal(ask(app, "POST", "/v1/explain", {"prompt": " "})) == (422, "not_offered")
 
 
@@ -224,7 +223,7 @@ def test_answers_tell_the_chance_and_its_interval(app, router):
 
 def test_models_lists_models_and_routers(app, router, engine):
     found = ask(app, "GET", "/v1/models").json()
-    strictly(schemas.ModelsAnswer, found)
+    strictly(responses.ModelsAnswer, found)
     assert [m["id"] for m in found["data"]] == list(MODELS)
     assert found["data"][1]["usd_per_million_tokens"] == [0.2, 0.2]
     (listed,) = found["routers"]
@@ -902,21 +901,33 @@ def test_two_services_count_apart(engine):
 # --- documents -----------------------------------------------------------------------------------
 
 
+ANSWERS = {
+    "/v1/route": (responses.OneDecision, responses.ManyDecisions),
+    "/v1/choose": (responses.TaskAnswer,),
+    "/v1/explain": (responses.ExplainAnswer,),
+}
+
+
 def test_examples_are_answered_and_answers_are_as_documented(app):
-    for path, named in examples.REQUESTS.items():
-        for body in named.values():
+    shown = ask(app, "GET", "/openapi.json").json()["components"]["schemas"]
+    for path, name in (
+        ("/v1/route", "RouteRequest"),
+        ("/v1/choose", "ChooseRequest"),
+        ("/v1/explain", "ExplainRequest"),
+    ):
+        assert len(shown[name]["examples"]) >= 2
+        for body in shown[name]["examples"]:
             found = ask(app, "POST", path, body)
             assert found.status_code == 200, (path, body, found.text)
-            kinds = openapi.ANSWERS[path]
-            kind = kinds[-1] if "prompts" in body else kinds[0]
-            strictly(kind, found.json())
-    for path, named in examples.ANSWERS.items():
-        for content in named.values():
-            kinds = openapi.ANSWERS[path]
-            strictly(kinds[-1] if "decisions" in content else kinds[0], content)
+            strictly(ANSWERS[path][-1 if "prompts" in body else 0], found.json())
+    every = [model for models in ANSWERS.values() for model in models]
+    for model in (*every, responses.ModelsAnswer, responses.ErrorAnswer):
+        assert len(shown[model.__name__]["examples"]) == 1
+        (content,) = model.model_config["json_schema_extra"]["examples"]  # FastAPI drops nulls
+        strictly(model, content)
 
 
-def test_examples_of_errors_are_those_of_the_service(engine):
+def test_statuses_are_documented_and_examples_are_those_of_the_service(engine):
     app = make_app(engine, Settings(keys=(KEY,), max_prompts=1000))
     open_app = make_app(engine, Settings(only_local_names=True))
     headers = {"Authorization": f"Bearer {KEY}"}
@@ -927,10 +938,17 @@ def test_examples_of_errors_are_those_of_the_service(engine):
         404: ask(app, "POST", "/v1/route", {"prompt": "w1", "router": "code"}, headers=headers),
         422: ask(app, "POST", "/v1/route", {"prompts": ["w1"] * 1200}, headers=headers),
     }
+    document = ask(app, "GET", "/openapi.json").json()
+    documented = document["paths"]["/v1/route"]["post"]["responses"]
+    assert set(documented) == {"200", *map(str, (400, 401, 403, 404, 408, 413, 415, 422, 429))}
     for status, response in found.items():
         assert response.status_code == status
-        if status != 400:
-            assert response.json() == examples.ERRORS[status]
+        shown = documented[str(status)]
+        assert shown["description"] == responses.MESSAGES[status]
+        reference = shown["content"]["application/json"]["schema"]["$ref"]
+        assert reference.endswith("/ErrorAnswer")
+        strictly(responses.ErrorAnswer, response.json())
+    assert found[422].json() == document["components"]["schemas"]["ErrorAnswer"]["examples"][0]
 
 
 def test_the_document_tells_limits_and_keys(engine):
@@ -939,7 +957,8 @@ def test_the_document_tells_limits_and_keys(engine):
     prompts = document["components"]["schemas"]["RouteRequest"]["properties"]["prompts"]
     assert prompts["anyOf"][0]["maxItems"] == 7
     assert "securitySchemes" not in document["components"]
-    assert set(document["paths"]) == {*examples.ANSWERS, "/metrics"}
+    others = ("/v1/models", "/healthz", "/readyz", "/metrics")
+    assert set(document["paths"]) == {*ANSWERS, *others}
     for operations in document["paths"].values():
         for operation in operations.values():
             assert operation["summary"] and operation["description"]
@@ -950,10 +969,10 @@ def test_the_document_tells_limits_and_keys(engine):
 
 
 def test_causes_and_policies_are_those_of_the_engine():
-    document = TypeAdapter(schemas.Decision).json_schema()
+    document = TypeAdapter(responses.Decision).json_schema()
     assert set(document["properties"]["cause"]["anyOf"][0]["enum"]) == set(CAUSES)
     fields = set(RoutePolicy.__dataclass_fields__) - {"budget_usd"}  # prompts come one by one
-    assert set(schemas.Policy.model_fields) == fields
+    assert set(requests.Policy.model_fields) == fields
 
 
 def test_the_page_is_served_under_its_policy(app):
@@ -972,4 +991,4 @@ def test_a_page_may_run_its_own_scripts_and_no_others():
 
 
 def test_idle_connections_are_kept_longer_than_by_load_balancers():
-    assert connections.KEEP_ALIVE_S > 60
+    assert process.KEEP_ALIVE_S > 60
