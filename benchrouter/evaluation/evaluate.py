@@ -93,8 +93,8 @@ def evaluate(
     Raises
     ------
     TypeError, ValueError
-        If the embeddings do not fit the table, a pool is no selection of it, an experiment is
-        none, or robustness is asked for without an encoder.
+        If the embeddings do not fit the table, a pool is not a selection of it, an experiment is
+        unknown, or robustness is asked for without an encoder.
     """
     for name in experiments:
         if name not in EXPERIMENTS:
@@ -173,17 +173,16 @@ def _pool(
     described = pool.describe()
     if not with_tasks:
         return Pool(title, key, described)
-    numbers = run.settings.numbers
     notes: list[str] = []
     with run.stage(f"one dataset left out, {title}"):
         try:
             tasks = leave_one_dataset_out(
                 pool,
                 rows,
+                settings=run.settings,
                 nestings=NESTINGS,
                 threads=run.threads,
                 progress=run.progress,
-                **numbers,
             )
         except ValueError as e:
             note = f"one model per dataset, not measured: {e}"

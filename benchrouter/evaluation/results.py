@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.robustness import Flips
     from benchrouter.evaluation.prompts.rule_rows import PromptRow
     from benchrouter.evaluation.prompts.sparsity import Sparsity
-    from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
+    from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
     from benchrouter.evaluation.tasks.measures import Row
 
 OURS = "auto"  # the default of choose

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from benchrouter.evaluation.results import Evaluation, Pool, PromptProtocol
-    from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
+    from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,16 @@ class Part:
     some_correct: Array
     log_likelihood: Array | None
 
+    @property
+    def own_u(self) -> Array:
+        """The distance with only this dataset left out; shape (C,)."""
+        return self.u[:, 0]
+
+    @property
+    def own_p(self) -> Array:
+        """P with only this dataset left out; shape (C, n_models)."""
+        return self.p[:, 0]
+
     def lacks_likelihood(self) -> bool:
         """Whether some model was run, in some cell, without a log-likelihood."""
         if self.log_likelihood is None:

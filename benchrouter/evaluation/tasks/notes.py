@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
+    from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
     from benchrouter.tables.table import BenchmarkTable
 
 NAMED = 3  # names told in a sentence; of more, their number
 
 
-def notes_of(results: LeaveOneOut, table: BenchmarkTable) -> tuple[str, ...]:
+def notes_on(results: LeaveOneOut, table: BenchmarkTable) -> tuple[str, ...]:
     """Say what is undefined in a result, and why.
 
     Parameters

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
+    from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
 
 MOST_TASKS = 12  # panels of scores against accuracy
 MOST_MODELS = 30  # rows of chosen models

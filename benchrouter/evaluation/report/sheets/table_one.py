@@ -29,7 +29,7 @@ from benchrouter.evaluation.report.sheets.words import (
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.results import Pool
-    from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
+    from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
     from benchrouter.evaluation.tasks.measures import Row
 
 COLUMNS = (

@@ -21,7 +21,7 @@ from benchrouter.evaluation.tasks.measures import error_of_p_hat, predictor_accu
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.results import Pool
-    from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
+    from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
 
 SHOWN_SHARES = (0.0, 0.02, 0.04, 0.06, 0.1, 0.2, 0.28)
 
