@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from benchrouter.embeddings.unit_rows import UNIT_TOLERANCE
 from benchrouter.neighbours.by_faiss import FAISS_GPU_CANDIDATES, FaissOnDevice, faiss_devices
-from benchrouter.neighbours.index import SPARE, _accumulation, check_count, check_unit_rows
+from benchrouter.neighbours.index import SPARE, check_count, check_unit_rows
 from benchrouter.neighbours.lists import Neighbours
+from benchrouter.neighbours.proposals import accumulation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -170,7 +171,7 @@ class TorchIndex:
 
     def _propose(self, queries: Tensor, count: int) -> tuple[Neighbours, Tensor | float]:
         """Candidates in any order, and the most that they are proposed above or below the truth."""
-        accumulated = _accumulation(self.dim)
+        accumulated = accumulation(self.dim)
         if self._faiss is None or count > FAISS_GPU_CANDIDATES:
             return self._largest(queries, count), accumulated
         if self._rounded is None:
