@@ -111,20 +111,11 @@ def evaluate(
     found = []
     for number, (title, (pool, own_rows)) in enumerate(parts.items(), 1):
         found.append(_pool(title, f"pool{number}", pool, own_rows, "tasks" in experiments, run))
-    notes: list[str] = []
     main, main_rows = next(iter(parts.values()))
     prompts: list[PromptProtocol] = []
+    notes: list[str] = []
     if "prompts" in experiments:
-        for protocol in get_args(Protocol):
-            with run.stage(f"prompts, {protocol}"):
-                try:
-                    prompts.append(
-                        run_protocol(
-                            main, main_rows, protocol, run.settings, metrics, threads, progress
-                        )
-                    )
-                except ValueError as e:
-                    notes.append(f"prompts, {protocol}, not measured: {e}")
+        prompts, notes = _prompts(main, main_rows, metrics, run)
         if not robustness:
             notes.append(
                 "small edits of the prompt are not measured: they were not asked for "
@@ -147,6 +138,28 @@ def evaluate(
         seconds=run.seconds,
         version=VERSION,
     )
+
+
+def _prompts(
+    table: BenchmarkTable,
+    rows: NDArray[Any],
+    metrics: Mapping[str, BenchmarkTable] | None,
+    run: _Run,
+) -> tuple[list[PromptProtocol], list[str]]:
+    """Every protocol of single prompts that the table allows, and why others are missing."""
+    found: list[PromptProtocol] = []
+    notes: list[str] = []
+    for protocol in get_args(Protocol):
+        with run.stage(f"prompts, {protocol}"):
+            try:
+                found.append(
+                    run_protocol(
+                        table, rows, protocol, run.settings, metrics, run.threads, run.progress
+                    )
+                )
+            except ValueError as e:
+                notes.append(f"prompts, {protocol}, not measured: {e}")
+    return found, notes
 
 
 def _rows_of(

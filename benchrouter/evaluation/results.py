@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.evaluation.tasks.chosen_models import mean_known
+from benchrouter.evaluation.values import mean_known
 from benchrouter.files.plain import finite
 from benchrouter.scores import formulas
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.evaluation.prompts.rule_rows import per_dataset
+from benchrouter.evaluation.values import Reported, per_dataset
 from benchrouter.files.arrays import Array
-from benchrouter.files.plain import finite, plain
 from benchrouter.scores.expected.prompt_scores import Z80
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ OF_CORRECTNESS = ("auto", "s3", "BMA")  # rules that predict a chance of being c
 
 
 @dataclass(frozen=True)
-class Reliability:
+class Reliability(Reported):
     """Predicted against observed, in bins of equal mass.
 
     Attributes
@@ -44,16 +43,6 @@ class Reliability:
     count: NDArray[np.int64]
     ece: float
     log_loss: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, ready for JSON."""
-        return {
-            "predicted": finite(self.predicted.tolist()),
-            "observed": finite(self.observed.tolist()),
-            "count": self.count.tolist(),
-            "ece": self.ece,
-            "log_loss": plain(self.log_loss),
-        }
 
 
 def reliability(

@@ -18,7 +18,7 @@ test prompts. Which cheap models are shown does: those of the zero router, as me
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,8 @@ from benchrouter.evaluation.prompts.costs import (
     cost_save,
     costs_of,
     measurable,
-    plain_fields,
 )
+from benchrouter.evaluation.values import Reported
 from benchrouter.files.arrays import Array
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ PAYS_BOTH: dict[Judge, bool] = {PREDICTED: False, "log-likelihood": True, "recor
 
 
 @dataclass(frozen=True)
-class Cascade:
+class Cascade(Reported):
     """What a cheap model with BMA behind it costs and brings, over all thresholds.
 
     Attributes
@@ -91,10 +91,6 @@ class Cascade:
     cost_save: float
     n_prompts: int
     why: dict[str, str] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, ready for JSON (NaN and infinities as None)."""
-        return plain_fields(self)
 
 
 def cascades(

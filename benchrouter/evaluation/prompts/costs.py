@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.evaluation.prompts.cost_curve import aiq, non_decreasing_hull, settings_over_lambda
-from benchrouter.evaluation.prompts.rule_rows import mean_of, per_dataset, random_choice
+from benchrouter.evaluation.prompts.rule_rows import random_choice
+from benchrouter.evaluation.values import Reported, mean_of, per_dataset
 from benchrouter.files.arrays import Array
-from benchrouter.files.plain import finite
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.prompt_results import PromptResults
 
 
 @dataclass(frozen=True)
-class CostQuality:
+class CostQuality(Reported):
     """What maximising predicted score − λ·cost costs and brings, over all λ.
 
     Attributes
@@ -78,13 +78,9 @@ class CostQuality:
     why: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, ready for JSON (NaN as None)."""
-        return plain_fields(self)
-
 
 @dataclass(frozen=True)
-class Gains:
+class Gains(Reported):
     """A rule's accuracy against random choice, the best single model and the oracle.
 
     The words of arXiv 2601.07206, macro over datasets.
@@ -110,10 +106,6 @@ class Gains:
     gap_oracle: float
     best_single: str
     n_datasets: tuple[int, int, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON (NaN as None)."""
-        return plain_fields(self)
 
 
 def cost_quality(results: PromptResults, predictor: str, metric: str = "score") -> CostQuality:
@@ -332,11 +324,3 @@ def cost_save(points: Array, cost_usd: float, score: float) -> float:
     """
     enough = points[points[:, 1] >= score - 1e-12, 0]  # sums in another order differ in rounding
     return float(1 - enough.min() / cost_usd) if len(enough) else float("nan")
-
-
-def plain_fields(values: object) -> dict[str, Any]:
-    """Fields of a dataclass as plain lists and numbers (NaN and infinities as None)."""
-    return {
-        name: finite(value.tolist() if isinstance(value, np.ndarray) else value)
-        for name, value in vars(values).items()
-    }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.evaluation.tasks.measures import bootstrap_interval
+from benchrouter.evaluation.values import Reported, mean_of, per_dataset
 from benchrouter.files.arrays import Array
-from benchrouter.files.plain import finite
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.prompt_results import PromptResults
@@ -22,7 +22,7 @@ REFERENCES = ("BMA", "cheapest", "random", BEST_OF_DATASET, "oracle")
 
 
 @dataclass(frozen=True)
-class PromptRow:
+class PromptRow(Reported):
     """What one rule's choices are worth on the test prompts.
 
     Attributes
@@ -79,10 +79,6 @@ class PromptRow:
     n_datasets: int
     n_paired: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON (NaN as None)."""
-        return dict(finite(dict(vars(self))))
-
 
 def prompt_rows(results: PromptResults, *, seed: int = 0) -> list[PromptRow]:
     """Summarise what every rule chose, random choice, and each model by itself.
@@ -112,39 +108,6 @@ def prompt_rows(results: PromptResults, *, seed: int = 0) -> list[PromptRow]:
         _row(results, model, "model", np.full(n, m, dtype=np.int32), seed)
         for m, model in enumerate(results.models)
     ]
-
-
-def per_dataset(values: Array, dataset: NDArray[np.int32], n_datasets: int) -> Array:
-    """Mean of every dataset over the prompts where a value is known.
-
-    Parameters
-    ----------
-    values : float64 array, shape (n,)
-        NaN = unknown.
-    dataset : int32 array, shape (n,)
-    n_datasets : int
-
-    Returns
-    -------
-    float64 array, shape (n_datasets,)
-        NaN for a dataset without a known value.
-    """
-    known = ~np.isnan(values)
-    counts = np.bincount(dataset[known], minlength=n_datasets)
-    totals = np.bincount(dataset[known], weights=values[known], minlength=n_datasets)
-    return np.asarray(totals / np.where(counts > 0, counts, np.nan))
-
-
-def mean_of(values: Array) -> float:
-    """Mean of the values that are known; NaN if there is none.
-
-    Parameters
-    ----------
-    values : float64 array, shape (n,)
-        NaN = unknown.
-    """
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
 
 
 def random_choice(values: NDArray[np.float32]) -> Array:

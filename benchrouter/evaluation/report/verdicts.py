@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchrouter.evaluation.report.sheets.prompt_sheets import DEFAULT_RULE, SCORE
 from benchrouter.evaluation.results import OURS
 from benchrouter.evaluation.tasks.measures import FEW_DATASETS
-from benchrouter.files.plain import finite
+from benchrouter.evaluation.values import Reported
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.rule_rows import PromptRow
@@ -33,7 +33,7 @@ TASKS = "whole tasks"  # one model for all prompts of a new dataset
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Reported):
     """Whether a default rule is worth more than one model for everything.
 
     Attributes
@@ -67,10 +67,6 @@ class Verdict:
     bma: str
     gap_closed: float = float("nan")
     better: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON (NaN as None)."""
-        return dict(finite(vars(self) | {"better": list(self.better)}))
 
 
 def verdicts(evaluation: Evaluation) -> list[Verdict]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from benchrouter.evaluation.tasks.chosen_models import as_names, macro, mean_known
+from benchrouter.evaluation.tasks.chosen_models import as_names
+from benchrouter.evaluation.values import macro, mean_known
 from benchrouter.files.arrays import Array, Counts
 from benchrouter.files.plain import finite, plain
 from benchrouter.scores import formulas

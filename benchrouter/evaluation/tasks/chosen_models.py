@@ -178,40 +178,6 @@ def choices(
     return Choices(p_hat, probability, picks)
 
 
-def macro(values: Array) -> float:
-    """Mean over draws, then over datasets, of what is known.
-
-    Parameters
-    ----------
-    values : float64 array, shape (n_datasets, n_draws)
-        NaN = unknown.
-
-    Returns
-    -------
-    float
-        NaN if nothing is known.
-    """
-    per_dataset = mean_known(values, axis=1)
-    return float(mean_known(per_dataset, axis=0))
-
-
-def mean_known(values: Array, axis: int) -> Array:
-    """Mean of what is not NaN along an axis; NaN where there is nothing, without a warning.
-
-    Parameters
-    ----------
-    values : float64 array
-    axis : int
-
-    Returns
-    -------
-    float64 array
-    """
-    known = ~np.isnan(values)
-    count = known.sum(axis=axis)
-    return np.asarray(np.where(known, values, 0.0).sum(axis=axis) / np.where(count, count, np.nan))
-
-
 def as_names(picks: Mapping[str, Positions], models: tuple[str, ...]) -> dict[str, list[str]]:
     """Names of the models chosen in the first cell of every dataset.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.evaluation.tasks.chosen_models import macro, mean_known
+from benchrouter.evaluation.values import macro, mean_known
 from benchrouter.files.arrays import Array
 from benchrouter.scores import formulas
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from benchrouter.evaluation.prompts.rule_rows import BEST_OF_DATASET
+from benchrouter.evaluation.report.sheets.definitions import PROMPT_RULES
 from benchrouter.evaluation.report.sheets.sheet import (
     Cell,
     Sheet,
@@ -20,7 +21,6 @@ from benchrouter.evaluation.report.sheets.sheet import (
     words,
 )
 from benchrouter.evaluation.report.sheets.table_one import ROUNDING, why_no_gain
-from benchrouter.evaluation.report.sheets.words import PROMPT_RULES
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.prompt_results import PromptResults

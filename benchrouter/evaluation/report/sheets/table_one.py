@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchrouter.evaluation.report.sheets.definitions import (
+    NESTINGS,
+    PAPER_TABLE_ONE,
+    TABLE_ONE,
+    TASK_RULES,
+)
 from benchrouter.evaluation.report.sheets.sheet import (
     Cell,
     Sheet,
@@ -19,12 +25,6 @@ from benchrouter.evaluation.report.sheets.sheet import (
     number,
     percent,
     words,
-)
-from benchrouter.evaluation.report.sheets.words import (
-    NESTINGS,
-    PAPER_TABLE_ONE,
-    TABLE_ONE,
-    TASK_RULES,
 )
 
 if TYPE_CHECKING:
