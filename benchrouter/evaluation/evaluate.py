@@ -1,4 +1,4 @@
-"""The paper's experiments on one table, all of them: what `benchrouter evaluate` runs."""
+"""All the paper's experiments on one table: the work of `benchrouter evaluate`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FEW_LABELS = 0.05  # the share at which the paper compares rules with a few labe
 
 @dataclass
 class _Run:
-    """What is shared by the stages of one evaluation."""
+    """State shared by the stages of one evaluation."""
 
     settings: Settings
     threads: int
@@ -61,8 +61,8 @@ def evaluate(
 ) -> Evaluation:
     """Run leave-one-dataset-out on every pool, and the protocols of single prompts on the first.
 
-    What a table does not allow (one dataset, no threshold, no cost) is left out, and a note says
-    why.
+    An experiment that the table does not allow (one dataset, no threshold, no cost) is left out
+    with a note.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def evaluate(
     pools : dict of str to BenchmarkTable, optional
         Title to a selection of the table (`BenchmarkTable.select`); the whole table by default.
     metrics : dict of str to BenchmarkTable, optional
-        Further metrics of the same records and models, to be read for the same choices.
+        Further metrics of the same records and models, measured on the same choices.
     experiments : sequence of "tasks" and "prompts"
         One model per dataset, one model per prompt.
     settings : Settings, optional
@@ -103,7 +103,7 @@ def evaluate(
         raise ValueError("robustness edits prompts and encodes them again: it needs an encoder")
     run = _Run(settings or Settings(), threads, progress)
     rows = table.aligned(embeddings)
-    as_unit_rows(rows, "embeddings")  # refuses others here, where it is an error and not a note
+    as_unit_rows(rows, "embeddings")  # refuse other rows here, as an error and not as a note
     parts = {
         title: (pool, _rows_of(pool, table, rows, title))
         for title, pool in (pools or {ALL_MODELS: table}).items()
@@ -146,7 +146,7 @@ def _prompts(
     metrics: Mapping[str, BenchmarkTable] | None,
     run: _Run,
 ) -> tuple[list[PromptProtocol], list[str]]:
-    """Every protocol of single prompts that the table allows, and why others are missing."""
+    """Run the protocols of single prompts; notes say why one is missing."""
     found: list[PromptProtocol] = []
     notes: list[str] = []
     for protocol in get_args(Protocol):
@@ -165,7 +165,7 @@ def _prompts(
 def _rows_of(
     pool: BenchmarkTable, table: BenchmarkTable, rows: NDArray[Any], title: str
 ) -> NDArray[Any]:
-    """Embeddings of a pool's records, which are some of the table's."""
+    """Embeddings of the records of a pool."""
     place = np.full(table.n_source_rows, -1, dtype=np.int64)
     place[table.source_rows] = np.arange(table.n_records)
     if pool.n_source_rows != table.n_source_rows or (place[pool.source_rows] < 0).any():

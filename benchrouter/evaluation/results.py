@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain data: tables, figures and reports are made from it."""
+"""Results of an evaluation, from which tables, figures and reports are made."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CURVE_POINTS = 120
 
 
 def expectations(tasks: LeaveOneOut) -> dict[str, NDArray[np.float64]] | None:
-    """What the default of choose expects of its choice, and what that reached.
+    """Accuracy that the default of choose expects of its choice, and the accuracy reached.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def _means(values: dict[str, NDArray[np.float64]] | None) -> dict[str, Any] | No
 
 @dataclass(frozen=True)
 class PromptProtocol:
-    """One protocol that chooses a model for every prompt by itself, and what follows from it.
+    """One protocol that chooses a model for every prompt, and every measure on it.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Means of what is known, and results as plain values."""
+"""Means of known values, and results as plain values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _lists(value: Any) -> Any:
 
 
 def macro(values: Array) -> float:
-    """Mean over draws, then over datasets, of what is known.
+    """Mean over draws, then over datasets, of the known values.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def macro(values: Array) -> float:
 
 
 def mean_known(values: Array, axis: int) -> Array:
-    """Mean of what is not NaN along an axis; NaN where there is nothing, without a warning.
+    """Mean of the known values along an axis; NaN, without a warning, where there are none.
 
     Parameters
     ----------

@@ -1,13 +1,11 @@
 """Nearest benchmark records by exact cosine.
 
-Every search has two steps. Some fast method proposes a few more candidates than asked for, with
-similarities that carry a known rounding error; then each candidate's similarity is computed anew
-as the float32 rounding of a float64 sum, and the best k are kept by (similarity, lower record
-number). Where the error of the proposal could have hidden a neighbour, more candidates are taken,
-so the answer is exact, and the same whatever proposed it and however the prompts were batched. On a
-CPU with VNNI both steps are one, in C++ (`neighbours.codes`). Only an approximate index
-(`neighbours.by_faiss`), where one is asked for, may miss a neighbour; the similarities of
-those that it proposes are exact too.
+A search has two steps. A fast method proposes a few more candidates than asked for, with a known
+rounding error. Each candidate's similarity is then computed again as the float32 rounding of a
+float64 sum, and the best k are kept by (similarity, lower record number). Where the error could
+have hidden a neighbour, more candidates are taken. So the answer is exact, and depends neither on
+the method nor on the batch. On a CPU with VNNI both steps are one, in C++ (`neighbours.codes`).
+Only an approximate index (`neighbours.by_faiss`), if one is asked for, may miss a neighbour.
 """
 
 from __future__ import annotations
@@ -44,7 +42,7 @@ SPARE_BFLOAT16 = 45  # its rounding hides more
 FEW_QUERIES = 8  # up to here one pass of BLAS over the records beats faiss (benchmarks/peers.py)
 BFLOAT16_WORK = 1 << 34  # multiplications from which loading torch and converting pay
 CANDIDATES = 1 << 23  # ranked at a time where many are needed
-MOST_BFLOAT16 = 1 << 21  # records; beyond, so does a block of bfloat16, and the copy is large
+MOST_BFLOAT16 = 1 << 21  # records; beyond, its blocks hold too few queries, and its copy is large
 APPROXIMATE_PER_NEIGHBOUR = 4  # candidates that an approximate index proposes for each
 
 
@@ -217,7 +215,7 @@ class Index:
         return {code: within(block[:, _as_slice(ids)]) for code, ids in members.items()}
 
     def _among(self, queries: Rows, members: dict[int, Ids]) -> dict[int, Propose]:
-        """The same where such a block would be too large."""
+        """The same, where such a block would be too large."""
 
         def within(ids: Ids) -> Propose:
             return lambda rows, count: largest_of(
@@ -247,9 +245,9 @@ class Index:
         spare: int,
         floor: Rows | None = None,
     ) -> Neighbours:
-        """Rank proposed candidates exactly, taking more wherever the proposal leaves a doubt.
+        """Rank proposed candidates exactly, and take more where a neighbour may be hidden.
 
-        Candidates that are proposed below a query's floor are not wanted.
+        Candidates below a query's floor are dropped.
         """
         found = no_neighbours((len(queries), k))
         pending = np.arange(len(queries))
@@ -280,7 +278,7 @@ class Index:
         return found
 
     def _kind(self, n_queries: int) -> Proposal:
-        """What proposes candidates for so many queries, where nothing was asked for."""
+        """The fastest way to propose candidates for so many queries."""
         work = n_queries * self.n_records * self.dim
         if work >= BFLOAT16_WORK and self.n_records <= MOST_BFLOAT16 and has_amx_bfloat16():
             return "bfloat16"
@@ -361,7 +359,7 @@ def _propose_first(largest: Propose, ids: Ids, first: Neighbours) -> Propose:
 
 
 def _as_slice(ids: Ids) -> Ids | slice:
-    """Ids that follow each other as a slice, which needs no copy."""
+    """Consecutive ids as a slice, which needs no copy."""
     whole = len(ids) == ids[-1] - ids[0] + 1
     return slice(int(ids[0]), int(ids[-1]) + 1) if whole else ids
 

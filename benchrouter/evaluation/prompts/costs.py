@@ -1,4 +1,4 @@
-"""Cost and quality: the curve over the price of money, its hull and area, and gains in words."""
+"""Cost and quality: the curve over λ, its hull and area, and relative gains."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CostQuality(Reported):
-    """What maximising predicted score − λ·cost costs and brings, over all λ.
+    """Cost and score of maximising predicted score − λ·cost, over all λ.
 
     Attributes
     ----------
@@ -111,9 +111,8 @@ class Gains(Reported):
 def cost_quality(results: PromptResults, predictor: str, metric: str = "score") -> CostQuality:
     """Trade predicted score against cost, over all λ.
 
-    A decision knows what the training part expects a model to cost on the prompt, whoever
-    predicts the score; what is paid is the recorded cost of the chosen model on it. Prompts with
-    thin evidence are decided as all others: λ has no fallback here.
+    Decisions use the cost that the training part predicts for the model on the prompt; the
+    recorded cost of the chosen model is paid. There is no fallback for prompts with thin evidence.
 
     Parameters
     ----------
@@ -253,11 +252,10 @@ def gains(results: PromptResults) -> list[Gains]:
     singles = np.array([of(column.astype(np.float64)) for column in accuracy.T])
     coverage = (~np.isnan(singles)).sum(axis=1)
     macro = np.array([mean_of(single) for single in singles])
-    # A model that ran on easy datasets only is no rival: as for BMA, the widest coverage competes.
+    # As for BMA, only models with the widest coverage compete: one may have run on easy datasets.
     best = int(np.argmax(np.where(coverage == coverage.max(), macro, -np.inf)))
     known = ~np.isnan(accuracy)
     random = of(random_choice(accuracy))
-    # Of several right models the cheapest: which one it is does not touch the accuracy.
     oracle = of(np.where(known, accuracy, -np.inf).max(axis=1).astype(np.float64))
     found = []
     for rule in results.picks:
@@ -265,6 +263,7 @@ def gains(results: PromptResults) -> list[Gains]:
             continue
         mine = of(results.of_picks(rule, accuracy))
         ratios = [_ratio(mine, other) for other in (random, singles[best], oracle)]
+        counts = [int((~np.isnan(ratio)).sum()) for ratio in ratios]
         found.append(
             Gains(
                 rule=rule,
@@ -272,7 +271,7 @@ def gains(results: PromptResults) -> list[Gains]:
                 gain_best=mean_of(ratios[1]) - 1,
                 gap_oracle=1 - mean_of(ratios[2]),
                 best_single=results.models[best],
-                n_datasets=tuple(int((~np.isnan(r)).sum()) for r in ratios),  # type: ignore[arg-type]
+                n_datasets=(counts[0], counts[1], counts[2]),
             )
         )
     return found
@@ -284,7 +283,7 @@ def _ratio(one: Array, other: Array) -> Array:
 
 
 def _notes(why: dict[str, str]) -> tuple[str, ...]:
-    """Sentences on what is left out, one a reason."""
+    """One sentence for each reason why figures are left out."""
     names = {reason: [n for n, r in why.items() if r == reason] for reason in why.values()}
     return tuple(
         f"{', '.join(of)} {'is' if len(of) == 1 else 'are'} left out: {reason}"

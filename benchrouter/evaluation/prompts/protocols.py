@@ -1,4 +1,4 @@
-"""One model per prompt: every rule and baseline on prompts that its training part did not hold."""
+"""One model per prompt: every rule and baseline on prompts outside its training part."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def evaluate_prompts(
     seed : int
         Of a random split.
     metrics : dict of str to BenchmarkTable, optional
-        Further metrics of the same records and models, to be read for the same choice.
+        Further metrics of the same records and models, measured on the same choices.
     baselines : bool
         Add linear regression and kNN-100 where scikit-learn is installed.
     threads : int
@@ -169,7 +169,7 @@ def _results(
 def _with_scores(
     table: BenchmarkTable, notes: list[str]
 ) -> tuple[BenchmarkTable, NDArray[np.int64], NDArray[np.int64]]:
-    """Leave out datasets and models without any score; with the records and models that stay."""
+    """Leave out datasets and models without any score; return the kept records and models too."""
     present = ~np.isnan(table.scores)
     models = np.flatnonzero(present.any(axis=0))
     counts = np.bincount(table.dataset[present.any(axis=1)], minlength=table.n_datasets)
@@ -184,7 +184,7 @@ def _with_scores(
             notes.append(f"{what} without any score are left out: {', '.join(names)}")
     part = table if len(records) == table.n_records else table.rows(records)
     part = part.select(models=[table.models[m] for m in models])
-    # From here on the rows of embeddings are the part's own, not those of the files.
+    # From here on rows of embeddings are numbered within the part, not within the files.
     part = replace(part, source_rows=np.arange(len(records)), n_source_rows=len(records))
     return part, records, models
 

@@ -22,7 +22,7 @@ Edit = Callable[[str], str]
 
 def _strip_the_end(prompt: str) -> str:
     stripped = prompt.rstrip(BLANK).rstrip(".?!:;,")
-    return stripped if stripped.strip(BLANK) else prompt  # nothing is no prompt
+    return stripped if stripped.strip(BLANK) else prompt  # an empty prompt is not allowed
 
 
 EDITS: Mapping[str, Edit] = {

@@ -1,4 +1,4 @@
-"""A row per rule: what its choices of one model per prompt are worth."""
+"""One row per rule: the worth of its choices of one model per prompt."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class PromptRow(Reported):
 
 
 def prompt_rows(results: PromptResults, *, seed: int = 0) -> list[PromptRow]:
-    """Summarise what every rule chose, random choice, and each model by itself.
+    """Summarise the choices of every rule, random choice, and each model alone.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def prompt_rows(results: PromptResults, *, seed: int = 0) -> list[PromptRow]:
 
 
 def random_choice(values: NDArray[np.float32]) -> Array:
-    """Mean over models of every prompt: what a model drawn at random is worth.
+    """Mean over models for every prompt: the expected value of a model drawn at random.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def random_choice(values: NDArray[np.float32]) -> Array:
 def _row(
     results: PromptResults, rule: str, kind: Kind, picked: NDArray[np.int32] | None, seed: int
 ) -> PromptRow:
-    """Summarise one rule; no picks stand for a model drawn at random."""
+    """Summarise one rule; None as `picked` means a model drawn at random."""
     n_datasets = len(results.datasets)
     bma = results.picks["BMA"]
 
@@ -176,7 +176,7 @@ def _row(
 
 
 def _gap_closed(results: PromptResults, gain: Array) -> float:
-    """Share of the gain of each dataset's best model over BMA that a rule's gains make up."""
+    """A rule's gains over BMA as a share of those of each dataset's best model."""
     best = results.picks.get(BEST_OF_DATASET)
     if best is None:
         return float("nan")

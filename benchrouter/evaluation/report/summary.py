@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from benchrouter.evaluation.results import Evaluation, Pool, PromptProtocol
     from benchrouter.evaluation.tasks.measures import Row
 
-FIXED = ("random", "cheapest")  # no routing: one model, or none in particular
+FIXED = ("random", "cheapest")  # these do not route
 
 
 def banner(evaluation: Evaluation) -> list[str]:
@@ -83,7 +83,7 @@ def _of_pool(pool: Pool) -> str:
 
 
 def _best(rows: Iterable[Row]) -> Row | None:
-    """Row of the largest gain, paired by dataset as means may be over different ones; or None."""
+    """The row of the largest gain above 0, if any; gains are paired by dataset."""
     return max(
         (row for row in rows if row.vs_bma > ROUNDING), key=lambda row: row.vs_bma, default=None
     )
@@ -98,12 +98,12 @@ def _accuracy(row: Row, n: int) -> str:
 
 
 def _over(known: int, n: int) -> str:
-    """Say it of a mean over fewer datasets than there are."""
+    """Mention that a mean is over some of the datasets only."""
     return f" (over {known} of {counted(n, 'dataset')})" if known < n else ""
 
 
 def _usable(rows: Iterable[Row]) -> list[Row]:
-    """Rows of BMA and of the rules that route, without the answers, and that have an accuracy."""
+    """Rows with an accuracy of BMA and of the rules that route without knowing the answers."""
     return [
         row
         for row in rows
@@ -167,7 +167,7 @@ def _gain(row: Row, bma: Row) -> str:
 
 
 def _difference_of(gain: float, ends: tuple[float, float], n_paired: int, most: int) -> str:
-    """Write a difference to BMA over the datasets that both have, of the most that either has."""
+    """Write a difference to BMA, over `n_paired` of at most `most` datasets."""
     if not n_paired:
         return "on no dataset beside BMA"
     text = decimal(gain, signed=True)
@@ -194,7 +194,7 @@ def _no_gain(usable: list[Row]) -> str:
 
 
 def _ceiling(rows: dict[str, Row], n: int) -> str:
-    """How much there was to be gained at all."""
+    """The most that choosing per dataset could gain."""
     ceiling = rows.get("oracle (split-half)")
     if ceiling is None or ceiling.accuracy != ceiling.accuracy:
         return ""
@@ -252,7 +252,7 @@ def _ends(ends: tuple[float, float]) -> str:
 
 
 def _advice(evaluation: Evaluation, found: Sequence[Verdict]) -> str:
-    """What to do; without a clear yes, the model for everything and what would help."""
+    """Advise: the defaults where they pay, else the safe model and what would help."""
     pays, others = ([v for v in found if (v.answer == "yes") == yes] for yes in (True, False))
     told = [f"use the defaults for {_questions(pays)}."] if pays else []
     for bma in dict.fromkeys(verdict.bma for verdict in others):
@@ -273,7 +273,7 @@ def _advice(evaluation: Evaluation, found: Sequence[Verdict]) -> str:
 
 
 def _gain_of_labels(pool: Pool) -> str | None:
-    """What labels surely gained in this evaluation, if so; None where they did not help."""
+    """The sure gain of labels in this evaluation, in words; None where they did not help."""
     if pool.with_labels is None or pool.tasks is None:
         return ""
     index, rows = pool.with_labels

@@ -16,7 +16,7 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Choices:
-    """What every rule chooses in the cells of one dataset, in one nesting.
+    """Choices of every rule in the cells of one dataset, in one nesting.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ def chances(models: Positions, rivals: Positions, s2: Array, p: Array, n: Positi
 
 
 def smooth(u: Array, pair_u: Array, pair_p: Array, sigma: float) -> Array:
-    """:func:`scores.smooth`, without pairs of unknown u, and fast where p is missing in places.
+    """As :func:`formulas.smooth`, but skip pairs of unknown u or p, and stay fast.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The score `auto` under leave-one-dataset-out: nothing it learns has seen the held-out dataset."""
+"""The score `auto` under leave-one-dataset-out, learnt without the held-out dataset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchrouter.scores.neighbourhood import local_of_held_out, pooled, within_c
 
 @dataclass(frozen=True)
 class HeldOutEstimate:
-    """What `auto` says of one dataset, learnt from the others.
+    """The estimate of `auto` for one dataset, learnt from the others.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class HeldOutEstimate:
     before : Estimate
         Without labels.
     tasks : HeldOutTasks
-        What holding out each of the other datasets teaches.
+        Statistics of holding out each of the other datasets.
     standing : float64 array, shape (n_models,)
         On the other datasets.
     """
@@ -155,7 +155,7 @@ def with_our_rules(
 
 
 class _Filled:
-    """What "auto" and "labels" say in every cell, filled dataset by dataset."""
+    """Scores and choices of "auto" and "labels" in every cell, filled dataset by dataset."""
 
     def __init__(
         self, results: LeaveOneOut, evidence: Evidence, preferred: NDArray[np.int32]

@@ -105,7 +105,7 @@ def leave_one_dataset_out(
 
 @dataclass(frozen=True)
 class _Run:
-    """Everything that is known before any rule chooses; `preferred` decides ties."""
+    """The inputs of every rule; `preferred` decides ties."""
 
     table: BenchmarkTable
     evidence: Evidence
@@ -147,7 +147,7 @@ class _Run:
         )
 
     def _chosen(self, nesting: str, progress: Progress | None) -> Choices:
-        """What every rule chooses, by dataset, label share and draw."""
+        """Choices of every rule, by dataset, label share and draw."""
         made: list[Choices] = []
         for part in self.parts:
             made.append(self._choose(part, nesting))
@@ -186,7 +186,7 @@ class _Run:
             bma = int(np.argmin(self.preferred))
         else:
             bma = formulas.best_on_average(means, self.preferred)
-        # Of a model without a score elsewhere nothing is known but how good the others are.
+        # Nothing is known of a model without a score elsewhere.
         unknown = np.isnan(elsewhere).all(axis=0)
         n_labels = np.zeros(len(part.u), np.int64)
         n_labels[part.which] = part.n_labels[:, None]

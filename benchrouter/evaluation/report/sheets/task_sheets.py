@@ -68,7 +68,7 @@ def _share_name(share: float) -> str:
 
 
 def predictors(pool: Pool) -> Sheet:
-    """How good the predictor of correctness is, and the estimate of that."""
+    """Accuracy of the predictor of correctness, and the error of its estimate."""
     tasks = tasks_of(pool)
     why = "no record is left, or no model ran on it"
     rows = []
@@ -97,7 +97,7 @@ def predictors(pool: Pool) -> Sheet:
 
 
 def expectations(pool: Pool) -> Sheet | None:
-    """What the default of choose expects of its choice, and how often its interval holds.
+    """Accuracy that the default of choose expects of its choice, and how often its interval holds.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def expectations(pool: Pool) -> Sheet | None:
 
 
 def by_dataset(pool: Pool, nesting: str) -> Sheet:
-    """What every rule chose on every dataset, without labels."""
+    """The choice of every rule on every dataset, without labels."""
     tasks = tasks_of(pool)
     rules = list(tasks.picks[nesting])
     accuracy = {rule: tasks.accuracy_of(nesting, rule)[:, 0].mean(axis=1) for rule in rules}
