@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tables import make_table, unit_rows
 
-from benchrouter import Router, Settings
+from benchrouter import Router
 from benchrouter.evaluation import leave_one_dataset_out
 from benchrouter.evaluation.tasks.estimates import held_out_estimates, labels_alone
 from benchrouter.scores.cells import moves_of
