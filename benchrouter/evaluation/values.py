@@ -16,7 +16,12 @@ class Reported:
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as plain lists and numbers, ready for JSON (NaN and infinities as None)."""
-        return {name: finite(_lists(value)) for name, value in vars(self).items()}
+        return {name: plain_values(value) for name, value in vars(self).items()}
+
+
+def plain_values(value: Any) -> Any:
+    """Plain lists and numbers of arrays, numbers and dicts of them, with NaN as None."""
+    return finite(_lists(value))
 
 
 def _lists(value: Any) -> Any:

@@ -130,9 +130,8 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
     """
     rows, candidates = measurable(results, predictor, metric)
     cost_usd, expected_cost_usd = costs_of(results)
-    recorded = results.scores[metric]
     at = np.ix_(rows, candidates)
-    score, cost = recorded[at].astype(np.float64), cost_usd[at].astype(np.float64)
+    score, cost = (a[at].astype(np.float64) for a in (results.scores[metric], cost_usd))
     predicted = results.predicted[predictor][at].astype(np.float64)
     lambdas, picks = settings_over_lambda(predicted, expected_cost_usd[at].astype(np.float64))
     here = np.arange(len(rows))
@@ -141,15 +140,12 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
     best = int(np.lexsort((singles[:, 0], -singles[:, 1]))[0])
     hull, zero_hull = non_decreasing_hull(points), non_decreasing_hull(singles)
     low, high = float(singles[:, 0].min()), float(singles[:, 0].max())
-    why: dict[str, str] = {}
+    nan, why = float("nan"), {}
     if score.min() < 0:
         why = dict.fromkeys(("AIQ", "PerfGain", "CostSave"), "scores are below 0")
-        perf_gain = cost_save = float("nan")
-    else:
-        if not low < high:
-            why["AIQ"] = "all models cost the same"
-        perf_gain, cost_save = _savings(points, singles[best], why)
-    measured = "AIQ" not in why
+    elif not low < high:
+        why["AIQ"] = "all models cost the same"
+    perf_gain, cost_save = _savings(points, singles[best], why)
     return CostQuality(
         predictor=predictor,
         metric=metric,
@@ -162,8 +158,8 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
         model_score=singles[:, 1],
         zero_hull=zero_hull,
         cost_range=(low, high),
-        aiq=aiq(hull, low, high) if measured else float("nan"),
-        zero_aiq=aiq(zero_hull, low, high) if measured else float("nan"),
+        aiq=nan if "AIQ" in why else aiq(hull, low, high),
+        zero_aiq=nan if "AIQ" in why else aiq(zero_hull, low, high),
         best_single=results.models[candidates[best]],
         perf_gain=perf_gain,
         cost_save=cost_save,
@@ -293,6 +289,8 @@ def _notes(why: dict[str, str]) -> tuple[str, ...]:
 
 def _savings(points: Array, best: Array, why: dict[str, str]) -> tuple[float, float]:
     """PerfGain and CostSave against the best single model's (cost, score), or why not."""
+    if "PerfGain" in why:
+        return float("nan"), float("nan")
     cost, score = float(best[0]), float(best[1])
     perf_gain = float(points[:, 1].max() / score - 1) if score > 0 else float("nan")
     if not score > 0:

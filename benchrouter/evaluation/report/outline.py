@@ -115,8 +115,7 @@ def _tasks(pool: Pool, tasks: LeaveOneOut) -> Section:
         )
         content.append(task_sheets.by_labels(pool, "strict"))
         content.append(replace(task_sheets.by_labels(pool, "published"), detail=True))
-    expected = task_sheets.expectations(pool)
-    content += [expected] if expected is not None else []
+    content += filter(None, [task_sheets.expectations(pool)])
     content += [
         Picture(
             f"estimate-of-p-{pool.key}",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.evaluation.values import macro, mean_known
+from benchrouter.evaluation.values import Reported, macro, mean_known
 from benchrouter.files.arrays import Array
 from benchrouter.scores import formulas
 
@@ -28,7 +28,7 @@ PER_RECORD = "oracle per record"
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Reported):
     """One rule of the paper's Table 1; NaN = not applicable, or unknown.
 
     Attributes
