@@ -20,9 +20,9 @@ from benchrouter.evaluation.prompts.calibration import interval_holds, reliabili
 from benchrouter.evaluation.prompts.costs import cost_quality
 from benchrouter.evaluation.prompts.prompt_results import PromptResults
 from benchrouter.evaluation.prompts.protocols import evaluate_prompts
-from benchrouter.evaluation.prompts.rule_rows import BEST_OF_DATASET, per_dataset
-from benchrouter.evaluation.tasks.chosen_models import mean_known
+from benchrouter.evaluation.prompts.rule_rows import BEST_OF_DATASET
 from benchrouter.evaluation.tasks.measures import bootstrap_interval
+from benchrouter.evaluation.values import mean_known, per_dataset
 
 Printer = Callable[[str, Sequence[str], Sequence[Sequence[str]]], None]
 

@@ -34,9 +34,9 @@ from report import SHARED, Report, parse_arguments, print_table
 from benchrouter import BenchmarkTable
 from benchrouter.decisions import suggestions
 from benchrouter.evaluation import leave_one_dataset_out
-from benchrouter.evaluation.tasks.chosen_models import mean_known
 from benchrouter.evaluation.tasks.estimates import HeldOutEstimate, held_out_estimates, labels_alone
 from benchrouter.evaluation.tasks.measures import bootstrap_interval
+from benchrouter.evaluation.values import mean_known
 from benchrouter.scores import formulas
 from benchrouter.scores.evidence import Evidence, evidence_of, model_costs_usd
 from benchrouter.scores.expected import task_accuracies

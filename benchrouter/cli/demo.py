@@ -53,6 +53,7 @@ def demo(
     from benchrouter.demo import handful, make_demo
     from benchrouter.evaluation import leave_one_dataset_out
     from benchrouter.router import Router
+    from benchrouter.scores.fitted import Settings
     from benchrouter.scores.saved import check_target
 
     if directory is not None:
@@ -76,8 +77,7 @@ def demo(
         held_out = leave_one_dataset_out(
             made.table,
             rows,
-            label_shares=(0.0,),
-            draws=1,
+            settings=Settings(label_shares=(0.0,), draws=1),
             nestings=("strict",),
             threads=threads,
             progress=progress,

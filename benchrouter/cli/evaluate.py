@@ -259,10 +259,9 @@ def _rows(
 
 
 def _show(found: Evaluation) -> None:
-    from benchrouter.evaluation.report.banner import banner
     from benchrouter.evaluation.report.outline import sections
     from benchrouter.evaluation.report.sheets.sheet import Sheet
-    from benchrouter.evaluation.report.summary import notes_of, summary
+    from benchrouter.evaluation.report.summary import banner, notes_of, summary
 
     out = output.console()
     for line in banner(found):

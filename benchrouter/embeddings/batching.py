@@ -94,7 +94,7 @@ def runs_of(lengths: Sequence[int]) -> list[Run]:
 def pad(
     rows: Sequence[NDArray[np.int32]], pad_token_id: int, multiple: int = 1
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Stack rows of tokens, filled up on the right.
+    """Stack rows of tokens, padded on the right.
 
     Parameters
     ----------
@@ -124,8 +124,8 @@ def positions_of(tokens: NDArray[np.integer], pad_token_id: int | None = None) -
     ----------
     tokens : integer array, shape (n_rows, n_tokens)
     pad_token_id : int, optional
-        Of architectures (MPNet) that number from it on, skip the filler wherever it stands, even
-        where a prompt spells it out, and give it its own number as position; None = from 0 on.
+        For architectures (MPNet) that number positions from it on, and give the filler itself,
+        even one that a prompt spells out, this number as position; None = number from 0.
 
     Returns
     -------

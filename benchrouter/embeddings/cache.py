@@ -1,9 +1,9 @@
 """Content-addressed embeddings on disk: one SQLite file an encoder, one row a prompt.
 
-The file's name is a hash of everything that shapes an embedding, the row's key is the SHA-256 of
-the prompt. Rows carry a checksum, writes are transactions, several processes may share a file. A
-cache never fails its caller: a file that cannot be used is left alone, with a warning, and the
-prompts are encoded. It grows until it is deleted, which is safe at any time.
+The file's name is a hash of everything that shapes an embedding; the key of a row is the SHA-256 of
+the prompt. Rows have a checksum, writes are transactions, and processes may share a file. The cache
+never fails its caller: an unusable file is left alone with a warning. The file grows until it is
+deleted, which is safe at any time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# "brEC" in ASCII: tells our files from other people's.
+# "brEC" in ASCII marks our files.
 _APPLICATION_ID = 0x62724543
 _FORMAT = 1
 _WAIT_SECONDS = 30.0
@@ -31,7 +31,7 @@ _KEYS_AT_ONCE = 900
 
 
 class CacheWarning(RuntimeWarning):
-    """The cache, or a part of it, is not used."""
+    """The cache cannot be used, or a part of it."""
 
 
 def default_cache_dir() -> Path:
@@ -107,7 +107,7 @@ class EmbeddingCache:
             self._give_up(error)
 
     def _open(self) -> sqlite3.Connection:
-        """Open the file anew: no handle outlives a call, a fork or the file's deletion."""
+        """Open the file; each call does, so that forks and deletion do no harm."""
         database = sqlite3.connect(self.path, timeout=_WAIT_SECONDS)
         try:
             self._check(database)
@@ -120,7 +120,7 @@ class EmbeddingCache:
         application = database.execute("PRAGMA application_id").fetchone()[0]
         if application == 0:
             with database:
-                # The lock is taken before looking, for another process may be creating the tables.
+                # Lock before looking: another process may be creating the tables.
                 database.execute("BEGIN IMMEDIATE")
                 if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                     database.execute("CREATE TABLE identity (json TEXT NOT NULL)")

@@ -1,4 +1,4 @@
-"""Where and in which arithmetic the network runs: what this machine has, by name."""
+"""The devices and dtypes of this machine, by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 
 
 def import_torch() -> Any:
-    """Import torch, with transformers beside it, or say what to install.
+    """Import torch and transformers, or say what to install.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def check_device(device: str) -> str:
 
 
 def check_dtype(dtype: str, device: str) -> str:
-    """Name of the arithmetic that a device is asked for.
+    """Name of the dtype for a device.
 
     Parameters
     ----------

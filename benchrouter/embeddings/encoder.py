@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ENCODER = "sentence-transformers/all-mpnet-base-v2"  # arXiv 2309.15789, sec. 5
 
-# Long enough for batches of near-equal lengths, short enough to stay some tens of megabytes.
+# Long enough for batches of near-equal lengths, short enough for some tens of megabytes.
 WINDOW = 4096
 
 
@@ -148,7 +148,7 @@ class Encoder:
         _refuse_single(prompts)
         pieces = []
         for window in self._prepared(self._ahead(windows(prompts, WINDOW), self._cache)):
-            pieces.append(self._rows(window))  # in a comprehension warnings would name this line
+            pieces.append(self._rows(window))  # in a comprehension, warnings would name this line
         if len(pieces) == 1:
             return pieces[0]
         return np.concatenate([np.empty((0, self.dim), dtype=np.float32), *pieces])
@@ -182,7 +182,7 @@ class Encoder:
         return (self._rows(part) for part in self._prepared(parts))
 
     def tokenise(self, prompts: Iterable[str]) -> Tokenised:
-        """Do what needs no network, so that one thread can while another one embeds.
+        """Tokenise ahead, so that it overlaps the forward pass.
 
         Parameters
         ----------
@@ -203,7 +203,7 @@ class Encoder:
         return Tokenised([self._prepare(texts, None) for texts in windows(prompts, WINDOW)])
 
     def encode_tensor(self, prompts: Iterable[str] | Tokenised, *, warn: bool = True) -> Tensor:
-        """Embed prompts and leave the embeddings where they were made; the cache is not asked.
+        """Embed prompts and leave the embeddings on the encoder's device; the cache is not used.
 
         Parameters
         ----------
@@ -236,7 +236,7 @@ class Encoder:
         return torch.cat(pieces)
 
     def _prepared(self, stream: Iterable[_Window]) -> Iterator[_Window]:
-        """Pass windows on, and tell in the end how many prompts were too long."""
+        """Pass windows on, and warn at the end if prompts were too long."""
         n_encoded = n_truncated = 0
         for window in stream:
             n_encoded += window.n_encoded
@@ -255,8 +255,8 @@ class Encoder:
     def _ahead(
         self, stream: Iterator[list[str]], cache: EmbeddingCache | None
     ) -> Iterator[_Window]:
-        """Windows of a stream, ready for the network; on a GPU each while the last one is there."""
-        if self.device == "cpu":  # which has no time to spare
+        """Prepare the windows of a stream; on a GPU, each while the last one is embedded."""
+        if self.device == "cpu":  # a CPU gains nothing from tokenising beside
             yield from (self._prepare(texts, cache) for texts in stream)
             return
         yield from treated_beside(
@@ -265,7 +265,7 @@ class Encoder:
 
     @stage("tokenise")
     def _prepare(self, prompts: list[str], cache: EmbeddingCache | None) -> _Window:
-        """Whatever needs no network: distinct texts, what the cache has of them, tokens."""
+        """Find the distinct texts and their cached rows, and tokenise the others."""
         places: dict[str, int] = {}
         inverse = np.array([places.setdefault(without_surrogates(p), len(places)) for p in prompts])
         texts = list(places)
@@ -296,7 +296,7 @@ class Encoder:
         torch = import_torch()
         rows = torch.empty((len(tokens), self.dim), device=self.device)
         with torch.no_grad():
-            found = list(self._network.embed(tokens))  # a GPU is not waited for in between
+            found = list(self._network.embed(tokens))  # does not wait for a GPU between batches
             if found:
                 order = torch.from_numpy(np.concatenate([places for places, _ in found]))
                 rows[order.to(self.device)] = torch.cat([part for _, part in found])
@@ -308,7 +308,7 @@ class Encoder:
         return rows
 
     def _rows(self, window: _Window) -> NDArray[np.float32]:
-        """Embed what the cache does not have, keep it there, and return a row for every prompt."""
+        """Embed the texts missing from the cache, store them, and return a row for every prompt."""
         if len(window.missing):
             with stage("encode", self.device):
                 window.rows[window.missing] = self._embed(window.tokens).cpu().numpy()

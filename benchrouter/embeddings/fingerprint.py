@@ -79,10 +79,10 @@ class Fingerprint:
         return cls(**{name: values[name] for name in names})
 
     def difference(self, other: Fingerprint) -> list[str]:
-        """Say in words what makes two encoders' embeddings incomparable; empty if nothing does.
+        """List the differences that make two encoders' embeddings incomparable.
 
-        `name` and `revision` only say where the weights came from, rows are unit whatever
-        `normalize` says, and `dtype` changes rounding alone: none of them is compared.
+        `name`, `revision` and `normalize` do not change the rows, and `dtype` only their rounding:
+        none of them is compared.
         """
         found = []
         if self.weights_sha256 != other.weights_sha256:

@@ -1,4 +1,4 @@
-"""Texts to tokens with the tokenizers library: no state is touched after loading."""
+"""Texts to tokens with the tokenizers library; stateless after loading."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from benchrouter.embeddings.weights.layout import EncoderFiles
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-# A slice's Encoding objects hold some 100 bytes a token: only the token numbers outlive it.
+# Encoding objects take some 100 bytes a token, so only the token numbers are kept.
 _SLICE_CHARACTERS = 1_000_000
-# Of a long text first the beginning is tried: so many characters for every token that is kept.
+# A long text is first cut to so many characters for every token that is kept.
 _CHARACTERS_TRIED = 16
 
 
@@ -98,7 +98,7 @@ class TextTokenizer:
         return len(encoding.ids) == self.max_tokens and bool(encoding.overflowing)
 
     def _head(self, text: str) -> str:
-        """Whole words that are likely to fill the window; where they do, no more of it counts."""
+        """The beginning of a long text, cut between words, that is likely to fill the window."""
         if self._tried is None or len(text) <= self._tried:
             return text
         end = max(text.rfind(" ", 0, self._tried), text.rfind("\n", 0, self._tried))
@@ -125,13 +125,13 @@ def _load(files: EncoderFiles) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        # Without one transformers makes a tokenizer that knows no words, and says nothing.
+        # Without a vocabulary transformers silently makes a tokenizer that knows no words.
         if not any(any(files.folder.glob(pattern)) for pattern in ("vocab.*", "*.model")):
             raise ValueError("no vocab.txt, vocab.json or *.model")
         converted = AutoTokenizer.from_pretrained(
             str(files.folder), local_files_only=True, trust_remote_code=False
         )
-        # Written and read again, so that nothing else holds the object whose truncation we set.
+        # Written and read again: we set its truncation, and transformers may hold the object.
         return Tokenizer.from_str(converted.backend_tokenizer.to_str())
     except Exception as error:  # transformers raises many kinds for an unusable folder
         raise ValueError(
@@ -141,7 +141,7 @@ def _load(files: EncoderFiles) -> Tokenizer:
 
 
 def _ends_words_at_blanks(tokenizer: Tokenizer) -> bool:
-    """Whether what follows a blank never changes the tokens before it, as BERT splits words."""
+    """Whether text after a blank never changes the tokens before it, as with BERT."""
     from tokenizers import models, pre_tokenizers
 
     return isinstance(tokenizer.model, models.WordPiece) and isinstance(

@@ -1,4 +1,4 @@
-"""Embeddings in .npy files, with the fingerprint of their encoder beside them."""
+"""Embeddings as unit rows of float32."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 # float16 rows of unit vectors stray from norm 1 by some 1e-4.
 UNIT_TOLERANCE = 1e-3
-# What rounding leaves of a division by the norm: such rows stay as they are, so that rows made
-# unit once are the same rows when they are handed in again.
+# Error of a division by the norm. Rows this near to unit norm stay as they are, so that unit rows
+# do not change when they are passed again.
 UNIT_ROUNDING = 5e-7
-_ROWS_AT_ONCE = 512  # whose squares stay in a core's cache
+_ROWS_AT_ONCE = 512  # their squares fit in a core's cache
 
 
 def as_unit_rows(
@@ -59,14 +59,14 @@ def as_unit_rows(
             _refuse_row(rows[bad[0]], norms[bad[0]], start + int(bad[0]), what)
         norms[np.abs(norms - 1) <= UNIT_ROUNDING] = 1.0
         if (norms != 1.0).any():
-            if as_given:  # which is the caller's
+            if as_given:  # the caller's array, which stays as it is
                 return as_unit_rows(embeddings, what)
             rows /= norms[:, None]
     return out
 
 
 def check_kind(dtype: np.dtype[Any], shape: tuple[int, ...], what: str) -> None:
-    """Refuse what no array of embeddings has.
+    """Refuse a dtype or shape that embeddings cannot have.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The paper's experiments on one table, all of them: what `benchrouter evaluate` runs."""
+"""All the paper's experiments on one table: the work of `benchrouter evaluate`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FEW_LABELS = 0.05  # the share at which the paper compares rules with a few labe
 
 @dataclass
 class _Run:
-    """What is shared by the stages of one evaluation."""
+    """State shared by the stages of one evaluation."""
 
     settings: Settings
     threads: int
@@ -61,8 +61,8 @@ def evaluate(
 ) -> Evaluation:
     """Run leave-one-dataset-out on every pool, and the protocols of single prompts on the first.
 
-    What a table does not allow (one dataset, no threshold, no cost) is left out, and a note says
-    why.
+    An experiment that the table does not allow (one dataset, no threshold, no cost) is left out
+    with a note.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def evaluate(
     pools : dict of str to BenchmarkTable, optional
         Title to a selection of the table (`BenchmarkTable.select`); the whole table by default.
     metrics : dict of str to BenchmarkTable, optional
-        Further metrics of the same records and models, to be read for the same choices.
+        Further metrics of the same records and models, measured on the same choices.
     experiments : sequence of "tasks" and "prompts"
         One model per dataset, one model per prompt.
     settings : Settings, optional
@@ -93,8 +93,8 @@ def evaluate(
     Raises
     ------
     TypeError, ValueError
-        If the embeddings do not fit the table, a pool is no selection of it, an experiment is
-        none, or robustness is asked for without an encoder.
+        If the embeddings do not fit the table, a pool is not a selection of it, an experiment is
+        unknown, or robustness is asked for without an encoder.
     """
     for name in experiments:
         if name not in EXPERIMENTS:
@@ -103,7 +103,7 @@ def evaluate(
         raise ValueError("robustness edits prompts and encodes them again: it needs an encoder")
     run = _Run(settings or Settings(), threads, progress)
     rows = table.aligned(embeddings)
-    as_unit_rows(rows, "embeddings")  # refuses others here, where it is an error and not a note
+    as_unit_rows(rows, "embeddings")  # refuse other rows here, as an error and not as a note
     parts = {
         title: (pool, _rows_of(pool, table, rows, title))
         for title, pool in (pools or {ALL_MODELS: table}).items()
@@ -111,20 +111,11 @@ def evaluate(
     found = []
     for number, (title, (pool, own_rows)) in enumerate(parts.items(), 1):
         found.append(_pool(title, f"pool{number}", pool, own_rows, "tasks" in experiments, run))
-    notes: list[str] = []
     main, main_rows = next(iter(parts.values()))
     prompts: list[PromptProtocol] = []
+    notes: list[str] = []
     if "prompts" in experiments:
-        for protocol in get_args(Protocol):
-            with run.stage(f"prompts, {protocol}"):
-                try:
-                    prompts.append(
-                        run_protocol(
-                            main, main_rows, protocol, run.settings, metrics, threads, progress
-                        )
-                    )
-                except ValueError as e:
-                    notes.append(f"prompts, {protocol}, not measured: {e}")
+        prompts, notes = _prompts(main, main_rows, metrics, run)
         if not robustness:
             notes.append(
                 "small edits of the prompt are not measured: they were not asked for "
@@ -149,10 +140,32 @@ def evaluate(
     )
 
 
+def _prompts(
+    table: BenchmarkTable,
+    rows: NDArray[Any],
+    metrics: Mapping[str, BenchmarkTable] | None,
+    run: _Run,
+) -> tuple[list[PromptProtocol], list[str]]:
+    """Run the protocols of single prompts; notes say why one is missing."""
+    found: list[PromptProtocol] = []
+    notes: list[str] = []
+    for protocol in get_args(Protocol):
+        with run.stage(f"prompts, {protocol}"):
+            try:
+                found.append(
+                    run_protocol(
+                        table, rows, protocol, run.settings, metrics, run.threads, run.progress
+                    )
+                )
+            except ValueError as e:
+                notes.append(f"prompts, {protocol}, not measured: {e}")
+    return found, notes
+
+
 def _rows_of(
     pool: BenchmarkTable, table: BenchmarkTable, rows: NDArray[Any], title: str
 ) -> NDArray[Any]:
-    """Embeddings of a pool's records, which are some of the table's."""
+    """Embeddings of the records of a pool."""
     place = np.full(table.n_source_rows, -1, dtype=np.int64)
     place[table.source_rows] = np.arange(table.n_records)
     if pool.n_source_rows != table.n_source_rows or (place[pool.source_rows] < 0).any():
@@ -173,17 +186,16 @@ def _pool(
     described = pool.describe()
     if not with_tasks:
         return Pool(title, key, described)
-    numbers = run.settings.numbers
     notes: list[str] = []
     with run.stage(f"one dataset left out, {title}"):
         try:
             tasks = leave_one_dataset_out(
                 pool,
                 rows,
+                settings=run.settings,
                 nestings=NESTINGS,
                 threads=run.threads,
                 progress=run.progress,
-                **numbers,
             )
         except ValueError as e:
             note = f"one model per dataset, not measured: {e}"

@@ -1,14 +1,14 @@
-"""What an evaluation found, as plain data: tables, figures and reports are made from it."""
+"""Results of an evaluation, from which tables, figures and reports are made."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchrouter.evaluation.tasks.chosen_models import mean_known
+from benchrouter.evaluation.values import mean_known, plain_values
+from benchrouter.files.arrays import Array
 from benchrouter.files.plain import finite
 from benchrouter.scores import formulas
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.robustness import Flips
     from benchrouter.evaluation.prompts.rule_rows import PromptRow
     from benchrouter.evaluation.prompts.sparsity import Sparsity
-    from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
+    from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
     from benchrouter.evaluation.tasks.measures import Row
 
 OURS = "auto"  # the default of choose
@@ -28,8 +28,8 @@ SHOWN_PAIRS = 600  # labelled pairs (u, p) that are drawn and reported, of all t
 CURVE_POINTS = 120
 
 
-def expectations(tasks: LeaveOneOut) -> dict[str, NDArray[np.float64]] | None:
-    """What the default of choose expects of its choice, and what that reached.
+def expectations(tasks: LeaveOneOut) -> dict[str, Array] | None:
+    """Accuracy that the default of choose expects of its choice, and the accuracy reached.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def expectations(tasks: LeaveOneOut) -> dict[str, NDArray[np.float64]] | None:
     }
 
 
-def smoother(tasks: LeaveOneOut) -> dict[str, NDArray[np.float64]]:
+def smoother(tasks: LeaveOneOut) -> dict[str, Array]:
     """The kernel smoother over the pairs (u, p) of all datasets, label shares and draws.
 
     Returns
@@ -118,36 +118,31 @@ class Pool:
             "title": self.title,
             "table": self.table,
             "leave_one_dataset_out": None if self.tasks is None else self.tasks.to_dict(),
-            "smoother": None if self.tasks is None else _lists(smoother(self.tasks)),
+            "smoother": None if self.tasks is None else plain_values(smoother(self.tasks)),
             "expectations": None if self.tasks is None else _means(expectations(self.tasks)),
             "table_one": {
-                nesting: [finite(asdict(row)) for row in rows]
-                for nesting, rows in self.table_one.items()
+                nesting: [row.to_dict() for row in rows] for nesting, rows in self.table_one.items()
             },
             "table_one_with_labels": None
             if self.tasks is None or self.with_labels is None
             else {
                 "label_share": self.tasks.label_shares[self.with_labels[0]],
-                "rows": [finite(asdict(row)) for row in self.with_labels[1]],
+                "rows": [row.to_dict() for row in self.with_labels[1]],
             },
             "notes": list(self.notes),
         }
 
 
-def _lists(values: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
-    return {name: finite(array.tolist()) for name, array in values.items()}
-
-
-def _means(values: dict[str, NDArray[np.float64]] | None) -> dict[str, Any] | None:
+def _means(values: dict[str, Array] | None) -> dict[str, Any] | None:
     """Means over draws."""
     if values is None:
         return None
-    return _lists({name: mean_known(array, axis=2) for name, array in values.items()})
+    return {name: plain_values(mean_known(array, axis=2)) for name, array in values.items()}
 
 
 @dataclass(frozen=True)
 class PromptProtocol:
-    """One protocol that chooses a model for every prompt by itself, and what follows from it.
+    """One protocol that chooses a model for every prompt, and every measure on it.
 
     Attributes
     ----------

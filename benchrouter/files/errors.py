@@ -10,7 +10,7 @@
     │   ├── EncoderUnavailable the encoder of a command: its weights, its device or a package
     │   ├── NoCudaKernels      the CUDA kernels of the extension
     │   └── UnknownRouter      a router that the engine does not serve
-    ├── Refused                a server does not hand out a file (in tables.download)
+    ├── DownloadRefused        a server does not hand out a file, however often it is asked
     ├── Stopped                a download was ended
     ├── Refused                the HTTP service does not answer as asked (in serving.service)
     └── ServiceError           the client got no answer from the service, or a wrong one
@@ -19,8 +19,8 @@
             └── Overloaded     429 or 503 too often: come back later
 
 Each is also the builtin that says the same: BadInput is a ValueError, EncoderNotFound a
-FileNotFoundError, NoCudaKernels a RuntimeError, UnknownRouter a KeyError, and the refusal of a
-download an OSError. A wrong argument is a plain ValueError or TypeError, a missing optional package
+FileNotFoundError, NoCudaKernels a RuntimeError, UnknownRouter a KeyError, and DownloadRefused
+an OSError. A wrong argument is a plain ValueError or TypeError, a missing optional package
 an ImportError, a file that cannot be opened, read or written an OSError. Warnings are not errors:
 CacheWarning is a RuntimeWarning, TruncationWarning a UserWarning.
 """

@@ -19,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.lines import BOM, LineFile, open_bytes, unpack_errors
 from benchrouter.files.words import shown
 
@@ -115,7 +116,7 @@ def objects(path: Path) -> Generator[tuple[str, Found], None, None]:
                 n_found += 1
                 yield f"{path}, line {number}", decoder.line(line)
     if not n_found:
-        raise ValueError(f"{path} is empty: found no JSON object")
+        raise BadInput(f"{path} is empty: found no JSON object")
 
 
 def items(
@@ -151,7 +152,7 @@ def items(
             yield f"{name}, item {n_found} (line {text.line})", found
         text.end()
     if not n_found:
-        raise ValueError(f"{name} is empty: found no JSON object")
+        raise BadInput(f"{name} is empty: found no JSON object")
 
 
 def document(path: Path) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def document(path: Path) -> dict[str, Any]:
         wrong = text.wrong(value)
         text.end()
     if wrong:
-        raise ValueError(f"{path}: {wrong}")
+        raise BadInput(f"{path}: {wrong}")
     return value
 
 
@@ -185,7 +186,7 @@ def check_keys(path: Path, keys: Sequence[str]) -> None:
     if isinstance(first, str):
         place, first = str(path), document(path)
     if not set(keys) <= set(first):
-        raise ValueError(
+        raise BadInput(
             f"{place}: found an object with the keys {shown(list(first))}, expected "
             f"{', '.join(map(repr, keys))} among them"
         )
@@ -220,7 +221,7 @@ def _array_of_key(text: _Text, key: str) -> Iterator[Any]:
             raise text.error("a key")
         name = text.value("a key")
         if name in found:
-            raise ValueError(f"{text.path}, line {text.line}: {_twice(name)}")
+            raise BadInput(f"{text.path}, line {text.line}: {_twice(name)}")
         found.add(name)
         text.take(":")
         if name == key:
@@ -233,9 +234,7 @@ def _array_of_key(text: _Text, key: str) -> Iterator[Any]:
             text.take(",")
     text.take("}")
     if key not in found:
-        raise ValueError(
-            f"{text.path}: found the keys {shown(sorted(found))}, expected {key!r} too"
-        )
+        raise BadInput(f"{text.path}: found the keys {shown(sorted(found))}, expected {key!r} too")
 
 
 class _Text:
@@ -314,7 +313,7 @@ class _Text:
     def check_keys(self) -> None:
         """Refuse the value just passed if a key stands twice in one of its objects."""
         if self._decoder.twice():
-            raise ValueError(f"{self.path}, line {self.line}: {self._decoder.twice()}")
+            raise BadInput(f"{self.path}, line {self.line}: {self._decoder.twice()}")
 
     def error(self, expected: str) -> ValueError:
         """Return the error of finding something else here."""
@@ -343,7 +342,7 @@ class _Text:
         except UnicodeDecodeError as error:
             self._text += error.object[: error.start].decode()
             self._count(len(self._text))
-            raise ValueError(f"{self._place()}: {_not_utf8(error)}") from error
+            raise BadInput(f"{self._place()}: {_not_utf8(error)}") from error
         self._text = self._text[self._at :] + text
         self._at = self._counted = 0
 

@@ -1,4 +1,4 @@
-"""What faiss does for the search; the only file that imports it."""
+"""Search by faiss; the only file that imports it."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class FaissOnDevice:
         import faiss
 
         self._resources = faiss.StandardGpuResources()
-        self._lock = threading.Lock()  # its streams and its memory serve one search at a time
+        self._lock = threading.Lock()  # its streams and memory serve one search at a time
 
     def search(self, queries: Any, records: Any, count: int) -> Neighbours:
         """Find the records of the largest inner products.

@@ -14,10 +14,10 @@ MOST_DIMENSIONS = _core.most_coded_dimensions
 class Codes:
     """Codes of unit rows: a quarter of their memory, beside them.
 
-    A record is a scale times whole numbers in [−127, 127], plus something whose norm is kept. By
-    Cauchy-Schwarz the product of two rows in codes is then off by no more than a known bound, so
-    that all records but a few are ruled out by products of whole numbers, which a CPU with VNNI
-    makes four times as fast as those of float32, and the few are compared in float64.
+    A record is a scale times integers in [−127, 127], plus a remainder whose norm is kept. By
+    Cauchy-Schwarz the error of a product of codes has a known bound. Products of integers, four
+    times as fast as those of float32 on a CPU with VNNI, therefore rule out all records but a few,
+    which are compared in float64.
 
     Parameters
     ----------

@@ -1,22 +1,16 @@
 """Nearest benchmark records by exact cosine.
 
-Every search has two steps. Some fast method proposes a few more candidates than asked for, with
-similarities that carry a known rounding error; then each candidate's similarity is computed anew
-as the float32 rounding of a float64 sum, and the best k are kept by (similarity, lower record
-number). Where the error of the proposal could have hidden a neighbour, more candidates are taken,
-so the answer is exact, and the same whatever proposed it and however the prompts were batched. On a
-CPU with VNNI both steps are one, in C++ (`neighbours.codes`). Only an approximate index
-(`neighbours.by_faiss`), where one is asked for, may miss a neighbour; the similarities of
-those that it proposes are exact too.
+A search has two steps. A fast method proposes a few more candidates than asked for, with a known
+rounding error. Each candidate's similarity is then computed again as the float32 rounding of a
+float64 sum, and the best k are kept by (similarity, lower record number). Where the error could
+have hidden a neighbour, more candidates are taken. So the answer is exact, and depends neither on
+the method nor on the batch. On a CPU with VNNI both steps are one, in C++ (`neighbours.codes`).
+Only an approximate index (`neighbours.by_faiss`), if one is asked for, may miss a neighbour.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -25,9 +19,20 @@ from numpy.typing import NDArray
 from benchrouter import _core
 from benchrouter.embeddings.unit_rows import UNIT_TOLERANCE
 from benchrouter.files.arrays import Ids, Rows
-from benchrouter.neighbours.by_faiss import Approximate, has_faiss, largest_by_faiss
+from benchrouter.neighbours import proposals
+from benchrouter.neighbours.by_faiss import Approximate, has_faiss
 from benchrouter.neighbours.codes import MOST_DIMENSIONS, Codes
 from benchrouter.neighbours.lists import Neighbours, no_neighbours
+from benchrouter.neighbours.proposals import (
+    Bfloat16,
+    ErrorBound,
+    Propose,
+    accumulation,
+    float32_error,
+    has_amx_bfloat16,
+    largest,
+    largest_of,
+)
 from benchrouter.prompts.timing import stage
 
 Proposal = Literal["auto", "int8", "blas", "faiss", "bfloat16"]
@@ -36,18 +41,9 @@ SPARE = 8  # candidates beyond k: ties and rounding at the boundary seldom need 
 SPARE_BFLOAT16 = 45  # its rounding hides more
 FEW_QUERIES = 8  # up to here one pass of BLAS over the records beats faiss (benchmarks/peers.py)
 BFLOAT16_WORK = 1 << 34  # multiplications from which loading torch and converting pay
-BLOCK_BYTES = 64 << 20  # of one block of similarities
 CANDIDATES = 1 << 23  # ranked at a time where many are needed
-BFLOAT16_ROUNDING = 2.0**-9  # half a unit in the last of its 8 bits
-WIDE = 1 << 18  # records from which a block holds too few queries: blocks of records as well
-MOST_BFLOAT16 = 1 << 21  # records; beyond, so does a block of bfloat16, and the copy is large
-TILE_QUERIES = 512  # at a time, where there are blocks of records as well
+MOST_BFLOAT16 = 1 << 21  # records; beyond, its blocks hold too few queries, and its copy is large
 APPROXIMATE_PER_NEIGHBOUR = 4  # candidates that an approximate index proposes for each
-
-# Proposes `count` candidates for the queries at `rows`, in any order.
-Propose = Callable[[Ids, int], Neighbours]
-# Bounds proposed − true similarity of the queries at `rows`, given their lowest proposed one.
-ErrorBound = Callable[[Ids, Rows], "Rows | float"]
 
 
 class Index:
@@ -96,7 +92,7 @@ class Index:
         self.approximate = approximate
         self._lock = threading.Lock()
         self._codes: Codes | None = None
-        self._bfloat16: Any = None
+        self._bfloat16: Bfloat16 | None = None
         self._asked = False
 
     @property
@@ -141,10 +137,11 @@ class Index:
         if kind == "int8":
             return self._coded().search(queries, k)
         if kind == "bfloat16":
-            propose, error, spare = self._propose_bfloat16(queries)
+            (propose, error), spare = self._rounded().proposals(queries), SPARE_BFLOAT16
         else:
-            propose = (self._propose_faiss if kind == "faiss" else self._propose_blas)(queries)
-            error, spare = _float32_error(self.dim), SPARE
+            propose_by = proposals.by_faiss if kind == "faiss" else proposals.by_blas
+            propose, error = propose_by(queries, self.embeddings), float32_error(self.dim)
+            spare = SPARE
         return self._exact(queries, propose, error, self.n_records, k, spare)
 
     def search_per_dataset(
@@ -185,21 +182,22 @@ class Index:
         members = {code: np.flatnonzero(dataset == code) for code in range(n_datasets)}
         members = {code: ids for code, ids in members.items() if len(ids) and code != skip}
         found = no_neighbours((len(queries), n_datasets, k))
-        error = _float32_error(self.dim)
-        wide = self.n_records > WIDE
-        step = TILE_QUERIES if wide else max(1, BLOCK_BYTES // (4 * max(self.n_records, 1)))
+        error = float32_error(self.dim)
+        wide = self.n_records > proposals.WIDE
+        rows_at_once = max(1, proposals.BLOCK_BYTES // (4 * max(self.n_records, 1)))
+        step = proposals.TILE_QUERIES if wide else rows_at_once
         for start in range(0, len(queries), step):
             some = queries[start : start + step]
             everyone = np.arange(len(some))
-            largest = self._largest_among(some, members) if wide else self._block(some, members)
+            largest_in = (self._among if wide else self._block)(some, members)
             first = {
-                code: largest[code](everyone, min(k + SPARE, len(ids)))
+                code: largest_in[code](everyone, min(k + SPARE, len(ids)))
                 for code, ids in members.items()
             }
             floor = _floor([best.similarities for best in first.values()], k, keep, len(some))
-            floor -= 2.0 * _accumulation(self.dim)
+            floor -= 2.0 * accumulation(self.dim)
             for code, ids in members.items():
-                propose = _propose_first(largest[code], ids, first[code])
+                propose = _propose_first(largest_in[code], ids, first[code])
                 best = self._exact(some, propose, error, len(ids), k, SPARE, floor)
                 found.ids[start : start + step, code] = best.ids
                 found.similarities[start : start + step, code] = best.similarities
@@ -210,20 +208,19 @@ class Index:
         block = queries @ self.embeddings.T
 
         def within(columns: Rows) -> Propose:
-            return lambda rows, count: _largest(
+            return lambda rows, count: largest(
                 columns if len(rows) == len(columns) else columns[rows], count
             )
 
         return {code: within(block[:, _as_slice(ids)]) for code, ids in members.items()}
 
-    def _largest_among(self, queries: Rows, members: dict[int, Ids]) -> dict[int, Propose]:
-        """The same where such a block would be too large."""
+    def _among(self, queries: Rows, members: dict[int, Ids]) -> dict[int, Propose]:
+        """The same, where such a block would be too large."""
 
         def within(ids: Ids) -> Propose:
-            def propose(rows: Ids, count: int) -> Neighbours:
-                return _largest_of(queries[rows], self.embeddings[_as_slice(ids)], count)
-
-            return propose
+            return lambda rows, count: largest_of(
+                queries[rows], self.embeddings[_as_slice(ids)], count
+            )
 
         return {code: within(ids) for code, ids in members.items()}
 
@@ -234,7 +231,7 @@ class Index:
         candidates = approximate.search(queries, count)
         if indexed < self.n_records:
             newer = self.embeddings[indexed:]
-            near = _largest_of(queries, newer, min(count, len(newer)))
+            near = largest_of(queries, newer, min(count, len(newer)))
             candidates = np.concatenate((candidates, near.ids + indexed), axis=1)
         return Neighbours(*_core.rank(queries, self.embeddings, candidates, k, self.threads))
 
@@ -248,9 +245,9 @@ class Index:
         spare: int,
         floor: Rows | None = None,
     ) -> Neighbours:
-        """Rank proposed candidates exactly, taking more wherever the proposal leaves a doubt.
+        """Rank proposed candidates exactly, and take more where a neighbour may be hidden.
 
-        Candidates that are proposed below a query's floor are not wanted.
+        Candidates below a query's floor are dropped.
         """
         found = no_neighbours((len(queries), k))
         pending = np.arange(len(queries))
@@ -281,9 +278,9 @@ class Index:
         return found
 
     def _kind(self, n_queries: int) -> Proposal:
-        """What proposes candidates for so many queries, where nothing was asked for."""
+        """The fastest way to propose candidates for so many queries."""
         work = n_queries * self.n_records * self.dim
-        if work >= BFLOAT16_WORK and self.n_records <= MOST_BFLOAT16 and _has_amx_bfloat16():
+        if work >= BFLOAT16_WORK and self.n_records <= MOST_BFLOAT16 and has_amx_bfloat16():
             return "bfloat16"
         few = n_queries <= FEW_QUERIES
         if _core.has_vnni and self.dim <= MOST_DIMENSIONS and (self._asked or not few):
@@ -296,76 +293,20 @@ class Index:
                 self._codes = Codes(self.embeddings, self.threads)
             return self._codes
 
-    def _propose_blas(self, queries: Rows) -> Propose:
-        def propose(rows: Ids, count: int) -> Neighbours:
-            asked = queries[rows]
-            if len(asked) == 1:
-                return _largest((self.embeddings @ asked[0])[None, :], count)
-            if self.n_records > WIDE:
-                return _largest_by_tiles(asked, self.embeddings, count)
-            step = max(1, BLOCK_BYTES // (4 * self.n_records))
-            return _concatenate(
-                _largest(asked[start : start + step] @ self.embeddings.T, count)
-                for start in range(0, len(asked), step)
-            )
-
-        return propose
-
-    def _propose_faiss(self, queries: Rows) -> Propose:
-        def propose(rows: Ids, count: int) -> Neighbours:
-            return largest_by_faiss(queries[rows], self.embeddings, count)
-
-        return propose
-
-    def _propose_bfloat16(self, queries: Rows) -> tuple[Propose, ErrorBound, int]:
-        import torch
-
+    def _rounded(self) -> Bfloat16:
         with self._lock:
             if self._bfloat16 is None:
-                self._bfloat16 = _to_bfloat16(self.embeddings)
-        records, records_off = self._bfloat16
-        asked, asked_off = _to_bfloat16(queries)
-
-        def propose(rows: Ids, count: int) -> Neighbours:
-            step = max(1, BLOCK_BYTES // (2 * self.n_records))
-            some = asked[torch.from_numpy(rows)]
-            with torch.inference_mode():
-                best = [
-                    torch.topk(some[start : start + step] @ records.T, count, sorted=False)
-                    for start in range(0, len(some), step)
-                ]
-            return _concatenate(
-                Neighbours(b.indices.numpy(), b.values.float().numpy()) for b in best
-            )
-
-        accumulated = 2.0 * _accumulation(self.dim)
-        worst_record = float(records_off.max())
-
-        # |q·x − q̃·x̃| ≤ |q − q̃||x| + |q̃||x − x̃| (Cauchy-Schwarz), |x| and |q̃| below 1.01.
-        def error(rows: Ids, lowest: Rows) -> Rows:
-            inputs = 1.01 * (asked_off[rows] + worst_record) + accumulated
-            output = BFLOAT16_ROUNDING * (np.abs(lowest) + inputs)
-            return np.asarray(inputs + output, dtype=np.float32)
-
-        return propose, error, SPARE_BFLOAT16
+                self._bfloat16 = Bfloat16(self.embeddings)
+            return self._bfloat16
 
 
 def check_count(value: object, name: str, least: int = 1) -> None:
     """Raise unless `value` is an integer of at least `least`.
 
-    Parameters
-    ----------
-    value : object
-        What is checked.
-    name : str
-        Its name in messages.
-    least : int
-        Smallest value allowed.
-
     Raises
     ------
     TypeError, ValueError
-        Naming what was found and what was expected.
+        Naming `name`, what was found and what was expected.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
@@ -378,21 +319,12 @@ def check_unit_rows(
 ) -> None:
     """Raise unless `rows` is a C-ordered float32 matrix of unit rows (and of the given dim).
 
-    Parameters
-    ----------
-    rows : array
-        What is checked.
-    what : str
-        Its name in messages.
-    dim : int, optional
-        Expected length of a row.
-    norms : bool
-        Whether the norms are checked, to within 1e-3.
+    Norms are checked to within 1e-3, unless `norms` is false.
 
     Raises
     ------
     TypeError, ValueError
-        Naming what was found and what was expected.
+        Naming `what`, what was found and what was expected.
     """
     if not isinstance(rows, np.ndarray) or rows.dtype != np.float32:
         found = getattr(rows, "dtype", type(rows).__name__)
@@ -413,44 +345,8 @@ def check_unit_rows(
             )
 
 
-def _concatenate(parts: Any) -> Neighbours:
-    ids, similarities = zip(*parts, strict=True)
-    return Neighbours(np.concatenate(ids), np.concatenate(similarities))
-
-
-def _largest(block: Rows, count: int) -> Neighbours:
-    """Positions and values of the `count` largest of each row, in any order."""
-    n = block.shape[1]
-    ids = np.argpartition(block, n - count, axis=1)[:, n - count :]
-    return Neighbours(ids, np.take_along_axis(block, ids, axis=1))
-
-
-def _largest_of(queries: Rows, records: Rows, count: int) -> Neighbours:
-    """Records of the `count` largest similarities of each query, in any order."""
-    largest = largest_by_faiss if has_faiss() else _largest_by_tiles
-    return largest(queries, records, count)
-
-
-def _largest_by_tiles(queries: Rows, records: Rows, count: int) -> Neighbours:
-    """The same by products of some queries and some records at a time."""
-    width = max(1, BLOCK_BYTES // (4 * TILE_QUERIES))
-    found = []
-    for start in range(0, len(queries), TILE_QUERIES):
-        some = queries[start : start + TILE_QUERIES]
-        best = no_neighbours((len(some), 0))
-        for first in range(0, len(records), width):
-            block = some @ records[first : first + width].T
-            part = _largest(block, min(count, block.shape[1]))
-            ids = np.concatenate((best.ids, part.ids + first), axis=1)
-            similarities = np.concatenate((best.similarities, part.similarities), axis=1)
-            kept = _largest(similarities, min(count, similarities.shape[1]))
-            best = Neighbours(np.take_along_axis(ids, kept.ids, axis=1), kept.similarities)
-        found.append(best)
-    return _concatenate(found)
-
-
 def _propose_first(largest: Propose, ids: Ids, first: Neighbours) -> Propose:
-    """Propose records of a dataset by their own numbers; `first` = what was found before."""
+    """Propose records of a dataset by their own numbers; `first` was found before."""
 
     def propose(rows: Ids, count: int) -> Neighbours:
         if count == first.ids.shape[1]:
@@ -463,7 +359,7 @@ def _propose_first(largest: Propose, ids: Ids, first: Neighbours) -> Propose:
 
 
 def _as_slice(ids: Ids) -> Ids | slice:
-    """Ids that follow each other as a slice, which needs no copy."""
+    """Consecutive ids as a slice, which needs no copy."""
     whole = len(ids) == ids[-1] - ids[0] + 1
     return slice(int(ids[0]), int(ids[-1]) + 1) if whole else ids
 
@@ -474,37 +370,3 @@ def _floor(lists: list[Rows], k: int, keep: int | None, n_queries: int) -> Rows:
     if keep is None or sum(part.shape[1] for part in best) <= keep:
         return np.full(n_queries, -np.inf, dtype=np.float32)
     return np.asarray(-np.partition(-np.concatenate(best, axis=1), keep - 1)[:, keep - 1])
-
-
-def _accumulation(dim: int) -> float:
-    """Largest error of a float32 sum of `dim` products of unit rows, in whatever order."""
-    return (dim + 4) * 2.0**-24 * 1.01
-
-
-def _float32_error(dim: int) -> ErrorBound:
-    return lambda rows, lowest: _accumulation(dim)
-
-
-def _to_bfloat16(rows: Rows) -> tuple[Any, Rows]:
-    """Rows rounded to bfloat16, and how far (Euclidean) that moved each."""
-    import torch
-
-    rounded = torch.empty(rows.shape, dtype=torch.bfloat16)
-    moved = np.empty(len(rows), dtype=np.float32)
-    for start in range(0, len(rows), 65536):
-        block = torch.tensor(rows[start : start + 65536])
-        rounded[start : start + 65536] = block
-        off = block - rounded[start : start + 65536].float()
-        moved[start : start + 65536] = torch.linalg.vector_norm(off, dim=1).numpy()
-    return rounded, moved
-
-
-@cache
-def _has_amx_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware and torch is there to use it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return (
-        find_spec("torch") is not None
-        and cpuinfo.exists()
-        and "amx_bf16" in cpuinfo.read_text(errors="replace")
-    )

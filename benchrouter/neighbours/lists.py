@@ -1,4 +1,4 @@
-"""Nearest records of every query, and lists of them put together."""
+"""Lists of the nearest records of every query, and their merges."""
 
 from __future__ import annotations
 

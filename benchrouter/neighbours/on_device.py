@@ -1,9 +1,9 @@
 """Nearest benchmark records by exact cosine, in torch: for records that lie on a device.
 
-The search of `neighbours.index`, for tensors: a fast product proposes a few more candidates
-than asked for; the similarity of each is then the float32 rounding of a float64 sum in a fixed
-order, and where the product's error could have hidden a neighbour, more candidates are taken. So
-records and similarities are those of the CPU's index, bit for bit. On a CPU it works too.
+The search of `neighbours.index`, for tensors: a fast product proposes candidates, their
+similarities are computed again in float64 in a fixed order, and more candidates are taken where the
+product's error could have hidden a neighbour. So the answer is that of the CPU's index, bit for
+bit. It works on a CPU too.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from benchrouter.embeddings.unit_rows import UNIT_TOLERANCE
 from benchrouter.neighbours.by_faiss import FAISS_GPU_CANDIDATES, FaissOnDevice, faiss_devices
-from benchrouter.neighbours.index import SPARE, _accumulation, check_count, check_unit_rows
+from benchrouter.neighbours.index import SPARE, check_count, check_unit_rows
 from benchrouter.neighbours.lists import Neighbours
+from benchrouter.neighbours.proposals import accumulation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,7 +138,7 @@ class TorchIndex:
         return found
 
     def _backing_off(self, queries: Tensor, k: int, found: Neighbours) -> None:
-        """Search, from now on in smaller blocks where the device's memory does not hold them."""
+        """Search; use smaller blocks from now on if the device runs out of memory."""
         import torch
 
         while True:
@@ -150,7 +151,7 @@ class TorchIndex:
             torch.cuda.empty_cache()
 
     def _exact(self, queries: Tensor, k: int, found: Neighbours) -> None:
-        """Rank proposed candidates exactly, taking more wherever the proposal leaves a doubt."""
+        """Rank proposed candidates exactly, and take more where a neighbour may be hidden."""
         import torch
 
         pending = torch.arange(len(queries), device=queries.device)
@@ -169,8 +170,8 @@ class TorchIndex:
             count = min(4 * count, self.n_records)
 
     def _propose(self, queries: Tensor, count: int) -> tuple[Neighbours, Tensor | float]:
-        """Candidates in any order, and the most that they are proposed above or below the truth."""
-        accumulated = _accumulation(self.dim)
+        """Candidates in any order, and a bound on the error of their similarities."""
+        accumulated = accumulation(self.dim)
         if self._faiss is None or count > FAISS_GPU_CANDIDATES:
             return self._largest(queries, count), accumulated
         if self._rounded is None:
@@ -259,7 +260,7 @@ def _larger(one: Neighbours, other: Neighbours, count: int) -> Neighbours:
 
 
 def _similarities(queries: Tensor, records: Tensor) -> Tensor:
-    """Inner product of each row with its twin: 16 partial sums in float64, halved by a tree.
+    """Inner product of paired rows: 16 partial sums in float64, added as a tree.
 
     Products of two float32 are exact in float64, so fused or not, and on whatever device, the sums
     are those of csrc/votes/kernels.cpp.
@@ -292,7 +293,7 @@ def _to_float16(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _full_float32() -> Iterator[None]:
-    """Products of float32 by float32, not TF32; what else the process has set is put back."""
+    """Compute products in float32, not TF32; the process's setting is restored."""
     import torch
 
     with _matmul_precision:

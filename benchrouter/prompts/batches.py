@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.files.arrays import Counts, Ids
+from benchrouter.files.errors import BadInput
 from benchrouter.files.lines import COMPRESSIONS, LineFile
 from benchrouter.prompts.parquet_rows import open_parquet, rows_from, wrong_prompts
 from benchrouter.prompts.read_ahead import made_ahead
@@ -142,15 +143,15 @@ class PromptFile:
     ) -> None:
         self.is_stdin = str(path) == "-"
         if batch < 1:
-            raise ValueError(f"batch is {batch}, expected at least 1")
+            raise BadInput(f"batch is {batch}, expected at least 1")
         if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
+            raise BadInput(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
         if format is not None and format not in FORMATS:
             raise ValueError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
         if format is None and not self.is_stdin:
             format = format_of(path)
         if format == "parquet" and self.is_stdin:
-            raise ValueError("standard input cannot be Parquet, expected txt, jsonl or csv")
+            raise BadInput("standard input cannot be Parquet, expected txt, jsonl or csv")
         self.path = path
         self.name = "standard input" if self.is_stdin else str(path)
         self.format = format
@@ -282,9 +283,9 @@ def format_of(path: str | Path) -> str:
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
         if suffixes and suffixes[-1] == ".parquet":
-            raise ValueError(f"{path}: a compressed Parquet file cannot be read, expected .parquet")
+            raise BadInput(f"{path}: a compressed Parquet file cannot be read, expected .parquet")
     if not suffixes or suffixes[-1][1:] not in FORMATS:
-        raise ValueError(
+        raise BadInput(
             f"{path}: the suffix says no format of prompts, expected .txt, .jsonl, .csv (also "
             "with .gz or .zst) or .parquet, or a format by name (--format)"
         )
@@ -354,7 +355,7 @@ def _batches(
         end = row + 1
         if isinstance(record, Rejected):
             if on_error == "raise":
-                raise ValueError(record.message)
+                raise BadInput(record.message)
             rejected.append(record)
         else:
             prompts.append(record[0])
@@ -385,7 +386,7 @@ def _parquet_batches(
             for i, reason in wrong.items()
         )
         if rejected and on_error == "raise":
-            raise ValueError(rejected[0].message)
+            raise BadInput(rejected[0].message)
         end = first + len(found)
         rows = np.arange(first, end)
         if rejected:

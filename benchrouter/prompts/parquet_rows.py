@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from io import BufferedReader
 from typing import TYPE_CHECKING
 
+from benchrouter.files.errors import BadInput
 from benchrouter.prompts.records import wrong_prompt
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ def open_parquet(opened: BufferedReader, name: str, prompt_column: str) -> pq.Pa
     try:
         file = pq.ParquetFile(opened)
     except (pa.ArrowInvalid, OSError) as e:
-        raise ValueError(f"{name}: found no readable Parquet file ({e})") from e
+        raise BadInput(f"{name}: found no readable Parquet file ({e})") from e
     names = file.schema_arrow.names
     if names.count(prompt_column) != 1:
-        raise ValueError(f"{name}: found columns {names}, expected one {prompt_column!r}")
+        raise BadInput(f"{name}: found columns {names}, expected one {prompt_column!r}")
     kind = file.schema_arrow.field(prompt_column).type
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(value) or pa.types.is_large_string(value)):
-        raise ValueError(f"{name}: column {prompt_column!r} is {kind}, expected string")
+        raise BadInput(f"{name}: column {prompt_column!r} is {kind}, expected string")
     return file
 
 
@@ -110,7 +111,7 @@ def wrong_prompts(texts: pa.Array, *, name: str) -> dict[int, str]:
     try:
         texts.validate(full=True)
     except pa.ArrowInvalid as e:
-        raise ValueError(f"{name}: found rows that cannot be read ({e})") from e
+        raise BadInput(f"{name}: found rows that cannot be read ({e})") from e
     # A visible character of ASCII makes a prompt; texts without one are looked at one by one.
     plain = pc.match_substring_regex(texts.cast(pa.string()), "[!-~]")
     if plain.null_count == 0 and pc.all(plain).as_py():
@@ -126,7 +127,7 @@ def _readable(pieces: Iterator[pa.RecordBatch], name: str) -> Iterator[pa.Record
     try:
         yield from pieces
     except (pa.ArrowException, OSError) as e:
-        raise ValueError(f"{name}: found rows that cannot be read ({e})") from e
+        raise BadInput(f"{name}: found rows that cannot be read ({e})") from e
 
 
 def _joined(pieces: list[pa.RecordBatch]) -> list[pa.RecordBatch]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchrouter.files.arrays import Ids
+from benchrouter.files.errors import BadInput
 from benchrouter.prompts.batches import PromptBatch
 from benchrouter.prompts.rejected import RAW_CHARACTERS, Rejected
 
@@ -25,7 +26,7 @@ def values_of(batch: PromptBatch, column: str, name: str) -> list[Any]:
         return [fields.get(column) for fields in batch.fields]
     names = batch.fields.schema.names
     if names.count(column) != 1:
-        raise ValueError(f"{name}: found columns {names}, expected one {column!r}")
+        raise BadInput(f"{name}: found columns {names}, expected one {column!r}")
     values: list[Any] = batch.fields.column(column).to_pylist()
     return values
 
@@ -61,7 +62,7 @@ def leave_out(
         for i, reason in reasons.items()
     ]
     if rejected and on_error == "raise":
-        raise ValueError(rejected[0].message)
+        raise BadInput(rejected[0].message)
     kept = np.delete(np.arange(len(batch)), list(reasons))
     texts, fields = batch.texts, batch.fields
     all_rejected = sorted((*batch.rejected, *rejected), key=lambda record: record.row)

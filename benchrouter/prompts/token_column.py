@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.errors import BadInput
 from benchrouter.prompts.batches import Counted, PromptBatch
 from benchrouter.prompts.record_field import leave_out, values_of
 
@@ -75,7 +76,7 @@ def with_tokens(
 def _check_column(fields: list[dict[str, Any]], column: str, name: str) -> None:
     if not any(column in record for record in fields):
         found = list(dict.fromkeys(field for record in fields for field in record))
-        raise ValueError(f"{name}: found fields {found} beside the prompt, expected {column!r}")
+        raise BadInput(f"{name}: found fields {found} beside the prompt, expected {column!r}")
 
 
 def _count(value: Any) -> int | str:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 import benchrouter
-from benchrouter.files import errors
+from benchrouter.files import errors, json_objects
 
 OPTIONAL = {"fastapi", "httpx", "litellm", "matplotlib", "ray", "starlette", "uvicorn"}
 BUILTINS = {
@@ -62,3 +62,9 @@ def test_an_error_is_also_the_builtin_that_says_the_same(name):
 def test_a_damaged_router_is_told_apart(tmp_path):
     with pytest.raises(benchrouter.BadRouter, match=r"is not a router: it has no router\.json"):
         benchrouter.Router.load(tmp_path)
+
+
+def test_a_bad_file_is_told_apart_from_a_wrong_argument(tmp_path):
+    (tmp_path / "results.jsonl").write_text("")
+    with pytest.raises(benchrouter.BadInput, match="is empty: found no JSON object"):
+        list(json_objects.objects(tmp_path / "results.jsonl"))

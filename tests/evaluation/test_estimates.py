@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from tables import make_table, unit_rows
 
-from benchrouter import Router, Settings
+from benchrouter import Router
 from benchrouter.evaluation import leave_one_dataset_out
 from benchrouter.evaluation.tasks.estimates import held_out_estimates, labels_alone
 from benchrouter.scores.cells import moves_of
 from benchrouter.scores.evidence import evidence_of
+from benchrouter.scores.fitted import Settings
 from benchrouter.scores.held_out import hold_out
 
 N_DATASETS, N_RECORDS, N_MODELS = 6, 40, 4
@@ -60,7 +61,7 @@ def test_nothing_is_learnt_from_the_held_out_dataset(missing):
 def test_what_is_measured_is_what_a_router_of_the_other_datasets_answers(missing):
     table, rows = benchmark(missing)
     shares, draws = (0.0, 0.2), 2
-    found = leave_one_dataset_out(table, rows, label_shares=shares, draws=draws)
+    found = leave_one_dataset_out(table, rows, settings=Settings(label_shares=shares, draws=draws))
     for code in range(N_DATASETS):
         own = np.flatnonzero(table.dataset == code)
         others = np.flatnonzero(table.dataset != code)
@@ -91,7 +92,7 @@ def test_without_labels_the_rule_labels_is_the_best_on_average():
     scores = table.scores.copy()
     scores[:, 3] = np.where(table.dataset == 0, 1.0, np.nan)  # the largest standing, run once
     found = leave_one_dataset_out(
-        replace(table, scores=scores), rows, label_shares=(0.0, 0.2), draws=2
+        replace(table, scores=scores), rows, settings=Settings(label_shares=(0.0, 0.2), draws=2)
     ).picks["strict"]
     np.testing.assert_array_equal(found["labels"][:, 0], found["BMA"][:, 0])
     assert (found["labels"][0, 1] == 3).all()  # right on every label

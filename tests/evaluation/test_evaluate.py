@@ -35,7 +35,9 @@ README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding=
 def test_what_is_put_together_is_what_each_part_gives():
     table, rows = small_table(costs=True)
     found = evaluate(table, rows, settings=QUICK, threads=1)
-    alone = leave_one_dataset_out(table, rows, k=3, kappa=5, label_shares=(0.0, 0.1), draws=2)
+    alone = leave_one_dataset_out(
+        table, rows, settings=Settings(k=3, kappa=5, label_shares=(0.0, 0.1), draws=2)
+    )
     (pool,) = found.pools
     for nesting in ("strict", "published"):
         for rule, chosen in alone.picks[nesting].items():
@@ -72,7 +74,9 @@ def test_a_pool_of_fewer_records_finds_its_embeddings():
         table, rows, pools={"part": part}, experiments=["tasks"], settings=QUICK, threads=1
     )
     alone = leave_one_dataset_out(
-        part, rows[table.dataset != 1], k=3, kappa=5, label_shares=(0.0, 0.1), draws=2
+        part,
+        rows[table.dataset != 1],
+        settings=Settings(k=3, kappa=5, label_shares=(0.0, 0.1), draws=2),
     )
     assert_array_equal(found.pools[0].tasks.s1, alone.s1)
 

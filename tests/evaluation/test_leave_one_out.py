@@ -17,6 +17,7 @@ from benchrouter.evaluation.tasks.chosen_models import best_models, chances, smo
 from benchrouter.evaluation.tasks.measures import table_one
 from benchrouter.scores import formulas
 from benchrouter.scores.cells import moves_of
+from benchrouter.scores.fitted import Settings
 from benchrouter.tables.table import BenchmarkTable
 
 EXPERIMENTS = {
@@ -58,7 +59,9 @@ def test_equals_the_reference(seed, missing):
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     k, kappa = int(rng.integers(1, 6)), int(rng.integers(1, 8))
     found = leave_one_dataset_out(
-        make_table(correct, dataset), rows, k=k, kappa=kappa, sigma=0.2, **UNLABELLED
+        make_table(correct, dataset),
+        rows,
+        settings=Settings(k=k, kappa=kappa, sigma=0.2, **UNLABELLED),
     )
     for nesting in NESTINGS:
         expected = reference_method.leave_one_dataset_out(
@@ -77,7 +80,9 @@ def test_label_shares_equal_the_reference(nesting):
     table, rows = small()
     shares, draws, sigma = (0.0, 0.01, 0.2), 2, 0.3
     found = leave_one_dataset_out(
-        table, rows, k=3, kappa=4, sigma=sigma, label_shares=shares, draws=draws, seed=5
+        table,
+        rows,
+        settings=Settings(k=3, kappa=4, sigma=sigma, label_shares=shares, draws=draws, seed=5),
     )
     dataset, correct = table.dataset, table.scores.astype(np.float64)
     similarities = (rows.astype(np.float64) @ rows.T.astype(np.float64)).astype(np.float32)
@@ -120,7 +125,7 @@ def experiment(request, shared):
     table = BenchmarkTable.read([shared / "data" / f"{file}.parquet"], **selection)
     embeddings = np.load(shared / "data" / f"{file}.minilm.npy")
     reference = json.loads((shared / "data" / "reference" / f"{request.param}.json").read_text())
-    return leave_one_dataset_out(table, embeddings, **UNLABELLED), reference
+    return leave_one_dataset_out(table, embeddings, settings=Settings(**UNLABELLED)), reference
 
 
 def test_real_tables_equal_the_kept_numbers(experiment):
@@ -176,7 +181,7 @@ def test_real_tables_give_the_same_picks(experiment):
 
 def test_to_dict_is_json():
     table, rows = small()
-    found = leave_one_dataset_out(table, rows, label_shares=(0.0, 0.2), draws=2)
+    found = leave_one_dataset_out(table, rows, settings=Settings(label_shares=(0.0, 0.2), draws=2))
     content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert content["nestings"] == ["strict", "published"]
     for nesting in NESTINGS:
@@ -190,14 +195,16 @@ def test_to_dict_is_json():
 def test_the_same_seed_gives_the_same_draws_in_every_nesting_alone_or_together():
     table, rows = small()
     some = dict(label_shares=(0.2,), draws=3, seed=4)
-    both = leave_one_dataset_out(table, rows, **some)
+    both = leave_one_dataset_out(table, rows, settings=Settings(**some))
     for nesting in NESTINGS:
-        alone = leave_one_dataset_out(table, rows, nestings=(nesting,), threads=2, **some)
+        alone = leave_one_dataset_out(
+            table, rows, nestings=(nesting,), threads=2, settings=Settings(**some)
+        )
         np.testing.assert_array_equal(alone.s1, both.s1)
         np.testing.assert_array_equal(alone.p_hat[nesting], both.p_hat[nesting])
         for rule, chosen in both.picks[nesting].items():
             np.testing.assert_array_equal(alone.picks[nesting][rule], chosen)
-    other = leave_one_dataset_out(table, rows, **{**some, "seed": 5})
+    other = leave_one_dataset_out(table, rows, settings=Settings(**{**some, "seed": 5}))
     assert (other.s1 != both.s1).any()
 
 
@@ -207,7 +214,9 @@ def test_published_average_knows_the_held_out_dataset():
     scores[:3, 0] = 1
     scores[[3, 6], 1] = 1
     found = leave_one_dataset_out(
-        make_table(scores, np.repeat(np.arange(3), 3)), unit_rows(9, 4), **UNLABELLED
+        make_table(scores, np.repeat(np.arange(3), 3)),
+        unit_rows(9, 4),
+        settings=Settings(**UNLABELLED),
     )
     assert found.picks["published"]["BMA"][:, 0, 0].tolist() == [0, 0, 0]
     assert found.picks["strict"]["BMA"][:, 0, 0].tolist() == [1, 0, 0]
@@ -222,7 +231,7 @@ def test_cheapest_and_log_likelihood():
         params_b=np.array([7.0, 3.0, 70.0]),
         log_likelihood=np.tile(np.array([-3, -2, -1], np.float32), (60, 1)),
     )
-    found = leave_one_dataset_out(table, rows, label_shares=(0.0, 0.2), draws=2)
+    found = leave_one_dataset_out(table, rows, settings=Settings(label_shares=(0.0, 0.2), draws=2))
     for nesting in NESTINGS:
         assert [rule for rule in found.picks[nesting] if rule in PAPER] == list(PAPER)
         assert (found.picks[nesting]["cheapest"] == 1).all()
@@ -231,7 +240,7 @@ def test_cheapest_and_log_likelihood():
 
 
 def test_without_costs_and_sizes_there_is_no_cheapest_model():
-    found = leave_one_dataset_out(*small(), **UNLABELLED)
+    found = leave_one_dataset_out(*small(), settings=Settings(**UNLABELLED))
     assert all("cheapest" not in found.picks[nesting] for nesting in NESTINGS)
     assert sum("No row 'cheapest'" in note for note in found.notes) == 1
     prices = np.array([[2.0, 2.0], [np.nan, np.nan], [1.0, 1.0]])
@@ -239,7 +248,7 @@ def test_without_costs_and_sizes_there_is_no_cheapest_model():
         (dict(prices=prices), 2),
         (dict(cost_usd=np.tile(np.array([3, 1, 2], np.float32), (60, 1))), 1),
     ):
-        found = leave_one_dataset_out(*small(**fields), **UNLABELLED)
+        found = leave_one_dataset_out(*small(**fields), settings=Settings(**UNLABELLED))
         assert (found.picks["strict"]["cheapest"] == cheapest).all()
         assert not any("cheapest" in note for note in found.notes)
 
@@ -248,7 +257,7 @@ def test_without_log_likelihoods_of_every_model_that_was_run_there_is_no_row_ll(
     likelihood = np.tile(np.array([-3, -2, -1], np.float32), (60, 1))
     likelihood[np.arange(60) % 4 == 2, 1] = np.nan
     table, rows = small(log_likelihood=likelihood)
-    found = leave_one_dataset_out(table, rows, label_shares=(0.0, 0.2), draws=2)
+    found = leave_one_dataset_out(table, rows, settings=Settings(label_shares=(0.0, 0.2), draws=2))
     for nesting in NESTINGS:
         assert "LL" not in found.picks[nesting]
         assert "LL" not in {row.rule for row in table_one(found, nesting)}
@@ -256,7 +265,9 @@ def test_without_log_likelihoods_of_every_model_that_was_run_there_is_no_row_ll(
     assert note.endswith("missing on dataset 2.")
     scores = table.scores.copy()
     scores[np.arange(60) % 4 == 2, 1] = np.nan  # not run there: nothing is missing
-    found = leave_one_dataset_out(replace(table, scores=scores), rows, **UNLABELLED)
+    found = leave_one_dataset_out(
+        replace(table, scores=scores), rows, settings=Settings(**UNLABELLED)
+    )
     assert (found.picks["strict"]["LL"] == 2).all()
     assert not any("No row LL" in note for note in found.notes)
 
@@ -264,7 +275,7 @@ def test_without_log_likelihoods_of_every_model_that_was_run_there_is_no_row_ll(
 def test_log_likelihood_is_that_of_the_remaining_records():
     likelihood = np.arange(60, dtype=np.float32)[:, None] * np.array([[1, 0, 0]], np.float32)
     table, rows = small(log_likelihood=likelihood)
-    found = leave_one_dataset_out(table, rows, label_shares=(0.2,), draws=2)
+    found = leave_one_dataset_out(table, rows, settings=Settings(label_shares=(0.2,), draws=2))
     own = np.arange(0, 60, 4)
     rest = np.delete(own, moves_of(15, 0, (0.2,), 2, 0)[0][1])
     assert found.log_likelihood[0, 0, 1, 0] == pytest.approx(rest.mean())
@@ -277,16 +288,16 @@ def test_one_dataset_and_bad_settings_are_refused():
     with pytest.raises(ValueError, match="nesting must be 'strict' or 'published', got 'loose'"):
         leave_one_dataset_out(table, rows, nestings=("loose",))
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
-        leave_one_dataset_out(table, rows, k=0)
+        leave_one_dataset_out(table, rows, settings=Settings(k=0))
     with pytest.raises(ValueError, match="label_shares must be numbers in"):
-        leave_one_dataset_out(table, rows, label_shares=(1.0,))
+        leave_one_dataset_out(table, rows, settings=Settings(label_shares=(1.0,)))
     with pytest.raises(ValueError, match="needs scores, found none"):
         leave_one_dataset_out(make_table(np.full((4, 1), np.nan), [0, 0, 1, 1]), rows[:4].copy())
 
 
 def test_two_datasets_have_no_p_hat_when_strictly_nested():
     table, rows = small(n_datasets=2)
-    found = leave_one_dataset_out(table, rows, label_shares=(0.0, 0.2), draws=2)
+    found = leave_one_dataset_out(table, rows, settings=Settings(label_shares=(0.0, 0.2), draws=2))
     assert np.isnan(found.p_hat["strict"]).all()
     assert np.isfinite(found.p_hat["published"]).all()
     strict = found.picks["strict"]
@@ -303,7 +314,7 @@ def test_a_large_table_is_sampled_and_says_so(monkeypatch):
     monkeypatch.setattr(held_out, "ALL_RECORDS", 50)
     monkeypatch.setattr(held_out, "SAMPLE", 10)
     table, rows = small()
-    found = leave_one_dataset_out(table, rows, label_shares=(0.0, 0.2), draws=2)
+    found = leave_one_dataset_out(table, rows, settings=Settings(label_shares=(0.0, 0.2), draws=2))
     assert found.n_labels.tolist() == [[0, 2]] * 4  # of the sample of 10
     assert found.n_records.tolist() == [15] * 4
     np.testing.assert_array_equal(found.accuracy[:, 0, 0], found.means)
@@ -315,7 +326,9 @@ def test_a_large_table_is_sampled_and_says_so(monkeypatch):
 
 def test_progress_is_told():
     seen = []
-    leave_one_dataset_out(*small(), **UNLABELLED, progress=lambda *args: seen.append(args))
+    leave_one_dataset_out(
+        *small(), progress=lambda *args: seen.append(args), settings=Settings(**UNLABELLED)
+    )
     stages = ["holding out each dataset"]
     stages += [f"choosing for each dataset ({nesting})" for nesting in NESTINGS]
     for stage in stages:
@@ -366,7 +379,9 @@ def test_a_model_without_a_score_elsewhere_is_not_chosen():
     scores = (rng.random((60, 3)) < 0.6).astype(np.float32)
     scores[dataset != 3, 2] = np.nan
     found = leave_one_dataset_out(
-        make_table(scores, dataset), unit_rows(60, 8, 1), label_shares=(0.0, 0.2), draws=2
+        make_table(scores, dataset),
+        unit_rows(60, 8, 1),
+        settings=Settings(label_shares=(0.0, 0.2), draws=2),
     )
     assert (found.s2[3, 0, :, 2] == 1.0).all()
     for nesting in NESTINGS:

@@ -21,6 +21,7 @@ from benchrouter.evaluation.tasks.measures import (
     split_half_oracle,
     table_one,
 )
+from benchrouter.scores.fitted import Settings
 
 NAN = float("nan")
 
@@ -111,7 +112,9 @@ def results():
     skill = np.array([[0.9, 0.2, 0.6], [0.1, 0.9, 0.6], [0.4, 0.4, 0.6], [0.2, 0.5, 0.7]])
     scores = (rng.random((120, 3)) < skill[dataset]).astype(np.float32)
     table = make_table(scores, dataset, params_b=np.array([7.0, 13.0, 70.0]))
-    return leave_one_dataset_out(table, unit_rows(120, 6), label_shares=(0.0, 0.2), draws=3)
+    return leave_one_dataset_out(
+        table, unit_rows(120, 6), settings=Settings(label_shares=(0.0, 0.2), draws=3)
+    )
 
 
 def test_table_one_is_made_of_its_parts(results):
@@ -167,7 +170,9 @@ def test_nothing_is_divided_by_nought_and_unknown_sizes_stay_unknown():
     scores = np.zeros((12, 2))
     scores[:4, 0] = 1.0
     table = make_table(scores, np.repeat(np.arange(3), 4), params_b=np.array([7.0, NAN]))
-    found = leave_one_dataset_out(table, unit_rows(12, 4), label_shares=(0.0,), draws=1)
+    found = leave_one_dataset_out(
+        table, unit_rows(12, 4), settings=Settings(label_shares=(0.0,), draws=1)
+    )
     rows = {row.rule: row for row in table_one(found, "published")}
     assert rows["BMA"].accuracy == pytest.approx(1 / 3)
     assert rows["BMA"].ratio == 1.0  # over the one dataset on which any model is ever right
@@ -183,7 +188,9 @@ def test_datasets_behind_a_mean_and_behind_a_difference():
     scores[:, 1] = 1.0
     scores[:4, 1] = NAN
     table = make_table(scores, np.repeat(np.arange(3), 4))
-    found = leave_one_dataset_out(table, unit_rows(12, 4), label_shares=(0.0,), draws=1)
+    found = leave_one_dataset_out(
+        table, unit_rows(12, 4), settings=Settings(label_shares=(0.0,), draws=1)
+    )
     picks = {rule: np.array([[[m]], [[m]], [[m]]]) for rule, m in (("BMA", 0), ("S1", 1))}
     found = replace(found, picks={**found.picks, "strict": picks})
     rows = {row.rule: row for row in table_one(found, "strict")}

@@ -15,7 +15,6 @@ from tables import make_table
 from benchrouter.evaluation.evaluate import evaluate
 from benchrouter.evaluation.prompts.calibration import interval_holds
 from benchrouter.evaluation.report import saved_report
-from benchrouter.evaluation.report.banner import Verdict, banner, verdicts
 from benchrouter.evaluation.report.outline import sections
 from benchrouter.evaluation.report.sheets import prompt_measures, table_one
 from benchrouter.evaluation.report.sheets.sheet import (
@@ -28,7 +27,8 @@ from benchrouter.evaluation.report.sheets.sheet import (
     percent,
     words,
 )
-from benchrouter.evaluation.report.summary import notes_of, summary
+from benchrouter.evaluation.report.summary import banner, notes_of, summary
+from benchrouter.evaluation.report.verdicts import Verdict, verdicts
 from benchrouter.evaluation.tasks.measures import Row
 
 NAN = float("nan")

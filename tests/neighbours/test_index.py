@@ -132,10 +132,10 @@ def test_blocks_of_records_of_a_large_table_change_nothing(crowded, monkeypatch,
     arguments = dict(n_datasets=4, skip=1, keep=30)
     few = [Index(crowded).search_per_dataset(queries, 25, d, **arguments)
            for d in (dataset, sorted_dataset)]  # fmt: skip
-    monkeypatch.setattr("benchrouter.neighbours.index.WIDE", 100)
-    monkeypatch.setattr("benchrouter.neighbours.index.TILE_QUERIES", 7)
-    monkeypatch.setattr("benchrouter.neighbours.index.BLOCK_BYTES", 4 * 7 * 90)
-    monkeypatch.setattr("benchrouter.neighbours.index.has_faiss", lambda: with_faiss)
+    monkeypatch.setattr("benchrouter.neighbours.proposals.WIDE", 100)
+    monkeypatch.setattr("benchrouter.neighbours.proposals.TILE_QUERIES", 7)
+    monkeypatch.setattr("benchrouter.neighbours.proposals.BLOCK_BYTES", 4 * 7 * 90)
+    monkeypatch.setattr("benchrouter.neighbours.proposals.has_faiss", lambda: with_faiss)
     for k in (5, 300, 1200):
         found = Index(crowded, proposal="blas").search(queries, k)
         ids, similarities = exact(queries, crowded, k)

@@ -47,7 +47,7 @@ from benchrouter.tables.download import web as download_web
 from benchrouter.tables.download.fetching import checksum_of, fetch
 from benchrouter.tables.download.listing import Remote, list_helm, list_hub
 from benchrouter.tables.download.sources import HELM, MIXINSTRUCT, ROUTERBENCH, SOURCES
-from benchrouter.tables.download.web import LONGEST_WAIT, Refused, Stopped, Web
+from benchrouter.tables.download.web import LONGEST_WAIT, DownloadRefused, Stopped, Web
 from benchrouter.tables.formats.routerbench import conversion
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,7 +115,7 @@ def partial_file(folder, name="a.bin"):
 def break_off(server, folder, clock, remote):
     """Fetch one block of it, and no more."""
     server.script["/a.bin"] = [serve, *[answer(503)] * 6]
-    with pytest.raises(Refused, match="503"):
+    with pytest.raises(DownloadRefused, match="503"):
         run_fetch(remote, folder / "a.bin", clock)
 
 
@@ -249,7 +249,7 @@ def test_a_file_that_is_shorter_than_listed(server, clock, tmp_path):
     remote = a_file(server)
     server.files["/a.bin"] = CONTENT[:150_000]
     words = "given up after 6 failures.*found 50,000 bytes in answer to a request for 100,000"
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(DownloadRefused, match=words):
         run_fetch(remote, tmp_path / "a.bin", clock)
 
 
@@ -280,7 +280,7 @@ def test_a_refusal_is_not_tried_again_and_names_the_address(server, tmp_path, st
     remote = a_file(server)
     server.script["/a.bin"] = [answer(status)]
     web = Web(hint="look there")
-    with pytest.raises(Refused, match=f"^{re.escape(remote.url)}: {words}"):
+    with pytest.raises(DownloadRefused, match=f"^{re.escape(remote.url)}: {words}"):
         fetch(remote, tmp_path / "a.bin", web=web, advance=lambda n: None)
     assert len(server.seen) == 1
     assert not (tmp_path / "a.bin").exists()
@@ -323,7 +323,9 @@ def test_waits_double_and_end(server, clock, tmp_path):
     remote = a_file(server)
     clock.web.attempts = 9
     server.script["/a.bin"] = [answer(500)] * 99
-    with pytest.raises(Refused, match="given up after 9 failures in a row, the last one: 500"):
+    with pytest.raises(
+        DownloadRefused, match="given up after 9 failures in a row, the last one: 500"
+    ):
         run_fetch(remote, tmp_path / "a.bin", clock)
     assert clock.waits == [1, 2, 4, 8, 16, 32, 60, 60]
 
@@ -331,14 +333,16 @@ def test_waits_double_and_end(server, clock, tmp_path):
 def test_a_server_that_asks_for_too_long_a_wait_is_not_waited_for(server, clock, tmp_path):
     remote = a_file(server)
     server.script["/a.bin"] = [answer(429, Retry_After=str(int(LONGEST_WAIT) + 1))]
-    with pytest.raises(Refused, match=r"429 Too Many Requests, and the server asks to wait 901 s"):
+    with pytest.raises(
+        DownloadRefused, match=r"429 Too Many Requests, and the server asks to wait 901 s"
+    ):
         run_fetch(remote, tmp_path / "a.bin", clock)
     assert clock.waits == []
 
 
 def test_nobody_listening_is_tried_again(clock, tmp_path):
     remote = Remote("a.bin", "http://127.0.0.1:9/a.bin", 5, None)
-    with pytest.raises(Refused, match="given up after 6 failures.*Connect call failed"):
+    with pytest.raises(DownloadRefused, match="given up after 6 failures.*Connect call failed"):
         run_fetch(remote, tmp_path / "a.bin", clock)
     assert clock.waits == [1, 2, 4, 8, 16]
 
@@ -346,7 +350,9 @@ def test_nobody_listening_is_tried_again(clock, tmp_path):
 def test_an_unknown_host_is_said_at_once(clock, tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     remote = Remote("a.bin", "http://no-such-host.invalid/a.bin", 5, None)
-    with pytest.raises(Refused, match=r"no-such-host\.invalid/a\.bin: no such host is known here"):
+    with pytest.raises(
+        DownloadRefused, match=r"no-such-host\.invalid/a\.bin: no such host is known here"
+    ):
         run_fetch(remote, tmp_path / "a.bin", clock)
     assert clock.waits == []
 
@@ -407,7 +413,7 @@ def test_redirects_in_a_circle_are_refused(server, clock, tmp_path):
     remote = a_file(server)
     server.script["/a.bin"] = [redirect(302, "/b.bin")] * 99
     server.script["/b.bin"] = [redirect(302, "a.bin")] * 99
-    with pytest.raises(Refused, match=r"a\.bin: too many redirects"):
+    with pytest.raises(DownloadRefused, match=r"a\.bin: too many redirects"):
         run_fetch(remote, tmp_path / "a.bin", clock)
     assert len(server.seen) < 30 and clock.waits == []
 
@@ -415,10 +421,10 @@ def test_redirects_in_a_circle_are_refused(server, clock, tmp_path):
 def test_redirects_to_nowhere_are_refused(server, clock, tmp_path):
     remote = a_file(server)
     server.script["/a.bin"] = [redirect(302, "ftp://127.0.0.1/a.bin"), *[answer(302)] * 6]
-    with pytest.raises(Refused, match="ftp://"):
+    with pytest.raises(DownloadRefused, match="ftp://"):
         run_fetch(remote, tmp_path / "a.bin", clock)
     assert clock.waits == []
-    with pytest.raises(Refused, match="found 0 bytes in answer to a request for 100,000"):
+    with pytest.raises(DownloadRefused, match="found 0 bytes in answer to a request for 100,000"):
         run_fetch(remote, tmp_path / "a.bin", clock)
 
 
@@ -449,7 +455,7 @@ def test_a_web_page_is_no_file_and_costs_nothing_that_was_fetched(server, clock,
     server.script["/a.bin"] = [serve, page, *[page] * 6]
     with pytest.raises(ValueError, match="support range requests"):
         run_fetch(remote, tmp_path / "a.bin", clock)
-    with pytest.raises(Refused, match="see whether a proxy answers in the server's place"):
+    with pytest.raises(DownloadRefused, match="see whether a proxy answers in the server's place"):
         run_fetch(a_file(server, OTHER), tmp_path / "b.bin", clock)
     server.script["/a.bin"] = []
     server.files["/a.bin"] = CONTENT
@@ -494,7 +500,7 @@ def test_what_is_no_http_is_given_up(clock, tmp_path):
 
         threading.Thread(target=chatter, daemon=True).start()
         remote = Remote("a.bin", f"http://127.0.0.1:{listening.getsockname()[1]}/a", 5, None)
-        with pytest.raises(Refused, match="400 Bad Request"):
+        with pytest.raises(DownloadRefused, match="400 Bad Request"):
             run_fetch(remote, tmp_path / "a.bin", clock)
         listening.shutdown(socket.SHUT_RDWR)
 

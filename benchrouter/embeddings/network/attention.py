@@ -1,4 +1,4 @@
-"""Softmax attention within every prompt of a batch whose tokens stand one after the other."""
+"""Softmax attention within every prompt of a batch without padding."""
 
 from __future__ import annotations
 

@@ -87,19 +87,61 @@ class _Layer:
     norm: _Norm
 
 
+class _Parts:
+    """The parts of a checkpoint, as the layers need them."""
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        eps: float,
+        device: torch.device,
+        dtype: torch.dtype,
+        is_quantized: bool,
+    ) -> None:
+        self._weights, self._eps = weights, eps
+        self._device, self._dtype, self._is_quantized = device, dtype, is_quantized
+
+    def placed(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        return tensor.to(device=self._device, dtype=dtype).contiguous()
+
+    def norm(self, name: str, dtype: torch.dtype) -> _Norm:
+        weight, bias = (self._weights[f"{name}.{part}"] for part in ("weight", "bias"))
+        return _Norm(self.placed(weight, dtype), self.placed(bias, dtype), self._eps)
+
+    def product(self, *names: str) -> Product:
+        import torch
+
+        dtype = torch.float32 if self._is_quantized else self._dtype
+        weight, bias = (
+            self.placed(torch.cat([self._weights[f"{name}.{part}"] for name in names]), dtype)
+            for part in ("weight", "bias")
+        )
+        return QuantizedProduct(weight, bias) if self._is_quantized else product_of(weight, bias)
+
+    def layer(self, at: str, names: _Names) -> _Layer:
+        return _Layer(
+            self.product(at + names.query, at + names.key, at + names.value),
+            self.product(at + names.attended),
+            self.norm(at + names.norm, self._dtype),
+            self.product(at + _UP),
+            self.product(at + _DOWN),
+            self.norm(at + _SHARED_NORM, self._dtype),
+        )
+
+
 class Forward:
     """Token numbers to hidden states.
 
     Parameters
     ----------
     config : mapping
-        config.json of the checkpoint; `is_ours` said yes to it.
+        config.json of the checkpoint, for which `is_ours` is true.
     weights : mapping of str to Tensor
-        Of the checkpoint; `fits` said yes to them.
+        Of the checkpoint, for which `fits` is true.
     device : torch.device
     dtype : torch.dtype
         Of the layers; token and position vectors are added and normalised in float32. int8: the
-        products are quantized, and what lies between them is in the fastest type of the CPU.
+        products are quantized, and the rest runs in the CPU's fastest type.
     most_tokens : int
         Longest prompt, special tokens included.
     """
@@ -120,45 +162,16 @@ class Forward:
         if is_quantized:
             dtype = torch.bfloat16 if multiplies_bfloat16() else torch.float32
         self._dtype = dtype
-        names = _NAMES[config["model_type"]]
-        eps = config["layer_norm_eps"]
-
-        def placed(tensor: Tensor, dtype: torch.dtype = dtype) -> Tensor:
-            return tensor.to(device=device, dtype=dtype).contiguous()
-
-        def norm(name: str, dtype: torch.dtype = dtype) -> _Norm:
-            weight, bias = (placed(weights[f"{name}.{p}"], dtype) for p in ("weight", "bias"))
-            return _Norm(weight, bias, eps)
-
-        def product(*names: str) -> Product:
-            weight, bias = (
-                placed(
-                    torch.cat([weights[f"{name}.{part}"] for name in names]),
-                    torch.float32 if is_quantized else dtype,
-                )
-                for part in ("weight", "bias")
-            )
-            return QuantizedProduct(weight, bias) if is_quantized else product_of(weight, bias)
-
+        parts = _Parts(weights, config["layer_norm_eps"], device, dtype, is_quantized)
         positions = weights["embeddings.position_embeddings.weight"]
         if not self.is_mpnet:  # every token of a prompt is of the first type
             positions = positions + weights["embeddings.token_type_embeddings.weight"][0]
-        self._words = placed(weights["embeddings.word_embeddings.weight"], torch.float32)
-        self._positions = placed(positions, torch.float32)
-        self._norm = norm("embeddings.LayerNorm", torch.float32)
-        self._layers = []
-        for i in range(config["num_hidden_layers"]):
-            at = f"encoder.layer.{i}."
-            self._layers.append(
-                _Layer(
-                    product(at + names.query, at + names.key, at + names.value),
-                    product(at + names.attended),
-                    norm(at + names.norm),
-                    product(at + _UP),
-                    product(at + _DOWN),
-                    norm(at + _SHARED_NORM),
-                )
-            )
+        self._words = parts.placed(weights["embeddings.word_embeddings.weight"], torch.float32)
+        self._positions = parts.placed(positions, torch.float32)
+        self._norm = parts.norm("embeddings.LayerNorm", torch.float32)
+        names = _NAMES[config["model_type"]]
+        layers = range(config["num_hidden_layers"])
+        self._layers = [parts.layer(f"encoder.layer.{i}.", names) for i in layers]
         # Without AVX2 the extension's attention gains nothing.
         has_simd = "avx2" in _core.simd_levels()
         self._is_native = has_simd and device.type == "cpu" and dtype != torch.float16
@@ -167,7 +180,7 @@ class Forward:
             of_buckets = weights["encoder.relative_attention_bias.weight"]
             # One matrix serves every length: the bias of fewer tokens is its upper left corner.
             bias = of_buckets[_buckets(most_tokens)].permute(2, 0, 1)
-            self._bias = placed(bias, torch.float32 if self._is_native else dtype)
+            self._bias = parts.placed(bias, torch.float32 if self._is_native else dtype)
 
     def __call__(
         self,
@@ -242,7 +255,7 @@ def read_config(files: EncoderFiles) -> dict[str, Any]:
 
 
 def is_ours(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration is one of the two architectures, in all that matters here.
+    """Whether `Forward` can run a configuration.
 
     Parameters
     ----------
@@ -263,12 +276,12 @@ def is_ours(config: Mapping[str, Any]) -> bool:
 
 
 def read_weights(files: EncoderFiles) -> dict[str, Tensor]:
-    """Read all weights, without the name of the architecture that checkpoints may put before them.
+    """Read all weights; the prefix "bert." or "mpnet." of their names is dropped.
 
     Raises
     ------
     ValueError
-        If a file is no safetensors file.
+        If a file is not a safetensors file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -288,7 +301,7 @@ def fits(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> bool:
     Parameters
     ----------
     config : mapping
-        `is_ours` said yes to it.
+        For which `is_ours` is true.
     weights : mapping of str to Tensor
     """
     dim = config["hidden_size"]

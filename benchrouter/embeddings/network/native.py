@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def as_numpy(tensor: Tensor) -> NDArray[Any]:
-    """The memory of a tensor on the CPU; of bfloat16, which NumPy does not know, the bits.
+    """View a tensor on the CPU as an array; bfloat16, which NumPy lacks, as its bits.
 
     Returns
     -------

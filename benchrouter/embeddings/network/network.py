@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from benchrouter.embeddings.network.through_transformers import TransformersModel
 
 CPU_TOKENS = 512  # of a batch: its largest array, (512, 1536) to (512, 3072), stays in cache
-CPU_STEP = 16  # they are filled up to a multiple of it: oneDNN makes a kernel for every number,
-# which takes milliseconds, and keeps a thousand of them, which takes a gigabyte
+# Tokens of a batch are rounded up to a multiple: oneDNN compiles a kernel for every number, which
+# takes milliseconds, and keeps a thousand of them, which takes a gigabyte.
+CPU_STEP = 16
 CUDA_TOKENS = 65_536
-LEAST_TOKENS = 16  # of a batch that is cut for the sake of another core
-BUCKET = 16  # lengths are rounded up to it on CUDA, where few shapes and aligned rows pay
+LEAST_TOKENS = 16  # of a batch that is cut to occupy another core
+BUCKET = 16  # lengths are rounded up to it on CUDA, which likes few shapes and aligned rows
 RECOVERY = 32  # batches that fit before larger ones are tried again
 
 Rows = Sequence[NDArray[np.int32]]
@@ -113,7 +114,7 @@ class Network:
         yield from zip(batches, found, strict=True)
 
     def _backing_off(self, rows: Rows) -> Tensor:
-        """Embed one batch, or its halves where the device's memory does not hold it whole."""
+        """Embed one batch, or its halves if it does not fit in the device's memory."""
         n_tokens = sum(len(row) for row in rows)
         if len(rows) == 1 or n_tokens <= self._budget.fitting:
             try:
@@ -164,7 +165,7 @@ class Network:
         return unit_rows(pool_runs(hidden, runs, self._pooling)[:n_rows])
 
     def _filler(self, n_tokens: int) -> list[NDArray[np.int32]]:
-        """One more row, that makes the tokens of a batch a number which other batches have, too."""
+        """One more row, which rounds up the number of tokens of a batch."""
         n_missing = -n_tokens % CPU_STEP
         return [np.full(n_missing, self._pad_token_id, np.int32)] if n_missing else []
 
@@ -192,7 +193,7 @@ class Network:
 
 
 class _Budget:
-    """Tokens that a batch may hold: fewer for a while after the device ran out of memory."""
+    """Most tokens of a batch; fewer for a while after the device ran out of memory."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -200,12 +201,12 @@ class _Budget:
         self._fitted = 0
 
     def shrink(self, failed: int) -> None:
-        """Allow half of what did not fit."""
+        """Allow half the tokens that did not fit."""
         self.fitting = max(1, min(self.fitting, failed // 2))
         self._fitted = 0
 
     def fitted(self) -> None:
-        """Count a batch that did fit; after enough of them, allow twice as much."""
+        """Count a batch that fitted; after enough of them, allow twice as many tokens."""
         if self.fitting < self.limit:
             self._fitted += 1
             if self._fitted >= RECOVERY:

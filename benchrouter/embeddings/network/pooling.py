@@ -42,7 +42,7 @@ def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 
 def pool_runs(hidden: Tensor, runs: Sequence[Run], pooling: str) -> Tensor:
-    """Pool the token vectors of prompts that stand one after the other, without filler.
+    """Pool the token vectors of a batch without padding.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Products of tokens with a layer's weights: x·Wᵀ + b, with what follows it in the same pass.
+"""Products of tokens with a layer's weights, x·Wᵀ + b, fused with the next operation.
 
 On a CPU oneDNN keeps each weight matrix in the order in which its kernels read it, and applies
 GELU or adds the residual while the product is still in cache; F.linear goes to another library
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-TYPICAL_TOKENS = 1024  # a batch of so many rows chooses oneDNN's order; any number is multiplied
+TYPICAL_TOKENS = 1024  # rows for which oneDNN chooses its order of weights; any number works
 
 
 class Product(Protocol):

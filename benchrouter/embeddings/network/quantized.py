@@ -1,8 +1,8 @@
 """Products in 8-bit integers: dynamic quantization, by oneDNN where the CPU has VNNI.
 
-Weights are rounded once, each row of a matrix by its own largest value; tokens are rounded as they
-come, each by its own, so that an embedding does not depend on what else is in its batch.
-benchmarks/README.md has what it gains and what it costs.
+Weights are rounded once, each row of a matrix by its largest value. Each token is rounded by its
+own largest value, so that an embedding does not depend on its batch. benchmarks/README.md has the
+gain in speed and the loss in accuracy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST = 127  # of a quantized value
-ZERO = 128  # what 0 of a token is quantized to: oneDNN's fast kernels want them unsigned
+ZERO = 128  # the code of a token's 0: oneDNN's fast kernels want unsigned codes
 
 
 class QuantizedProduct:

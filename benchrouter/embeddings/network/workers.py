@@ -1,10 +1,10 @@
 """Threads that each run whole batches on one core.
 
-On a CPU two batches side by side, each on one core, take less time than one after the other on two:
-no core waits for another within an operator, and each batch stays in its core's own cache. The
-threads are torch's own only in number: `torch.get_num_threads()` of them, so that OMP_NUM_THREADS
-and torch.set_num_threads bind them too. A thread runs no OpenMP team of its own, and neither does
-the extension (csrc/common/threads.hpp), so that no two pools wait for the same cores.
+On a CPU two batches side by side, each on one core, are faster than one after the other on two: no
+core waits for another within an operator, and each batch stays in its core's cache. There are
+`torch.get_num_threads()` threads, so that OMP_NUM_THREADS and torch.set_num_threads limit them too.
+No thread runs an OpenMP team of its own, nor does the extension (csrc/common/threads.hpp), so that
+no two pools compete for the same cores.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Workers:
 
     def _started(self) -> ThreadPoolExecutor:
         with self._lock:
-            if self._pool is None or self._process != os.getpid():  # threads survive no fork
+            if self._pool is None or self._process != os.getpid():  # threads do not survive a fork
                 self._process = os.getpid()
                 self._pool = _pool_of_single_threads(self.count)
             return self._pool
@@ -68,14 +68,14 @@ def _pool_of_single_threads(count: int) -> ThreadPoolExecutor:
     everyone = threading.Barrier(count + 1)
 
     def single() -> None:
-        torch.get_num_threads()  # or the first operator would set this thread's number anew
-        torch.set_num_threads(1)  # of this thread, and of threads that are yet to come
+        torch.get_num_threads()  # otherwise the first operator would reset this thread's number
+        torch.set_num_threads(1)  # for this thread and for new ones
         everyone.wait()
 
     pool = ThreadPoolExecutor(count, thread_name_prefix="benchrouter-encoder")
     started = [pool.submit(single) for _ in range(count)]
     everyone.wait()
-    torch.set_num_threads(usual)  # for those the number is as it was
+    torch.set_num_threads(usual)  # new threads get the usual number again
     for future in started:
         future.result()
     return pool

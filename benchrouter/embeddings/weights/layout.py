@@ -1,4 +1,4 @@
-"""What a folder of weights says about its encoder: sentence-transformers' layout, or plain."""
+"""The settings of an encoder's folder, in sentence-transformers' layout or a plain one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _POOLING_FLAGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 
-# These architectures number positions from pad_token_id + 1, so that many can hold no token.
+# These architectures number positions from pad_token_id + 1; the first ones hold no token.
 _POSITIONS_AFTER_PADDING = {
     "camembert",
     "data2vec-text",
@@ -33,7 +33,7 @@ _POSITIONS_AFTER_PADDING = {
     "xlm-roberta-xl",
 }
 
-# Settings of the Transformer module that leave its output as it is, or are honoured here.
+# Settings of the Transformer module that do not change its output, or are supported here.
 _TRANSFORMER_SETTINGS = {
     "max_seq_length",
     "do_lower_case",
@@ -108,7 +108,7 @@ class EncoderFiles:
         Raises
         ------
         TypeError
-            If `max_tokens` is no int.
+            If `max_tokens` is not an int.
         ValueError
             If `max_tokens` is below 1 or above the positions that the architecture has, or if
             neither the caller nor the folder gives a limit.

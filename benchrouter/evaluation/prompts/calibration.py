@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.evaluation.prompts.rule_rows import per_dataset
+from benchrouter.evaluation.values import Reported, per_dataset
 from benchrouter.files.arrays import Array
-from benchrouter.files.plain import finite, plain
 from benchrouter.scores.expected.prompt_scores import Z80
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.prompt_results import PromptResults
 
 BINS = 15
-CERTAIN = 1e-3  # predictions count as this far from 0 and 1 in a log loss, which is else infinite
+CERTAIN = 1e-3  # least distance of predictions from 0 and 1, which keeps the log loss finite
 OF_CORRECTNESS = ("auto", "s3", "BMA")  # rules that predict a chance of being correct
 
 
 @dataclass(frozen=True)
-class Reliability:
+class Reliability(Reported):
     """Predicted against observed, in bins of equal mass.
 
     Attributes
@@ -45,21 +44,11 @@ class Reliability:
     ece: float
     log_loss: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, ready for JSON."""
-        return {
-            "predicted": finite(self.predicted.tolist()),
-            "observed": finite(self.observed.tolist()),
-            "count": self.count.tolist(),
-            "ece": self.ece,
-            "log_loss": plain(self.log_loss),
-        }
-
 
 def reliability(
     predicted: NDArray[np.floating], observed: NDArray[np.floating], bins: int = BINS
 ) -> Reliability:
-    """Compare predictions with what was observed, in bins of equal mass.
+    """Compare predictions with observations, in bins of equal mass.
 
     Parameters
     ----------
@@ -85,8 +74,8 @@ def reliability(
     p, y = predicted[known].astype(np.float64), observed[known].astype(np.float64)
     _, number = np.unique(p, return_inverse=True)
     mass = np.bincount(number)
-    # A value belongs to the bin of the middle of its mass: equal predictions are never parted,
-    # else the order of the pairs would make up a difference between their bins.
+    # A value goes to the bin in which the middle of its mass lies, so that equal predictions share
+    # a bin; otherwise the order of the pairs would create a difference between bins.
     middle = np.cumsum(mass) - mass / 2
     bin_of_value = np.minimum((middle * bins / len(p)).astype(np.int64), bins - 1)
     _, pair_bin = np.unique(bin_of_value[number], return_inverse=True)
@@ -107,7 +96,7 @@ def _log_loss(predicted: Array, observed: Array) -> float:
 def reliabilities(
     results: PromptResults, rule: str = "auto", bins: int = BINS
 ) -> dict[str, Reliability]:
-    """Calibration of a rule's predictions, over every model and for the model that it chose.
+    """Calibration of a rule's predictions, over all models and for the chosen model.
 
     Parameters
     ----------
@@ -119,9 +108,9 @@ def reliabilities(
     Returns
     -------
     dict of str to Reliability
-        "every model" and "the chosen model". The chance that "auto" and "s3" tell, and the
-        standing behind "BMA", are set against correctness; what the others predict against the
-        score, which is the same where scores are 0 or 1.
+        "every model" and "the chosen model". The chances of "auto" and "s3" and the standing
+        behind "BMA" are compared with correctness, the predictions of other rules with the score,
+        which is the same where scores are 0 or 1.
 
     Raises
     ------
@@ -143,8 +132,8 @@ def reliabilities(
 def interval_holds(results: PromptResults) -> Array:
     """Whether the success rate of auto's choices lies in the 80 % interval told, per dataset.
 
-    The interval is one of the success rate on prompts of a kind. The test prompts of a dataset
-    stand for a kind, and what so many prompts scatter by themselves is added to it.
+    The interval is that of the success rate on one kind of prompts, here a dataset. The sampling
+    error of the test prompts is added to it.
 
     Returns
     -------

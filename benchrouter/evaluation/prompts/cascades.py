@@ -1,24 +1,23 @@
-"""Two-model cascades on recorded outcomes: a cheap model, and BMA where the cheap one is doubted.
+"""Two-model cascades on recorded outcomes: a cheap model first, BMA where a judge doubts it.
 
-What doubts is a number for every prompt, the judge; below a threshold the prompt goes to the strong
-model, and the threshold is swept.
+The judge is a number for every prompt. Prompts below a threshold go to the strong model; the
+threshold is swept.
 
-- "predicted score": what the router predicts of the cheap model beforehand, under `auto` its chance
-  of success. No answer is needed to know it, so the strong model runs instead of the cheap one, and
-  a prompt costs one call.
-- "log-likelihood": the recorded mean log-likelihood of the cheap model's own answer. It is known
-  only once the cheap model has run, so a prompt that is escalated costs both.
-- "recorded score": what the cheap model's answer was worth, as a perfect judge of it would know,
-  though not whether the strong model does better; escalation costs both. A reference.
+- "predicted score": the router's prediction for the cheap model, under `auto` its chance of
+  success. It needs no answer, so the strong model runs instead of the cheap one: one call a prompt.
+- "log-likelihood": the recorded mean log-likelihood of the cheap model's own answer. The cheap
+  model has to run first, so an escalated prompt costs both.
+- "recorded score": the score of the cheap model's answer, as a perfect judge would know it, but
+  not whether the strong model does better; escalation costs both. A reference.
 
-The strong model is BMA, and predictions are those of the training part: both know nothing of the
-test prompts. Which cheap models are shown does: those of the zero router, as measured.
+BMA and the predictions come from the training part and know nothing of the test prompts. The choice
+of cheap models does: they are those of the zero router, as measured.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +28,8 @@ from benchrouter.evaluation.prompts.costs import (
     cost_save,
     costs_of,
     measurable,
-    plain_fields,
 )
+from benchrouter.evaluation.values import Reported
 from benchrouter.files.arrays import Array
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ PAYS_BOTH: dict[Judge, bool] = {PREDICTED: False, "log-likelihood": True, "recor
 
 
 @dataclass(frozen=True)
-class Cascade:
+class Cascade(Reported):
     """What a cheap model with BMA behind it costs and brings, over all thresholds.
 
     Attributes
@@ -91,10 +90,6 @@ class Cascade:
     cost_save: float
     n_prompts: int
     why: dict[str, str] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, ready for JSON (NaN and infinities as None)."""
-        return plain_fields(self)
 
 
 def cascades(
@@ -167,7 +162,7 @@ def _swept(
         np.concatenate([[0.0], np.cumsum(np.bincount(number, weights=w))]) / n
         for w in (np.ones(n), extra, gained)
     )
-    thresholds = np.append(values, np.inf)  # below the least value is none
+    thresholds = np.append(values, np.inf)  # no prompt lies below the least value
     some = np.unique(np.linspace(0, len(values), SETTINGS).round().astype(np.int64))
     return (
         thresholds[some],

@@ -1,25 +1,25 @@
-"""Cost and quality: the curve over the price of money, its hull and area, and gains in words."""
+"""Cost and quality: the curve over λ, its hull and area, and relative gains."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.evaluation.prompts.cost_curve import aiq, non_decreasing_hull, settings_over_lambda
-from benchrouter.evaluation.prompts.rule_rows import mean_of, per_dataset, random_choice
+from benchrouter.evaluation.prompts.rule_rows import random_choice
+from benchrouter.evaluation.values import Reported, mean_of, per_dataset
 from benchrouter.files.arrays import Array
-from benchrouter.files.plain import finite
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.prompt_results import PromptResults
 
 
 @dataclass(frozen=True)
-class CostQuality:
-    """What maximising predicted score − λ·cost costs and brings, over all λ.
+class CostQuality(Reported):
+    """Cost and score of maximising predicted score − λ·cost, over all λ.
 
     Attributes
     ----------
@@ -78,13 +78,9 @@ class CostQuality:
     why: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, ready for JSON (NaN as None)."""
-        return plain_fields(self)
-
 
 @dataclass(frozen=True)
-class Gains:
+class Gains(Reported):
     """A rule's accuracy against random choice, the best single model and the oracle.
 
     The words of arXiv 2601.07206, macro over datasets.
@@ -111,17 +107,12 @@ class Gains:
     best_single: str
     n_datasets: tuple[int, int, int]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON (NaN as None)."""
-        return plain_fields(self)
-
 
 def cost_quality(results: PromptResults, predictor: str, metric: str = "score") -> CostQuality:
     """Trade predicted score against cost, over all λ.
 
-    A decision knows what the training part expects a model to cost on the prompt, whoever
-    predicts the score; what is paid is the recorded cost of the chosen model on it. Prompts with
-    thin evidence are decided as all others: λ has no fallback here.
+    Decisions use the cost that the training part predicts for the model on the prompt; the
+    recorded cost of the chosen model is paid. There is no fallback for prompts with thin evidence.
 
     Parameters
     ----------
@@ -139,9 +130,8 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
     """
     rows, candidates = measurable(results, predictor, metric)
     cost_usd, expected_cost_usd = costs_of(results)
-    recorded = results.scores[metric]
     at = np.ix_(rows, candidates)
-    score, cost = recorded[at].astype(np.float64), cost_usd[at].astype(np.float64)
+    score, cost = (a[at].astype(np.float64) for a in (results.scores[metric], cost_usd))
     predicted = results.predicted[predictor][at].astype(np.float64)
     lambdas, picks = settings_over_lambda(predicted, expected_cost_usd[at].astype(np.float64))
     here = np.arange(len(rows))
@@ -150,15 +140,12 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
     best = int(np.lexsort((singles[:, 0], -singles[:, 1]))[0])
     hull, zero_hull = non_decreasing_hull(points), non_decreasing_hull(singles)
     low, high = float(singles[:, 0].min()), float(singles[:, 0].max())
-    why: dict[str, str] = {}
+    nan, why = float("nan"), {}
     if score.min() < 0:
         why = dict.fromkeys(("AIQ", "PerfGain", "CostSave"), "scores are below 0")
-        perf_gain = cost_save = float("nan")
-    else:
-        if not low < high:
-            why["AIQ"] = "all models cost the same"
-        perf_gain, cost_save = _savings(points, singles[best], why)
-    measured = "AIQ" not in why
+    elif not low < high:
+        why["AIQ"] = "all models cost the same"
+    perf_gain, cost_save = _savings(points, singles[best], why)
     return CostQuality(
         predictor=predictor,
         metric=metric,
@@ -171,8 +158,8 @@ def cost_quality(results: PromptResults, predictor: str, metric: str = "score") 
         model_score=singles[:, 1],
         zero_hull=zero_hull,
         cost_range=(low, high),
-        aiq=aiq(hull, low, high) if measured else float("nan"),
-        zero_aiq=aiq(zero_hull, low, high) if measured else float("nan"),
+        aiq=nan if "AIQ" in why else aiq(hull, low, high),
+        zero_aiq=nan if "AIQ" in why else aiq(zero_hull, low, high),
         best_single=results.models[candidates[best]],
         perf_gain=perf_gain,
         cost_save=cost_save,
@@ -261,11 +248,10 @@ def gains(results: PromptResults) -> list[Gains]:
     singles = np.array([of(column.astype(np.float64)) for column in accuracy.T])
     coverage = (~np.isnan(singles)).sum(axis=1)
     macro = np.array([mean_of(single) for single in singles])
-    # A model that ran on easy datasets only is no rival: as for BMA, the widest coverage competes.
+    # As for BMA, only models with the widest coverage compete: one may have run on easy datasets.
     best = int(np.argmax(np.where(coverage == coverage.max(), macro, -np.inf)))
     known = ~np.isnan(accuracy)
     random = of(random_choice(accuracy))
-    # Of several right models the cheapest: which one it is does not touch the accuracy.
     oracle = of(np.where(known, accuracy, -np.inf).max(axis=1).astype(np.float64))
     found = []
     for rule in results.picks:
@@ -273,6 +259,7 @@ def gains(results: PromptResults) -> list[Gains]:
             continue
         mine = of(results.of_picks(rule, accuracy))
         ratios = [_ratio(mine, other) for other in (random, singles[best], oracle)]
+        counts = [int((~np.isnan(ratio)).sum()) for ratio in ratios]
         found.append(
             Gains(
                 rule=rule,
@@ -280,7 +267,7 @@ def gains(results: PromptResults) -> list[Gains]:
                 gain_best=mean_of(ratios[1]) - 1,
                 gap_oracle=1 - mean_of(ratios[2]),
                 best_single=results.models[best],
-                n_datasets=tuple(int((~np.isnan(r)).sum()) for r in ratios),  # type: ignore[arg-type]
+                n_datasets=(counts[0], counts[1], counts[2]),
             )
         )
     return found
@@ -292,7 +279,7 @@ def _ratio(one: Array, other: Array) -> Array:
 
 
 def _notes(why: dict[str, str]) -> tuple[str, ...]:
-    """Sentences on what is left out, one a reason."""
+    """One sentence for each reason why figures are left out."""
     names = {reason: [n for n, r in why.items() if r == reason] for reason in why.values()}
     return tuple(
         f"{', '.join(of)} {'is' if len(of) == 1 else 'are'} left out: {reason}"
@@ -302,6 +289,8 @@ def _notes(why: dict[str, str]) -> tuple[str, ...]:
 
 def _savings(points: Array, best: Array, why: dict[str, str]) -> tuple[float, float]:
     """PerfGain and CostSave against the best single model's (cost, score), or why not."""
+    if "PerfGain" in why:
+        return float("nan"), float("nan")
     cost, score = float(best[0]), float(best[1])
     perf_gain = float(points[:, 1].max() / score - 1) if score > 0 else float("nan")
     if not score > 0:
@@ -332,11 +321,3 @@ def cost_save(points: Array, cost_usd: float, score: float) -> float:
     """
     enough = points[points[:, 1] >= score - 1e-12, 0]  # sums in another order differ in rounding
     return float(1 - enough.min() / cost_usd) if len(enough) else float("nan")
-
-
-def plain_fields(values: object) -> dict[str, Any]:
-    """Fields of a dataclass as plain lists and numbers (NaN and infinities as None)."""
-    return {
-        name: finite(value.tolist() if isinstance(value, np.ndarray) else value)
-        for name, value in vars(values).items()
-    }

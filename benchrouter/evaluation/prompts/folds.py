@@ -1,4 +1,4 @@
-"""Training and test parts of the per-prompt protocols, each with its training part's router."""
+"""Training and test parts of the protocols of single prompts, each with a fit."""
 
 from __future__ import annotations
 
@@ -46,9 +46,8 @@ class Fold:
     models : int64 array
         Positions in the table of the fit's models: those with a score in the training part.
     fit : Fit
-        What a router fitted on the training part holds, as far as single prompts go. Leaving out
-        each dataset in turn leaves in it what serves tasks alone, of the whole table: route
-        prompts by it, and choose for no task.
+        Of the training part, for routing single prompts only: when each dataset is left out in
+        turn, the parts that serve tasks remain those of the whole table.
     """
 
     train: Rows
@@ -82,7 +81,7 @@ def random_split(table: BenchmarkTable, test_share: float, seed: int) -> tuple[R
     if not 0.0 < test_share < 1.0:
         raise ValueError(f"test_share must lie between 0 and 1, got {test_share}")
     scored = ~np.isnan(table.scores).all(axis=1)
-    # Equal prompts on both sides would show the answer: the nearest neighbour is the prompt.
+    # A prompt on both sides would be its own nearest neighbour, and show the answer.
     number = {text: i for i, text in enumerate(sorted(set(table.prompts)))}
     prompt = np.array([number[text] for text in table.prompts])
     drawn, is_settled = (np.zeros(len(number), dtype=bool) for _ in range(2))
@@ -95,7 +94,7 @@ def random_split(table: BenchmarkTable, test_share: float, seed: int) -> tuple[R
     test = drawn[prompt] & scored
     for code in range(table.n_datasets):
         rows = np.flatnonzero((table.dataset == code) & scored)
-        if len(rows) and test[rows].all():  # drawn with other datasets, all of them
+        if len(rows) and test[rows].all():  # all were drawn with other datasets
             test &= prompt != prompt[rows[0]]
     if not test.any():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a protocol of single prompts has found: its name, and its results."""
+"""Results of a protocol of single prompts."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class PromptResults:
     chance_spread: NDArray[np.float64] | None = None
 
     def success(self, rule: str) -> NDArray[np.float32]:
-        """What a rule says of success on every prompt: a chance where it has one, else a score.
+        """A rule's prediction for every prompt: a chance of success where it has one, else a score.
 
         Parameters
         ----------

@@ -1,10 +1,10 @@
-"""One model per prompt: every rule and baseline on prompts that its training part did not hold."""
+"""One model per prompt: every rule and baseline on prompts outside its training part."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from benchrouter.embeddings.unit_rows import as_unit_rows
 from benchrouter.evaluation.prompts.baselines import has_scikit_learn
 from benchrouter.evaluation.prompts.folds import (
+    Fold,
     folds_without_each_dataset,
     random_split,
     split_fold,
@@ -61,7 +62,7 @@ def evaluate_prompts(
     seed : int
         Of a random split.
     metrics : dict of str to BenchmarkTable, optional
-        Further metrics of the same records and models, to be read for the same choice.
+        Further metrics of the same records and models, measured on the same choices.
     baselines : bool
         Add linear regression and kNN-100 where scikit-learn is installed.
     threads : int
@@ -77,7 +78,7 @@ def evaluate_prompts(
     Raises
     ------
     TypeError, ValueError
-        If the protocol is none, the table has one dataset and the protocol leaves one out, or
+        If the protocol is unknown, if it leaves a dataset out and the table has only one, or if
         embeddings or metrics do not fit the table.
     """
     if protocol not in PROTOCOLS:
@@ -87,18 +88,7 @@ def evaluate_prompts(
     notes: list[str] = []
     part, records, models = _with_scores(table, notes)
     unit_rows = np.ascontiguousarray(unit_rows[records])
-    if protocol == "random split":
-        train, test = random_split(part, test_share, seed)
-        folds = iter([split_fold(part, unit_rows, train, test, settings, threads, progress)])
-    else:
-        if part.n_datasets < 2:
-            raise ValueError(
-                "leaving a dataset out needs at least 2 datasets with scores, found "
-                f"{part.n_datasets}: use the random split"
-            )
-        folds = folds_without_each_dataset(
-            part, unit_rows, settings, threads=threads, progress=progress
-        )
+    folds = _folds(part, unit_rows, protocol, test_share, settings, threads, progress)
     further = {
         name: _recorded_elsewhere(table, other, name, notes)
         for name, other in (metrics or {}).items()
@@ -112,34 +102,66 @@ def evaluate_prompts(
     collected = Collected(table, records, models, notes)
     for fold in folds:
         route_fold(fold, part, unit_rows, collected, with_baselines, threads)
+    return _results(collected, protocol, settings, further)
+
+
+def _folds(
+    part: BenchmarkTable,
+    unit_rows: NDArray[np.float32],
+    protocol: Protocol,
+    test_share: float,
+    settings: Settings,
+    threads: int,
+    progress: Progress | None,
+) -> Iterable[Fold]:
+    if protocol == "random split":
+        train, test = random_split(part, test_share, settings.seed)
+        return [split_fold(part, unit_rows, train, test, settings, threads, progress)]
+    if part.n_datasets < 2:
+        raise ValueError(
+            "leaving a dataset out needs at least 2 datasets with scores, found "
+            f"{part.n_datasets}: use the random split"
+        )
+    return folds_without_each_dataset(part, unit_rows, settings, threads=threads, progress=progress)
+
+
+def _results(
+    collected: Collected,
+    protocol: Protocol,
+    settings: Settings,
+    further: Mapping[str, NDArray[np.float32]],
+) -> PromptResults:
+    """Keep what was collected of the test prompts that have a score."""
+    table = collected.table
     rows = np.flatnonzero(collected.tested & ~np.isnan(table.scores).all(axis=1))
-    for rule in [rule for rule, picked in collected.picks.items() if (picked[rows] < 0).any()]:
-        # Known in some folds only; the note of the others says why.
-        collected.picks.pop(rule)
+
+    def of(values: NDArray[Any] | None) -> NDArray[Any] | None:
+        return None if values is None else values[rows]
+
+    # A rule known in some folds only is left out; the note of the others says why.
+    picks = {rule: picked[rows] for rule, picked in collected.picks.items()}
     return PromptResults(
         protocol=protocol,
         datasets=table.datasets,
         models=table.models,
-        k=k,
-        kappa=kappa,
-        seed=seed,
+        k=settings.k,
+        kappa=settings.kappa,
+        seed=settings.seed,
         rows=rows,
         dataset=table.dataset[rows],
-        picks={rule: picked[rows] for rule, picked in collected.picks.items()},
+        picks={rule: picked for rule, picked in picks.items() if (picked >= 0).all()},
         predicted={rule: values[rows] for rule, values in collected.predicted.items()},
         fallback={rule: flags[rows] for rule, flags in collected.fallback.items()},
         distance=collected.distance[rows],
         distance_limit=collected.distance_limit[rows],
         scores={"score": table.scores[rows], **{n: values[rows] for n, values in further.items()}},
         correctness=None if np.isnan(table.thresholds).any() else table.correctness()[rows],
-        cost_usd=None if table.cost_usd is None else table.cost_usd[rows],
-        expected_cost_usd=None
-        if collected.expected_cost_usd is None
-        else collected.expected_cost_usd[rows],
+        cost_usd=of(table.cost_usd),
+        expected_cost_usd=of(collected.expected_cost_usd),
         params_b=table.params_b,
-        notes=tuple(dict.fromkeys(notes)),
-        log_likelihood=None if table.log_likelihood is None else table.log_likelihood[rows],
-        chance=None if collected.chance is None else collected.chance[rows],
+        notes=tuple(dict.fromkeys(collected.notes)),
+        log_likelihood=of(table.log_likelihood),
+        chance=of(collected.chance),
         chance_spread=None if collected.chance is None else collected.chance_spread[rows],
     )
 
@@ -147,7 +169,7 @@ def evaluate_prompts(
 def _with_scores(
     table: BenchmarkTable, notes: list[str]
 ) -> tuple[BenchmarkTable, NDArray[np.int64], NDArray[np.int64]]:
-    """Leave out datasets and models without any score; with the records and models that stay."""
+    """Leave out datasets and models without any score; return the kept records and models too."""
     present = ~np.isnan(table.scores)
     models = np.flatnonzero(present.any(axis=0))
     counts = np.bincount(table.dataset[present.any(axis=1)], minlength=table.n_datasets)
@@ -162,7 +184,7 @@ def _with_scores(
             notes.append(f"{what} without any score are left out: {', '.join(names)}")
     part = table if len(records) == table.n_records else table.rows(records)
     part = part.select(models=[table.models[m] for m in models])
-    # From here on the rows of embeddings are the part's own, not those of the files.
+    # From here on rows of embeddings are numbered within the part, not within the files.
     part = replace(part, source_rows=np.arange(len(records)), n_source_rows=len(records))
     return part, records, models
 

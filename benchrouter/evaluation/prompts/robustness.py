@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.embeddings.unit_rows import as_unit_rows
-from benchrouter.files.plain import finite
+from benchrouter.evaluation.values import Reported
 from benchrouter.tables.table import BLANK
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Edit = Callable[[str], str]
 
 def _strip_the_end(prompt: str) -> str:
     stripped = prompt.rstrip(BLANK).rstrip(".?!:;,")
-    return stripped if stripped.strip(BLANK) else prompt  # nothing is no prompt
+    return stripped if stripped.strip(BLANK) else prompt  # an empty prompt is not allowed
 
 
 EDITS: Mapping[str, Edit] = {
@@ -37,7 +37,7 @@ EDITS: Mapping[str, Edit] = {
 
 
 @dataclass(frozen=True)
-class Flips:
+class Flips(Reported):
     """What one edit does to decisions.
 
     Attributes
@@ -56,10 +56,6 @@ class Flips:
     n_changed: int
     share: float
     cosine: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON (NaN as None)."""
-        return dict(finite(dict(vars(self))))
 
 
 def flips(

@@ -78,7 +78,7 @@ class Collected:
         expected: NDArray[np.float32],
         strange: NDArray[np.float32],
     ) -> None:
-        """Keep the chance of success that `auto` tells, and how far it may be off."""
+        """Keep the chance of success that `auto` predicts, and its spread."""
         if self.chance is None:
             shape = self.table.n_records, self.table.n_models
             self.chance = np.full(shape, np.nan, dtype=np.float32)
@@ -94,7 +94,7 @@ def route_fold(
     baselines: bool,
     threads: int,
 ) -> None:
-    """Route the test prompts of a fold by every rule, as a router fitted on its rest does.
+    """Route the test prompts of a fold by every rule of its fit.
 
     Parameters
     ----------

@@ -1,16 +1,16 @@
-"""A row per rule: what its choices of one model per prompt are worth."""
+"""One row per rule: the worth of its choices of one model per prompt."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.evaluation.tasks.measures import bootstrap_interval
+from benchrouter.evaluation.values import Reported, mean_of, per_dataset
 from benchrouter.files.arrays import Array
-from benchrouter.files.plain import finite
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.prompt_results import PromptResults
@@ -22,7 +22,7 @@ REFERENCES = ("BMA", "cheapest", "random", BEST_OF_DATASET, "oracle")
 
 
 @dataclass(frozen=True)
-class PromptRow:
+class PromptRow(Reported):
     """What one rule's choices are worth on the test prompts.
 
     Attributes
@@ -79,13 +79,9 @@ class PromptRow:
     n_datasets: int
     n_paired: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON (NaN as None)."""
-        return dict(finite(dict(vars(self))))
-
 
 def prompt_rows(results: PromptResults, *, seed: int = 0) -> list[PromptRow]:
-    """Summarise what every rule chose, random choice, and each model by itself.
+    """Summarise the choices of every rule, random choice, and each model alone.
 
     Parameters
     ----------
@@ -114,41 +110,8 @@ def prompt_rows(results: PromptResults, *, seed: int = 0) -> list[PromptRow]:
     ]
 
 
-def per_dataset(values: Array, dataset: NDArray[np.int32], n_datasets: int) -> Array:
-    """Mean of every dataset over the prompts where a value is known.
-
-    Parameters
-    ----------
-    values : float64 array, shape (n,)
-        NaN = unknown.
-    dataset : int32 array, shape (n,)
-    n_datasets : int
-
-    Returns
-    -------
-    float64 array, shape (n_datasets,)
-        NaN for a dataset without a known value.
-    """
-    known = ~np.isnan(values)
-    counts = np.bincount(dataset[known], minlength=n_datasets)
-    totals = np.bincount(dataset[known], weights=values[known], minlength=n_datasets)
-    return np.asarray(totals / np.where(counts > 0, counts, np.nan))
-
-
-def mean_of(values: Array) -> float:
-    """Mean of the values that are known; NaN if there is none.
-
-    Parameters
-    ----------
-    values : float64 array, shape (n,)
-        NaN = unknown.
-    """
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
-
-
 def random_choice(values: NDArray[np.float32]) -> Array:
-    """Mean over models of every prompt: what a model drawn at random is worth.
+    """Mean over models for every prompt: the expected value of a model drawn at random.
 
     Parameters
     ----------
@@ -169,7 +132,7 @@ def random_choice(values: NDArray[np.float32]) -> Array:
 def _row(
     results: PromptResults, rule: str, kind: Kind, picked: NDArray[np.int32] | None, seed: int
 ) -> PromptRow:
-    """Summarise one rule; no picks stand for a model drawn at random."""
+    """Summarise one rule; None as `picked` means a model drawn at random."""
     n_datasets = len(results.datasets)
     bma = results.picks["BMA"]
 
@@ -213,7 +176,7 @@ def _row(
 
 
 def _gap_closed(results: PromptResults, gain: Array) -> float:
-    """Share of the gain of each dataset's best model over BMA that a rule's gains make up."""
+    """A rule's gains over BMA as a share of those of each dataset's best model."""
     best = results.picks.get(BEST_OF_DATASET)
     if best is None:
         return float("nan")

@@ -1,4 +1,4 @@
-"""A protocol of single prompts with all that is measured on it."""
+"""Run a protocol of single prompts, and every measure on it."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def refuse_other_rows(encoder: Encoder, prompts: list[str], rows: NDArray[np.flo
 
 
 def or_note(notes: list[str], run: Callable[[], T]) -> T | None:
-    """Result of a measure, or None and a note that says why the table gives none.
+    """Result of a measure, or None with a note of the reason.
 
     Parameters
     ----------

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.evaluation.prompts.rule_rows import mean_of, random_choice
+from benchrouter.evaluation.prompts.rule_rows import random_choice
+from benchrouter.evaluation.values import Reported, mean_of
 from benchrouter.files.arrays import Array
-from benchrouter.files.plain import finite
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.prompt_results import PromptResults
@@ -20,7 +20,7 @@ LIMITS = tuple(round(0.05 * i, 2) for i in range(2, 14))  # C in .10 … .65, ar
 
 
 @dataclass(frozen=True)
-class Sparsity:
+class Sparsity(Reported):
     """Mean score of the test prompts nearer than C to the benchmark, over C.
 
     Attributes
@@ -42,16 +42,6 @@ class Sparsity:
     count: NDArray[np.int64]
     n_prompts: int
     score: dict[str, Array]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, ready for JSON (NaN as None)."""
-        return {
-            "metric": self.metric,
-            "limits": self.limits.tolist(),
-            "count": self.count.tolist(),
-            "n_prompts": self.n_prompts,
-            "score": {rule: finite(values.tolist()) for rule, values in self.score.items()},
-        }
 
 
 def sparsity(

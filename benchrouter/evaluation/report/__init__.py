@@ -1,1 +1,1 @@
-"""What was measured as tables, figures, one HTML page and JSON."""
+"""The measurements as tables, figures, one HTML page and JSON."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from benchrouter.evaluation.results import Evaluation, Pool, PromptProtocol
-    from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
+    from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,7 @@ def _tasks(pool: Pool, tasks: LeaveOneOut) -> Section:
         )
         content.append(task_sheets.by_labels(pool, "strict"))
         content.append(replace(task_sheets.by_labels(pool, "published"), detail=True))
-    expected = task_sheets.expectations(pool)
-    content += [expected] if expected is not None else []
+    content += filter(None, [task_sheets.expectations(pool)])
     content += [
         Picture(
             f"estimate-of-p-{pool.key}",

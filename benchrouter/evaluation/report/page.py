@@ -6,11 +6,10 @@ import base64
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from benchrouter.evaluation.report.banner import banner
 from benchrouter.evaluation.report.figures.style import DPI
 from benchrouter.evaluation.report.outline import Picture, Section, sections
 from benchrouter.evaluation.report.sheets.sheet import Sheet, capitalised, counted, letter
-from benchrouter.evaluation.report.summary import notes_of, summary
+from benchrouter.evaluation.report.summary import banner, notes_of, summary
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchrouter.evaluation.report.banner import banner, verdicts
 from benchrouter.evaluation.report.outline import Picture, sections
 from benchrouter.evaluation.report.page import template, to_html
-from benchrouter.evaluation.report.summary import notes_of, summary
+from benchrouter.evaluation.report.summary import banner, notes_of, summary
+from benchrouter.evaluation.report.verdicts import verdicts
 from benchrouter.files.atomic import new_beside, replacing
 from benchrouter.files.os_errors import naming
 from benchrouter.files.plain import finite

@@ -1,13 +1,24 @@
-"""What an evaluation found, in a few plain sentences."""
+"""What an evaluation found, in words: whether routing pays, what did best, what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from benchrouter.evaluation.report.sheets.prompt_sheets import DEFAULT_RULE, SCORE
 from benchrouter.evaluation.report.sheets.sheet import capitalised, counted, decimal
 from benchrouter.evaluation.report.sheets.table_one import ROUNDING, is_reference
+from benchrouter.evaluation.report.verdicts import (
+    LEAST_GAIN,
+    NESTING,
+    QUESTIONS,
+    TASKS,
+    Verdict,
+    answer_of,
+    row_of,
+    too_few,
+    verdicts,
+)
 from benchrouter.evaluation.results import OURS
 from benchrouter.evaluation.tasks.measures import FEW_DATASETS
 
@@ -16,8 +27,21 @@ if TYPE_CHECKING:
     from benchrouter.evaluation.results import Evaluation, Pool, PromptProtocol
     from benchrouter.evaluation.tasks.measures import Row
 
-NESTING = "strict"
-FIXED = ("random", "cheapest")  # no routing: one model, or none in particular
+FIXED = ("random", "cheapest")  # these do not route
+
+
+def banner(evaluation: Evaluation) -> list[str]:
+    """Say whether routing pays here, by how much, how sure that is, and what to do.
+
+    Returns
+    -------
+    list of str
+        Two to five lines; none where nothing was measured.
+    """
+    found = verdicts(evaluation)
+    if not found:
+        return []
+    return [_headline(found), *(_line(verdict) for verdict in found), _advice(evaluation, found)]
 
 
 def summary(evaluation: Evaluation) -> list[str]:
@@ -59,7 +83,7 @@ def _of_pool(pool: Pool) -> str:
 
 
 def _best(rows: Iterable[Row]) -> Row | None:
-    """Row of the largest gain, paired by dataset as means may be over different ones; or None."""
+    """The row of the largest gain above 0, if any; gains are paired by dataset."""
     return max(
         (row for row in rows if row.vs_bma > ROUNDING), key=lambda row: row.vs_bma, default=None
     )
@@ -74,12 +98,12 @@ def _accuracy(row: Row, n: int) -> str:
 
 
 def _over(known: int, n: int) -> str:
-    """Say it of a mean over fewer datasets than there are."""
+    """Mention that a mean is over some of the datasets only."""
     return f" (over {known} of {counted(n, 'dataset')})" if known < n else ""
 
 
 def _usable(rows: Iterable[Row]) -> list[Row]:
-    """Rows of BMA and of the rules that route, without the answers, and that have an accuracy."""
+    """Rows with an accuracy of BMA and of the rules that route without knowing the answers."""
     return [
         row
         for row in rows
@@ -93,7 +117,7 @@ def _with_labels(pool: Pool) -> str:
     index, rows = pool.with_labels
     n = len(pool.tasks.datasets)
     usable = _usable(rows)
-    bma = next((row for row in usable if row.rule == "BMA"), None)
+    bma = row_of(usable, "BMA")
     most = int(pool.tasks.n_labels[:, index].max())
     if bma is None or not most:
         return ""
@@ -143,26 +167,22 @@ def _gain(row: Row, bma: Row) -> str:
 
 
 def _difference_of(gain: float, ends: tuple[float, float], n_paired: int, most: int) -> str:
-    """Write a difference to BMA over the datasets that both have, of the most that either has."""
+    """Write a difference to BMA, over `n_paired` of at most `most` datasets."""
     if not n_paired:
         return "on no dataset beside BMA"
-    low, high = ends
     text = decimal(gain, signed=True)
     if n_paired < most:
         text += f" on the {counted(n_paired, 'dataset')} on which both were run"
-    if low != low or high != high or n_paired < FEW_DATASETS:
-        return f"{text} (too few datasets for an interval)"
-    interval = f"{decimal(low, signed=True)} to {decimal(high, signed=True)}"
-    return f"{text} (95 % interval {interval})"
+    few = too_few(ends, n_paired)
+    return f"{text} ({'too few datasets for an interval' if few else _ends(ends)})"
 
 
 def _verdict(best: Row, ours: Row | None) -> str:
-    low, _ = best.vs_bma_interval
-    if low != low or best.n_paired < FEW_DATASETS:
+    if too_few(best.vs_bma_interval, best.n_paired):
         return "too few datasets to say whether routing pays."
     if ours is not None and ours.vs_bma_interval[0] > 0 and ours.n_paired >= FEW_DATASETS:
         return "routing pays here."
-    if low > 0:
+    if best.vs_bma_interval[0] > 0:
         return "routing can pay here, by a rule that is known only afterwards."
     return "routing may pay here, but the interval of the gain includes 0."
 
@@ -174,7 +194,7 @@ def _no_gain(usable: list[Row]) -> str:
 
 
 def _ceiling(rows: dict[str, Row], n: int) -> str:
-    """How much there was to be gained at all."""
+    """The most that choosing per dataset could gain."""
     ceiling = rows.get("oracle (split-half)")
     if ceiling is None or ceiling.accuracy != ceiling.accuracy:
         return ""
@@ -182,9 +202,95 @@ def _ceiling(rows: dict[str, Row], n: int) -> str:
         "Ceiling (each dataset's best model, chosen on one half and scored on the other): "
         f"{_accuracy(ceiling, n)}"
     )
-    if ceiling.vs_bma < 0.0005:  # 0.000 when it is written
+    if ceiling.vs_bma < LEAST_GAIN:
         return f"{text}, not above BMA: there is nothing to be gained by choosing per dataset."
     return f"{text}."
+
+
+def _headline(found: Sequence[Verdict]) -> str:
+    told = []
+    for answer in dict.fromkeys(verdict.answer for verdict in found):
+        words = "too few datasets to say" if answer == "too few datasets" else answer
+        of = _questions(verdict for verdict in found if verdict.answer == answer)
+        told.append(f"{words} for {of}")
+    return f"Does routing pay here? {capitalised('; '.join(told))}."
+
+
+def _line(verdict: Verdict) -> str:
+    about = capitalised(verdict.question)
+    if verdict.question == TASKS:
+        about += ", one model for a new dataset"
+    if max(map(abs, (verdict.gain, verdict.low, verdict.high))) < LEAST_GAIN:
+        return (
+            f"{about}: the rule {verdict.rule} stays with {verdict.bma}, the best model on "
+            "average; nothing is gained or lost."
+        )
+    won = "gains" if verdict.gain >= 0.0 else "loses"
+    text = (
+        f"{about}: the rule {verdict.rule} {won} {decimal(abs(verdict.gain))} against "
+        f"always using {verdict.bma} ({_interval(verdict)})"
+    )
+    if verdict.gap_closed == verdict.gap_closed and verdict.gap_closed > 0.0:
+        text += f", {100 * verdict.gap_closed:.0f} % of what the best model of each dataset gains"
+    text += "."
+    if verdict.answer == "not sure":
+        text += " The interval includes 0: it may be chance."
+    if verdict.better:
+        text += f" Of the other rules {', '.join(verdict.better)} gained, known only afterwards."
+    return text
+
+
+def _interval(verdict: Verdict) -> str:
+    over = counted(verdict.n_datasets, "dataset")
+    if verdict.answer == "too few datasets":
+        return f"{over}, too few for an interval"
+    return f"{_ends((verdict.low, verdict.high))}, {over}"
+
+
+def _ends(ends: tuple[float, float]) -> str:
+    return f"95 % interval {' to '.join(decimal(end, signed=True) for end in ends)}"
+
+
+def _advice(evaluation: Evaluation, found: Sequence[Verdict]) -> str:
+    """Advise: the defaults where they pay, else the safe model and what would help."""
+    pays, others = ([v for v in found if (v.answer == "yes") == yes] for yes in (True, False))
+    told = [f"use the defaults for {_questions(pays)}."] if pays else []
+    for bma in dict.fromkeys(verdict.bma for verdict in others):
+        of = _questions(verdict for verdict in others if verdict.bma == bma)
+        told.append(f"For {of} the safe choice is {bma}, the best model on average.")
+    known, new = QUESTIONS.values()
+    doubtful = {verdict.question for verdict in others}
+    if new in doubtful and known in {verdict.question for verdict in pays}:
+        told.append("Add records like your own prompts to the benchmark: then they are known.")
+    labels = _gain_of_labels(evaluation.pools[0]) if TASKS in doubtful else None
+    if labels is not None:
+        told.append(
+            "Or label 20 prompts of the task: benchrouter choose --suggest-labels 20 says "
+            f"which{labels}."
+        )
+    told[0] = told[0][:1].lower() + told[0][1:]
+    return f"What to do: {' '.join(told)}"
+
+
+def _gain_of_labels(pool: Pool) -> str | None:
+    """The sure gain of labels in this evaluation, in words; None where they did not help."""
+    if pool.with_labels is None or pool.tasks is None:
+        return ""
+    index, rows = pool.with_labels
+    ours = row_of(rows, OURS)
+    if ours is None or not ours.n_paired:
+        return ""
+    if not ours.vs_bma >= LEAST_GAIN:
+        return None
+    if answer_of(ours.vs_bma, ours.vs_bma_interval, ours.n_paired) != "yes":
+        return ""
+    most = int(pool.tasks.n_labels[:, index].max())
+    return f" (here at most {most} labels a dataset gained {decimal(ours.vs_bma)})"
+
+
+def _questions(verdicts: Iterable[Verdict]) -> str:
+    *names, last = (verdict.question for verdict in verdicts)
+    return " and ".join(filter(None, (", ".join(names), last)))
 
 
 def notes_of(evaluation: Evaluation) -> list[str]:

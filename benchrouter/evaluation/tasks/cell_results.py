@@ -1,4 +1,4 @@
-"""What holding out every dataset in turn has found: scores, choices and accuracies by cell."""
+"""Results of leave-one-dataset-out: scores, choices and accuracies by cell."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from benchrouter.evaluation.tasks.chosen_models import as_names, macro, mean_known
+from benchrouter.evaluation.tasks.chosen_models import as_names
+from benchrouter.evaluation.values import macro, mean_known
 from benchrouter.files.arrays import Array, Counts
 from benchrouter.files.plain import finite, plain
 from benchrouter.scores import formulas
@@ -15,7 +16,7 @@ from benchrouter.scores import formulas
 
 @dataclass(frozen=True)
 class LeaveOneOut:
-    """What each score says of every dataset held out, and how the chosen models did.
+    """Scores of every held-out dataset, and the accuracy of the chosen models.
 
     A cell is one dataset (D), label share (A) and draw (R) of the records that are moved into the
     pool; scores and accuracies are those of M models on the cell's remaining records.
@@ -70,7 +71,7 @@ class LeaveOneOut:
         80 % interval of the measured accuracy of auto's choice; None without strict nesting, NaN
         where too few datasets are left to learn it from.
     notes : tuple of str
-        Why what is NaN is NaN, and what else a reader must know.
+        Reasons of missing values, and other remarks.
     """
 
     datasets: tuple[str, ...]

@@ -16,7 +16,7 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Choices:
-    """What every rule chooses in the cells of one dataset, in one nesting.
+    """Choices of every rule in the cells of one dataset, in one nesting.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ def chances(models: Positions, rivals: Positions, s2: Array, p: Array, n: Positi
 
 
 def smooth(u: Array, pair_u: Array, pair_p: Array, sigma: float) -> Array:
-    """:func:`scores.smooth`, without pairs of unknown u, and fast where p is missing in places.
+    """As :func:`formulas.smooth`, but skip pairs of unknown u or p, and stay fast.
 
     Parameters
     ----------
@@ -176,40 +176,6 @@ def choices(
         picks["cheapest"] = np.full_like(bma, int(np.argmin(preferred)))
     picks["oracle"] = best_models(accuracy, preferred, bma)
     return Choices(p_hat, probability, picks)
-
-
-def macro(values: Array) -> float:
-    """Mean over draws, then over datasets, of what is known.
-
-    Parameters
-    ----------
-    values : float64 array, shape (n_datasets, n_draws)
-        NaN = unknown.
-
-    Returns
-    -------
-    float
-        NaN if nothing is known.
-    """
-    per_dataset = mean_known(values, axis=1)
-    return float(mean_known(per_dataset, axis=0))
-
-
-def mean_known(values: Array, axis: int) -> Array:
-    """Mean of what is not NaN along an axis; NaN where there is nothing, without a warning.
-
-    Parameters
-    ----------
-    values : float64 array
-    axis : int
-
-    Returns
-    -------
-    float64 array
-    """
-    known = ~np.isnan(values)
-    count = known.sum(axis=axis)
-    return np.asarray(np.where(known, values, 0.0).sum(axis=axis) / np.where(count, count, np.nan))
 
 
 def as_names(picks: Mapping[str, Positions], models: tuple[str, ...]) -> dict[str, list[str]]:

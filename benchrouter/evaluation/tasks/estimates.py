@@ -1,4 +1,4 @@
-"""The score `auto` under leave-one-dataset-out: nothing it learns has seen the held-out dataset."""
+"""The score `auto` under leave-one-dataset-out, learnt without the held-out dataset."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
-from benchrouter.evaluation.tasks.chosen_models import best_models, mean_known
-from benchrouter.files.arrays import Array
+from benchrouter.evaluation.tasks.chosen_models import best_models
+from benchrouter.evaluation.values import mean_known
+from benchrouter.files.arrays import Array, Counts
 from benchrouter.scores import formulas
 from benchrouter.scores.cells import moves_of
 from benchrouter.scores.evidence import Evidence
@@ -21,7 +22,7 @@ from benchrouter.scores.neighbourhood import local_of_held_out, pooled, within_c
 
 @dataclass(frozen=True)
 class HeldOutEstimate:
-    """What `auto` says of one dataset, learnt from the others.
+    """The estimate of `auto` for one dataset, learnt from the others.
 
     Attributes
     ----------
@@ -30,7 +31,7 @@ class HeldOutEstimate:
     before : Estimate
         Without labels.
     tasks : HeldOutTasks
-        What holding out each of the other datasets teaches.
+        Statistics of holding out each of the other datasets.
     standing : float64 array, shape (n_models,)
         On the other datasets.
     """
@@ -134,53 +135,70 @@ def with_our_rules(
         With picks and scores of both rules, and what "auto" expects. A model without a score on
         the other datasets, and without a label, has no score and is not chosen.
     """
-    shape = results.accuracy.shape
-    means, shares = np.empty(shape), np.full(shape, np.nan)
-    picks = {rule: np.empty(shape[:3], np.int64) for rule in ("auto", "labels")}
-    intervals, expected = np.empty((*shape[:3], 2)), np.empty(shape[:3])
+    filled = _Filled(results, evidence, preferred)
     estimates = held_out_estimates(held_out, evidence, sigma=results.sigma)
-    for task, found in zip(held_out, estimates, strict=True):
-        moves = moves_of(
-            len(task.rows), task.code, results.label_shares, results.draws, results.seed
-        )
-        unknown = np.isnan(np.delete(evidence.means, task.code, axis=0)).all(axis=0)
-        for share, places in enumerate(moves):
-            left = int(results.n_records[task.code]) - places.shape[1]
-            for draw, chosen in enumerate(places):
-                cell = (task.code, share, draw)
-                if draw and places.shape[1] == 0:  # the same again
-                    for array in (means, shares, intervals, expected, *picks.values()):
-                        array[cell] = array[cell[:2]][0]
-                    continue
-                labels = evidence.correctness[task.rows[chosen]]
-                after = found.after(labels)
-                shares[cell] = mean_known(labels.astype(np.float64), axis=0)
-                means[cell] = np.where(unknown & np.isnan(shares[cell]), np.nan, after.mean)
-                best = int(best_models(means[cell], preferred, np.array(np.argmin(preferred))))
-                picks["auto"][cell] = best
-                picks["labels"][cell] = (
-                    results.picks["strict"]["BMA"][cell]  # with models that ran everywhere only
-                    if np.isnan(shares[cell]).all()
-                    else labels_alone(shares[cell], found.standing, preferred)
-                )
-                expected[cell] = after.expected(best)
-                intervals[cell] = task_accuracies.interval(after, best, left) or (np.nan, np.nan)
-    strict = {}
+    for task, estimate in zip(held_out, estimates, strict=True):
+        filled.add(task, estimate)
+    strict: dict[str, Counts] = {}
     for rule, chosen in results.picks["strict"].items():
         strict[rule] = chosen
         if rule == "S3 with fallback":
-            strict |= picks
-    added = {"auto": means, "labels": shares}
+            strict |= filled.picks
+    scores = results.rule_scores.get("strict", {}) | {"auto": filled.means, "labels": filled.shares}
     return replace(
         results,
         picks={**results.picks, "strict": strict},
-        rule_scores={
-            **results.rule_scores,
-            "strict": {**results.rule_scores.get("strict", {}), **added},
-        },
-        intervals=intervals,
-        expected=expected,
+        rule_scores={**results.rule_scores, "strict": scores},
+        intervals=filled.intervals,
+        expected=filled.expected,
     )
+
+
+class _Filled:
+    """Scores and choices of "auto" and "labels" in every cell, filled dataset by dataset."""
+
+    def __init__(
+        self, results: LeaveOneOut, evidence: Evidence, preferred: NDArray[np.int32]
+    ) -> None:
+        self._results, self._evidence, self._preferred = results, evidence, preferred
+        *cells, _ = shape = results.accuracy.shape
+        self.means, self.shares = np.empty(shape), np.full(shape, np.nan)
+        self.picks = {rule: np.empty(cells, np.int64) for rule in ("auto", "labels")}
+        self.intervals, self.expected = np.empty((*cells, 2)), np.empty(cells)
+
+    def add(self, task: HeldOut, estimate: HeldOutEstimate) -> None:
+        """Fill the cells of one dataset."""
+        results = self._results
+        moves = moves_of(
+            len(task.rows), task.code, results.label_shares, results.draws, results.seed
+        )
+        arrays = (self.means, self.shares, self.intervals, self.expected, *self.picks.values())
+        for share, places in enumerate(moves):
+            if places.shape[1]:
+                for draw, chosen in enumerate(places):
+                    self._fill((task.code, share, draw), estimate, task.rows[chosen])
+                continue
+            self._fill((task.code, share, 0), estimate, task.rows[places[0]])
+            for array in arrays:  # without labels all draws are the same
+                array[task.code, share] = array[task.code, share, 0]
+
+    def _fill(self, cell: tuple[int, int, int], estimate: HeldOutEstimate, rows: Counts) -> None:
+        labels = self._evidence.correctness[rows]
+        shares = mean_known(labels.astype(np.float64), axis=0)
+        after = estimate.after(labels)
+        unknown = np.isnan(np.delete(self._evidence.means, estimate.code, axis=0)).all(axis=0)
+        means = np.where(unknown & np.isnan(shares), np.nan, after.mean)
+        best = int(best_models(means, self._preferred, np.array(np.argmin(self._preferred))))
+        self.shares[cell], self.means[cell] = shares, means
+        self.picks["auto"][cell] = best
+        self.picks["labels"][cell] = (
+            self._results.picks["strict"]["BMA"][cell]  # with models that ran everywhere only
+            if np.isnan(shares).all()
+            else labels_alone(shares, estimate.standing, self._preferred)
+        )
+        left = int(self._results.n_records[estimate.code]) - len(rows)
+        self.expected[cell] = after.expected(best)
+        self.intervals[cell] = task_accuracies.interval(after, best, left) or (np.nan, np.nan)
 
 
 def labels_alone(shares: Array, standing: Array, preferred: NDArray[np.int32]) -> int:

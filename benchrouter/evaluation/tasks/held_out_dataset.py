@@ -1,4 +1,4 @@
-"""One dataset held out: what is predicted and what is true in each of its distinct cells."""
+"""One held-out dataset: predictions and truth in each of its distinct cells."""
 
 from __future__ import annotations
 
@@ -50,6 +50,16 @@ class Part:
     some_correct: Array
     log_likelihood: Array | None
 
+    @property
+    def own_u(self) -> Array:
+        """The distance with only this dataset left out; shape (C,)."""
+        return self.u[:, 0]
+
+    @property
+    def own_p(self) -> Array:
+        """P with only this dataset left out; shape (C, n_models)."""
+        return self.p[:, 0]
+
     def lacks_likelihood(self) -> bool:
         """Whether some model was run, in some cell, without a log-likelihood."""
         if self.log_likelihood is None:
@@ -63,7 +73,7 @@ def part_of(
     settings: Settings,
     log_likelihood: NDArray[np.float32] | None,
 ) -> Part:
-    """Predict a held-out dataset in all its cells, and look up what is true there.
+    """Predict a held-out dataset in all its cells, and look up the truth.
 
     Parameters
     ----------
@@ -90,7 +100,7 @@ def part_of(
         n_labels=np.array([chosen.shape[1] for chosen in moves]),
         u=predicted.u,
         p=predicted.p,
-        s1=predicted.s1[:, 0].copy(),  # not views of what is D + 1 times as large
+        s1=predicted.s1[:, 0].copy(),  # a view would keep an array D + 1 times as large
         s2=predicted.s2[:, 0].copy(),
         accuracy=_means_of_the_rest(correctness, everything, records),
         some_correct=_means_of_the_rest(some, everything, records)[:, 0],

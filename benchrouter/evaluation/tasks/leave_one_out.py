@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,18 +15,18 @@ from benchrouter.evaluation.tasks.chosen_models import Choices, choices, smooth
 from benchrouter.evaluation.tasks.estimates import with_our_rules
 from benchrouter.evaluation.tasks.held_out_dataset import Part, part_of
 from benchrouter.evaluation.tasks.measures import split_half_oracle
-from benchrouter.evaluation.tasks.notes import knows_the_cheapest, notes_of
-from benchrouter.files.arrays import Array, Counts, Progress
+from benchrouter.evaluation.tasks.notes import knows_the_cheapest, notes_on
+from benchrouter.files.arrays import Counts, Progress
 from benchrouter.scores import formulas
 from benchrouter.scores.evidence import Evidence, evidence_of, model_costs_usd
 from benchrouter.scores.fitted import Settings
 from benchrouter.scores.held_out import hold_out
-from benchrouter.scores.pairs import DRAWS, LABEL_SHARES
 
 if TYPE_CHECKING:
     from benchrouter.tables.table import BenchmarkTable
 
 NESTINGS = ("strict", "published")
+SETTINGS = ("k", "kappa", "sigma", "eta", "threshold", "label_shares", "draws", "seed")
 
 __all__ = ["LeaveOneOut", "leave_one_dataset_out"]
 
@@ -34,15 +35,8 @@ def leave_one_dataset_out(
     table: BenchmarkTable,
     embeddings: NDArray[np.float32],
     *,
-    k: int = formulas.K_HELM,
-    kappa: int = formulas.KAPPA,
-    sigma: float = formulas.SIGMA,
-    eta: float = formulas.ETA,
-    threshold: float = formulas.THRESHOLD,
-    label_shares: Sequence[float] = LABEL_SHARES,
-    draws: int = DRAWS,
+    settings: Settings | None = None,
     nestings: Sequence[str] = NESTINGS,
-    seed: int = 0,
     threads: int = 0,
     progress: Progress | None = None,
 ) -> LeaveOneOut:
@@ -54,25 +48,13 @@ def leave_one_dataset_out(
         At least two datasets, each with a correctness threshold.
     embeddings : float array, shape (n_records, dim)
         Unit rows, in the order of the records (or of the file that the table was read from).
-    k, kappa : int
-        Neighbours that vote, and that measure distance.
-    sigma : float
-        Width of the smoother's kernel.
-    eta : float
-        Least chance of beating the best on average, for the rules with fallback.
-    threshold : float
-        A vote above it predicts "correct".
-    label_shares : sequence of float
-        α: shares of the task's records that are moved into the pool, at most 50 records; they
-        make the training pairs, too.
-    draws : int
-        Random choices of those records per share.
+    settings : Settings, optional
+        Numbers of the method; those of the paper by default. Label shares are those of the task's
+        records that are moved into the pool, at most 50 records; they make the training pairs, too.
     nestings : sequence of "strict" and "published"
         "strict" keeps the held-out dataset out of the predictors behind the training pairs and
         out of the best model on average; "published" only drops its own pairs, as the paper's
-        experiments did.
-    seed : int
-        Of the draws (the same in both nestings), and of the sample in large tables.
+        experiments did. Both draw the same records.
     threads : int
         0 = all.
     progress : callable, optional
@@ -85,10 +67,10 @@ def leave_one_dataset_out(
     Raises
     ------
     TypeError, ValueError
-        If there are fewer than two datasets, if no model has a score, if the embeddings do not
-        fit the table, or if a setting is out of range.
+        If there are fewer than two datasets, if no model has a score, or if the embeddings do not
+        fit the table.
     """
-    settings = Settings(k, kappa, sigma, eta, threshold, tuple(label_shares), draws, seed)
+    settings = settings or Settings()
     for nesting in nestings:
         if nesting not in NESTINGS:
             raise ValueError(f"nesting must be 'strict' or 'published', got {nesting!r}")
@@ -98,129 +80,126 @@ def leave_one_dataset_out(
             f"the benchmark), found 1: {table.datasets[0]!r}"
         )
     evidence = evidence_of(
-        table, embeddings, k=k, kappa=kappa, threshold=threshold, threads=threads
+        table,
+        embeddings,
+        k=settings.k,
+        kappa=settings.kappa,
+        threshold=settings.threshold,
+        threads=threads,
     )
     if np.isnan(evidence.means).all():
         raise ValueError("leave-one-dataset-out needs scores, found none in the table")
-    held_out = list(hold_out(evidence, seed=seed, progress=progress))
-    parts = [part_of(task, evidence, settings, table.log_likelihood) for task in held_out]
-    preferred = formulas.preference(model_costs_usd(table), table.prices, table.params_b)
-    results = _together(table, evidence, settings, tuple(nestings), parts, preferred, progress)
+    held_out = list(hold_out(evidence, seed=settings.seed, progress=progress))
+    run = _Run(
+        table,
+        evidence,
+        settings,
+        [part_of(task, evidence, settings, table.log_likelihood) for task in held_out],
+        formulas.preference(model_costs_usd(table), table.prices, table.params_b),
+    )
+    results = run.results(tuple(nestings), progress)
     if "strict" in nestings:
-        results = with_our_rules(results, held_out, evidence, preferred)
-    return replace(results, notes=notes_of(results, table))
+        results = with_our_rules(results, held_out, evidence, run.preferred)
+    return replace(results, notes=notes_on(results, table))
 
 
 @dataclass(frozen=True)
-class _Rules:
-    """Rules that need more than scores, and whether the table has it."""
+class _Run:
+    """The inputs of every rule; `preferred` decides ties."""
 
-    likelihood: bool
-    cheapest: bool
+    table: BenchmarkTable
+    evidence: Evidence
+    settings: Settings
+    parts: list[Part]
+    preferred: NDArray[np.int32]
 
+    def results(self, nestings: tuple[str, ...], progress: Progress | None) -> LeaveOneOut:
+        """Choose by every rule, and lay out the cells as arrays."""
+        chosen = {nesting: self._chosen(nesting, progress) for nesting in nestings}
+        return LeaveOneOut(
+            datasets=self.table.datasets,
+            models=self.table.models,
+            nestings=nestings,
+            **{name: getattr(self.settings, name) for name in SETTINGS},
+            n_records=self._n_records,
+            n_labels=np.array([part.n_labels for part in self.parts]),
+            means=self.evidence.means,
+            accuracy=self._cells("accuracy"),
+            u=self._cells("own_u"),
+            s1=self._cells("s1"),
+            s2=self._cells("s2"),
+            p=self._cells("own_p"),
+            p_hat={nesting: found.p_hat for nesting, found in chosen.items()},
+            probability={nesting: found.probability for nesting, found in chosen.items()},
+            picks={nesting: found.picks for nesting, found in chosen.items()},
+            oracle_per_record=self._cells("some_correct"),
+            oracle_split_half=split_half_oracle(
+                self.evidence.correctness,
+                self.table.dataset,
+                self.table.n_datasets,
+                self.preferred,
+                seed=self.settings.seed,
+            ),
+            params_b=self.table.params_b,
+            log_likelihood=None
+            if self.table.log_likelihood is None
+            else self._cells("log_likelihood"),
+        )
 
-def _together(
-    table: BenchmarkTable,
-    evidence: Evidence,
-    settings: Settings,
-    nestings: tuple[str, ...],
-    parts: list[Part],
-    preferred: NDArray[np.int32],
-    progress: Progress | None,
-) -> LeaveOneOut:
-    """Estimate p, choose by every rule, and lay out the cells as arrays."""
-
-    def laid_out(of_cells: Iterable[NDArray[Any]]) -> NDArray[Any]:
-        return np.array([a[part.which] for a, part in zip(of_cells, parts, strict=True)])
-
-    n_records = np.bincount(table.dataset, minlength=table.n_datasets)
-    rules = _Rules(
-        likelihood=not any(part.lacks_likelihood() for part in parts),
-        cheapest=knows_the_cheapest(table),
-    )
-    p_hat: dict[str, Array] = {}
-    probability: dict[str, Array] = {}
-    picks: dict[str, dict[str, Counts]] = {}
-    for nesting in nestings:
+    def _chosen(self, nesting: str, progress: Progress | None) -> Choices:
+        """Choices of every rule, by dataset, label share and draw."""
         made: list[Choices] = []
-        for part in parts:
-            n = int(n_records[part.code])
-            made.append(_choose(part, parts, evidence, settings, nesting, n, preferred, rules))
+        for part in self.parts:
+            made.append(self._choose(part, nesting))
             if progress is not None:
-                progress(f"choosing for each dataset ({nesting})", len(made), len(parts))
-        p_hat[nesting] = laid_out(chosen.p_hat for chosen in made)
-        probability[nesting] = laid_out(chosen.probability for chosen in made)
-        picks[nesting] = {
-            rule: laid_out(chosen.picks[rule] for chosen in made) for rule in made[0].picks
-        }
-    return LeaveOneOut(
-        datasets=table.datasets,
-        models=table.models,
-        label_shares=settings.label_shares,
-        draws=settings.draws,
-        nestings=nestings,
-        **{
-            name: getattr(settings, name)
-            for name in ("k", "kappa", "sigma", "eta", "threshold", "seed")
-        },
-        n_records=n_records,
-        n_labels=np.array([part.n_labels for part in parts]),
-        means=evidence.means,
-        accuracy=laid_out(part.accuracy for part in parts),
-        u=laid_out(part.u[:, 0] for part in parts),
-        s1=laid_out(part.s1 for part in parts),
-        s2=laid_out(part.s2 for part in parts),
-        p=laid_out(part.p[:, 0] for part in parts),
-        p_hat=p_hat,
-        probability=probability,
-        picks=picks,
-        oracle_per_record=laid_out(part.some_correct for part in parts),
-        oracle_split_half=split_half_oracle(
-            evidence.correctness, table.dataset, table.n_datasets, preferred, seed=settings.seed
-        ),
-        params_b=table.params_b,
-        log_likelihood=None
-        if table.log_likelihood is None
-        else laid_out(part.log_likelihood for part in parts if part.log_likelihood is not None),
-    )
+                progress(f"choosing for each dataset ({nesting})", len(made), len(self.parts))
+        return Choices(
+            self._laid_out(found.p_hat for found in made),
+            self._laid_out(found.probability for found in made),
+            {rule: self._laid_out(found.picks[rule] for found in made) for rule in made[0].picks},
+        )
 
+    def _cells(self, name: str) -> NDArray[Any]:
+        return self._laid_out(getattr(part, name) for part in self.parts)
 
-def _choose(
-    part: Part,
-    parts: list[Part],
-    evidence: Evidence,
-    settings: Settings,
-    nesting: str,
-    n_records: int,
-    preferred: NDArray[np.int32],
-    rules: _Rules,
-) -> Choices:
-    """Estimate p, the chance of beating BMA, and every rule's choice in the cells of a dataset."""
-    others = [other for other in parts if other.code != part.code]
-    without = 1 + part.code if nesting == "strict" else 0
-    pair_u = np.concatenate([o.u[o.which.ravel(), without] for o in others])
-    pair_p = np.concatenate([o.p[o.which.ravel(), without] for o in others])
-    p_hat = smooth(part.u[:, 0], pair_u, pair_p, settings.sigma)
-    means = evidence.means
-    if nesting == "strict":
-        means = np.delete(means, part.code, axis=0)
-    # Where the others have no score at all (two datasets, one not run): the preferred model.
-    known = not np.isnan(means).all()
-    bma = formulas.best_on_average(means, preferred) if known else int(np.argmin(preferred))
-    # Of a model without a score elsewhere nothing is known but how good the others are.
-    unknown = np.isnan(np.delete(evidence.means, part.code, axis=0)).all(axis=0)
-    n_labels = np.zeros(len(part.u), np.int64)
-    n_labels[part.which] = part.n_labels[:, None]
-    return choices(
-        bma=np.full(len(part.u), bma),
-        s1=np.where(unknown, np.nan, part.s1),
-        s2=np.where(unknown, np.nan, part.s2),
-        p=part.p[:, 0],
-        p_hat=p_hat,
-        n=n_records - n_labels,
-        log_likelihood=part.log_likelihood if rules.likelihood else None,
-        accuracy=part.accuracy,
-        preferred=preferred,
-        cheapest=rules.cheapest,
-        eta=settings.eta,
-    )
+    def _laid_out(self, of_cells: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        """Values of every dataset's distinct cells, by label share and draw."""
+        return np.array([a[part.which] for a, part in zip(of_cells, self.parts, strict=True)])
+
+    @cached_property
+    def _n_records(self) -> Counts:
+        return np.bincount(self.table.dataset, minlength=self.table.n_datasets)
+
+    @cached_property
+    def _has_likelihoods(self) -> bool:
+        return not any(part.lacks_likelihood() for part in self.parts)
+
+    def _choose(self, part: Part, nesting: str) -> Choices:
+        """Estimate p, the chance of beating BMA, and every rule's choice in a dataset's cells."""
+        others = [other for other in self.parts if other.code != part.code]
+        without = 1 + part.code if nesting == "strict" else 0
+        pair_u = np.concatenate([o.u[o.which.ravel(), without] for o in others])
+        pair_p = np.concatenate([o.p[o.which.ravel(), without] for o in others])
+        elsewhere = np.delete(self.evidence.means, part.code, axis=0)
+        means = elsewhere if nesting == "strict" else self.evidence.means
+        if np.isnan(means).all():  # two datasets, one not run: the preferred model
+            bma = int(np.argmin(self.preferred))
+        else:
+            bma = formulas.best_on_average(means, self.preferred)
+        # Nothing is known of a model without a score elsewhere.
+        unknown = np.isnan(elsewhere).all(axis=0)
+        n_labels = np.zeros(len(part.u), np.int64)
+        n_labels[part.which] = part.n_labels[:, None]
+        return choices(
+            bma=np.full(len(part.u), bma),
+            s1=np.where(unknown, np.nan, part.s1),
+            s2=np.where(unknown, np.nan, part.s2),
+            p=part.own_p,
+            p_hat=smooth(part.own_u, pair_u, pair_p, self.settings.sigma),
+            n=self._n_records[part.code] - n_labels,
+            log_likelihood=part.log_likelihood if self._has_likelihoods else None,
+            accuracy=part.accuracy,
+            preferred=self.preferred,
+            cheapest=knows_the_cheapest(self.table),
+            eta=self.settings.eta,
+        )

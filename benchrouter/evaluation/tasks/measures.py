@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.evaluation.tasks.chosen_models import macro, mean_known
+from benchrouter.evaluation.values import Reported, macro, mean_known
 from benchrouter.files.arrays import Array
 from benchrouter.scores import formulas
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 Interval = tuple[float, float]
 NAN = float("nan")
 RESAMPLES = 2000  # of datasets, behind an interval
-FEW_DATASETS = 6  # with fewer, all of one sign are no evidence at 5 %: 2 · 2^-5 > 0.05
+FEW_DATASETS = 6  # with fewer, even equal signs are not significant at 5 %: 2 · 2^-5 > 0.05
 SPLIT_HALF = "oracle (split-half)"
 PER_RECORD = "oracle per record"
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Reported):
     """One rule of the paper's Table 1; NaN = not applicable, or unknown.
 
     Attributes
@@ -73,7 +73,7 @@ class Row:
 
 
 def pearson(one: Array, other: Array) -> Array:
-    """Pearson's correlation along the last axis, over what both have.
+    """Pearson's correlation along the last axis, over the values that both have.
 
     Parameters
     ----------
@@ -305,7 +305,7 @@ def table_one(
     picks = {rule: chosen[:, share_index] for rule, chosen in results.picks[nesting].items()}
     accuracy = results.accuracy[:, share_index]
     score = scores_of(results, nesting)
-    # The best of each cell, as a choice of equals or of what was not run never is above it.
+    # The best accuracy of each cell; unknown where no model is ever right.
     best = np.where(np.isnan(accuracy), -np.inf, accuracy).max(axis=-1)
     best = np.where(best > 0.0, best, np.nan)
     bma = mean_known(results.accuracy_of(nesting, "BMA")[:, share_index], axis=1)

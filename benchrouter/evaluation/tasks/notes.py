@@ -1,4 +1,4 @@
-"""What a reader of a leave-one-dataset-out result must know: sentences, none where all is well."""
+"""Remarks on a leave-one-dataset-out result: what is undefined, and why."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
+    from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
     from benchrouter.tables.table import BenchmarkTable
 
-NAMED = 3  # names told in a sentence; of more, their number
+NAMED = 3  # names listed in a sentence; the others are counted
 
 
-def notes_of(results: LeaveOneOut, table: BenchmarkTable) -> tuple[str, ...]:
+def notes_on(results: LeaveOneOut, table: BenchmarkTable) -> tuple[str, ...]:
     """Say what is undefined in a result, and why.
 
     Parameters
@@ -47,7 +47,7 @@ def _few(results: LeaveOneOut) -> list[str]:
         if share > 0 and len(few):
             names = [results.datasets[d] for d in few]
             notes.append(f"Label share {share:g} is less than one record of {_named(names)}.")
-            break  # the least share says it for all
+            break  # the smallest share is enough
     if int(results.n_records.sum()) > ALL_RECORDS:
         notes.append(
             f"Above {ALL_RECORDS:,} records u, S1, S2 and p are those of at most {SAMPLE} records "

@@ -66,7 +66,7 @@ def fetch(remote: Remote, target: Path, *, web: Web, advance: Advance) -> bool:
 
     Raises
     ------
-    Refused
+    DownloadRefused
         If the server refuses it or fails too often; the blocks received stay for the next run.
     ValueError
         If its size or checksum is not as listed.

@@ -63,7 +63,7 @@ def download(
     ------
     ValueError
         If another run writes there, or a file is not as listed.
-    Refused
+    DownloadRefused
         If a server refuses a file or fails too often.
     OSError
         If a file cannot be written, or the folder has no room for all of them.

@@ -80,7 +80,7 @@ def list_hub(
     ------
     ValueError
         If a file is missing, no name matches, or the listing is not as expected.
-    Refused
+    DownloadRefused
         If the server refuses the listing.
     """
     names = [name for name in source.files if _matches(name, patterns or source.fetched)]
@@ -141,7 +141,7 @@ def list_helm(source: HelmRuns, patterns: Sequence[str], suite: str, web: Web) -
     ------
     ValueError
         If the suite is unknown, no run matches, or the listing is not as expected.
-    Refused
+    DownloadRefused
         If the server refuses the listing.
     """
     project, _, version = suite.rpartition("/")

@@ -36,7 +36,7 @@ ADVICE = {401: WITHHELD, 403: WITHHELD, 404: GONE, 410: GONE}
 T = TypeVar("T")
 
 
-class Refused(BenchrouterError, OSError):
+class DownloadRefused(BenchrouterError, OSError):
     """A request was refused or failed too often; the message says what to do."""
 
 
@@ -129,7 +129,7 @@ class Web:
 
         Raises
         ------
-        Refused
+        DownloadRefused
             If a retry is pointless, there were too many failures, or the server asks for too long a
             wait.
         ValueError, TypeError, LookupError, AttributeError
@@ -155,18 +155,18 @@ class Web:
             raise Stopped
 
     def _pause(self, url: str, error: Exception, failures: int) -> None:
-        """Wait before the next attempt, or raise `Refused`."""
+        """Wait before the next attempt, or raise `DownloadRefused`."""
         what, mendable = _verdict(error)
         if not mendable:
-            raise Refused(f"{url}: {what}{self._hint}") from error
+            raise DownloadRefused(f"{url}: {what}{self._hint}") from error
         if failures >= self.attempts:
-            raise Refused(
+            raise DownloadRefused(
                 f"{url}: given up after {failures} failures in a row, the last one: {what}; run "
                 "the command again to go on with what has been fetched"
             ) from error
         wait = _seconds_asked_for(error, self.now(), min(2.0 ** (failures - 1), LONGEST_BACKOFF))
         if wait > LONGEST_WAIT:
-            raise Refused(
+            raise DownloadRefused(
                 f"{url}: {what}, and the server asks to wait {wait:,.0f} s; run the command again "
                 "then to go on with what has been fetched"
             ) from error

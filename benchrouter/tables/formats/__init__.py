@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from benchrouter.files.errors import BadInput
 from benchrouter.tables.formats import every_eval_ever, mixinstruct, routerbench
 from benchrouter.tables.formats.choices import Choices
 from benchrouter.tables.formats.folders import folders_below
@@ -75,11 +76,11 @@ def format_of(path: Path) -> str:
     if not path.is_dir():
         found = next((name for name, format in FORMATS.items() if format.recognises(path)), TABLE)
         if found == TABLE and bare_name(path).lower().endswith(".json"):
-            raise ValueError(why_not_json(path))
+            raise BadInput(why_not_json(path))
         return found
     several = [name for name, format in FORMATS.items() if format.recognises(path)]
     if len(several) > 1:
-        raise ValueError(
+        raise BadInput(
             f"{path}: found results of several formats, {' and '.join(several)}; expected one: "
             "name it (format, --format), or give the folders of each one by one"
         )

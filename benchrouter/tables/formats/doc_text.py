@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.words import shown
 
 METHODS = ("strip", "lstrip", "rstrip", "lower", "upper", "capitalize", "title")
@@ -43,10 +44,10 @@ def text_of(template: Any, doc: dict[str, Any]) -> str:
     if isinstance(template, str) and template in doc:
         return _text(doc[template], template)
     if not isinstance(template, str) or "{{" not in template or SOURCE_CODE.match(template):
-        raise ValueError(f"doc_to_text is {shown(template)}, which is no simple template")
+        raise BadInput(f"doc_to_text is {shown(template)}, which is no simple template")
     rest = EXPRESSION.sub("", template)
     if any(mark in rest for mark in ("{{", "}}", "{%", "%}", "{#", "#}")):
-        raise ValueError(f"doc_to_text is {shown(template)}, which is no simple template")
+        raise BadInput(f"doc_to_text is {shown(template)}, which is no simple template")
     fill: Callable[[re.Match[str]], str] = lambda found: _value(found, doc)  # noqa: E731
     return EXPRESSION.sub(fill, template)
 
@@ -61,7 +62,7 @@ def field_of(doc: dict[str, Any]) -> str:
     """
     found = next((doc[key] for key in FIELDS if isinstance(doc.get(key), str)), None)
     if found is None:
-        raise ValueError(
+        raise BadInput(
             f"doc has the fields {list(doc)}, expected one of {', '.join(FIELDS)}; "
             "'request' takes what was sent to the model (prompt, --prompt-from)"
         )
@@ -71,18 +72,18 @@ def field_of(doc: dict[str, Any]) -> str:
 def _value(found: re.Match[str], doc: dict[str, Any]) -> str:
     field, steps, trim = found.groups()
     if field not in doc:
-        raise ValueError(f"doc has no field {field!r}, which doc_to_text names")
+        raise BadInput(f"doc has no field {field!r}, which doc_to_text names")
     value = doc[field]
     for attribute, call, item, key in STEP.findall(steps):
         try:
             if call:
                 if attribute not in METHODS:
-                    raise ValueError(f"doc_to_text calls {attribute}(), which is not simple")
+                    raise BadInput(f"doc_to_text calls {attribute}(), which is not simple")
                 value = getattr(_text(value, field), attribute)()
             else:
                 value = value[int(item)] if item else value[attribute or key]
         except (LookupError, TypeError) as error:
-            raise ValueError(
+            raise BadInput(
                 f"doc has {field!r} {shown(doc[field])}, but doc_to_text names {field}{steps}"
             ) from error
     text = str(value)
@@ -91,5 +92,5 @@ def _value(found: re.Match[str], doc: dict[str, Any]) -> str:
 
 def _text(value: Any, field: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"doc has {field!r} {shown(value)}, expected text")
+        raise BadInput(f"doc has {field!r} {shown(value)}, expected text")
     return value

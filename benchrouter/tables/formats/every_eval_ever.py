@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.json_objects import check_keys, document, objects
 from benchrouter.files.lines import COMPRESSIONS
 from benchrouter.files.words import counted
@@ -73,12 +74,12 @@ def _files(path: Path, closed: list[Path]) -> list[Path]:
     files = [file for file in files_below(path, closed) if _is_samples(file)]
     if path.is_dir():
         if not files:
-            raise ValueError(f"{path}: found no records, expected files UUID{SAMPLES_SUFFIX}")
+            raise BadInput(f"{path}: found no records, expected files UUID{SAMPLES_SUFFIX}")
         return files
     if not files:
         why = why_not_aggregate(path)
         if why is not None:
-            raise ValueError(f"{path}: {why}")
+            raise BadInput(f"{path}: {why}")
         check_keys(path, ("model_id", "evaluation_name", "evaluation"))
     return [path]
 
@@ -130,7 +131,7 @@ class _FileReader:
         self._check_order()
         lacks = self.choices.metric not in PLAIN and not self.has_metric
         if not rows.places and not self.choices.only_metric:
-            raise ValueError(
+            raise BadInput(
                 f"{self.path}: found lines of {', '.join(self.metrics_found())}, "
                 "expected one of them to be named (metric, --metric)"
             )
@@ -207,7 +208,7 @@ class _FileReader:
         for (_, dataset, sample_id), result in self.taken.items():
             if result in self.left.get(dataset, ()) and self.choices.metric is None:
                 others = sorted(str(name) for name in self.left[dataset])
-                raise ValueError(
+                raise BadInput(
                     f"{self.path}: samples of {dataset!r} have several results in changing order, "
                     f"first {result!r} for {sample_id!r}; expected one of {others} to be named "
                     "(metric, --metric)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.json_objects import OBJECT
 from benchrouter.files.words import shown
 from benchrouter.tables.sources.columns import number
@@ -22,7 +23,7 @@ def field_of(holder: dict[str, Any], key: str, *kinds: type) -> Any:
 def object_of(value: Any) -> dict[str, Any]:
     """Return a value that is a JSON object."""
     if not isinstance(value, dict):
-        raise ValueError(f"found {shown(value)}, expected {OBJECT}")
+        raise BadInput(f"found {shown(value)}, expected {OBJECT}")
     return value
 
 
@@ -33,7 +34,7 @@ def member(holder: dict[str, Any], key: str, place: object = "") -> dict[str, An
     try:
         found: dict[str, Any] = field_of(holder, key, dict)
     except ValueError as error:
-        raise ValueError(f"{place}: {error}" if place else str(error)) from error
+        raise BadInput(f"{place}: {error}" if place else str(error)) from error
     return found
 
 
@@ -42,7 +43,7 @@ def number_at(holder: dict[str, Any], key: str) -> float | None:
     try:
         return number(holder.get(key))
     except ValueError as error:
-        raise ValueError(f"{key} is {error}") from error
+        raise BadInput(f"{key} is {error}") from error
 
 
 def text_at(holder: dict[str, Any], key: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.json_objects import Found
 from benchrouter.tables.layouts.names import TEXTS
 from benchrouter.tables.layouts.sidecar import Sidecar
@@ -184,7 +185,7 @@ class Rows:
         for place, value in found:
             try:
                 if isinstance(value, str):
-                    raise ValueError(value)
+                    raise BadInput(value)
                 take(place, value)
             except ValueError as error:
                 self.refuse(place, str(error))

@@ -19,6 +19,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.json_objects import objects
 from benchrouter.files.words import shown
 from benchrouter.tables.formats.choices import Choices
@@ -71,7 +72,7 @@ def read(path: Path, choices: Choices) -> list[Reading]:
     for n, (place, record) in enumerate(objects(path), start=1):
         try:
             if isinstance(record, str):
-                raise ValueError(record)
+                raise BadInput(record)
             dataset, sample_id = _key(record, n)
             prompt = _prompt(record)
             scored = [
@@ -92,7 +93,7 @@ def read(path: Path, choices: Choices) -> list[Reading]:
             )
     lacks = bool(metrics) and metric not in metrics
     if lacks and not choices.only_metric:
-        raise ValueError(
+        raise BadInput(
             f"{path}: found no score {metric!r}; the candidates have "
             f"{', '.join(map(repr, metrics))}"
         )
@@ -121,14 +122,14 @@ def _prompt(record: dict[str, Any]) -> str:
     texts = [text_at(record, key) for key in ("instruction", "input")]
     parts = [text for text in texts if text is not None and text.strip(BLANK)]
     if not parts:
-        raise ValueError("instruction and input are blank, expected text")
+        raise BadInput("instruction and input are blank, expected text")
     return "\n".join(parts)
 
 
 def _candidates(record: dict[str, Any]) -> list[Any]:
     candidates = record.get("candidates")
     if not isinstance(candidates, list) or not candidates:
-        raise ValueError(f"candidates is {shown(candidates)}, expected a list that is not empty")
+        raise BadInput(f"candidates is {shown(candidates)}, expected a list that is not empty")
     return candidates
 
 
@@ -137,16 +138,16 @@ def _candidate(
 ) -> tuple[str, float | None]:
     """Model and score; adds the names of the candidate's metrics to `metrics`."""
     if not isinstance(candidate, dict):
-        raise ValueError(f"candidate {at} is {shown(candidate)}, expected a JSON object")
+        raise BadInput(f"candidate {at} is {shown(candidate)}, expected a JSON object")
     model, scores = candidate.get("model"), candidate.get("scores")
     if not isinstance(model, str) or not model.strip(BLANK):
-        raise ValueError(f"model of candidate {at} is {shown(model)}, expected text")
+        raise BadInput(f"model of candidate {at} is {shown(model)}, expected text")
     if scores is None:
         return model, None
     if not isinstance(scores, dict):
-        raise ValueError(f"scores of candidate {at} are {shown(scores)}, expected a JSON object")
+        raise BadInput(f"scores of candidate {at} are {shown(scores)}, expected a JSON object")
     metrics.update(dict.fromkeys(scores))
     try:
         return model, number(scores.get(metric))
     except ValueError as error:
-        raise ValueError(f"{metric} of model {model!r} is {error}") from error
+        raise BadInput(f"{metric} of model {model!r} is {error}") from error

@@ -27,6 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchrouter.files.errors import BadInput
 from benchrouter.tables.formats.choices import Choices
 from benchrouter.tables.formats.long_rows import Reading
 from benchrouter.tables.layouts.sidecar import Sidecar, read_sidecar
@@ -82,7 +83,7 @@ def read(path: Path, choices: Choices) -> list[Reading]:
         If the file is a pickle, lacks a column or cannot be read.
     """
     if path.suffix.lower() in PICKLES:
-        raise ValueError(
+        raise BadInput(
             f"{path}: is a pickle, which is not read, since unpickling runs what is in it; if you "
             f"trust it, convert it once: {conversion(path)}"
         )
@@ -113,12 +114,12 @@ def reading_of(source: Source, sidecar: Sidecar) -> Reading:
     models = _models(source.columns)
     for theirs in KEYS.values():
         if theirs not in source.columns:
-            raise ValueError(
+            raise BadInput(
                 f"{source.name}: found no column {theirs!r} of RouterBench; it has "
                 f"{source.list_columns()}"
             )
     if not models:
-        raise ValueError(
+        raise BadInput(
             f"{source.name}: found no model with columns 'MODEL' and 'MODEL{COST_END}' of "
             f"RouterBench; it has {source.list_columns()}"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from benchrouter.files.errors import BadInput
 from benchrouter.tables.layouts.sidecar import Sidecar
 from benchrouter.tables.sources.source import Source
 
@@ -28,10 +29,10 @@ def wanted_names(
     wanted = dict(columns or {})
     for ours in wanted:
         if ours not in OURS:
-            raise ValueError(f"columns: found {ours!r}, expected one of {', '.join(OURS)}")
+            raise BadInput(f"columns: found {ours!r}, expected one of {', '.join(OURS)}")
     for ours, theirs in (("dataset", dataset_column), ("prompt", prompt_column)):
         if theirs is not None and wanted.setdefault(ours, theirs) != theirs:
-            raise ValueError(
+            raise BadInput(
                 f"columns maps {ours!r} to {wanted[ours]!r}, but {ours}_column is {theirs!r}"
             )
     return wanted
@@ -96,7 +97,7 @@ def require(source: Source, ours: str, theirs: str) -> None:
         what = "" if ours == theirs else f" for {ours}"
         if ours == "score" != theirs:
             what += f", nor columns {theirs + OF_MODEL + 'MODEL'!r}"
-        raise ValueError(
+        raise BadInput(
             f"{source.name} has no column {theirs!r}{what}; it has {source.list_columns()}"
         )
 
@@ -138,7 +139,7 @@ def layout_of(
 ) -> str:
     """Decide between "wide" and "long" by the options, the sidecar, or the columns."""
     if layout not in LAYOUTS:
-        raise ValueError(f"layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
+        raise BadInput(f"layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
     if layout != "auto":
         return layout
     if "model" in wanted:

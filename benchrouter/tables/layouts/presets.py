@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from benchrouter.files.errors import BadInput
 from benchrouter.tables.sources.source import Source
 
 OPTIONAL = ("dataset",)  # by default the file's stem
@@ -95,7 +96,7 @@ def apply_preset(
         if ours in named or (found is None and ours in OPTIONAL):
             continue
         if found is None:
-            raise ValueError(
+            raise BadInput(
                 f"{source.name} has no column {' or '.join(map(repr, theirs))} for {ours}, which "
                 f"the preset {name!r} expects; it has {source.list_columns()}"
             )

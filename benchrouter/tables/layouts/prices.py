@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.json_objects import document
 from benchrouter.files.words import shown
 from benchrouter.tables.layouts.names import require
@@ -48,17 +49,17 @@ def read_prices(path: str | Path) -> dict[str, tuple[float, float]]:
     elif suffix == ".csv":
         prices = _read_csv(path)
     else:
-        raise ValueError(f"{path}: the suffix is none of .json, .csv")
+        raise BadInput(f"{path}: the suffix is none of .json, .csv")
     known = {model: price for model, price in prices.items() if not math.isnan(sum(price))}
     if not known:
-        raise ValueError(f"{path}: found no price, expected one of a model at least")
+        raise BadInput(f"{path}: found no price, expected one of a model at least")
     return known
 
 
 def _read_csv(path: Path) -> dict[str, tuple[float, float]]:
     source = open_source(path)
     for position, found in source.unreadable:
-        raise ValueError(f"{source.place_of_position(position)}: {found}")
+        raise BadInput(f"{source.place_of_position(position)}: {found}")
     for column in COLUMNS:
         require(source, column, column)
     prices: dict[str, tuple[float, float]] = {}
@@ -66,7 +67,7 @@ def _read_csv(path: Path) -> dict[str, tuple[float, float]]:
     for row, (model, *texts) in enumerate(rows):
         if not model or model in prices:
             found = f"model {model!r} a second time" if model else "no model"
-            raise ValueError(f"{source.place(row)}: found {found}, expected one row a model")
+            raise BadInput(f"{source.place(row)}: found {found}, expected one row a model")
         usd_in, usd_out = (
             _price(text, f"{source.place(row)}, {column}")
             for text, column in zip(texts, COLUMNS[1:], strict=True)
@@ -82,5 +83,5 @@ def _price(text: str, where: str) -> float:
     except ValueError:
         price = -math.inf
     if price is not None and price < 0:
-        raise ValueError(f"{where}: found {shown(text)}, expected US$ of at least 0")
+        raise BadInput(f"{where}: found {shown(text)}, expected US$ of at least 0")
     return math.nan if price is None else price

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.json_objects import document
 from benchrouter.files.words import shown
 from benchrouter.tables.sources.columns import number
@@ -102,12 +103,12 @@ def read_sidecar(table: Path) -> Sidecar:
     try:
         values = document(path)
     except ValueError as error:
-        raise ValueError(f"{error}; the file is the sidecar of {table}") from error
+        raise BadInput(f"{error}; the file is the sidecar of {table}") from error
     if not _is_of(values, table):
         return Sidecar()
     n_bytes, found = values.get(OF_BYTES), table.stat().st_size
     if values.get(OF_SUFFIX) == split_suffix(table)[1] and n_bytes not in (None, found):
-        raise ValueError(
+        raise BadInput(
             f"{path}: {OF_BYTES} is {shown(n_bytes)}, but {table} has {found} bytes: write the "
             f"table again, or, if the two do belong together, take {OF_BYTES} out of the sidecar"
         )
@@ -125,7 +126,7 @@ def _is_of(values: dict[str, Any], table: Path) -> bool:
 def _checked(values: dict[str, Any], path: str) -> Sidecar:
     layout = values.get("layout")
     if layout not in (None, "wide", "long"):
-        raise ValueError(f"{path}: layout is {shown(layout)}, expected 'wide' or 'long'")
+        raise BadInput(f"{path}: layout is {shown(layout)}, expected 'wide' or 'long'")
     models = _names(values, "model_columns", path)
     metric = values.get("metric")
     return Sidecar(
@@ -168,24 +169,24 @@ def stated_prices(values: dict[str, Any], path: str) -> dict[str, tuple[float, f
 def _names(values: dict[str, Any], key: str, path: str) -> tuple[str, ...]:
     names = values.get(key) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path}: {key} is {shown(names)}, expected a list of column names")
+        raise BadInput(f"{path}: {key} is {shown(names)}, expected a list of column names")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{path}: {key} names {twice[0]!r} more than once")
+        raise BadInput(f"{path}: {key} names {twice[0]!r} more than once")
     return tuple(names)
 
 
 def _mapping(values: dict[str, Any], key: str, path: str) -> dict[str, Any]:
     mapping = values.get(key) or {}
     if not isinstance(mapping, dict):
-        raise ValueError(f"{path}: {key} is {shown(mapping)}, expected a JSON object")
+        raise BadInput(f"{path}: {key} is {shown(mapping)}, expected a JSON object")
     return mapping
 
 
 def _text(value: object, what: str, path: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    raise ValueError(f"{path}: {what} is {shown(value)}, expected text")
+    raise BadInput(f"{path}: {what} is {shown(value)}, expected text")
 
 
 def _number(value: object, what: str, path: str) -> float:
@@ -193,7 +194,7 @@ def _number(value: object, what: str, path: str) -> float:
     try:
         found = number(value)
     except ValueError as error:
-        raise ValueError(f"{path}: {what} is {error}") from error
+        raise BadInput(f"{path}: {what} is {error}") from error
     return math.nan if found is None else found
 
 
@@ -202,7 +203,7 @@ def _params(mapping: dict[str, Any], path: str) -> dict[str, float]:
     for model, value in mapping.items():
         billions = _number(value, f"model_params_billion of {model!r}", path)
         if billions < 0:
-            raise ValueError(
+            raise BadInput(
                 f"{path}: model_params_billion of {model!r} is {billions}, expected >= 0 or null"
             )
         if not math.isnan(billions):
@@ -214,8 +215,8 @@ def _price(value: object, what: str, path: str) -> tuple[float, float]:
     if value is None:
         return math.nan, math.nan
     if not isinstance(value, list) or len(value) != 2:
-        raise ValueError(f"{path}: {what} is {shown(value)}, expected [US$ in, US$ out]")
+        raise BadInput(f"{path}: {what} is {shown(value)}, expected [US$ in, US$ out]")
     price = _number(value[0], what, path), _number(value[1], what, path)
     if min(price) < 0 or max(price) < 0:
-        raise ValueError(f"{path}: {what} is {shown(value)}, expected prices >= 0 or null")
+        raise BadInput(f"{path}: {what} is {shown(value)}, expected prices >= 0 or null")
     return price

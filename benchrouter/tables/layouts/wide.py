@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.files.arrays import Floats
+from benchrouter.files.errors import BadInput
 from benchrouter.tables.layouts.names import (
     LONG_ONLY,
     OF_MODEL,
@@ -133,7 +134,7 @@ def _check_names(names: Mapping[str, str], known: set[str]) -> None:
     """Refuse a column for what only long tables have."""
     for ours in LONG_ONLY:
         if names.get(ours, ours) != ours and ours not in known:
-            raise ValueError(f"columns maps {ours!r}, which a wide table does not have")
+            raise BadInput(f"columns maps {ours!r}, which a wide table does not have")
 
 
 def _models(
@@ -151,7 +152,7 @@ def _models(
         known = _model_columns(source, sidecar, taken, any_kind=models is not None)
         found = known if models is None else [m for m in models if _may_be_model(source, m, taken)]
     if not found and models is None:
-        raise ValueError(
+        raise BadInput(
             f"{source.name}: found no numeric column to take as a model; "
             f"it has {source.list_columns()}"
         )
@@ -186,7 +187,7 @@ def _model_columns(
         return _named_models(sidecar, source, taken)
     preset = unmistakable(source)
     if preset is not None and not any_kind:
-        raise ValueError(
+        raise BadInput(
             f"{source.name}: has the columns of {preset} ({source.list_columns()}): read it with "
             f"--preset {preset} (preset={preset!r}), or name the columns that are models (--models)"
         )
@@ -205,13 +206,13 @@ def _named_models(sidecar: Sidecar, source: Source, taken: set[str]) -> list[str
     columns = list(sidecar.model_columns or ())
     unknown = [m for m in columns if m not in source.columns]
     if unknown:
-        raise ValueError(
+        raise BadInput(
             f"{sidecar.path}: model_columns names unknown models {unknown}; "
             f"{source.name} has {source.list_columns()}"
         )
     reserved = [m for m in columns if m in taken]
     if reserved:
-        raise ValueError(
+        raise BadInput(
             f"{sidecar.path}: model_columns names {reserved[0]!r}, "
             "which is the column of the dataset, sample_id or prompt"
         )
@@ -227,7 +228,7 @@ def _check_prefixed(source: Source, sidecar: Sidecar, measured: Sequence[str]) -
     """Refuse costs and log-likelihoods without a model's column, or missing ones of the sidecar."""
     for column in sidecar.cost_columns + sidecar.log_likelihood_columns:
         if column not in source.columns:
-            raise ValueError(
+            raise BadInput(
                 f"{sidecar.path} names a column {column!r} that {source.name} does not have; "
                 f"it has {source.list_columns()}"
             )
@@ -236,7 +237,7 @@ def _check_prefixed(source: Source, sidecar: Sidecar, measured: Sequence[str]) -
             model = column.removeprefix(prefix)
             known = model in source.columns or model in measured
             if column.startswith(prefix) and not known:
-                raise ValueError(
+                raise BadInput(
                     f"{source.name}: found column {column!r}, but there is no column {model!r}"
                 )
 

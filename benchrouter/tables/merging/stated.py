@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.errors import BadInput
 from benchrouter.tables.table import default_thresholds
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def _agreed(
         if other is not None:
             message = f"{what} {name!r} is {other[0]} in {other[1]}, but {first} in {first_place}"
             if on_conflict == "error":
-                raise ValueError(f"{message}; expected one: {settled_by}")
+                raise BadInput(f"{message}; expected one: {settled_by}")
             notes.append(f"{message}; the first is kept")
         agreed[name] = first
     return agreed
@@ -128,11 +129,11 @@ def thresholds_of(
     given = dict(given or {})
     for name, value in given.items():
         if name != "*" and name not in names:
-            raise ValueError(
+            raise BadInput(
                 f"thresholds (--correct-above) names the dataset {name!r}; there are {list(names)}"
             )
         if value is not None and not np.isfinite(value):
-            raise ValueError(f"threshold of dataset {name!r} is {value}, expected a finite number")
+            raise BadInput(f"threshold of dataset {name!r} is {value}, expected a finite number")
     thresholds = default_thresholds(scores, codes, len(names))
     for i, name in enumerate(names):
         value = given.get(name, given.get("*", stated.get(name, thresholds[i])))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.words import counted
 from benchrouter.tables.sources.source import Source
 
@@ -62,5 +63,5 @@ class BadRows:
         message = f"{self.source.place_of_position(position)}: {found}"
         if self.on_error == "raise":
             more = f" ({counted(n_alike - 1, 'more such row')})" if n_alike > 1 else ""
-            raise ValueError(message + more)
+            raise BadInput(message + more)
         self._found.append((position, message))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.words import shown
 from benchrouter.tables.sources.source import Source
 
@@ -81,7 +82,7 @@ def number(value: object, *, finite: bool = True) -> float | None:
         return None
     if found is None or (finite and math.isinf(found)):
         expected = "a finite number" if finite else "a number"
-        raise ValueError(f"{shown(value)}, expected {expected} or nothing")
+        raise BadInput(f"{shown(value)}, expected {expected} or nothing")
     return None if math.isnan(found) else found
 
 
@@ -177,7 +178,7 @@ def _text_kind(source: Source, column: str, integers: bool) -> pa.DataType:
     whole = integers and pa.types.is_integer(kind)
     if not (_is_string(kind) or whole or pa.types.is_null(kind)):
         expected = "text or whole numbers" if integers else "text"
-        raise ValueError(
+        raise BadInput(
             f"{source.name}: column {column!r} holds {kind} ({source.cell(column, 0)} in its "
             f"first row), expected {expected}"
         )

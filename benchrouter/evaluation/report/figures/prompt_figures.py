@@ -41,11 +41,11 @@ FEW = 30  # means over fewer prompts are not drawn
 # Far from the others, and in the table.
 UNUSABLE = ("oracle", "oracle per dataset", "random", "cheapest")
 PER_PROMPTS = 1000
-MOST_NAMES = 12  # of more models only those on the hull are named
+MOST_NAMES = 12  # with more models only those on the hull are named
 AXES_POINTS = 190.0  # height of the axes of cost and quality, about
 AXES_WIDTH = 290.0  # their width
 LETTER = 3.6  # width of a letter of a model's name, about, points
-JOINED = 400  # predictions in a bin from which a line joins them: a standard error below 0.025
+JOINED = 400  # predictions in a bin from which a line joins bins: standard error below 0.025
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE)  # of cheap models
 JUDGES = {"predicted score": "-", "log-likelihood": (0, (4, 1.5)), "recorded score": ":"}
 WIDE = 20.0  # ratio of costs from which their axis is logarithmic
@@ -122,7 +122,7 @@ def cost_quality(curves: Mapping[str, CostQuality]) -> Figure:
                 zorder=3,
             )
             name = rule if np.isnan(curve.aiq) else f"{rule}, AIQ {curve.aiq:.3f}"
-            # Each narrower than the one before, so that all are seen where they are the same.
+            # Each line is narrower than the one before, so that equal lines all show.
             width = 1.2 + 1.2 * (len(curves) - 1 - n)
             _hull(axes, curve.hull, first, look.colour, "-", width, name)
         lines = [np.column_stack([c.cost_usd, c.score]) for c in curves.values()]
@@ -209,9 +209,9 @@ def _drops(
     letters: NDArray[np.int64],
     drawn: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """How far, in points, every model's name stands above it, names of a side apart.
+    """How far, in points, each model's name stands above its point, so that names do not overlap.
 
-    A name stands below its model, or above where fewer of the drawn points are hidden by it.
+    A name goes below its point, or above it where it hides fewer of the drawn points.
     """
     axes.get_xlim(), axes.get_ylim()  # brings the transforms up to date
     size = np.array([AXES_WIDTH, AXES_POINTS])
@@ -243,7 +243,7 @@ def _is_wide(zero: CostQuality) -> bool:
 def _mixed(
     cost: NDArray[np.float64], score: NDArray[np.float64], zero: CostQuality
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points with mixes of neighbouring ones between them, where the axis would bend these."""
+    """Points with interpolated ones between them where the axis is logarithmic."""
     if not _is_wide(zero):
         return cost, score
     n = len(cost)

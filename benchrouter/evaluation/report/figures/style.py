@@ -1,4 +1,4 @@
-"""What all figures share: sizes and letters of a paper, and one look for every rule."""
+"""Shared by all figures: sizes and fonts of a paper, and one look for every rule."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DPI = 200
 GREY = "#6b6b6b"
 LIGHT = "#d9d9d9"
 
-# Okabe and Ito's colours, told apart by readers of every kind of colour vision.
+# Okabe and Ito's colours, distinguishable with every kind of colour vision.
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
@@ -97,14 +97,14 @@ FURTHER = (
 
 
 def look_of(rule: str) -> Look:
-    """Look of a rule; one that is not known gets its own by its name."""
+    """Look of a rule; an unknown rule gets one derived from its name."""
     known = LOOKS.get(rule)
     return known or FURTHER[sum(map(ord, rule)) % len(FURTHER)]
 
 
 @contextmanager
 def paper() -> Iterator[None]:
-    """Within, figures are drawn with our sizes and letters, whatever the user has set.
+    """Draw figures with our sizes and fonts, whatever the user has set.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def new_figure(
 
 
 def label_ends(axes: Axes, ends: dict[str, tuple[float, float]], gap: float = 0.055) -> None:
-    """Write every line's name at its right end, names apart from each other.
+    """Write every line's name at its right end, without overlaps.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def legend_below(axes: Axes, columns: int = 1) -> None:
 
 
 def short_names(names: Sequence[str], most: int) -> list[str]:
-    """Shorten long names without what all names begin with, then in their middle.
+    """Shorten long names: drop their common prefix, then their middle.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ def _readable(colour: str) -> str:
 
 
 def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
-    """Places near those wanted, none nearer than `gap` to the next.
+    """Places near the wanted ones, at least `gap` apart.
 
     Parameters
     ----------

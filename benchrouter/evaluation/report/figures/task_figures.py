@@ -21,13 +21,14 @@ from benchrouter.evaluation.report.figures.style import (
     short_names,
 )
 from benchrouter.evaluation.results import smoother
+from benchrouter.evaluation.values import mean_known
 from benchrouter.files.arrays import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
+    from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
 
 MOST_TASKS = 12  # panels of scores against accuracy
 MOST_MODELS = 30  # rows of chosen models
@@ -125,7 +126,12 @@ def _smoother(axes: Axes, tasks: LeaveOneOut) -> None:
             label="some labels (α > 0), mean over models",
         )
     axes.scatter(
-        u, _row_means(p), s=13, color=BLUE, linewidths=0, label="no labels, mean over models"
+        u,
+        mean_known(p, axis=1),
+        s=13,
+        color=BLUE,
+        linewidths=0,
+        label="no labels, mean over models",
     )
     low, high = curve["low"], curve["high"]
     axes.fill_between(curve["u"], low, high, color=VERMILION, alpha=0.15, linewidth=0)
@@ -135,17 +141,10 @@ def _smoother(axes: Axes, tasks: LeaveOneOut) -> None:
         color=VERMILION,
         label=f"smoother, σ = {tasks.sigma:g} (band: 10–90 % of models)",
     )
-    drawn = np.concatenate([_row_means(p), curve["labelled_p"], low])
+    drawn = np.concatenate([mean_known(p, axis=1), curve["labelled_p"], low])
     axes.set_ylim(min(0.45, float(np.nanmin(drawn))) - 0.02, TOP)
     axes.locator_params(axis="x", nbins=6)
     legend_below(axes)
-
-
-def _row_means(values: Array) -> Array:
-    """Mean of every row over what is known, NaN where nothing is."""
-    known = ~np.isnan(values)
-    total, n = np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1)
-    return np.asarray(total / np.where(n > 0, n, np.nan))
 
 
 def _estimates(axes: Axes, tasks: LeaveOneOut) -> None:

@@ -1,4 +1,4 @@
-"""Tables of what else is measured on single prompts: gains, costs, calibration, edits."""
+"""Tables of further measures on single prompts: gains, costs, calibration, edits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHORT = {"every model": "all", "the chosen model": "chosen"}
 
 
 def gains(protocol: PromptProtocol) -> Sheet:
-    """Gains over random choice and over the best single model, and what is left to the oracle."""
+    """Gains over random choice and the best single model, and the gap to the oracle."""
     results = protocol.results
     what, plural = "score", "scores"
     if results.correctness is not None:
@@ -96,7 +96,7 @@ def sparsity(protocol: PromptProtocol) -> Sheet:
 
 
 def costs(protocol: PromptProtocol) -> Sheet:
-    """What maximising predicted score less λ times cost brings.
+    """Cost and quality of maximising predicted score − λ·cost.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def costs(protocol: PromptProtocol) -> Sheet:
 
 
 def cascades(protocol: PromptProtocol) -> Sheet:
-    """What a cheap model with BMA behind it brings.
+    """Cost and quality of a cheap model with BMA behind it.
 
     Parameters
     ----------
@@ -263,7 +263,7 @@ def calibration(protocol: PromptProtocol) -> Sheet:
 
 
 def _covered(results: PromptResults) -> str:
-    """How often the interval of the chance that auto tells holds."""
+    """How often the interval of auto's predicted chance holds."""
     if results.chance is None:
         return ""
     holds = interval_holds(results)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from benchrouter.evaluation.prompts.rule_rows import BEST_OF_DATASET
+from benchrouter.evaluation.report.sheets.definitions import PROMPT_RULES
 from benchrouter.evaluation.report.sheets.sheet import (
     Cell,
     Sheet,
@@ -20,7 +21,6 @@ from benchrouter.evaluation.report.sheets.sheet import (
     words,
 )
 from benchrouter.evaluation.report.sheets.table_one import ROUNDING, why_no_gain
-from benchrouter.evaluation.report.sheets.words import PROMPT_RULES
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.prompts.prompt_results import PromptResults
@@ -34,7 +34,7 @@ PER_PROMPTS = 1000  # costs are given for so many prompts
 
 
 def prompt_table(protocol: PromptProtocol) -> Sheet:
-    """What every rule's choices are worth: rules, baselines and references."""
+    """The worth of every rule's choices: rules, baselines and references."""
     results = protocol.results
     rows = [row for row in protocol.rows if row.kind != "model"]
     return Sheet(
@@ -178,7 +178,7 @@ def _row_of(row: PromptRow, results: PromptResults) -> tuple[Cell, ...]:
 
 
 def _digits(value: float) -> int:
-    """Digits after the point that leave three to be read."""
+    """Digits after the point for about three significant ones."""
     return 2 if value != value or value >= 1 else 4
 
 

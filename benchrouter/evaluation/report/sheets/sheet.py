@@ -1,4 +1,4 @@
-"""A table of results: what is printed on a terminal, and what the report shows."""
+"""A table of results, for the terminal and the report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MINUS = "−"
 
 @dataclass(frozen=True)
 class Cell:
-    """A value as it is shown, or the reason why there is none.
+    """A value as it is shown, or the reason why it is missing.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Sheet:
     detail: bool = False
 
     def __post_init__(self) -> None:
-        """Check the shape, and that nothing is missing without a word."""
+        """Check the shape, and that every missing value has a reason."""
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(
@@ -80,7 +80,7 @@ class Sheet:
                     )
 
     def footnotes(self) -> list[str]:
-        """Reasons of what is missing, each once, in the order of the cells."""
+        """The reasons of missing values, each once, in the order of the cells."""
         return list(dict.fromkeys(cell.why for row in self.rows for cell in row if cell.why))
 
     def mark(self, cell: Cell) -> str:
@@ -130,7 +130,7 @@ def number(value: float | None, why: str, *, digits: int = 3, signed: bool = Fal
 
 
 def noted(cell: Cell, note: str) -> Cell:
-    """Cell with a footnote, should it have none.
+    """The cell with a footnote, unless it has one.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def noted(cell: Cell, note: str) -> Cell:
 
 
 def mean_over(n: int, of: int, others: str) -> str:
-    """Footnote of a mean over fewer datasets than there are; empty for one over all or none.
+    """Footnote of a mean over some of the datasets; empty if it is over all or none.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def mean_over(n: int, of: int, others: str) -> str:
 
 
 def interval_over(ends: Sequence[float], n: int, why: str, *, signed: bool = False) -> Cell:
-    """Cell of an interval over datasets, which too few do not give.
+    """Cell of an interval over datasets; absent if there are too few of them.
 
     Parameters
     ----------

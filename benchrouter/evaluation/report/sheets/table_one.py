@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchrouter.evaluation.report.sheets.definitions import (
+    NESTINGS,
+    PAPER_TABLE_ONE,
+    TABLE_ONE,
+    TASK_RULES,
+)
 from benchrouter.evaluation.report.sheets.sheet import (
     Cell,
     Sheet,
@@ -20,16 +26,10 @@ from benchrouter.evaluation.report.sheets.sheet import (
     percent,
     words,
 )
-from benchrouter.evaluation.report.sheets.words import (
-    NESTINGS,
-    PAPER_TABLE_ONE,
-    TABLE_ONE,
-    TASK_RULES,
-)
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.results import Pool
-    from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
+    from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
     from benchrouter.evaluation.tasks.measures import Row
 
 COLUMNS = (
@@ -78,12 +78,12 @@ def tasks_of(pool: Pool) -> LeaveOneOut:
 
 
 def meanings(rules: Sequence[str]) -> list[tuple[str, str]]:
-    """What rules mean, of those that are known."""
+    """Definitions of the known ones among some rules."""
     return [(rule, TASK_RULES[rule]) for rule in rules if rule in TASK_RULES]
 
 
 def is_reference(rule: str) -> bool:
-    """Whether a rule knows the answers, so that nobody could use it."""
+    """Whether a rule knows the answers, and so is only a reference."""
     return rule.startswith("oracle") or rule == "S3 true p"
 
 
@@ -128,7 +128,7 @@ def _row_of(row: Row, tasks: LeaveOneOut, nesting: str) -> tuple[Cell, ...]:
 
 
 def why_no_gain(n_datasets: int, nothing: str) -> str:
-    """Reason for a rule without a difference to BMA.
+    """Why a rule has no difference to BMA.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def why_no_gain(n_datasets: int, nothing: str) -> str:
 
 
 def _fewer(rule: str, n: int, tasks: LeaveOneOut) -> str:
-    """Footnote of an accuracy that is a mean over fewer datasets than there are."""
+    """Footnote of an accuracy that is a mean over some of the datasets."""
     others = "the chosen model was not run on the others"
     if rule in ("random", "oracle", "oracle per record"):
         others = "no model was run on the others"
@@ -165,14 +165,14 @@ def macro_accuracy(tasks: LeaveOneOut, nesting: str, rule: str, share_index: int
 
 
 def why_no_accuracy(rule: str) -> str:
-    """Reason for a rule without accuracy."""
+    """Why a rule has no accuracy."""
     if rule == "oracle (split-half)":
         return "no dataset has scores in both halves of its records"
     return "the chosen model has no score on any held-out dataset"
 
 
 def why_no_p_hat(tasks: LeaveOneOut) -> str:
-    """Reason for an estimate p̂ that is unknown on every dataset."""
+    """Why p̂ is unknown on every dataset."""
     return (
         "p̂ of a held-out dataset is learned from at least two others on which models were run; "
         f"the table has {counted(len(tasks.datasets), 'dataset')}"
@@ -198,7 +198,7 @@ def _why_no_correlation(rule: str, tasks: LeaveOneOut, nesting: str) -> str:
 
 
 def _why_no_choice(rule: str) -> str:
-    """Reason for a rule that names no single model for a dataset; empty for all others."""
+    """Why a rule names no single model for a dataset; empty for all others."""
     if rule == "random":
         return "chooses no model: its accuracy is the mean over models"
     if rule == "oracle (split-half)":

@@ -16,12 +16,12 @@ from benchrouter.evaluation.report.sheets.table_one import (
 )
 from benchrouter.evaluation.results import OURS
 from benchrouter.evaluation.results import expectations as expectations_of
-from benchrouter.evaluation.tasks.chosen_models import macro
 from benchrouter.evaluation.tasks.measures import error_of_p_hat, predictor_accuracy
+from benchrouter.evaluation.values import macro, mean_of
 
 if TYPE_CHECKING:
     from benchrouter.evaluation.results import Pool
-    from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut
+    from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
 
 SHOWN_SHARES = (0.0, 0.02, 0.04, 0.06, 0.1, 0.2, 0.28)
 
@@ -68,7 +68,7 @@ def _share_name(share: float) -> str:
 
 
 def predictors(pool: Pool) -> Sheet:
-    """How good the predictor of correctness is, and the estimate of that."""
+    """Accuracy of the predictor of correctness, and the error of its estimate."""
     tasks = tasks_of(pool)
     why = "no record is left, or no model ran on it"
     rows = []
@@ -96,13 +96,8 @@ def predictors(pool: Pool) -> Sheet:
     )
 
 
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
-
-
 def expectations(pool: Pool) -> Sheet | None:
-    """What the default of choose expects of its choice, and how often its interval holds.
+    """Accuracy that the default of choose expects of its choice, and how often its interval holds.
 
     Returns
     -------
@@ -139,7 +134,7 @@ def expectations(pool: Pool) -> Sheet | None:
 
 
 def by_dataset(pool: Pool, nesting: str) -> Sheet:
-    """What every rule chose on every dataset, without labels."""
+    """The choice of every rule on every dataset, without labels."""
     tasks = tasks_of(pool)
     rules = list(tasks.picks[nesting])
     accuracy = {rule: tasks.accuracy_of(nesting, rule)[:, 0].mean(axis=1) for rule in rules}
@@ -175,7 +170,6 @@ def chosen_models(pool: Pool, nesting: str) -> Sheet:
     rules = list(tasks.picks[nesting])
     counts = {rule: Counter(tasks.picks[nesting][rule][:, 0, 0].tolist()) for rule in rules}
     order = np.argsort(-np.nan_to_num(tasks.params_b, nan=-1.0), kind="stable").tolist()
-    means = _means_of_models(tasks)
     return Sheet(
         name=f"models-{pool.key}-{nesting}",
         title=f"{pool.title}, {nesting} nesting, no labels: models chosen",
@@ -184,7 +178,7 @@ def chosen_models(pool: Pool, nesting: str) -> Sheet:
             (
                 words(tasks.models[m]),
                 number(tasks.params_b[m], "the table does not say", digits=1),
-                number(means[m], "the model has no score"),
+                number(mean_of(tasks.means[:, m]), "the model has no score"),
                 *(count(counts[rule][m]) for rule in rules),
             )
             for m in order
@@ -192,7 +186,3 @@ def chosen_models(pool: Pool, nesting: str) -> Sheet:
         caption="Number of held-out datasets for which each rule chose the model.",
         detail=True,
     )
-
-
-def _means_of_models(tasks: LeaveOneOut) -> list[float]:
-    return [_mean(tasks.means[:, m]) for m in range(len(tasks.models))]

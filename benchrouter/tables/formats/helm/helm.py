@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.words import counted
 from benchrouter.tables.formats.choices import Choices
 from benchrouter.tables.formats.folders import folders_below
@@ -70,7 +71,7 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
         found = True
         yield reading
     if not found:
-        raise ValueError(f"{path}: {why_not_file(path) or suite.nothing()}")
+        raise BadInput(f"{path}: {why_not_file(path) or suite.nothing()}")
 
 
 def why_not_file(path: Path) -> str | None:

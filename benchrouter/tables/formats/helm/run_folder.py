@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean as mean
 from typing import Any, NamedTuple
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.json_objects import items
 from benchrouter.files.words import shown
 from benchrouter.tables.formats.choices import Choices
@@ -118,7 +119,7 @@ class _Run:
             expected = " or ".join(map(repr, wanted)) or (
                 f"one to be named (metric, --metric): none is known for the groups {groups}"
             )
-            raise ValueError(f"{self.stats_path}: {found_metrics(self.found)}; expected {expected}")
+            raise BadInput(f"{self.stats_path}: {found_metrics(self.found)}; expected {expected}")
         return metric
 
     def _add_stats(self, entry: dict[str, Any], wanted: Sequence[str], names: set[str]) -> None:
@@ -134,7 +135,7 @@ class _Run:
                     before = values.setdefault(name, value)
                     if value != before:
                         found = f"{name} of instance {key.sample_id!r}"
-                        raise ValueError(f"{found} is {value}, but {before} before")
+                        raise BadInput(f"{found} is {value}, but {before} before")
         except ValueError:
             self.left_out.add(key)
             raise
@@ -176,7 +177,7 @@ class _Run:
             record = self.records[key] = _Record(trial, prompt, split)
         elif not of_request and prompt != record.prompt:
             found = f"the text of instance {key.sample_id!r} is {shown(prompt)}"
-            raise ValueError(f"{found}, but {shown(record.prompt)} before")
+            raise BadInput(f"{found}, but {shown(record.prompt)} before")
         elif trial < record.trial:
             record.trial, record.prompt = trial, prompt
         request = field_of(state, "request", dict)
@@ -267,7 +268,7 @@ def _mean(stat: dict[str, Any]) -> float | None:
     if field_of(stat, "count", int) == 0:
         return None
     if "mean" not in stat:
-        raise ValueError("mean is missing, expected a finite number or nothing")
+        raise BadInput("mean is missing, expected a finite number or nothing")
     return number_at(stat, "mean")
 
 
@@ -285,7 +286,7 @@ def _request_prompt(state: dict[str, Any], instance: dict[str, Any]) -> str:
     references = field_of(instance, "references", list)
     number = field_of(state, "reference_index", int)
     if not 0 <= number < len(references):
-        raise ValueError(f"reference_index is {number}; there are {len(references)} references")
+        raise BadInput(f"reference_index is {number}; there are {len(references)} references")
     output = object_of(references[number]).get("output")
     reference = output.get("text") if isinstance(output, dict) else output
     return prompt.removesuffix(reference).rstrip() if isinstance(reference, str) else prompt

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.json_objects import document
 from benchrouter.tables.formats.fields import field_of, name_of
 
@@ -65,7 +66,7 @@ def run_file(folder: Path, name: str) -> Path:
     """
     path = _find(folder, name)
     if path is None:
-        raise ValueError(f"{folder / name}: no such file, expected it (or with .gz or .zst)")
+        raise BadInput(f"{folder / name}: no such file, expected it (or with .gz or .zst)")
     return path
 
 
@@ -90,7 +91,7 @@ def read_spec(folder: Path) -> Spec:
             groups=tuple(group for group in groups if isinstance(group, str)),
         )
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise BadInput(f"{path}: {error}") from error
 
 
 def _find(folder: Path, name: str) -> Path | None:

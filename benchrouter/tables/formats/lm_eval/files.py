@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.json_objects import check_keys, document
 from benchrouter.tables.formats.fields import member
 from benchrouter.tables.formats.folders import files_below
@@ -158,7 +159,7 @@ def _below(path: Path) -> Found:
     closed: list[Path] = []
     kinds = {file: kind_of(file) for file in files_below(path, closed)}
     if not any(kinds.values()):
-        raise ValueError(
+        raise BadInput(
             f"{path}: found no samples, expected files samples_TASK_DATE.jsonl and "
             "results_DATE.json as lm_eval --log_samples writes them"
         )

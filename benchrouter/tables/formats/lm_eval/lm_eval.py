@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+from benchrouter.files.errors import BadInput
 from benchrouter.tables.formats.choices import Choices
 from benchrouter.tables.formats.folders import files_below
 from benchrouter.tables.formats.lm_eval.files import Found, Results, find, kind_of
@@ -115,4 +116,4 @@ def _check_filter(path: Path, readers: Sequence[TaskReader], wanted: str | None)
     if wanted is not None and readers and all(reader.filter != wanted for reader in readers):
         found = {reader.samples.task: reader.found_filters for reader in readers}
         shown = "; ".join(f"{task}: {', '.join(names)}" for task, names in found.items())
-        raise ValueError(f"{path}: no task has the filter {wanted!r}, found {shown}")
+        raise BadInput(f"{path}: no task has the filter {wanted!r}, found {shown}")

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.words import shown
 from benchrouter.tables.sources.columns import number
 
@@ -20,7 +21,7 @@ def request_text(row: dict[str, Any]) -> str:
     """
     contexts = _contexts(row.get("arguments"))
     if not contexts or not isinstance(contexts[0], str):
-        raise ValueError(
+        raise BadInput(
             f"arguments is {shown(row.get('arguments'))}, expected a request's text as "
             "gen_args_0.arg_0"
         )

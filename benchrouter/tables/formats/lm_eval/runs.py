@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchrouter.files.errors import BadInput
 from benchrouter.tables.formats.choices import Choices
 from benchrouter.tables.formats.lm_eval.files import Samples
 
@@ -63,7 +64,7 @@ def check_comparable(samples: Sequence[Samples]) -> None:
         for what in ("few-shot examples", "chat template"):
             mine, theirs = _settings(one)[what], _settings(other)[what]
             if mine is not None and theirs is not None and mine != theirs:
-                raise ValueError(
+                raise BadInput(
                     f"{one.path}: {what} of task {one.task!r} is {mine} for model {one.model!r}, "
                     f"but {theirs} for {other.model!r} in {other.path}: what was sent to them "
                     "differs; 'instance' takes the documents' own text (prompt, --prompt-from), "
@@ -76,7 +77,7 @@ def _with_shots(samples: Sequence[Samples], shots: int) -> list[Samples]:
     kept = [one for one, n in zip(samples, found, strict=True) if n == shots]
     if samples and not kept:
         numbers = sorted({n for n in found if isinstance(n, int)})
-        raise ValueError(
+        raise BadInput(
             f"{samples[0].path}: no run has {shots} few-shot examples, found runs with {numbers}"
         )
     return kept
@@ -85,7 +86,7 @@ def _with_shots(samples: Sequence[Samples], shots: int) -> list[Samples]:
 def _check_alike(latest: Samples, other: Samples, choices: Choices) -> None:
     what = f"model {latest.model!r} has the task {latest.task!r} in several runs"
     if latest.date == other.date:
-        raise ValueError(
+        raise BadInput(
             f"{latest.path}: {what}, another in {other.path}, and their names do not say which is "
             "the latest; expected one of them"
         )
@@ -94,7 +95,7 @@ def _check_alike(latest: Samples, other: Samples, choices: Choices) -> None:
     mine, theirs = _settings(latest), _settings(other)
     for key, value in mine.items():
         if value is not None and theirs[key] is not None and value != theirs[key]:
-            raise ValueError(
+            raise BadInput(
                 f"{latest.path}: {what}, with {key} {value} here and {theirs[key]} in "
                 f"{other.path}; expected one: choose by examples (shots, --shots), or take the "
                 "'latest' (runs, --runs)"

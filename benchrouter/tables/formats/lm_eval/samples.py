@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.json_objects import objects
 from benchrouter.files.words import shown
 from benchrouter.tables.formats.choices import Choices
@@ -71,7 +72,7 @@ class TaskReader:
 
         rows.take_each(objects(samples.path), take)
         if not rows.places:
-            raise ValueError(
+            raise BadInput(
                 f"{samples.path}: found the filters {self.found_filters}, expected {self.filter!r}"
             )
         self.is_read = True
@@ -95,7 +96,7 @@ class TaskReader:
             self._times_seen[str(doc)] += 1
             found = known[min(times, len(known) - 1)]
         if not isinstance(found, str):
-            raise ValueError(f"filter is {shown(found)}, expected text")
+            raise BadInput(f"filter is {shown(found)}, expected text")
         if found not in self.found_filters:
             self.found_filters.append(found)
         if self.filter is None:
@@ -106,7 +107,7 @@ class TaskReader:
         if self.metric is None:
             self.metric = self._main_metric(row)
         if self.metric is not None and self.metric not in row:
-            raise ValueError(f"found no {self.metric!r}, the metric of the samples before")
+            raise BadInput(f"found no {self.metric!r}, the metric of the samples before")
         doc_id = name_at(row, "doc_id")
         likelihood = chosen_log_likelihood(row) if self._is_of_choices() else None
         self.has_log_likelihood |= likelihood is not None
@@ -127,7 +128,7 @@ class TaskReader:
         if wanted is not None and self.choices.only_metric:
             return None
         if not self.found_metrics:
-            raise ValueError(f"found the keys {list(row)}, expected a metric that is a number")
+            raise BadInput(f"found the keys {list(row)}, expected a metric that is a number")
         return self.found_metrics[0]
 
     def _is_of_choices(self) -> bool:
@@ -140,7 +141,7 @@ class TaskReader:
             return request_text(row)
         doc = row.get("doc")
         if not isinstance(doc, dict):
-            raise ValueError(f"doc is {shown(doc)}, expected a JSON object")
+            raise BadInput(f"doc is {shown(doc)}, expected a JSON object")
         if self.prompt == "field":
             return field_of(doc)
         return text_of(self._config.get("doc_to_text"), doc)

@@ -1,8 +1,8 @@
-"""What rules and columns mean, said once for terminal and report."""
+"""Definitions of rules and columns, for terminal and report."""
 
 from __future__ import annotations
 
-# What chooses one model for a whole dataset.
+# Rules that choose one model for a whole dataset.
 TASK_RULES = {
     "auto": "the default of choose: an estimate of every model's accuracy from all the evidence "
     "at hand, which leaves BMA only where that pays in expectation",
@@ -24,7 +24,7 @@ TASK_RULES = {
     "oracle per record": "a right model for every record that any model answers",
 }
 
-# What chooses a model for every prompt by itself.
+# Rules that choose a model for every prompt.
 PROMPT_RULES = {
     "auto": "the default of route: every model's standing and what the nearest records, their "
     "datasets and the embedding add, as far as held-out records say that it pays",
