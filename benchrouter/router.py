@@ -208,7 +208,7 @@ class Router(Updatable):
         -------
         TaskDecision
         """
-        decider, policy = self.decider, policy_of(policy, models=models)
+        decider, policy = self._state.decider, policy_of(policy, models=models)
         return choose_for_task(
             *(decider.fit, decider.index, self._embedder.on_host(prompts, embeddings), labels),
             score=score,
@@ -255,7 +255,7 @@ class Router(Updatable):
         >>> asked.prompts, asked.models, round(asked.chance, 2)  # doctest: +SKIP
         (array([ 3, 17, 40, 41, 88]), ('maths-13b', 'general-70b'), 0.61)
         """
-        decider = self.decider
+        decider = self._state.decider
         return suggest_labels(
             *(decider.fit, decider.index, self._embedder.on_host(prompts, embeddings), labels),
             n=n,
@@ -297,7 +297,7 @@ class Router(Updatable):
         """
         fitted = self._fit
         check_choice(fitted, score)
-        tasks = Groups(fitted, self.decider.index, policy_of(policy, models=models))
+        tasks = Groups(fitted, self._state.decider.index, policy_of(policy, models=models))
         for groups, prompts, embeddings, *tokens in batches:
             tasks.add(groups, self._embedder.on_host(prompts, embeddings), prompts, *tokens)
         return tasks.decisions(score)
@@ -333,7 +333,7 @@ class Router(Updatable):
         """
         policy = policy_of(policy, rule=rule, k=k, models=models)
         rows = self._embedder.rows(prompts, embeddings)
-        return self.decider.decide(rows, policy, prompts, tokens)
+        return self._state.decider.decide(rows, policy, prompts, tokens)
 
     def rank(
         self,
@@ -352,7 +352,7 @@ class Router(Updatable):
         """
         policy = policy_of(policy, rule=rule, k=k, models=models)
         rows = self._embedder.rows(prompts, embeddings)
-        return self.decider.rank(rows, policy, prompts, tokens)
+        return self._state.decider.rank(rows, policy, prompts, tokens)
 
     def explain(
         self,
@@ -380,7 +380,7 @@ class Router(Updatable):
         row = self._embedder.rows(
             None if prompt is None else [prompt], None if embedding is None else embedding[None]
         )
-        return self.decider.explain(row, policy, prompt, tokens)
+        return self._state.decider.explain(row, policy, prompt, tokens)
 
     def route_stream(
         self,
@@ -408,7 +408,7 @@ class Router(Updatable):
         policy.refuse_budget("and a stream holds one batch at a time")
         with closing(embedded(self._embedder, batches)) as parts:
             for prompts, rows, tokens in parts:
-                yield self.decider.decide(rows, policy, prompts, tokens)
+                yield self._state.decider.decide(rows, policy, prompts, tokens)
 
     def find_cost_weight(
         self,
@@ -433,7 +433,7 @@ class Router(Updatable):
         policy = policy_of(policy, rule=rule, k=k, models=models)
         whole = map(with_tokens, batches)
         rows = ((p, self._embedder.rows(p, given), tokens) for p, given, tokens in whole)
-        return self.decider.cost_weight(rows, policy)
+        return self._state.decider.cost_weight(rows, policy)
 
     def check_rule(
         self,
@@ -443,7 +443,7 @@ class Router(Updatable):
         models: Iterable[str] | None = None,
     ) -> None:
         """Raise as :meth:`route` would for what this benchmark does not offer, routing nothing."""
-        self.decider.check(policy_of(policy, rule=rule, k=k, models=models))
+        self._state.decider.check(policy_of(policy, rule=rule, k=k, models=models))
 
     def is_calibrated(
         self, rule: Rule | None = None, k: int | None = None, policy: Policy | None = None
@@ -453,4 +453,4 @@ class Router(Updatable):
         By other rules than "auto" the first decisions with `min_success` wait for seconds, in
         which ten thousands of records are predicted from each other.
         """
-        return self.decider.is_calibrated(policy_of(policy, rule=rule, k=k))
+        return self._state.decider.is_calibrated(policy_of(policy, rule=rule, k=k))
