@@ -247,10 +247,7 @@ def _check_k(k: int, rule: Rule) -> None:
     if k > MOST_NEIGHBOURS:
         raise ValueError(f"k must be at most {MOST_NEIGHBOURS}, got {k}")
     if rule == "auto":
-        raise ValueError(
-            "k is for the rules 'mean', 'raw' and 's3': 'auto' has the number of neighbours that "
-            f"held-out records chose, got k {k}"
-        )
+        raise ValueError("k is for the rules 'mean', 'raw' and 's3', found it with 'auto'")
 
 
 def _check_number(name: str, value: object) -> None:
