@@ -60,7 +60,7 @@ class Router(Updatable):
         threads: int = 0,
         progress: Progress | None = None,
     ) -> Router:
-        """Fit a router on benchmark results.
+        """Fit a router on benchmark results, as arXiv 2309.15789, eq. 11 to 14.
 
         Parameters
         ----------
@@ -94,10 +94,6 @@ class Router(Updatable):
             If an approximate index is asked for and faiss is not installed.
         NoCudaKernels
             If a CUDA device is asked for and the extension was built without CUDA.
-
-        Notes
-        -----
-        arXiv 2309.15789: eq. 11 (predictor), 12–13 (distance), 14 (smoother).
         """
         device = full_name(device)
         rows, fingerprint, made_by = embed_benchmark(
@@ -295,9 +291,9 @@ class Router(Updatable):
             Name and decision of every task, in the order in which the tasks first appeared; each
             is decided when it is asked for.
         """
-        fitted = self._fit
-        check_choice(fitted, score)
-        tasks = Groups(fitted, self._state.decider.index, policy_of(policy, models=models))
+        decider = self._state.decider
+        check_choice(decider.fit, score)
+        tasks = Groups(decider.fit, decider.index, policy_of(policy, models=models))
         for groups, prompts, embeddings, *tokens in batches:
             tasks.add(groups, self._embedder.on_host(prompts, embeddings), prompts, *tokens)
         return tasks.decisions(score)

@@ -179,7 +179,7 @@ def allowed_of(models: Sequence[str], names: Sequence[str] | None) -> NDArray[np
     Raises
     ------
     ValueError
-        Naming those that are none of the candidates.
+        Naming those that are not candidates.
     """
     if names is None:
         return np.ones(len(models), np.bool_)
