@@ -123,14 +123,13 @@ class Router(Updatable):
 
         Parameters
         ----------
-        directory : path
         encoder : Encoder or str, optional
             Where the recorded encoder is to be found (a name or folder), if not under its
             recorded name. Its fingerprint must be the recorded one.
         device, cache_dir, threads
             As in :meth:`fit`.
         verify : bool
-            Compare the SHA-256 of every file with the recorded one.
+            Compare every file's SHA-256.
         fallback : str, optional
             Model for prompts without evidence, instead of the recorded one.
 
@@ -146,9 +145,8 @@ class Router(Updatable):
         fitted = saved.load(directory, verify=verify)
         if fallback is not None:
             if fallback not in fitted.models:
-                raise ValueError(
-                    f"fallback: found {fallback!r}, expected one of {list(fitted.models)}"
-                )
+                models = list(fitted.models)
+                raise ValueError(f"fallback: found {fallback!r}, expected one of {models}")
             fitted = replace(fitted, settings=replace(fitted.settings, fallback=fallback))
         router = cls(fitted, encoder=encoder, device=device, cache_dir=cache_dir, threads=threads)
         router._loaded_fallback = fallback
