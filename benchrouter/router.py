@@ -60,7 +60,7 @@ class Router(Updatable):
         threads: int = 0,
         progress: Progress | None = None,
     ) -> Router:
-        """Fit a router on benchmark results.
+        """Fit a router on benchmark results, as arXiv 2309.15789, eq. 11 to 14.
 
         Parameters
         ----------
@@ -94,10 +94,6 @@ class Router(Updatable):
             If an approximate index is asked for and faiss is not installed.
         NoCudaKernels
             If a CUDA device is asked for and the extension was built without CUDA.
-
-        Notes
-        -----
-        arXiv 2309.15789: eq. 11 (predictor), 12–13 (distance), 14 (smoother).
         """
         device = full_name(device)
         rows, fingerprint, made_by = embed_benchmark(
@@ -127,14 +123,13 @@ class Router(Updatable):
 
         Parameters
         ----------
-        directory : path
         encoder : Encoder or str, optional
             Where the recorded encoder is to be found (a name or folder), if not under its
             recorded name. Its fingerprint must be the recorded one.
         device, cache_dir, threads
             As in :meth:`fit`.
         verify : bool
-            Compare the SHA-256 of every file with the recorded one.
+            Compare every file's SHA-256.
         fallback : str, optional
             Model for prompts without evidence, instead of the recorded one.
 
@@ -150,9 +145,8 @@ class Router(Updatable):
         fitted = saved.load(directory, verify=verify)
         if fallback is not None:
             if fallback not in fitted.models:
-                raise ValueError(
-                    f"fallback: found {fallback!r}, expected one of {list(fitted.models)}"
-                )
+                models = list(fitted.models)
+                raise ValueError(f"fallback: found {fallback!r}, expected one of {models}")
             fitted = replace(fitted, settings=replace(fitted.settings, fallback=fallback))
         router = cls(fitted, encoder=encoder, device=device, cache_dir=cache_dir, threads=threads)
         router._loaded_fallback = fallback
@@ -208,7 +202,7 @@ class Router(Updatable):
         -------
         TaskDecision
         """
-        decider, policy = self.decider, policy_of(policy, models=models)
+        decider, policy = self._state.decider, policy_of(policy, models=models)
         return choose_for_task(
             *(decider.fit, decider.index, self._embedder.on_host(prompts, embeddings), labels),
             score=score,
@@ -255,7 +249,7 @@ class Router(Updatable):
         >>> asked.prompts, asked.models, round(asked.chance, 2)  # doctest: +SKIP
         (array([ 3, 17, 40, 41, 88]), ('maths-13b', 'general-70b'), 0.61)
         """
-        decider = self.decider
+        decider = self._state.decider
         return suggest_labels(
             *(decider.fit, decider.index, self._embedder.on_host(prompts, embeddings), labels),
             n=n,
@@ -295,9 +289,9 @@ class Router(Updatable):
             Name and decision of every task, in the order in which the tasks first appeared; each
             is decided when it is asked for.
         """
-        fitted = self._fit
-        check_choice(fitted, score)
-        tasks = Groups(fitted, self.decider.index, policy_of(policy, models=models))
+        decider = self._state.decider
+        check_choice(decider.fit, score)
+        tasks = Groups(decider.fit, decider.index, policy_of(policy, models=models))
         for groups, prompts, embeddings, *tokens in batches:
             tasks.add(groups, self._embedder.on_host(prompts, embeddings), prompts, *tokens)
         return tasks.decisions(score)
@@ -333,7 +327,7 @@ class Router(Updatable):
         """
         policy = policy_of(policy, rule=rule, k=k, models=models)
         rows = self._embedder.rows(prompts, embeddings)
-        return self.decider.decide(rows, policy, prompts, tokens)
+        return self._state.decider.decide(rows, policy, prompts, tokens)
 
     def rank(
         self,
@@ -352,7 +346,7 @@ class Router(Updatable):
         """
         policy = policy_of(policy, rule=rule, k=k, models=models)
         rows = self._embedder.rows(prompts, embeddings)
-        return self.decider.rank(rows, policy, prompts, tokens)
+        return self._state.decider.rank(rows, policy, prompts, tokens)
 
     def explain(
         self,
@@ -380,7 +374,7 @@ class Router(Updatable):
         row = self._embedder.rows(
             None if prompt is None else [prompt], None if embedding is None else embedding[None]
         )
-        return self.decider.explain(row, policy, prompt, tokens)
+        return self._state.decider.explain(row, policy, prompt, tokens)
 
     def route_stream(
         self,
@@ -408,7 +402,7 @@ class Router(Updatable):
         policy.refuse_budget("and a stream holds one batch at a time")
         with closing(embedded(self._embedder, batches)) as parts:
             for prompts, rows, tokens in parts:
-                yield self.decider.decide(rows, policy, prompts, tokens)
+                yield self._state.decider.decide(rows, policy, prompts, tokens)
 
     def find_cost_weight(
         self,
@@ -433,7 +427,7 @@ class Router(Updatable):
         policy = policy_of(policy, rule=rule, k=k, models=models)
         whole = map(with_tokens, batches)
         rows = ((p, self._embedder.rows(p, given), tokens) for p, given, tokens in whole)
-        return self.decider.cost_weight(rows, policy)
+        return self._state.decider.cost_weight(rows, policy)
 
     def check_rule(
         self,
@@ -443,7 +437,7 @@ class Router(Updatable):
         models: Iterable[str] | None = None,
     ) -> None:
         """Raise as :meth:`route` would for what this benchmark does not offer, routing nothing."""
-        self.decider.check(policy_of(policy, rule=rule, k=k, models=models))
+        self._state.decider.check(policy_of(policy, rule=rule, k=k, models=models))
 
     def is_calibrated(
         self, rule: Rule | None = None, k: int | None = None, policy: Policy | None = None
@@ -453,4 +447,4 @@ class Router(Updatable):
         By other rules than "auto" the first decisions with `min_success` wait for seconds, in
         which ten thousands of records are predicted from each other.
         """
-        return self.decider.is_calibrated(policy_of(policy, rule=rule, k=k))
+        return self._state.decider.is_calibrated(policy_of(policy, rule=rule, k=k))

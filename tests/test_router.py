@@ -493,7 +493,7 @@ def test_bad_k(router, compass, k, error, words):
         router.explain(embedding=rows[0], rule="mean", k=k)
     with pytest.raises(error, match=words):
         router.route(embeddings=rows[:2], k=k)
-    with pytest.raises(ValueError, match="k is for the rules 'mean', 'raw' and 's3': 'auto' has"):
+    with pytest.raises(ValueError, match="'mean', 'raw' and 's3', found it with 'auto'"):
         router.route(embeddings=rows[:2], k=3)
     if k != 10**12:
         with pytest.raises(error, match=words):

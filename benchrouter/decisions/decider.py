@@ -60,6 +60,7 @@ class Decider:
         rules = Rules(fit)
         self.backend = backend_of(rules, self.index, device)
         self.calibrations = Calibrations(OnCpu(rules, self.index))
+        self._last: Plan | None = None
 
     def on(self, device: str) -> Decider:
         """Make the same on another device; both share what lies in the host's memory.
@@ -141,7 +142,7 @@ class Decider:
             As :meth:`check` does; if tokens are needed and missing, or invalid; if a budget is
             below what the cheapest models cost.
         """
-        plan = plan_of(self.fit, policy)
+        plan = self._plan(policy)
         weighing = self._weighing(plan)
         if weighing is None:
             return self._decisions(self.backend.decide(rows, plan))
@@ -177,7 +178,7 @@ class Decider:
             As :meth:`decide` does, and if the policy has a budget.
         """
         policy.refuse_budget("and these come one by one")
-        plan = plan_of(self.fit, policy)
+        plan = self._plan(policy)
         n, n_models = len(rows), len(self.fit.models)
         scores = np.empty((n, n_models), np.float32)
         order = np.empty((n, int(plan.allowed.sum())), np.int32)
@@ -272,6 +273,14 @@ class Decider:
             for block in weighing.blocks(rows, prompts, tokens)
         ]
         return weighing.cost_weight(blocks)
+
+    def _plan(self, policy: Policy) -> Plan:
+        """The plan of a policy; the last one is kept."""
+        last = self._last
+        if last is not None and last.policy is policy and policy.prices is None:
+            return last
+        self._last = plan = plan_of(self.fit, policy)
+        return plan
 
     def _weighing(self, plan: Plan) -> Weighing | None:
         """What weighs costs, None where they do not count."""

@@ -111,7 +111,7 @@ class Groups:
         n_prompts = self._sums.n_prompts[: len(stakes)]
         cost_weight = shared_cost_weight(self._fit, plan, stakes, n_prompts)
         policy = replace(plan.policy, budget_usd=None, cost_weight=cost_weight)
-        return replace(plan, policy=policy)
+        return plan._replace(policy=policy)
 
     def _cost_of(self, position: int) -> NDArray[np.float64] | None:
         if self._plan.costs is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 
 from benchrouter.decisions.backend import BLOCK, Decided, Scored
@@ -30,6 +33,10 @@ class OnCpu:
     def __init__(self, rules: Rules, index: Index) -> None:
         self.rules = rules
         self.index = index
+
+    @cached_property
+    def _of_expectation(self) -> dict[str, Any]:
+        return self.rules.of_expectation()
 
     def decide(self, rows: UnitRows, plan: Plan) -> Decided:
         """Choose a model for every prompt; as :meth:`Backend.decide`."""
@@ -113,7 +120,7 @@ class OnCpu:
             threads=self.index.threads,
             out=out,
             allowed=plan.narrowed,
-            fallback_model=self.rules.fallback(plan.rule, plan.narrowed),
+            **self.rules.of_plan(plan),
             **self.rules.of_votes(plan.rule),
         )
 
@@ -131,11 +138,10 @@ class OnCpu:
             self.rules.expectation,
             rows,
             neighbours,
-            home=self.rules.home(plan.narrowed),
-            fallback_model=self.rules.fallback("auto", plan.narrowed),
             allowed=plan.narrowed,
             threads=self.index.threads,
             out=out,
             with_scores=with_scores,
-            **self.rules.of_expectation(),
+            **self.rules.of_plan(plan),
+            **self._of_expectation,
         )

@@ -101,8 +101,8 @@ class OnDevice:
                 k=plan.k,
                 weights=None,
                 out=out,
-                fallback_model=self.rules.fallback(plan.rule, plan.narrowed),
                 allowed=self._allowed(plan),
+                **self.rules.of_plan(plan),
                 **self._arguments_of(plan.rule),
             )
 
@@ -118,11 +118,10 @@ class OnDevice:
                 queries=rows,
                 neighbours=neighbours.ids,
                 similarities=neighbours.similarities,
-                home=self.rules.home(plan.narrowed),
-                fallback_model=self.rules.fallback("auto", plan.narrowed),
                 allowed=self._allowed(plan),
                 out=out,
                 with_scores=out is None,
+                **self.rules.of_plan(plan),
                 **self._arguments_of("auto"),
             )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,38 +16,33 @@ from benchrouter.scores.fitted import Fit
 AMONG = ", among the models allowed"  # of reasons
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """A policy on one benchmark.
 
     Attributes
     ----------
     policy : Policy
+    rule : "auto", "mean", "raw" or "s3"
+        Of the policy.
     k : int
         Neighbours that vote.
     depth : int
         Neighbours that are searched.
     allowed : bool array, shape (n_models,)
         Models that may be chosen, at least one.
+    narrowed : bool array, shape (n_models,), or None
+        The same; None where the policy names none.
     costs : Costs or None
         None = cost only decides ties.
     """
 
     policy: Policy
+    rule: Rule
     k: int
     depth: int
     allowed: NDArray[np.bool_]
+    narrowed: NDArray[np.bool_] | None
     costs: Costs | None
-
-    @property
-    def rule(self) -> Rule:
-        """Of the policy."""
-        return self.policy.rule
-
-    @property
-    def narrowed(self) -> NDArray[np.bool_] | None:
-        """Models that may be chosen, None where the policy names none."""
-        return None if self.policy.models is None else self.allowed
 
     def costs_of_prompts(
         self,
@@ -163,7 +158,8 @@ def task_plan(fit: Fit, policy: Policy) -> Plan:
 def _plan(fit: Fit, policy: Policy, k: int) -> Plan:
     allowed = allowed_of(fit.models, policy.models)
     costs = costs_of(fit, policy, allowed) if policy.counts_costs else None
-    return Plan(policy, k, max(k, fit.settings.kappa), allowed, costs)
+    narrowed = None if policy.models is None else allowed
+    return Plan(policy, policy.rule, k, max(k, fit.settings.kappa), allowed, narrowed, costs)
 
 
 def allowed_of(models: Sequence[str], names: Sequence[str] | None) -> NDArray[np.bool_]:
@@ -183,7 +179,7 @@ def allowed_of(models: Sequence[str], names: Sequence[str] | None) -> NDArray[np
     Raises
     ------
     ValueError
-        Naming those that are none of the candidates.
+        Naming those that are not candidates.
     """
     if names is None:
         return np.ones(len(models), np.bool_)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -227,6 +227,8 @@ def policy_of(
         raise TypeError(f"policy must be a Policy, got {type(policy).__name__}")
     if rule is None and k is None and models is None:
         return policy
+    if policy is NO_POLICY and models is None and isinstance(rule, str):
+        return _of_rule(rule, k)
     return replace(
         policy,
         rule=policy.rule if rule is None else rule,
@@ -235,15 +237,17 @@ def policy_of(
     )
 
 
+@lru_cache(typed=True)
+def _of_rule(rule: Rule, k: int | None) -> Policy:
+    return Policy(rule=rule, k=k)
+
+
 def _check_k(k: int, rule: Rule) -> None:
     check_count(k, "k")
     if k > MOST_NEIGHBOURS:
         raise ValueError(f"k must be at most {MOST_NEIGHBOURS}, got {k}")
     if rule == "auto":
-        raise ValueError(
-            "k is for the rules 'mean', 'raw' and 's3': 'auto' has the number of neighbours that "
-            f"held-out records chose, got k {k}"
-        )
+        raise ValueError("k is for the rules 'mean', 'raw' and 's3', found it with 'auto'")
 
 
 def _check_number(name: str, value: object) -> None:

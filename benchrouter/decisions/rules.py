@@ -72,7 +72,7 @@ class Rules:
         }
 
     def of_expectation(self) -> dict[str, Any]:
-        """Arguments of the rule "auto" beside what it learnt; outcomes and prior among them."""
+        """Arguments of the rule "auto", beside what it learnt, that do not depend on the policy."""
         fit = self.fit
         return {
             "outcomes": fit.raw,
@@ -92,6 +92,13 @@ class Rules:
     def expectation(self) -> _core.Expectation:
         """The same, checked and kept by the extension."""
         return _core.Expectation(**self.learnt)
+
+    def of_plan(self, plan: Plan) -> dict[str, Any]:
+        """Arguments of a decision by known neighbours that depend on the models allowed."""
+        found: dict[str, Any] = {"fallback_model": self.fallback(plan.rule, plan.narrowed)}
+        if plan.rule == "auto":
+            found["home"] = self.home(plan.narrowed)
+        return found
 
     def home(self, allowed: NDArray[np.bool_] | None) -> int:
         """Position of the model that the rule "auto" only leaves where that pays.

@@ -163,7 +163,7 @@ def test_the_cheaper_of_two_that_records_cannot_tell_apart_is_taken():
 def test_within_auto_is_for_the_rule_auto():
     table, rows = bench(specialists(), cost_usd=[1, 1, 1])
     router = Router.fit(table, embeddings=rows)
-    with pytest.raises(ValueError, match="within='auto' goes with the rule 'auto'.*'mean'"):
+    with pytest.raises(ValueError, match="within 'auto' is for the rule 'auto'.*'mean'"):
         router.route(embeddings=rows, rule="mean", policy=CostPolicy(within="auto"))
     with pytest.raises(ValueError, match="within must be a number or 'auto', got 'some'"):
         CostPolicy(within="some")

@@ -848,7 +848,7 @@ def test_a_policy_or_a_deadline_that_is_none_is_an_error_of_the_caller(encoder):
     [
         ({"rule": "best"}, ValueError, "rule must be one of"),
         ({"k": 0}, ValueError, "k must be at least 1"),
-        ({"k": 7}, ValueError, "k is for the rules 'mean', 'raw' and 's3': 'auto' has"),
+        ({"k": 7}, ValueError, "k is for the rules 'mean', 'raw' and 's3', found it with 'auto'"),
         ({"rule": "s3", "within": "auto"}, ValueError, "within 'auto' is for the rule 'auto'"),
         ({"within": "much"}, ValueError, "within must be a number or 'auto', got 'much'"),
         ({"k": 1.5}, TypeError, "k must be an integer, got 1.5"),

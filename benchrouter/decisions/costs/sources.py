@@ -112,7 +112,7 @@ def prices_of(policy: Policy, models: Sequence[str], listed: Array) -> Array:
     Raises
     ------
     ValueError
-        Naming the models of the policy that are none of the benchmark's, and those of like names.
+        Naming models that the benchmark lacks, and its models of similar names.
     """
     if policy.prices is None:
         return listed
