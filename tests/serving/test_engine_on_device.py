@@ -11,7 +11,8 @@ from device import build_device_on_host
 from served import write_router
 from tiny_encoder import prompts_of
 
-from benchrouter import Router, _core, router
+from benchrouter import Router, _core
+from benchrouter.decisions import updatable
 from benchrouter.decisions.on_cpu import OnCpu
 from benchrouter.decisions.on_device import OnDevice
 from benchrouter.embeddings import Encoder
@@ -45,12 +46,9 @@ def device(request):
     with pytest.MonkeyPatch.context() as patch:
         for module in (votes_on_device, expected_on_device):
             patch.setattr(module, "_core", request.getfixturevalue("host_module"))
-        for module, name in (
-            (engine, "check_device"),
-            (routers, "full_name"),
-            (router, "full_name"),
-        ):
-            patch.setattr(module, name, lambda device: device)
+        patch.setattr(engine, "check_device", lambda device: device)
+        for module in (routers, updatable):
+            patch.setattr(module, "full_name", lambda device: device)
         patch.setattr(encoders.Encoder, "load", load)
         yield "cpu:0"  # to torch the CPU, to benchrouter another device
 
