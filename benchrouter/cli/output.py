@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from benchrouter.evaluation.report.sheets.sheet import Cell, Sheet
     from benchrouter.prompts.batches import PromptBatch
     from benchrouter.tables.table import BenchmarkTable
 
@@ -254,6 +255,25 @@ def _grid(columns: Sequence[_Column], widths: Sequence[int], marked: int | None)
     for r, texts in enumerate(zip(*(column.texts[1:] for column in columns), strict=True)):
         grid.add_row(*texts, style="bold" if r == marked else None)
     return grid
+
+
+def show_sheet(sheet: Sheet) -> None:
+    """Print a table of an evaluation, then the reasons of its dashes."""
+    from benchrouter.evaluation.report.sheets.sheet import absent
+
+    def text(cell: Cell) -> str:
+        return f"{cell.text} {sheet.mark(cell)}" if cell.why else cell.text
+
+    table(
+        sheet.title,
+        sheet.columns,
+        [[text(cell) for cell in row] for row in sheet.rows],
+        marked=sheet.marked[0] if sheet.marked else None,
+        right=[c for c in range(1, len(sheet.columns)) if all(r[c].is_number for r in sheet.rows)],
+    )
+    for why in sheet.footnotes():
+        print(f"  {sheet.mark(absent(why))}  {why}")
+    print()
 
 
 GAP = 2  # between two columns
