@@ -1,4 +1,4 @@
-"""Options by which cost counts, and what is said of it."""
+"""Options of costs, and what the commands print about them."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class CostOptions:
     def policy(
         self, rule: Rule = "auto", k: int | None = None, models: list[str] | None = None
     ) -> Policy:
-        """Policy of these options and of those that name rule, k and models.
+        """Policy of these options, with rule, k and models; contradictions are wrong usage.
 
         `prices` and a count of tokens ask for costs by prices.
         """
@@ -189,7 +189,7 @@ def totals_of(policy: Policy, totals: Totals) -> dict[str, Any]:
 
 
 def say_totals(policy: Policy, totals: Totals, of: str = "prompts") -> None:
-    """Tell the same on stderr; nothing where costs do not count."""
+    """Print them on stderr; nothing where costs do not count."""
     found = totals_of(policy, totals)
     if not found:
         return

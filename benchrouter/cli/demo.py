@@ -1,4 +1,4 @@
-"""``benchrouter demo``: the whole line on a small synthetic benchmark."""
+"""``benchrouter demo``: every step on a small synthetic benchmark."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LEGEND = (
     ("oracle", "the best choice, known only afterwards; no rule can do better"),
     ("source", "S1, S2, S3, p̂, u: arXiv 2309.15789"),
 )
-HELD_OUT_PART = 5  # one record in so many is held out
+HELD_OUT_PART = 5  # one record in five is held out
 
 
 def demo(
@@ -115,20 +115,9 @@ def demo(
 def route_held_out_records(
     made: Demo, rows: NDArray[np.float32], *, threads: int = 0
 ) -> dict[str, float]:
-    """Accuracy of routing prompts one by one, on records held out of the fit.
+    """Accuracy of routing prompts one by one, by rule, on records held out of the fit.
 
-    Parameters
-    ----------
-    made : Demo
-    rows : float32 array, shape (n_records, dim)
-        Embeddings of the records.
-    threads : int
-        0 = all.
-
-    Returns
-    -------
-    dict of str to float
-        By rule, in [0, 1].
+    `rows` are the embeddings of the records, shape (n_records, dim).
     """
     import numpy as np
 

@@ -15,7 +15,7 @@ from benchrouter.cli import options, output
 if TYPE_CHECKING:
     from benchrouter.serving import Observer
 
-DEFAULT = "default"  # name of the router that has none
+DEFAULT = "default"  # name of the router that is given without one
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class AddressOptions:
 
 @dataclass(frozen=True)
 class LimitOptions:
-    """How long, how much and how often."""
+    """Times, sizes and numbers of requests."""
 
     deadline_ms: Annotated[
         float | None,
@@ -210,7 +210,7 @@ def serve(
 
 
 def _check_models(among: list[str] | None, models: dict[str, tuple[str, ...]]) -> None:
-    """Refuse a model that no router has, and a router of which no model is left."""
+    """Refuse a model that no router has, and a router that would have no model left."""
     if among is None:
         return
     everyone = {name for names in models.values() for name in names}
