@@ -194,6 +194,8 @@ def test_a_whole_task(files):
         ("o.jsonl", {"on_error": "report"}, {}, "expected 'raise' or 'skip'"),
         ("o.jsonl", {"on_error": "raise"}, {}, "p.jsonl, line 8: found an empty prompt"),
         ("o.txt", {}, {}, "the suffix is none of"),
+        ("o.jsonl", {"batch_size": 0}, {}, "batch is 0, expected at least 1"),
+        ("out", {}, {"part_size": 0}, "part_size is 0, expected at least 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(files, tmp_path, output, reads, writes, words):
