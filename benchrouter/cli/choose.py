@@ -170,7 +170,7 @@ def _suggestion(
     )
 
 
-REPEATED = 0.8  # of the prompts; where fewer count, the user is told
+REPEATED = 0.8  # share of effective prompts below which the user is told of repeats
 NAMES = {"auto": "expected accuracy", "s1": "S1", "s2": "S2", "s3": "S3"}
 
 
@@ -232,7 +232,7 @@ def show_task(decision: TaskDecision, title: str = "") -> None:
 
 
 def _expected_cost(decision: TaskDecision) -> list[tuple[str, str]]:
-    """What the choice is expected to cost, where a policy asked for it."""
+    """Expected cost of the choice, if a policy asked for it."""
     cost, n = decision.expected_cost_usd, decision.n_prompts
     if cost is None:
         return []

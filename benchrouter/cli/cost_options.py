@@ -1,4 +1,4 @@
-"""Options by which cost counts, and what is said of it."""
+"""Options of costs, and what the commands print about them."""
 
 from __future__ import annotations
 
@@ -108,11 +108,8 @@ class CostOptions:
     def policy(
         self, rule: Rule = "auto", k: int | None = None, models: list[str] | None = None
     ) -> Policy:
-        """Policy of these options and of those that name rule, k and models.
-
-        `prices` and a count of tokens ask for costs by prices.
-        """
-        from benchrouter.decisions.policy import SOURCES, Policy
+        """Policy of these options, with rule, k and models; contradictions are wrong usage."""
+        from benchrouter.decisions.policy import Policy
 
         given: dict[str, Any] = {
             "cost_weight": self.cost_weight,
@@ -122,29 +119,34 @@ class CostOptions:
             "min_success": self.min_success,
             "output_tokens": self.output_tokens,
         }
-        options_of_prices = ("prices", "tokens_column", "tokens")
-        by_prices = [_option(n) for n in options_of_prices if getattr(self, n) is not None]
-        if self.costs is None and not by_prices and all(v is None for v in given.values()):
+        source = self._source()
+        if source is None and all(value is None for value in given.values()):
             return Policy(rule=rule, k=k, models=models)
-
-        options.one_of(self.costs or "auto", SOURCES, "--costs")
         _check_each(given)
         if rule != "auto" and self.within == "auto":
             raise typer.BadParameter(
                 f"found auto with the rule {rule}, expected a number; auto is for --rule auto",
                 param_hint="--within",
             )
+        if self.prices is not None:
+            from benchrouter.tables.layouts.prices import read_prices
+
+            given["prices"] = read_prices(self.prices)
+        return Policy(rule=rule, k=k, models=models, costs=source or "auto", **given)
+
+    def _source(self) -> CostSource | None:
+        """Source of costs; `prices` and a count of tokens ask for costs by prices."""
+        from benchrouter.decisions.policy import SOURCES
+
+        names = ("prices", "tokens_column", "tokens")
+        by_prices = [_option(name) for name in names if getattr(self, name) is not None]
+        options.one_of(self.costs or "auto", SOURCES, "--costs")
         if by_prices and self.costs not in (None, "auto", "prices"):
             raise typer.BadParameter(
                 f"found {self.costs}, expected prices, which {by_prices[0]} is for",
                 param_hint="--costs",
             )
-        if self.prices is not None:
-            from benchrouter.tables.layouts.prices import read_prices
-
-            given["prices"] = read_prices(self.prices)
-        source = "prices" if by_prices else cast("CostSource", self.costs or "auto")
-        return Policy(rule=rule, k=k, models=models, costs=source, **given)
+        return "prices" if by_prices else cast("CostSource | None", self.costs)
 
 
 def _check_each(given: dict[str, Any]) -> None:
@@ -189,7 +191,7 @@ def totals_of(policy: Policy, totals: Totals) -> dict[str, Any]:
 
 
 def say_totals(policy: Policy, totals: Totals, of: str = "prompts") -> None:
-    """Tell the same on stderr; nothing where costs do not count."""
+    """Print them on stderr; nothing where costs do not count."""
     found = totals_of(policy, totals)
     if not found:
         return

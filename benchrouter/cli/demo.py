@@ -1,4 +1,4 @@
-"""``benchrouter demo``: the whole line on a small synthetic benchmark."""
+"""``benchrouter demo``: every step on a small synthetic benchmark."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LEGEND = (
     ("oracle", "the best choice, known only afterwards; no rule can do better"),
     ("source", "S1, S2, S3, p̂, u: arXiv 2309.15789"),
 )
-HELD_OUT_PART = 5  # one record in so many is held out
+HELD_OUT_PART = 5  # one record in five is held out
 
 
 def demo(
@@ -115,20 +115,9 @@ def demo(
 def route_held_out_records(
     made: Demo, rows: NDArray[np.float32], *, threads: int = 0
 ) -> dict[str, float]:
-    """Accuracy of routing prompts one by one, on records held out of the fit.
+    """Accuracy of routing prompts one by one, by rule, on records held out of the fit.
 
-    Parameters
-    ----------
-    made : Demo
-    rows : float32 array, shape (n_records, dim)
-        Embeddings of the records.
-    threads : int
-        0 = all.
-
-    Returns
-    -------
-    dict of str to float
-        By rule, in [0, 1].
+    `rows` are the embeddings of the records, shape (n_records, dim).
     """
     import numpy as np
 
@@ -210,37 +199,15 @@ def _show_benchmark(made: Demo, router: Router) -> None:
 
 
 def _show_held_out(held_out: LeaveOneOut) -> None:
-    picks = held_out.picks["strict"]
-    base = held_out.macro_accuracy("strict", "BMA")
-    output.table(
-        "synthetic, each dataset held out in turn: accuracy of the model chosen for it",
-        ["rule", "accuracy", "against BMA", "models chosen"],
-        [
-            [
-                rule,
-                f"{held_out.macro_accuracy('strict', rule):.3f}",
-                f"{held_out.macro_accuracy('strict', rule) - base:+.3f}",
-                ", ".join(
-                    f"{held_out.models[m]} ×{n}"
-                    for m, n in Counter(picks[rule][:, 0, 0].tolist()).most_common()
-                ),
-            ]
-            for rule in RULES
-        ],
-    )
-    accuracies = {rule: held_out.accuracy_of("strict", rule)[:, 0, 0] for rule in RULES}
-    output.table(
-        "synthetic, dataset by dataset: accuracy of the model that each rule chose",
-        ["dataset", *RULES, "S1 chose"],
-        [
-            [
-                name,
-                *(f"{accuracies[rule][d]:.2f}" for rule in RULES),
-                held_out.models[picks["S1"][d, 0, 0]],
-            ]
-            for d, name in enumerate(held_out.datasets)
-        ],
-    )
+    from benchrouter.evaluation.report.sheets.table_one import table_one
+    from benchrouter.evaluation.report.sheets.task_sheets import by_dataset, chosen_models
+    from benchrouter.evaluation.results import Pool
+    from benchrouter.evaluation.tasks.measures import table_one as measures
+
+    rows = {"strict": tuple(measures(held_out, "strict"))}
+    pool = Pool("synthetic, each dataset held out in turn", "demo", {}, held_out, rows)
+    for sheet in (table_one, chosen_models, by_dataset):
+        output.show_sheet(sheet(pool, "strict"))
     output.facts([("synthetic result", verdict(held_out))])
 
 

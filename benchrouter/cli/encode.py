@@ -57,7 +57,7 @@ def encode(
         for batch in batches:
             yield from batch.prompts
 
-    # Rows go to a plain file first: their number, which .npy states at its start, is not known.
+    # Rows go to a plain file first, because .npy states their number at its start.
     beside = target.with_name(f".{target.name}.{os.getpid()}.rows")
     try:
         with output.Progress("encode", "prompts") as advance:

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from benchrouter.router import Router
     from benchrouter.tables.table import BenchmarkTable
 
-WINDOW = 1024  # prompts between two signs of progress: some seconds on a CPU
+WINDOW = 1024  # prompts between two updates of progress: some seconds on a CPU
 
 
 @dataclass(frozen=True)
 class EncodingOptions:
-    """Where the embeddings of the prompts come from, and where they are made."""
+    """Embeddings of the prompts: given, or made by an encoder."""
 
     embeddings: options.Embeddings = None
     encoder: options.EncoderName = None
@@ -106,7 +106,7 @@ def load_router(
 
 
 def routing_device(device: str) -> str:
-    """Where prompts are routed: on the encoder's device, or on the CPU, with a note.
+    """Device that routes: the encoder's, or the CPU with a note.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def routing_device(device: str) -> str:
 
 
 def note_missing_kernels(device: str) -> None:
-    """Say that only the encoder runs on a GPU, where there are no kernels for the rest."""
+    """Say that only the encoder runs on a GPU, if no kernels for the rest were built."""
     from benchrouter import _core
 
     if not _core.has_cuda:
@@ -141,8 +141,8 @@ def cache_folder(wanted: bool, given: Path | None) -> Path | None:
     Raises
     ------
     ValueError
-        If a folder that was asked for cannot be made or written. The default folder may be such:
-        the cache says so, and the work goes on without it.
+        If the given folder cannot be made or written. With the default folder the cache only warns,
+        and is not used.
     """
     from benchrouter.embeddings import default_cache_dir
 
@@ -199,7 +199,7 @@ def load_all_embeddings(paths: Sequence[Path]) -> tuple[NDArray[Any], Fingerprin
 
 
 def check_length(paths: Sequence[Path], n: int, table: BenchmarkTable) -> None:
-    """Refuse more or fewer embeddings than records, by the names of their files."""
+    """Refuse more or fewer embeddings than records; the message names the files."""
     if n in (table.n_source_rows, table.n_records):
         return
     expected = f"{table.n_source_rows:,}, one a record of the input"

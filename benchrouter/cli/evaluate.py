@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchrouter.embeddings import Encoder
-    from benchrouter.evaluation.report.sheets.sheet import Sheet
     from benchrouter.evaluation.results import Evaluation
     from benchrouter.tables.table import BenchmarkTable
 
@@ -273,27 +272,7 @@ def _show(found: Evaluation) -> None:
     for section in sections(found):
         for item in section.content:
             if isinstance(item, Sheet) and not item.detail:
-                _show_sheet(item)
+                output.show_sheet(item)
     notes = notes_of(found)
     if notes:
         output.facts([("notes" if i == 0 else "", note) for i, note in enumerate(notes)])
-
-
-def _show_sheet(sheet: Sheet) -> None:
-    """Print a table, then the reasons of its dashes."""
-    from benchrouter.evaluation.report.sheets.sheet import absent
-
-    output.table(
-        sheet.title,
-        sheet.columns,
-        [[_text(sheet, cell) for cell in row] for row in sheet.rows],
-        marked=sheet.marked[0] if sheet.marked else None,
-        right=[c for c in range(1, len(sheet.columns)) if all(r[c].is_number for r in sheet.rows)],
-    )
-    for why in sheet.footnotes():
-        print(f"  {sheet.mark(absent(why))}  {why}")
-    print()
-
-
-def _text(sheet: Sheet, cell: Any) -> str:
-    return cell.text + (f" {sheet.mark(cell)}" if cell.why else "")

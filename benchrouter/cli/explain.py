@@ -1,4 +1,4 @@
-"""``benchrouter explain``: why a prompt goes where it goes."""
+"""``benchrouter explain``: why a model is chosen for a prompt."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def show_explanation(found: Explanation) -> None:
 
 
 def _show_scores(found: Explanation) -> None:
-    """Print the scores of all models, and what they are made of where that is known."""
+    """Print the scores of all models, and their parts where these are known."""
     pulls = _pulls(found)
     columns = {**pulls, **_weighed(found)}
     order = sorted(range(len(found.models)), key=lambda m: -found.scores[m])
@@ -129,7 +129,7 @@ def _show_scores(found: Explanation) -> None:
 
 
 def _pulls(found: Explanation) -> dict[str, list[Any]]:
-    """What a score of the rule auto is the sum of, by model."""
+    """Parts that add up to a score of the rule auto, by model."""
     if found.standing is None or found.pulls is None:
         return {}
     pulls = {view: [f"{v:+.3f}" for v in pull.tolist()] for view, pull in found.pulls.items()}
@@ -137,7 +137,7 @@ def _pulls(found: Explanation) -> dict[str, list[Any]]:
 
 
 def _weighed(found: Explanation) -> dict[str, list[Any]]:
-    """What is weighed beside the score, by model."""
+    """Costs, utilities and chances, by model, where they are known."""
     weighed: dict[str, list[Any]] = {}
     if found.cost_usd is not None:
         weighed["US$"] = [output.amount(value) for value in found.cost_usd.tolist()]
@@ -151,7 +151,7 @@ def _weighed(found: Explanation) -> dict[str, list[Any]]:
 
 
 def _chance_of(found: Explanation) -> list[tuple[str, str]]:
-    """Chance that the model chosen is right, where it is known."""
+    """Chance that the chosen model is right, if it is known."""
     if found.chance is None:
         return []
     m = found.models.index(found.model)
@@ -165,7 +165,7 @@ def _chance_of(found: Explanation) -> list[tuple[str, str]]:
 
 
 def strange_in_words(strange: float) -> str:
-    """Say what a chance of being strange means for the decision."""
+    """Explain the chance that a prompt is of a kind unknown to the benchmark."""
     side = "known" if strange <= 0.5 else "strange"
     return (
         f"{strange:.3f}, the chance that the prompt is of a kind that the benchmark lacks: it "

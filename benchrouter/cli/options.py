@@ -159,18 +159,7 @@ def panelled(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def lacking(options: Mapping[str, str]) -> type[TyperCommand]:
-    """Kind of command that says why it lacks some options.
-
-    Parameters
-    ----------
-    options : mapping of str to str
-        Option to the reason.
-
-    Returns
-    -------
-    type
-        For `typer.Typer.command`.
-    """
+    """Kind of command that says why it lacks some options, by the reason of each."""
 
     class Command(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -202,7 +191,7 @@ class RuleOptions:
     models: ModelsAtHand = None
 
     def checked(self) -> Rule:
-        """The rule; refuse an unknown one, and one that does not go with k."""
+        """Return the rule; an unknown one, or k with the rule auto, is wrong usage."""
         one_of(self.rule, ("auto", "mean", "raw", "s3"), "--rule")
         if self.rule == "auto" and self.k is not None:
             raise typer.BadParameter(
@@ -214,7 +203,7 @@ class RuleOptions:
 
 
 def is_given(context: typer.Context, name: str) -> bool:
-    """Whether a parameter of the command stands on the command line."""
+    """Whether a parameter of the command was given on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
@@ -222,19 +211,7 @@ def is_given(context: typer.Context, name: str) -> bool:
 def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None:
     """Refuse options that mean nothing beside another one.
 
-    Parameters
-    ----------
-    context : typer.Context
-        Of the command.
-    names : iterable of str
-        Parameters of the command, as Python calls them.
-    why : str
-        End of the message that begins with the option.
-
-    Raises
-    ------
-    typer.BadParameter
-        Naming the first of them that stands on the command line.
+    `names` are the parameters' names in Python; the message is the first option given, and `why`.
     """
     for name in names:
         if is_given(context, name):
@@ -252,18 +229,7 @@ def side_file_of(target: str, on_error: str, rejected: Path | None) -> Path | No
 
 
 def check_distinct_files(**files: str | Path | None) -> None:
-    """Refuse one file under two options, one of which would be written over the other.
-
-    Parameters
-    ----------
-    files : str, Path or None
-        Name of the option or argument to its file; None and "-" are none.
-
-    Raises
-    ------
-    typer.BadParameter
-        Names both and the file.
-    """
+    """Refuse one file under two options, by their names: one would overwrite the other."""
     seen: dict[Path, str] = {}
     for name, file in files.items():
         if file is None or str(file) == "-":
@@ -281,7 +247,7 @@ def check_distinct_files(**files: str | Path | None) -> None:
 
 
 def one_of(value: str, expected: Sequence[str], option: str) -> None:
-    """Refuse a value that is none of those expected, as wrong usage."""
+    """Refuse a value that is not one of those expected, as wrong usage."""
     if value not in expected:
         raise typer.BadParameter(
             f"found {value!r}, expected {', '.join(expected)}", param_hint=option

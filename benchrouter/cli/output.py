@@ -1,4 +1,4 @@
-"""What the commands say: one JSON document or tables on stdout, progress and errors on stderr."""
+"""Output of the commands: one JSON document or tables on stdout, progress and errors on stderr."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from benchrouter.evaluation.report.sheets.sheet import Cell, Sheet
     from benchrouter.prompts.batches import PromptBatch
     from benchrouter.tables.table import BenchmarkTable
 
@@ -55,7 +56,7 @@ settings = _Settings()
 
 
 def guarded(command: Command) -> Command:
-    """Turn whatever a command raises into one line on stderr and an exit code."""
+    """Turn every error of a command into one line on stderr and an exit code."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -100,7 +101,7 @@ def _exit_of(e: BaseException) -> tuple[int, str]:
 
 @contextmanager
 def _warnings_as_notes() -> Iterator[None]:
-    """Say what the encoder or its cache warns of in one line, without the line of code."""
+    """Print warnings of the encoder and its cache in one line, without the line of code."""
     with warnings.catch_warnings():
         shown = warnings.showwarning
 
@@ -116,7 +117,7 @@ def _warnings_as_notes() -> Iterator[None]:
 
 @contextmanager
 def encoder_needed() -> Iterator[None]:
-    """Within, whatever fails means that the encoder cannot run here."""
+    """Turn errors of the block into `EncoderUnavailable`."""
     try:
         yield
     except (ImportError, OSError, ValueError, RuntimeError) as e:
@@ -138,7 +139,7 @@ def emit(document: dict[str, Any]) -> None:
 
 
 def index(found: dict[str, Any] | None) -> str:
-    """What a router searches by, and how near that comes to exact search."""
+    """A router's search, and how close it comes to exact search."""
     if found is None:
         return "exact"
     return (
@@ -153,7 +154,7 @@ def say(text: str) -> None:
 
 
 def say_skipped(messages: Sequence[str], n: int | None = None, where: str = "") -> None:
-    """Count skipped records on stderr and list the first of them; `where` all of them are."""
+    """Count skipped records on stderr and list the first of them; `where` says where all are."""
     n = len(messages) if n is None else n
     if n:
         say(f"skipped {n:,} bad records{where}")
@@ -165,21 +166,16 @@ def say_skipped(messages: Sequence[str], n: int | None = None, where: str = "") 
 
 
 def say_warnings(table: BenchmarkTable) -> None:
-    """Say on stderr that scores may not be what they are taken for."""
+    """Warn on stderr that scores may mean something else than they seem to."""
     for warning in table.report().warnings:
         if warning.kind in ("metrics differ", "outside range"):
             say(f"warning: {warning.message}")
 
 
 def say_models(document: dict[str, Any], n: int) -> None:
-    """Tell on stderr how often each model was chosen, and how often for want of evidence.
+    """Print on stderr how often each model was chosen, and how often as the fallback.
 
-    Parameters
-    ----------
-    document : dict
-        With "models", a count by name, and "fallbacks".
-    n : int
-        Number of decisions.
+    `n` is the number of decisions; `document` holds "models", a count by name, and "fallbacks".
     """
     if n:
         for model, count in document["models"].items():
@@ -213,7 +209,7 @@ def table(
     cut: Sequence[str] = (),
     right: Sequence[int] = (),
 ) -> None:
-    """Print a table; numbers and the columns in `right` stand right, row `marked` is bold.
+    """Print a table; numbers and the columns in `right` are aligned right, row `marked` is bold.
 
     Words are never broken: what does not fit is wrapped between words, or follows in a second
     block of columns. Only the columns named in `cut` are cut short. A column of which nothing is
@@ -254,6 +250,25 @@ def _grid(columns: Sequence[_Column], widths: Sequence[int], marked: int | None)
     for r, texts in enumerate(zip(*(column.texts[1:] for column in columns), strict=True)):
         grid.add_row(*texts, style="bold" if r == marked else None)
     return grid
+
+
+def show_sheet(sheet: Sheet) -> None:
+    """Print a table of an evaluation, then the reasons of its dashes."""
+    from benchrouter.evaluation.report.sheets.sheet import absent
+
+    def text(cell: Cell) -> str:
+        return f"{cell.text} {sheet.mark(cell)}" if cell.why else cell.text
+
+    table(
+        sheet.title,
+        sheet.columns,
+        [[text(cell) for cell in row] for row in sheet.rows],
+        marked=sheet.marked[0] if sheet.marked else None,
+        right=[c for c in range(1, len(sheet.columns)) if all(r[c].is_number for r in sheet.rows)],
+    )
+    for why in sheet.footnotes():
+        print(f"  {sheet.mark(absent(why))}  {why}")
+    print()
 
 
 GAP = 2  # between two columns
@@ -346,7 +361,7 @@ def amount(value: float | None) -> str | None:
 
 
 def amounts(values: Iterable[float | None]) -> str | None:
-    """Several of them, with strokes between; None if all are unknown."""
+    """Several amounts with slashes between; None if all are unknown."""
     texts = [amount(value) for value in values]
     return "/".join(text or MISSING for text in texts) if any(texts) else None
 
@@ -388,7 +403,7 @@ class Progress:
         return self
 
     def __call__(self, n: int, share: float | None = None) -> None:
-        """Count `n` things more as done."""
+        """Count `n` more things as done."""
         self.done += n
         self._share = self.done / self.total if self.total else share
         now = time.monotonic()
@@ -428,7 +443,7 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
         elif kind is None and self._done_said not in (None, self.done):
-            self._say()  # who saw it begin sees it end
+            self._say()  # after other lines of progress, say that it ended
 
     @property
     def seconds(self) -> float:
@@ -446,7 +461,7 @@ def duration(seconds: float) -> str:
 
 
 class StageProgress:
-    """Progress of a library call that reports (stage, done, total), every stage by itself."""
+    """Progress of a library call that reports (stage, done, total), each stage on its own."""
 
     def __init__(self) -> None:
         self._stage: str | None = None
@@ -473,7 +488,7 @@ class StageProgress:
 class PromptProgress:
     """Progress of a job on prompts, and the messages of its bad records.
 
-    The first of these are shown in the end, or all at once if they are to be listed.
+    The first messages are shown at the end, or each of them at once if they are to be listed.
     """
 
     def __init__(self, *, listed: bool) -> None:
@@ -518,7 +533,7 @@ class Stages:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Time what is done within."""
+        """Time the block."""
         started = time.monotonic()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started

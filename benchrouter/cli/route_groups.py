@@ -51,7 +51,7 @@ def route_groups(
     """Choose a model for every group, and write one row a group; options as those of `route`."""
     from benchrouter.decisions.written import GroupJob
 
-    policy = costs.policy()
+    policy = costs.policy(models=models)
     rejected = options.side_file_of(target, reading.on_error, writing.rejected)
     with (
         GroupJob(
@@ -64,7 +64,7 @@ def route_groups(
         output.PromptProgress(listed=reading.is_listed(target, rejected)) as progress,
     ):
         router = load_router(directory, encoding, job.source.embeddings)
-        done = job.run(router, score, models, progress)
+        done = job.run(router, score, progress)
     totals, seconds = done.totals, done.seconds
     document = {
         "output": target,

@@ -33,7 +33,7 @@ LEAST_BLOCK_BYTES = 1 << 12
 
 
 def check_ray(prompts: str, target: str, device: str) -> None:
-    """Refuse, before anything is begun, what does not go with a cluster.
+    """Refuse options that do not go with a cluster, before anything is begun.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def decided_on_ray(
     from benchrouter.decisions.written.manifest import mark_of
     from benchrouter.integrations.ray import route_dataset
 
-    # What is wrong with the router or the first prompts is said here, as without Ray.
+    # Errors of the router and of the first prompts are raised here, as without Ray.
     source, embeddings, threads = job.source, encoding.embeddings, encoding.threads
     here = replace(encoding, device="cpu", threads=1)
     router = load_router(directory, here, source.embeddings)
@@ -239,7 +239,7 @@ def _block_bytes(batch: PromptBatch, source: PromptSource) -> int:
 
 @contextmanager
 def _cluster(address: str, device: str, threads: int, block_bytes: int) -> Iterator[Any]:
-    """Connect to a cluster, or start one for as long as this takes; yields the module of Ray."""
+    """Connect to a cluster, or start one for the block; yields the module of Ray."""
     import ray
     import ray.data
 
@@ -267,7 +267,7 @@ def _cluster(address: str, device: str, threads: int, block_bytes: int) -> Itera
 
 
 def _reason_of(error: Any) -> str:
-    """What a task or actor raised first; Ray tells it only in the text of its own error."""
+    """First error of a task or actor, which Ray tells only in the text of its own error."""
     raised, told, _ = str(error).partition("\nThe above exception was the direct cause")
     last = raised.strip().splitlines()[-1] if told else ""
     return last.removeprefix("ValueError: ") or str(error.cause).partition("\nFailed to ")[0]
@@ -292,5 +292,5 @@ def _check_gpus(address: str, n_gpus: float) -> None:
 
 
 def _absolute(encoder: str | None) -> str | None:
-    """Name of an encoder for processes that run elsewhere: a local folder by its whole path."""
+    """Name of an encoder for other processes: a local folder by its absolute path."""
     return str(Path(encoder).resolve()) if encoder and Path(encoder).is_dir() else encoder

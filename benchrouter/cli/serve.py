@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +15,107 @@ from benchrouter.cli import options, output
 if TYPE_CHECKING:
     from benchrouter.serving import Observer
 
-DEFAULT = "default"  # name of the router that has none
+DEFAULT = "default"  # name of the router that is given without one
 
 
+@dataclass(frozen=True)
+class AddressOptions:
+    """Where the service listens, and whom it lets in."""
+
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine a key is needed.")
+    ] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = any that is free.")] = 8000
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keys, one a line, of which requests bring one (Authorization: Bearer KEY). "
+            "BENCHROUTER_API_KEY holds one, too.",
+        ),
+    ] = None
+    no_api_key: Annotated[
+        bool,
+        typer.Option(
+            "--no-api-key",
+            help="Let everyone in who reaches --host: something before this service asks for keys.",
+        ),
+    ] = False
+
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the environment and of the file."""
+        from benchrouter.serving.service.keys import ENVIRONMENT, checked, read_keys
+
+        of_environment = os.environ.get(ENVIRONMENT)
+        keys = () if not of_environment else (checked(of_environment, ENVIRONMENT),)
+        if self.api_key_file is not None:
+            keys = (*keys, *read_keys(self.api_key_file))
+        if keys and self.no_api_key:
+            raise typer.BadParameter(
+                "found a key, expected none beside it", param_hint="--no-api-key"
+            )
+        return keys
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """Times, sizes and numbers of requests."""
+
+    deadline_ms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MS",
+            min=0,
+            help="A prompt not routed by then gets the fallback model; 0 = wait for ever.",
+        ),
+    ] = 500
+    max_batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of a batch; by default by the device.")
+    ] = None
+    max_wait_ms: Annotated[
+        float, typer.Option(min=0, help="Longest wait of a prompt for others to join its batch.")
+    ] = 2
+    cache_size: Annotated[
+        int, typer.Option(min=0, help="Decisions kept for equal requests; 0 = none.")
+    ] = 10_000
+    max_body_bytes: Annotated[
+        int, typer.Option(min=1024, help="Longest request; a longer one is refused with 413.")
+    ] = 16 * 2**20
+    max_prompts: Annotated[
+        int, typer.Option(min=1, help="Most prompts of a request; more are refused with 422.")
+    ] = 1000
+    max_pending: Annotated[
+        int, typer.Option(min=1, help="Prompts that may wait; more are refused with 429.")
+    ] = 4096
+    reload_every: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="How often to look whether a router was replaced; 0 = never.",
+        ),
+    ] = 2
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """What is written of requests and decisions."""
+
+    decision_log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write every decision as a line of JSON; rotates at 100 MB."
+        ),
+    ] = None
+    log_prompts: Annotated[
+        bool, typer.Option("--log-prompts", help="Prompts too, in the log and --decision-log.")
+    ] = False
+    log_requests: Annotated[
+        bool, typer.Option("--log-requests/--no-log-requests", help="Log every request on stderr.")
+    ] = True
+
+
+@options.panelled
 def serve(
     directory: Annotated[
         Path | None,
@@ -26,59 +125,9 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NAME=DIR", help="A further router. Repeat it for several."),
     ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; beyond this machine a key is needed.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = any that is free.")] = 8000,
-    api_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Keys, one a line, of which requests bring one (Authorization: Bearer KEY). "
-            "BENCHROUTER_API_KEY holds one, too.",
-        ),
-    ] = None,
-    no_api_key: Annotated[
-        bool,
-        typer.Option(
-            "--no-api-key",
-            help="Let everyone in who reaches --host: something before this service asks for keys.",
-        ),
-    ] = False,
-    deadline_ms: Annotated[
-        float | None,
-        typer.Option(
-            metavar="MS",
-            min=0,
-            help="A prompt not routed by then gets the fallback model; 0 = wait for ever.",
-        ),
-    ] = 500,
-    max_batch_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of a batch; by default by the device.")
-    ] = None,
-    max_wait_ms: Annotated[
-        float, typer.Option(min=0, help="Longest wait of a prompt for others to join its batch.")
-    ] = 2,
-    cache_size: Annotated[
-        int, typer.Option(min=0, help="Decisions kept for equal requests; 0 = none.")
-    ] = 10_000,
-    max_body_bytes: Annotated[
-        int, typer.Option(min=1024, help="Longest request; a longer one is refused with 413.")
-    ] = 16 * 2**20,
-    max_prompts: Annotated[
-        int, typer.Option(min=1, help="Most prompts of a request; more are refused with 422.")
-    ] = 1000,
-    max_pending: Annotated[
-        int, typer.Option(min=1, help="Prompts that may wait; more are refused with 429.")
-    ] = 4096,
-    reload_every: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS",
-            min=0,
-            help="How often to look whether a router was replaced; 0 = never.",
-        ),
-    ] = 2,
+    *,
+    address: AddressOptions,
+    limits: LimitOptions,
     models: options.ModelsAtHand = None,
     encoder: options.EncoderName = None,
     device: Annotated[
@@ -89,18 +138,7 @@ def serve(
     ] = None,
     dtype: options.Dtype = "auto",
     threads: options.Threads = 0,
-    decision_log: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Write every decision as a line of JSON; rotates at 100 MB."
-        ),
-    ] = None,
-    log_prompts: Annotated[
-        bool, typer.Option("--log-prompts", help="Prompts too, in the log and --decision-log.")
-    ] = False,
-    log_requests: Annotated[
-        bool, typer.Option("--log-requests/--no-log-requests", help="Log every request on stderr.")
-    ] = True,
+    logs: LogOptions,
 ) -> None:
     """Serve one or more routers over HTTP, until SIGTERM.
 
@@ -119,23 +157,20 @@ def serve(
         devices = [check_device(name) for name in device or ["cpu"]]
     routers = _routers(directory, router)
     among = options.listed(models)
-    keys = _keys(api_key_file)
-    if keys and no_api_key:
-        raise typer.BadParameter("found a key, expected none beside it", param_hint="--no-api-key")
-    asks_no_key = not (keys or no_api_key)
+    keys = address.keys()
     with ExitStack() as opened:
-        bound = opened.enter_context(process.bind(host, port))
-        if asks_no_key and not process.is_loopback(bound):
+        bound = opened.enter_context(process.bind(address.host, address.port))
+        if not (keys or address.no_api_key or process.is_loopback(bound)):
             raise typer.BadParameter(
-                f"found {host}, which others can reach, and no key: give --api-key-file, or "
-                "--no-api-key where something before this service asks for keys",
+                f"found {address.host}, which others can reach, and no key: give --api-key-file, "
+                "or --no-api-key where something before this service asks for keys",
                 param_hint="--host",
             )
         log_to_stderr()
         metrics = Metrics()
         observers: list[Observer] = [metrics]
-        if decision_log is not None:
-            decisions = DecisionLog(decision_log, with_prompts=log_prompts)
+        if logs.decision_log is not None:
+            decisions = DecisionLog(logs.decision_log, with_prompts=logs.log_prompts)
             opened.callback(decisions.close)
             observers.append(decisions)
         try:
@@ -144,12 +179,12 @@ def serve(
                 encoder=encoder,
                 devices=devices,
                 loading=Loading(dtype, threads),
-                max_batch_tokens=max_batch_tokens,
-                max_wait_s=max_wait_ms / 1000,
-                max_queue=max_pending,
-                deadline_s=deadline_ms / 1000 if deadline_ms else None,
-                cache_size=cache_size,
-                reload_every_s=reload_every or None,
+                max_batch_tokens=limits.max_batch_tokens,
+                max_wait_s=limits.max_wait_ms / 1000,
+                max_queue=limits.max_pending,
+                deadline_s=limits.deadline_ms / 1000 if limits.deadline_ms else None,
+                cache_size=limits.cache_size,
+                reload_every_s=limits.reload_every or None,
                 observers=observers,
                 policy=None if among is None else RoutePolicy(models=tuple(among)),
             )
@@ -162,11 +197,11 @@ def serve(
         _check_models(among, {info.name: info.models for info in engine.routers.values()})
         settings = Settings(
             keys=keys,
-            only_local_names=asks_no_key,
-            max_body_bytes=max_body_bytes,
-            max_prompts=max_prompts,
-            log_requests=log_requests,
-            log_prompts=log_prompts,
+            only_local_names=not (keys or address.no_api_key),
+            max_body_bytes=limits.max_body_bytes,
+            max_prompts=limits.max_prompts,
+            log_requests=logs.log_requests,
+            log_prompts=logs.log_prompts,
         )
         app = make_app(engine, settings, metrics=metrics)
         process.serve(
@@ -175,7 +210,7 @@ def serve(
 
 
 def _check_models(among: list[str] | None, models: dict[str, tuple[str, ...]]) -> None:
-    """Refuse a model that no router has, and a router without any of the models."""
+    """Refuse a model that no router has, and a router that would have no model left."""
     if among is None:
         return
     everyone = {name for names in models.values() for name in names}
@@ -201,12 +236,3 @@ def _routers(directory: Path | None, named: list[str] | None) -> dict[str, Path]
     if not found:
         raise typer.BadParameter("found no router, expected DIR or --router NAME=DIR")
     return found
-
-
-def _keys(file: Path | None) -> tuple[str, ...]:
-    """Keys of the environment and of a file."""
-    from benchrouter.serving.service.keys import ENVIRONMENT, checked, read_keys
-
-    of_environment = os.environ.get(ENVIRONMENT)
-    keys = () if not of_environment else (checked(of_environment, ENVIRONMENT),)
-    return keys if file is None else (*keys, *read_keys(file))

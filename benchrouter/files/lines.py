@@ -129,6 +129,19 @@ class LineFile:
         self.close()
 
 
+class _Unclosed(io.RawIOBase):
+    """Reads a file, and leaves it open when pyarrow closes this."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, n: int = -1) -> bytes:
+        return self._raw.read(n)
+
+
 def _size(file: BinaryIO) -> int | None:
     """Bytes of a regular file, None for a pipe."""
     status = os.fstat(file.fileno())
@@ -144,5 +157,5 @@ def _decompressed(raw: BinaryIO, compression: str | None) -> BinaryIO:
     else:
         import pyarrow as pa
 
-        stream = pa.CompressedInputStream(raw, compression)
+        stream = pa.CompressedInputStream(_Unclosed(raw), compression)
     return cast(BinaryIO, io.BufferedReader(stream, BUFFER_BYTES))

@@ -128,7 +128,7 @@ def test_every_table_says_synthetic(minilm, monkeypatch):
     monkeypatch.setattr(output, "table", table)
     result = CliRunner().invoke(app, ["demo"])
     assert result.exit_code == 0, result.output
-    assert len(titles) == 7
+    assert len(titles) == 8
     assert all("synthetic" in title for title in titles)
     for words in ("arXiv 2309.15789", "what to try next", "benchrouter fit TABLE -o DIR"):
         assert words in result.stdout

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from benchrouter.decisions.answers import TaskDecision
-from benchrouter.decisions.policy import NO_POLICY, Policy
+from benchrouter.decisions.policy import NO_POLICY, Policy, policy_of
 from benchrouter.decisions.task import Score
 from benchrouter.decisions.written.group_writer import check_column, group_table, open_table
 from benchrouter.decisions.written.job import (
@@ -43,8 +43,7 @@ class GroupRouter(ChecksEncoder, Protocol):
         batches: Iterable[Asked],
         *,
         score: Score,
-        models: Iterable[str] | None,
-        policy: Policy | None,
+        policy: Policy,
     ) -> Iterator[tuple[Hashable, TaskDecision]]:
         """See `Router.choose_groups`."""
 
@@ -118,11 +117,11 @@ def route_groups(
     with GroupJob(
         *(prompts, output, column),
         reading=reading,
-        policy=policy,
+        policy=policy_of(policy, models=models),
         prefix=prefix,
         rejected=rejected,
     ) as job:
-        return job.run(router, score, models, progress)
+        return job.run(router, score, progress)
 
 
 class GroupJob:
@@ -147,14 +146,14 @@ class GroupJob:
         column: str,
         *,
         reading: Reading | None = None,
-        policy: Policy | None = None,
+        policy: Policy = NO_POLICY,
         prefix: str = "",
         rejected: str | Path | None = None,
     ) -> None:
         self._column = column
-        self._policy = policy or NO_POLICY
+        self._policy = policy
         self._prefix = prefix
-        self._further = columns_of(self._policy)
+        self._further = columns_of(policy)
         check_column(column, prefix, self._further)
         with ExitStack() as held:
             self._write = held.enter_context(open_table(output))
@@ -167,18 +166,17 @@ class GroupJob:
         self,
         router: GroupRouter,
         score: Score = "auto",
-        models: Sequence[str] | None = None,
         progress: OnBatch | None = None,
     ) -> GroupSummary:
         """Choose the models and write them; see `route_groups`."""
-        source, policy = self.source, self._policy
+        source = self.source
         check_encoder(router, source)
         totals = Totals()
         start = time.monotonic()
         tell(progress, "route", None)
         with closing(source.batches()) as counted:
             batches = self._feed(counted, totals, progress)
-            decisions = router.choose_groups(batches, score=score, models=models, policy=policy)
+            decisions = router.choose_groups(batches, score=score, policy=self._policy)
             table = group_table(self._column, decisions, prefix=self._prefix, further=self._further)
         seconds = time.monotonic() - start
         if table.num_rows == 0:

@@ -1,4 +1,4 @@
-"""Decisions on groups of prompts as a file: one row a group, complete or not there at all."""
+"""Decisions on groups of prompts as a file, one row a group."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def group_table(
 ) -> pa.Table:
     """Decisions as a table, one row a group.
 
-    The group's column comes first, then `RESULTS`, null where not known. ``score`` is the chosen
-    model's value of what was maximised, and ``margin`` is by how much it is above that of
-    ``runner_up``, the best of the others that may be chosen (below 0 on a fallback, or where a
-    cheaper model was taken). The 80 % interval of
-    ``expected_accuracy`` goes from ``interval_low`` to ``interval_high``. The others are the
-    attributes of `benchrouter.decisions.answers.TaskDecision` of the same name.
+    The group's column comes first, then `RESULTS`, null where unknown. ``score`` is the chosen
+    model's value of the score that was maximised. ``margin`` is its lead over ``runner_up``, the
+    best of the other models that may be chosen; it is below 0 on a fallback, or where a cheaper
+    model was taken. ``interval_low`` and ``interval_high`` are the ends of the 80 % interval of
+    ``expected_accuracy``. The others are the attributes of
+    `benchrouter.decisions.answers.TaskDecision` with these names.
 
     Parameters
     ----------
@@ -98,17 +98,7 @@ def group_table(
 
 
 def check_column(column: str, prefix: str, further: Sequence[str] = ()) -> None:
-    """Refuse a groups' column that has the name of a result.
-
-    Parameters
-    ----------
-    column, prefix, further
-        As in :func:`group_table`.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Raise ValueError if the groups' column has the name of a result; see `group_table`."""
     if column in (prefix + name for name in (*RESULTS, *further)):
         raise ValueError(
             f"the groups' column {column!r} has the name of a result: give a prefix for the "
@@ -167,7 +157,7 @@ def open_table(path: str | Path) -> Iterator[Callable[[pa.Table], None]]:
     target, suffix = target_of(path)
     partial = partial_of(target)
     with naming(target):
-        partial.touch()  # what cannot be written is seen before the work
+        partial.touch()  # an error appears before the work
 
     def write(table: pa.Table) -> None:
         with naming(target):
@@ -207,7 +197,7 @@ def _put_csv(table: pa.Table, file: TextIO) -> None:
 
 
 def _plain_groups(table: pa.Table) -> pa.Table:
-    """Groups of a type that neither JSON nor CSV has, such as dates, as text."""
+    """The table, with groups as text if JSON and CSV lack their type, such as dates."""
     import pyarrow as pa
 
     kind = table.column(0).type

@@ -388,6 +388,8 @@ def _check(output: str | Path, writing: Writing) -> None:
             raise ValueError(
                 f"resume, part_size and part_format are for a directory, found {output}"
             )
+    elif writing.part_size is not None and writing.part_size < 1:
+        raise ValueError(f"part_size is {writing.part_size}, expected at least 1")
     elif writing.rejected is not None:
         raise ValueError("rejected is for a single file: a directory has its own folder of them")
     elif writing.part_format not in (None, *FORMATS):

@@ -1,4 +1,4 @@
-"""A directory of decisions in parts: what is done stays done, whatever ends the run."""
+"""A directory of decisions in parts: complete parts stay, whatever ends the run."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class PartsOutput:
 
     @property
     def complete(self) -> bool:
-        """Whether all is done."""
+        """Whether every part is done."""
         return self._manifest.complete
 
     @property
@@ -162,7 +162,7 @@ class PartsOutput:
         manifest = read_manifest(self._directory)
         if manifest is None:
             manifest = Manifest(job)
-            # Parts without a manifest are none of ours: it is there before the first of them.
+            # Parts without a manifest are not ours: it is written before the first of them.
             foreign = [n for n in names if not _HIDDEN.fullmatch(n) and n != REJECTED]
             foreign += [f"{REJECTED}/{path.name}" for path in self.rejected.glob("[!.]*")]
             if foreign:
@@ -178,7 +178,7 @@ class PartsOutput:
         return manifest
 
     def _fields_of_first_part(self) -> pa.Schema | None:
-        """Other fields of the input as they stand in the parts; later parts keep to them."""
+        """Other fields of the input, as in the first part; later parts keep them."""
         if self._format == "parquet":
             for part in self._manifest.parts:
                 if part.prompts:

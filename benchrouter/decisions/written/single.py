@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class SingleOutput:
-    """Decisions as one file, which appears when all is done; see `open_decisions`.
+    """Decisions as one file, which appears when it is complete; see `open_decisions`.
 
-    To be used in a ``with`` block, as `PartsOutput` is.
+    To be used in a ``with`` block, like `PartsOutput`, whose attributes it has.
 
     Parameters
     ----------
@@ -35,10 +35,9 @@ class SingleOutput:
         0: always from the start.
     totals : Totals
     complete : bool
-        False: there is all to do.
+        False: nothing is done yet.
     rejected : Path or None
     n_parts : None
-        There are none.
     """
 
     first_row = 0

@@ -83,13 +83,16 @@ class PromptSource:
 
     def __init__(self, prompts: str | Path, reading: Reading) -> None:
         given = reading.embeddings
+        batch = reading.batch_size
+        if batch is None:
+            batch = ENCODED_BATCH if given is None else GIVEN_BATCH
         self._tokens_column = reading.tokens_column
         with ExitStack() as held:
             self.prompts = held.enter_context(
                 PromptFile(
                     prompts,
                     prompt_column=reading.prompt_column,
-                    batch=reading.batch_size or (ENCODED_BATCH if given is None else GIVEN_BATCH),
+                    batch=batch,
                     on_error=reading.on_error,
                     format=reading.format,
                 )
@@ -100,9 +103,10 @@ class PromptSource:
 
     def marks(self) -> dict[str, Any]:
         """What the answer depends on, by the content of the files, for `Manifest.job`."""
-        given = self.embeddings
+        given, path = self.embeddings, self.prompts.path
         return {
-            "input": mark_of(self.prompts.path, self.prompts.opened),
+            # a pipe is not opened yet: that would wait for its writer
+            "input": mark_of(path, self.prompts.opened if Path(path).is_file() else None),
             "format": self.prompts.format,
             "embeddings": None if given is None else mark_of(given.path, given.file),
         }

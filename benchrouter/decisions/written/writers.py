@@ -1,4 +1,4 @@
-"""Streams of decisions out: JSONL, Parquet and CSV files, each complete or not there at all."""
+"""Streams of decisions out: JSONL, Parquet and CSV files that appear when they are complete."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from benchrouter.prompts.batches import PromptBatch
 
 RESULTS = ("model", "score", "margin", "distance", "fallback")
-CHANCE = ("chance",)  # written behind them by the rule "auto"
-FLAGS = ("fallback", "over_limit")  # bool; but for the model's name all others are float32
-DISTINCT = ("distance", "cost_usd", "chance")  # nearly every prompt has its own
+CHANCE = ("chance",)  # written after them by the rule "auto"
+FLAGS = ("fallback", "over_limit")  # bool; the others are float32, but for the model's name
+DISTINCT = ("distance", "cost_usd", "chance")  # different for nearly every prompt
 ROW_GROUP_BYTES = 16 << 20  # small groups read slowly, large ones are held in memory
 SUFFIXES = (".jsonl", ".parquet", ".csv")  # the texts also with .gz or .zst
 
@@ -96,7 +96,7 @@ def open_decisions(
 
 
 def target_of(path: str | Path) -> tuple[Path, str]:
-    """File that an output is to become, and its format.
+    """File of an output, and its format.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def target_of(path: str | Path) -> tuple[Path, str]:
 
 
 def fields_of(path: Path, prompt_column: str | None, further: Sequence[str] = ()) -> pa.Schema:
-    """Other fields of the input as a Parquet file of decisions holds them.
+    """Other fields of the input, as they are in a Parquet file of decisions.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ class DecisionWriter:
 
 
 class JsonlWriter(DecisionWriter):
-    """One JSON object a line; what is no finite number is null."""
+    """One JSON object a line; NaN and infinity are null."""
 
     def __init__(self, target: Path | None, columns: Columns) -> None:
         super().__init__(target, columns)
@@ -402,7 +402,7 @@ class ParquetWriter(DecisionWriter):
             )
 
     def _with_dictionary(self, schema: pa.Schema) -> list[str]:
-        """Columns to be written as codes of their values: all but numbers that seldom recur."""
+        """Columns to be written with a dictionary: all but numbers that seldom recur."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -494,7 +494,7 @@ def stdout_write(text: str) -> None:
 
 
 def open_text(partial: Path, target: Path) -> TextIO:
-    """Open a text file for writing, compressed as the name says that it gets in the end."""
+    """Open a text file for writing, compressed as its final name says."""
     compression = compression_of(target)
     if compression is None:
         return open(partial, "w", encoding="utf-8", newline="")

@@ -25,8 +25,8 @@ DISTANCE = tuple(x / 20 for x in range(1, 21))  # mean cosine distance; above 1 
 class Metrics(Observer):
     """Counts of one service, in a registry of their own.
 
-    An observer of the engine, made before it; the service adds its requests. Labels take few values:
-    known paths, statuses, causes, devices, routers and their models.
+    An observer of the engine, made before it; the service adds its requests. Labels take few
+    values: known paths, statuses, causes, devices, routers and their models.
     """
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ PRICES = {f"model {m}": (4.0 / 2**m, 0.0) for m in range(3)}  # US$ per million 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A router R, prompts p.jsonl and p.parquet, and their embeddings p.npy."""
+    """A router R, prompts p.jsonl, p.jsonl.zst and p.parquet, and their embeddings p.npy."""
     root = tmp_path_factory.mktemp("route_file")
     rng = np.random.default_rng(3)
     table = make_table(rng.integers(0, 2, (200, 3)), np.repeat([0, 1], 100))
@@ -40,6 +40,8 @@ def files(tmp_path_factory):
     pq.write_table(table, root / "p.parquet", row_group_size=170)
     lines = (json.dumps(row) + "\n" for row in table.to_pylist())
     (root / "p.jsonl").write_text("".join(lines))
+    with pa.CompressedOutputStream(str(root / "p.jsonl.zst"), "zstd") as file:
+        file.write((root / "p.jsonl").read_bytes())
     return root
 
 
@@ -136,11 +138,12 @@ def test_a_single_file_and_its_progress(files, tmp_path, suffix):
     assert done.seconds > 0
 
 
-def test_a_budget_becomes_a_cost_weight(files, tmp_path):
+@pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.zst", "p.parquet"])
+def test_a_budget_becomes_a_cost_weight(files, tmp_path, name):
     policy = CostPolicy(budget_usd=0.02, output_tokens=1, prices=PRICES, costs="prices")
     told = Counter()
     done = route_file(
-        *(Router.load(files / "R"), files / "p.jsonl", tmp_path / "o.jsonl"),
+        *(Router.load(files / "R"), files / name, tmp_path / "o.jsonl"),
         policy=policy,
         reading=reading(files, tokens_column="n"),
         progress=lambda task, batch: told.update({task: 1}),
@@ -148,6 +151,7 @@ def test_a_budget_becomes_a_cost_weight(files, tmp_path):
     assert set(told) == {"find the cost weight", "route"}
     assert done.policy.budget_usd is None and done.policy.cost_weight >= 0
     assert done.totals.cost_usd <= 0.02
+    assert done.totals.prompts == N - len(BAD)
 
 
 def test_groups(files, tmp_path):
@@ -190,6 +194,8 @@ def test_a_whole_task(files):
         ("o.jsonl", {"on_error": "report"}, {}, "expected 'raise' or 'skip'"),
         ("o.jsonl", {"on_error": "raise"}, {}, "p.jsonl, line 8: found an empty prompt"),
         ("o.txt", {}, {}, "the suffix is none of"),
+        ("o.jsonl", {"batch_size": 0}, {}, "batch is 0, expected at least 1"),
+        ("out", {}, {"part_size": 0}, "part_size is 0, expected at least 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(files, tmp_path, output, reads, writes, words):
