@@ -11,7 +11,6 @@ from benchrouter.decisions.plan import Plan
 from benchrouter.decisions.rules import Rules
 from benchrouter.embeddings.of_prompts import UnitRows
 from benchrouter.files.arrays import Floats
-from benchrouter.neighbours.index import Index
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.scores.expected.prompt_scores import Success
 from benchrouter.votes.outcomes import Chosen
@@ -87,30 +86,6 @@ class Backend(Protocol):
         Scored
         """
         ...
-
-
-def backend_of(rules: Rules, index: Index, device: str) -> Backend:
-    """Make what searches and scores on a device.
-
-    Parameters
-    ----------
-    rules : Rules
-    index : Index
-        Over the fit's embeddings; searched where the device is "cpu".
-    device : str
-        "cpu" or "cuda:N".
-
-    Returns
-    -------
-    Backend
-    """
-    if device == "cpu":
-        from benchrouter.decisions.on_cpu import OnCpu
-
-        return OnCpu(rules, index)
-    from benchrouter.decisions.on_device import OnDevice
-
-    return OnDevice(rules, device)
 
 
 def full_name(device: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.decisions.answers import Decisions, Explanation
-from benchrouter.decisions.backend import BLOCK, Decided, backend_of
+from benchrouter.decisions.backend import BLOCK, Backend, Decided
 from benchrouter.decisions.costs.calibrations import Calibrations
 from benchrouter.decisions.costs.weighing import Block, Weighing, together
 from benchrouter.decisions.explain import explain
@@ -58,7 +58,7 @@ class Decider:
         self.fit = fit
         self.index = Index(fit.embeddings, threads=threads, verify=False, approximate=approximate)
         rules = Rules(fit)
-        self.backend = backend_of(rules, self.index, device)
+        self.backend = _backend_of(rules, self.index, device)
         self.calibrations = Calibrations(OnCpu(rules, self.index))
         self._last: Plan | None = None
 
@@ -75,7 +75,7 @@ class Decider:
         Decider
         """
         found = copy(self)
-        found.backend = backend_of(self.backend.rules, self.index, device)
+        found.backend = _backend_of(self.backend.rules, self.index, device)
         return found
 
     def check(self, policy: Policy) -> None:
@@ -292,3 +292,12 @@ class Decider:
     def _decisions(self, found: Decided) -> Decisions:
         costs = found.cost_usd, found.over_limit
         return Decisions(self.fit.models, *found.chosen, *costs, *(found.success or ()))
+
+
+def _backend_of(rules: Rules, index: Index, device: str) -> Backend:
+    """Choose what searches and scores, once for a router; torch is imported for a device alone."""
+    if device == "cpu":
+        return OnCpu(rules, index)
+    from benchrouter.decisions.on_device import OnDevice
+
+    return OnDevice(rules, device)
