@@ -46,19 +46,12 @@ def rows_from(
 
     Parameters
     ----------
-    file : pyarrow.parquet.ParquetFile
-    first_row : int
     batch : int
         Rows decoded at a time.
     end_of : callable
         First row of a batch to the row after its last one.
     name : str
         The file, for messages.
-
-    Yields
-    ------
-    pyarrow.RecordBatch
-        The last one may end sooner.
 
     Raises
     ------

@@ -16,24 +16,13 @@ Record = tuple[str, dict[str, Any]]  # a prompt, and the other fields
 def records_of(
     lines: Iterable[bytes], format: str, *, name: str, prompt_column: str, first_row: int
 ) -> Iterator[Record | Rejected]:
-    """Read the records of a file.
+    """Read the records of a file after the first `first_row`, from all its lines with their ends.
 
     Parameters
     ----------
-    lines : iterable of bytes
-        All lines of the file, with their ends.
     format : "txt", "jsonl" or "csv"
     name : str
         The file, for messages.
-    prompt_column : str
-        Name of the field that holds the prompt.
-    first_row : int
-        Records to pass over.
-
-    Yields
-    ------
-    (str, dict) or Rejected
-        Prompt and other fields, or a bad record.
 
     Raises
     ------

@@ -96,23 +96,9 @@ def open_decisions(
 
 
 def target_of(path: str | Path) -> tuple[Path, str]:
-    """File of an output, and its format.
+    """Absolute path of an output file, links followed, and its format, one of `SUFFIXES`.
 
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    target : Path
-        Absolute, links followed.
-    suffix : str
-        One of `SUFFIXES`, without that of a compression.
-
-    Raises
-    ------
-    ValueError
-        If the suffix is another one, or there cannot be such a file.
+    Raises ValueError if the suffix is another one, or there cannot be such a file.
     """
     target = Path(os.path.realpath(path))
     compressed = compression_of(target) is not None
@@ -130,18 +116,9 @@ def target_of(path: str | Path) -> tuple[Path, str]:
 
 
 def fields_of(path: Path, prompt_column: str | None, further: Sequence[str] = ()) -> pa.Schema:
-    """Other fields of the input, as they are in a Parquet file of decisions.
+    """Other fields of the input, as they are in a Parquet file that `open_decisions` wrote.
 
-    Parameters
-    ----------
-    path : Path
-        Written by `open_decisions`.
-    prompt_column, further
-        As they were given there.
-
-    Returns
-    -------
-    pyarrow.Schema
+    `prompt_column` and `further` are as they were given there.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
