@@ -298,6 +298,13 @@ def test_without_matplotlib_figures_are_refused_before_any_work(folder, tmp_path
     assert list((tmp_path / "report" / "figures").iterdir()) == []
 
 
+def test_without_jinja2_a_report_is_refused_before_any_work(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    result = call("evaluate", folder / "results.parquet", "-o", tmp_path, "--encoder", "./no-such")
+    assert result.exit_code == 3
+    assert "a report needs jinja2: pip install 'benchrouter[evaluate]'" in result.stderr
+
+
 def test_without_scikit_learn_the_baselines_are_left_out_with_a_word(folder, monkeypatch):
     for name in list(sys.modules):
         if name.split(".")[0] == "sklearn":
