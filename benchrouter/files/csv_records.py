@@ -1,4 +1,9 @@
-"""Records of CSV, one by one, with fields of any length.
+r"""The one dialect of CSV, of tables, prompts, labels and prices.
+
+UTF-8 with or without a byte order mark; fields parted by commas and quoted by ``"`` as RFC 4180
+says; lines end with ``\n`` or ``\r\n``. A malformed quote, a carriage return outside quotes, text
+that is not UTF-8 and a wrong number of cells make a bad record; the next one begins with the next
+line. NUL is a character like any other.
 
 Python's csv module stops at fields of 128 KiB, and its limit can only be moved for the whole
 process, which is for the program to decide and not for a library.
@@ -7,6 +12,9 @@ process, which is for the program to decide and not for a library.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from benchrouter.files.words import check_distinct, counted
 
 HELD_BYTES = 1 << 16  # of the lines of one record
 
@@ -138,39 +146,94 @@ class DecodedLines:
             return line.decode(errors="surrogateescape")
 
 
-def csv_reader(lines: DecodedLines, name: str) -> tuple[CsvRecords, list[str]]:
-    """Start reading CSV.
+class CsvRow(NamedTuple):
+    """A record of a CSV file, or what is wrong with it.
+
+    Attributes
+    ----------
+    line : int
+        Line on which it begins, from 1.
+    cells : list of str
+        One for each column; none for an empty line.
+    wrong : str
+        What was found and expected; empty for a good record.
+    raw : list of bytes
+        Its lines, the first `HELD_BYTES` or so of them.
+    """
+
+    line: int
+    cells: list[str]
+    wrong: str
+    raw: list[bytes]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is an empty line."""
+        return self.raw[0] in (b"\n", b"\r\n", b"\r")
+
+
+class CsvRows:
+    """The header and the rows of a CSV file.
 
     Parameters
     ----------
-    lines : DecodedLines
+    lines : iterable of bytes
+        All lines of the file with their ends, without a byte order mark.
     name : str
         The file, for messages.
 
-    Returns
-    -------
-    reader : CsvRecords
-        Stands behind the header; raises `CsvError` for a record that is not CSV.
+    Attributes
+    ----------
     header : list of str
         Names of the columns, all different.
+    n_lines : int
+        Number of lines read so far.
 
     Raises
     ------
     ValueError
         For an empty file, or a header that is not CSV, is not UTF-8 or names a column twice.
     """
-    reader = CsvRecords(lines)
-    try:
-        header = next(reader)
-    except StopIteration:
-        raise ValueError(f"{name}: found an empty file, expected a header line") from None
-    except CsvError as e:
-        raise ValueError(f"{name}, line 1: found no CSV header ({e})") from e
-    if lines.not_utf8:
-        raise ValueError(f"{name}, line 1: found text that is not UTF-8 ({lines.not_utf8})")
-    if len(set(header)) < len(header):
-        raise ValueError(f"{name}, line 1: found a column name twice in {header}")
-    return reader, header
+
+    def __init__(self, lines: Iterable[bytes], name: str) -> None:
+        self._lines = DecodedLines(lines)
+        self._records = CsvRecords(self._lines)
+        try:
+            while not (header := next(self._records)):
+                self._lines.forget()
+        except StopIteration:
+            raise ValueError(f"{name}: found an empty file, expected a header line") from None
+        except CsvError as e:
+            where = f"{name}, line {self._records.line_num}"
+            raise ValueError(f"{where}: found no CSV header ({e})") from e
+        where = f"{name}, line {self._records.line_num}"
+        if self._lines.not_utf8:
+            raise ValueError(f"{where}: found text that is not UTF-8 ({self._lines.not_utf8})")
+        check_distinct(where, header)
+        self.header = header
+
+    @property
+    def n_lines(self) -> int:  # noqa: D102
+        return self._records.line_num
+
+    def __iter__(self) -> Iterator[CsvRow]:
+        lines, records, n_columns = self._lines, self._records, len(self.header)
+        while True:
+            lines.forget()
+            line = records.line_num + 1
+            cells: list[str] = []
+            wrong = ""
+            try:
+                cells = next(records)
+            except StopIteration:
+                return
+            except CsvError as e:
+                wrong = f"found no CSV record ({e}), expected {n_columns} cells"
+            if lines.not_utf8:
+                wrong = f"found text that is not UTF-8 ({lines.not_utf8}), expected a CSV record"
+            elif not wrong and len(cells) != n_columns:
+                wrong = f"found {counted(len(cells), 'cell')}, expected {n_columns}"
+            yield CsvRow(line, cells, wrong, lines.held)
 
 
 def _without_end(line: str) -> str:

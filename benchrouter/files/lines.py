@@ -99,6 +99,15 @@ class LineFile:
         found: bytes = self._stream.peek(len(BOM) + n_bytes)  # type: ignore[attr-defined]
         return found.removeprefix(BOM)
 
+    def read(self, n_bytes: int = -1) -> bytes:
+        """Up to so many of the bytes that follow the lines read so far."""
+        return self._stream.read(n_bytes)
+
+    def rewind(self) -> None:
+        """Begin again with the first line; not for standard input."""
+        self._raw.seek(0)
+        self._stream = _decompressed(self._raw, self._compression)
+
     @property
     def share(self) -> float | None:
         """Share of the file's bytes that have been read; None if its size is not known."""

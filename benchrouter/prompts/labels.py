@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.files.atomic import partial_of, put_file
-from benchrouter.files.csv_records import CsvError, DecodedLines, csv_reader
+from benchrouter.files.csv_records import CsvRow, CsvRows
 from benchrouter.files.lines import LineFile
 
 ROW = "row"  # column of the positions of the prompts, counted from 1
@@ -191,28 +191,16 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    rows: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     with LineFile(path) as file:
-        lines = DecodedLines(file)
-        reader, header = csv_reader(lines, file.name)
-        while True:
-            where = f"{path}, line {reader.line_num + 1}"
-            lines.forget()
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return header, rows
-            except CsvError as e:
-                raise ValueError(
-                    f"{where}: found no CSV record ({e}), expected {len(header)} cells"
-                ) from e
-            if lines.not_utf8:
-                raise ValueError(f"{where}: found text that is not UTF-8 ({lines.not_utf8})")
-            if not cells and len(header) == 1:
-                cells = [""]  # an empty line is how a single empty cell may be written
-            if len(cells) != len(header):
-                raise ValueError(f"{where}: found {len(cells)} cells, expected {len(header)}")
-            rows.append(dict(zip(header, cells, strict=True)))
+        rows = CsvRows(file, file.name)
+        for row in rows:
+            if row.is_empty and len(rows.header) == 1:  # as a single empty cell may be written
+                row = CsvRow(row.line, [""], "", row.raw)
+            if row.wrong:
+                raise ValueError(f"{path}, line {row.line}: {row.wrong}")
+            found.append(dict(zip(rows.header, row.cells, strict=True)))
+    return rows.header, found
 
 
 def _read_jsonl(path: Path) -> tuple[list[str], list[dict[str, Any]]]:

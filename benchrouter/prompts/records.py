@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import count, islice
+from itertools import islice
 from typing import Any
 
-from benchrouter.files.csv_records import CsvError, DecodedLines, csv_reader
+from benchrouter.files.csv_records import CsvRows
 from benchrouter.prompts.rejected import Rejected, raw_text
 
 Record = tuple[str, dict[str, Any]]  # a prompt, and the other fields
@@ -108,35 +108,12 @@ def _encodable(record: dict[str, Any]) -> bool:
 def _csv_records(
     lines: Iterable[bytes], name: str, prompt_column: str, first_row: int
 ) -> Iterator[Record | Rejected]:
-    decoded = DecodedLines(lines)
-    reader, header = csv_reader(decoded, name)
+    rows = CsvRows(lines, name)
+    header = rows.header
     if prompt_column not in header:
         raise ValueError(f"{name}, line 1: found columns {header}, expected {prompt_column!r}")
-    for row in count():
-        decoded.forget()
-        line = reader.line_num + 1
-        found: Record | str
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except CsvError as e:
-            found = f"found no CSV record ({e}), expected {len(header)} cells"
-        else:
-            found = _csv_record(cells, header, prompt_column)
-        if decoded.not_utf8:
-            found = f"found text that is not UTF-8 ({decoded.not_utf8}), expected a CSV record"
-        if row < first_row:
-            continue
-        if isinstance(found, str):
-            yield Rejected(name, row, line, found, raw_text(decoded.held))
-        else:
-            yield found
-
-
-def _csv_record(cells: list[str], header: list[str], prompt_column: str) -> Record | str:
-    if len(cells) != len(header):
-        return f"found {len(cells)} cells, expected {len(header)}"
-    record = dict(zip(header, cells, strict=True))
-    prompt = record.pop(prompt_column)
-    return wrong_prompt(prompt) or (prompt, record)
+    for row, (line, cells, wrong, raw) in islice(enumerate(rows), first_row, None):
+        record: dict[str, Any] = {} if wrong else dict(zip(header, cells, strict=True))
+        prompt = record.pop(prompt_column, None)
+        wrong = wrong or wrong_prompt(prompt) or ""
+        yield Rejected(name, row, line, wrong, raw_text(raw)) if wrong else (prompt, record)

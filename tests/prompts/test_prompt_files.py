@@ -278,7 +278,7 @@ BAD = [
     ("p.jsonl", b'{"prompt": "a"}\n{"prompt": "\xff"}\n', "line 2: found text that is not UTF-8"),
     ("p.txt", b"a\n\xff\n", "line 2: found text that is not UTF-8"),
     ("p.txt", "a\n\nb\n", "line 2: found an empty prompt"),
-    ("p.csv", "prompt,x\na,1\nb\n", "line 3: found 1 cells, expected 2"),
+    ("p.csv", "prompt,x\na,1\nb\n", "line 3: found 1 cell, expected 2"),
     ("p.csv", 'prompt,x\n"a\nb",1\n,2\n', "line 4: found an empty prompt"),
     ("p.csv", 'prompt,x\na,1\n"b"c,2\n', "line 3: found no CSV record"),
 ]
@@ -358,7 +358,7 @@ def test_skipping_in_parquet_keeps_the_positions(tmp_path):
         ("p.parquet", "not parquet at all", {}, "found no readable Parquet file"),
         ("p.csv", "", {}, "found an empty file, expected a header line"),
         ("p.csv", "text\nx\n", {}, r"found columns \['text'\], expected 'prompt'"),
-        ("p.csv", "prompt,prompt\nx,y\n", {}, "found a column name twice"),
+        ("p.csv", "prompt,prompt\nx,y\n", {}, "found several columns named 'prompt', expected one"),
         ("p.csv", b"prompt\n\xff\n", {}, "line 2: found text that is not UTF-8"),
         ("p.txt", "x\n", {"batch": 0}, "batch is 0, expected at least 1"),
         ("p.txt", "x\n", {"on_error": "ignore"}, "expected 'raise' or 'skip'"),

@@ -50,7 +50,7 @@ def test_prices_are_read_and_unknown_ones_left_out(tmp_path, name, text):
         ("p.csv", f"{HEADER}\na,1,$2\n", r"output_usd_per_million_tokens: found '\$2', expected"),
         ("p.csv", f"{HEADER}\na,1_0,2\n", "input_usd_per_million_tokens: found '1_0', expected US"),
         ("p.csv", f"{HEADER}\na,inf,2\n", "input_usd_per_million_tokens: found 'inf', expected US"),
-        ("p.csv", f"{HEADER}\na,1\n", "row 1 .*: found 2 fields, expected 3"),
+        ("p.csv", f"{HEADER}\na,1\n", "row 1 .*: found 2 cells, expected 3"),
     ],
 )
 def test_bad_files_of_prices(tmp_path, name, text, words):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.words import check_distinct
 from benchrouter.tables.layouts.names import OURS
 from benchrouter.tables.sources.jsonl import mixed_texts
-from benchrouter.tables.sources.open import check_distinct
 from benchrouter.tables.sources.source import Source
 
 if TYPE_CHECKING:
