@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from benchrouter.decisions.costs.cost_policy import CostPolicy
     from benchrouter.embeddings import Encoder, EncoderNotFound
     from benchrouter.router import Router
+    from benchrouter.tables.read import read_table, table_from_arrow
+    from benchrouter.tables.report import table_report
     from benchrouter.tables.table import BenchmarkTable
+    from benchrouter.tables.write import write_table
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,6 +31,10 @@ __all__ = [
     "Router",
     "TaskDecision",
     "__version__",
+    "read_table",
+    "table_from_arrow",
+    "table_report",
+    "write_table",
 ]
 
 _HOMES = {
@@ -39,6 +46,10 @@ _HOMES = {
     "Explanation": "benchrouter.decisions.answers",
     "Router": "benchrouter.router",
     "TaskDecision": "benchrouter.decisions.answers",
+    "read_table": "benchrouter.tables.read",
+    "table_from_arrow": "benchrouter.tables.read",
+    "table_report": "benchrouter.tables.report",
+    "write_table": "benchrouter.tables.write",
 }
 
 

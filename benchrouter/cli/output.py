@@ -162,7 +162,9 @@ def say_skipped(messages: Sequence[str], n: int | None = None, where: str = "") 
 
 def say_warnings(table: BenchmarkTable) -> None:
     """Say on stderr that scores may not be what they are taken for."""
-    for warning in table.report().warnings:
+    from benchrouter.tables.report import table_report
+
+    for warning in table_report(table).warnings:
         if warning.kind in ("metrics differ", "outside range"):
             say(f"warning: {warning.message}")
 

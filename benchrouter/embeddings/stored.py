@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from benchrouter.embeddings.fingerprint import Fingerprint
 from benchrouter.embeddings.unit_rows import _check
 from benchrouter.files.atomic import write_array
+from benchrouter.files.opened import open_file
 from benchrouter.files.os_errors import naming
 
 _FORMAT = 1
@@ -53,18 +55,39 @@ def load_embeddings(
         raise IsADirectoryError(f"{path}: is a directory, expected embeddings (.npy)")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: found no such file, expected embeddings (.npy)")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(len(_MAGIC))
-    if start != _MAGIC and not start.startswith(b"PK"):  # NumPy would advise to unpickle it
-        raise ValueError(f"{path}: found no readable .npy array (it does not begin as one)")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: found no readable .npy array ({error})") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path}: found an archive of arrays, expected one .npy array")
+        if start.startswith(b"PK"):
+            raise ValueError(f"{path}: found an archive of arrays, expected one .npy array")
+        if start != _MAGIC:
+            raise ValueError(f"{path}: found no readable .npy array (it does not begin as one)")
+        file.seek(0)
+        try:
+            shape, fortran, dtype = read_header(file)
+            if dtype.hasobject:
+                raise ValueError("it holds Python objects")
+            order: Literal["C", "F"] = "F" if fortran else "C"
+            array = np.memmap(file, dtype, "r", file.tell(), shape, order)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path}: found no readable .npy array ({error})") from error
     _check(array, str(path))
     return array, _read_sidecar(_sidecar(path), array)
+
+
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of a .npy file: shape, whether in Fortran order, and dtype.
+
+    Raises
+    ------
+    ValueError
+        If there is none that could be read.
+    """
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(file)
+    raise ValueError(f"version {version} of the format")
 
 
 def save_embeddings(

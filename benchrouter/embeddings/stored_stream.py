@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.embeddings.stored import read_header
 from benchrouter.embeddings.unit_rows import check_kind
 
 if TYPE_CHECKING:
@@ -47,13 +48,7 @@ class EmbeddingFile:
 
     def _header(self) -> tuple[int, int, np.dtype[Any]]:
         try:
-            version = np.lib.format.read_magic(self._file)
-            if version == (1, 0):
-                shape, fortran, dtype = np.lib.format.read_array_header_1_0(self._file)
-            elif version == (2, 0):
-                shape, fortran, dtype = np.lib.format.read_array_header_2_0(self._file)
-            else:
-                raise ValueError(f"version {version} of the format")
+            shape, fortran, dtype = read_header(self._file)
         except ValueError as e:
             raise ValueError(f"{self.path}: found no .npy array ({e})") from e
         check_kind(dtype, shape, str(self.path))

@@ -19,7 +19,7 @@ ALLOWED: dict[str, Sequence[str | None]] = {
 
 @dataclass(frozen=True)
 class Choices:
-    """Options of the formats, as `BenchmarkTable.read` describes them.
+    """Options of the formats, as `read_table` describes them.
 
     A format does not look at those of others.
 

@@ -60,6 +60,8 @@ class Part:
         What the reader chose or left out.
     lacks : tuple of str or None
         Metrics that are there, where the one that was asked for is not; else None.
+    format, passed_over, guessed
+        As in `SourceRead`.
     """
 
     name: str
@@ -83,6 +85,9 @@ class Part:
     read_as: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     lacks: tuple[str, ...] | None = None
+    format: str = "table"
+    passed_over: tuple[str, ...] = ()
+    guessed: bool = False
 
     @property
     def n_records(self) -> int:
