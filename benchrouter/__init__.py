@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from benchrouter.files.errors import BadInput, BadRouter, BenchrouterError, Unavailable
     from benchrouter.router import Router
     from benchrouter.scores.fitted import Settings
+    from benchrouter.tables.read import read_table, table_from_arrow
+    from benchrouter.tables.report import table_report
     from benchrouter.tables.table import BenchmarkTable
+    from benchrouter.tables.write import write_table
 
 __version__ = VERSION
 __all__ = [
@@ -38,6 +41,10 @@ __all__ = [
     "TaskDecision",
     "Unavailable",
     "__version__",
+    "read_table",
+    "table_from_arrow",
+    "table_report",
+    "write_table",
 ]
 
 _HOMES = {
@@ -55,6 +62,10 @@ _HOMES = {
     "Settings": "benchrouter.scores.fitted",
     "TaskDecision": "benchrouter.decisions.answers",
     "Unavailable": "benchrouter.files.errors",
+    "read_table": "benchrouter.tables.read",
+    "table_from_arrow": "benchrouter.tables.read",
+    "table_report": "benchrouter.tables.report",
+    "write_table": "benchrouter.tables.write",
 }
 
 

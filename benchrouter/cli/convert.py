@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchrouter.cli import options, output
-from benchrouter.cli.reading import Also, Metric, Sources, read_further, reads_results
+from benchrouter.cli.reading import Also, Metric, Sources, reads_results
 
 if TYPE_CHECKING:
     from benchrouter.tables.table import BenchmarkTable
@@ -36,9 +36,10 @@ def convert(
     as_json: options.Json = False,
 ) -> None:
     """Read benchmark results, say what was read, and write them as one table and its sidecar."""
-    from benchrouter.cli.table_notes import lacking_values, odd_models, unnamed_columns
-    from benchrouter.tables.table import BenchmarkTable
-    from benchrouter.tables.write import check_target
+    from benchrouter.cli.table_notes import lacking_values, odd_models
+    from benchrouter.tables.read import read_with_metrics
+    from benchrouter.tables.report import table_report
+    from benchrouter.tables.write import check_target, write_table
 
     further = options.further_metrics(also)
     check_target(target, sources)
@@ -49,20 +50,18 @@ def convert(
         min_records=min_records,
         complete=complete,
     )
-    table = BenchmarkTable.read(
+    table, others = read_with_metrics(
         sources,
+        further,
         metric=metric,
         thresholds=options.thresholds(correct_above),
         **selected,
         **reading,
     )
-    metrics = {
-        name: _on_records_of(table, other)
-        for name, other in read_further(sources, further, reading).items()
-    }
-    table.write(target, metrics=metrics)
-    report = table.report()
-    doubts = odd_models(table, sources, unnamed_columns(sources, reading)) if not models else []
+    metrics = {name: _on_records_of(table, other) for name, other in others.items()}
+    write_table(table, target, metrics=metrics)
+    report = table_report(table)
+    doubts = odd_models(table)
     lacking = [
         line for name, other in metrics.items() for line in lacking_values(table, name, other)
     ]

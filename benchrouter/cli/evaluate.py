@@ -20,7 +20,8 @@ from benchrouter.cli.encoding import (
     load_all_embeddings,
     load_encoder,
 )
-from benchrouter.cli.reading import Also, Metric, Sources, read_further, reads_results
+from benchrouter.cli.reading import Also, Metric, Sources, reads_results
+from benchrouter.files.opened import open_file, opened_once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,13 +129,13 @@ def evaluate(
         )
     import numpy as np
 
-    from benchrouter.cli.table_notes import odd_models, unnamed_columns
+    from benchrouter.cli.table_notes import odd_models
     from benchrouter.evaluation.evaluate import evaluate as evaluate_table
     from benchrouter.evaluation.report.saved_report import check_target, write_report
     from benchrouter.evaluation.report.sheets.sheet import counted
     from benchrouter.scores.fitted import Settings
     from benchrouter.scores.pairs import LABEL_SHARES
-    from benchrouter.tables.table import BenchmarkTable
+    from benchrouter.tables.read import read_with_metrics
 
     settings = Settings(
         k=k,
@@ -156,22 +157,23 @@ def evaluate(
                 pass
     stages = output.Stages()
     reading |= {"models": options.listed(models), "datasets": options.listed(datasets)}
-    with stages("read"):
-        table = BenchmarkTable.read(tables, metric=metric, thresholds=thresholds, **reading)
+    with stages("read"), opened_once():
+        table, others = read_with_metrics(
+            tables, further, metric=metric, thresholds=thresholds, **reading
+        )
         pools = {
             _title(size): table.select(max_params=size, min_records=min_records, complete=complete)
             for size in sizes
         }
-        others = read_further(tables, further, reading)
+        named = ", ".join(map(_named, tables))
     output.say(
         f"read {counted(table.n_records, 'record')}, {counted(table.n_datasets, 'dataset')}, "
         f"{counted(table.n_models, 'model')}"
     )
     output.say_skipped(table.skipped)
     output.say_warnings(table)
-    if models is None:
-        for doubt in odd_models(table, tables, unnamed_columns(tables, reading)):
-            output.say(doubt)
+    for doubt in odd_models(table):
+        output.say(doubt)
     table, pools = _used(table, pools)
     loaded: Encoder | None = None
     if not embeddings or robustness:
@@ -179,7 +181,7 @@ def evaluate(
             loaded = load_encoder(
                 encoder, device=device, dtype=dtype, cache_dir=cache_folder(cache, cache_dir)
             )
-    with stages("embeddings"):
+    with stages("embeddings"), opened_once():
         rows, source = _rows(embeddings or [], loaded, table)
     with output.StageProgress() as progress:
         found = evaluate_table(
@@ -198,7 +200,7 @@ def evaluate(
         found.seconds[name] = seconds
     provenance = {
         "command": shlex.join(["benchrouter", *sys.argv[1:]]),
-        "tables": ", ".join(map(_named, tables)),
+        "tables": named,
         "embeddings": source,
         "versions": f"Python {platform.python_version()}, numpy {np.__version__}",
     }
@@ -222,7 +224,7 @@ def _named(path: Path) -> str:
     for one in files:
         if one != path:
             digest.update(os.fsencode(one.relative_to(path)) + b"\0")
-        with open(one, "rb") as file:
+        with open_file(one) as file:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
     return f"{path} (SHA-256 {digest.hexdigest()[:16]}…)"

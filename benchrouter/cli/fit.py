@@ -96,11 +96,13 @@ def fit(
             f"found {len(embeddings)} files for {len(tables)} tables, expected one each",
             param_hint="--embeddings",
         )
+    from benchrouter.cli.table_notes import odd_models, without_threshold
     from benchrouter.router import Router
     from benchrouter.scores.fitted import Settings
     from benchrouter.scores.pairs import LABEL_SHARES
     from benchrouter.scores.saved import check_target
-    from benchrouter.tables.table import BenchmarkTable
+    from benchrouter.tables.read import read_table
+    from benchrouter.tables.report import table_report
 
     settings = Settings(
         k=k,
@@ -116,7 +118,7 @@ def fit(
     check_target(directory)
     stages = output.Stages()
     with stages("read"):
-        table = BenchmarkTable.read(
+        table = read_table(
             tables,
             metric=metric,
             models=options.listed(models),
@@ -127,8 +129,8 @@ def fit(
             thresholds=thresholds,
             **reading,
         )
-    output.say(table.report().text())
-    warnings = _doubts(table, tables, reading, named=models is not None)
+    output.say(table_report(table).text())
+    warnings = [*without_threshold(table), *odd_models(table)]
     for warning in warnings:
         output.say(warning)
     if fallback is not None and fallback not in table.models:
@@ -190,18 +192,6 @@ def _given(
             f"{named.dim}"
         )
     return rows, named
-
-
-def _doubts(
-    table: BenchmarkTable, tables: list[Path], reading: dict[str, Any], *, named: bool
-) -> list[str]:
-    """Messages about a table that may not be what was meant; `named`: --models was given."""
-    from benchrouter.cli.table_notes import odd_models, unnamed_columns, without_threshold
-
-    found = without_threshold(table)
-    return found + (
-        odd_models(table, tables, unnamed_columns(tables, reading)) if not named else []
-    )
 
 
 def _document(

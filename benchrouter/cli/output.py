@@ -167,7 +167,9 @@ def say_skipped(messages: Sequence[str], n: int | None = None, where: str = "") 
 
 def say_warnings(table: BenchmarkTable) -> None:
     """Warn on stderr that scores may mean something else than they seem to."""
-    for warning in table.report().warnings:
+    from benchrouter.tables.report import table_report
+
+    for warning in table_report(table).warnings:
         if warning.kind in ("metrics differ", "outside range"):
             say(f"warning: {warning.message}")
 

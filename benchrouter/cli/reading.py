@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from benchrouter.cli import options
-
-if TYPE_CHECKING:
-    from benchrouter.tables.table import BenchmarkTable
 
 Sources = Annotated[
     list[Path],
@@ -120,7 +117,7 @@ def reads_results(command: Callable[..., None]) -> Callable[..., None]:
     Parameters
     ----------
     command : callable
-        Takes `reading`, a dict: keyword arguments of `BenchmarkTable.read`.
+        Takes `reading`, a dict: keyword arguments of `read_table`.
 
     Returns
     -------
@@ -140,36 +137,6 @@ def reads_results(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
-
-
-def read_further(
-    sources: list[Path], metrics: Mapping[str, str], reading: Mapping[str, Any]
-) -> dict[str, BenchmarkTable]:
-    """Read further metrics of the sources.
-
-    Parameters
-    ----------
-    sources : list of Path
-    metrics : dict of str to str
-        Name of each to what the sources call it; from `options.further_metrics`.
-    reading : dict
-        Keyword arguments of `BenchmarkTable.read`.
-
-    Returns
-    -------
-    dict of str to BenchmarkTable
-        Scores are missing where a source lacks the metric; there are no thresholds.
-    """
-    from benchrouter.tables.table import BenchmarkTable
-
-    # The score's column is that of the metric.
-    named = {ours: name for ours, name in (reading["columns"] or {}).items() if ours != "score"}
-    without = {"*": None}  # whatever sidecars state of the score
-    reading = {**reading, "columns": named or None, "only_metric": True, "thresholds": without}
-    return {
-        name: BenchmarkTable.read(sources, **{**reading, "metric": metric})
-        for name, metric in metrics.items()
-    }
 
 
 def _checked(reading: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""What ``benchrouter fit`` says about a table that can be fitted but may not be what was meant."""
+"""What the commands say about a table that may not be what was meant."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,31 +36,30 @@ def without_threshold(table: BenchmarkTable) -> list[str]:
     ]
 
 
-def odd_models(
-    table: BenchmarkTable, tables: Sequence[Path], columns_of_files: set[str]
-) -> list[str]:
+def odd_models(table: BenchmarkTable) -> list[str]:
     """Doubt numeric columns taken for models, if some leave [0, 1] and others do not.
 
     Parameters
     ----------
     table : BenchmarkTable
-    tables : sequence of Path
-        Its files.
-    columns_of_files : set of str
-        Columns of those files whose models nobody named.
+        As read.
 
     Returns
     -------
     list of str
         No or one message.
     """
+    guessed = [source for source in table.origin.sources if source.guessed] if table.origin else []
+    if not guessed:
+        return []
     from benchrouter.tables.layouts.sidecar import sidecar_path
 
+    names = {name for source in guessed for name in source.models}
     present = ~np.isnan(table.scores)
     low = table.scores.min(axis=0, initial=0.5, where=present)
     high = table.scores.max(axis=0, initial=0.5, where=present)
     outside = (low < 0) | (high > 1)
-    odd = [m for m in np.flatnonzero(outside).tolist() if table.models[m] in columns_of_files]
+    odd = [m for m in np.flatnonzero(outside).tolist() if table.models[m] in names]
     if not odd or outside.all():
         return []
     first = odd[0]
@@ -70,7 +69,7 @@ def odd_models(
         f"note: taken for models, as numeric columns: {_named([table.models[m] for m in odd])}; "
         f"{what} values outside [0, 1], such as {value:g}, and other models have none: if that is "
         f"no model, name the models with --models, or by model_columns in "
-        f"{sidecar_path(tables[0])}"
+        f"{sidecar_path(Path(guessed[0].name))}"
     ]
 
 
@@ -109,20 +108,6 @@ def lacking_values(table: BenchmarkTable, name: str, other: BenchmarkTable) -> l
     more = f" and {len(where) - SHOWN:,} more" if len(where) > SHOWN else ""
     which = f"; there are none in {', '.join(where[:SHOWN])}{more}" if where else ""
     return [f"metric {name!r} lacks {lost:,} of {int(present.sum()):,} values{which}"]
-
-
-def unnamed_columns(tables: Sequence[Path], reading: Mapping[str, Any]) -> set[str]:
-    """Columns of the tables beside which no sidecar says which columns are models."""
-    from benchrouter.tables.formats import TABLE, format_of
-    from benchrouter.tables.layouts.sidecar import read_sidecar
-    from benchrouter.tables.sources.open import column_names
-
-    if reading["format"] not in ("auto", TABLE) or reading["preset"] is not None:
-        return set()
-    files = [path for path in tables if not path.is_dir()]  # a folder is of another format
-    own = [path for path in files if reading["format"] == TABLE or format_of(path) == TABLE]
-    silent = [path for path in own if read_sidecar(path).model_columns is None]
-    return {name for path in silent for name in column_names(path)}
 
 
 def _named(names: Sequence[str]) -> str:

@@ -83,10 +83,10 @@ def update(
         )
     from benchrouter.router import Router
     from benchrouter.scores.saved import check_target
-    from benchrouter.tables.table import BenchmarkTable
+    from benchrouter.tables.read import read_table
 
     def read(paths: list[Path]) -> BenchmarkTable:
-        table = BenchmarkTable.read(
+        table = read_table(
             paths,
             metric=metric,
             thresholds=options.thresholds(correct_above) if paths == add_records else None,

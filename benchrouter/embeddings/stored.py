@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from benchrouter.embeddings.fingerprint import Fingerprint
 from benchrouter.embeddings.unit_rows import _check, check_kind
 from benchrouter.files.atomic import write_array
+from benchrouter.files.opened import open_file
 from benchrouter.files.os_errors import naming
 
 _FORMAT = 1
@@ -64,7 +65,7 @@ def open_stored(path: Path) -> BufferedReader:
         raise IsADirectoryError(f"{path}: is a directory, expected embeddings (.npy)")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: found no such file, expected embeddings (.npy)")
-    return open(path, "rb")
+    return open_file(path)
 
 
 def read_header(file: BufferedReader, path: Path) -> tuple[tuple[int, int], bool, np.dtype[Any]]:

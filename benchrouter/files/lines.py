@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+from benchrouter.files.opened import open_file
+
 BOM = b"\xef\xbb\xbf"
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 BUFFER_BYTES = 1 << 20
@@ -25,17 +27,7 @@ def compression_of(path: str | Path) -> str | None:
 
 def open_bytes(path: str | Path) -> IO[bytes]:
     """Open a file for reading bytes, decompressed if its suffix says so."""
-    compression = compression_of(path)
-    if compression is None:
-        return open(path, "rb")
-    stream: Any
-    if compression == "gzip":
-        stream = gzip.open(path, "rb")  # noqa: SIM115
-    else:
-        import pyarrow as pa
-
-        stream = pa.input_stream(str(path), compression=compression)
-    return io.BufferedReader(stream, BUFFER_BYTES)
+    return _decompressed(open_file(path), compression_of(path))
 
 
 @contextmanager
@@ -80,7 +72,7 @@ class LineFile:
         is_stdin = str(path) == "-"
         self.name = "standard input" if is_stdin else str(path)
         given = sys.stdin.buffer if is_stdin else opened
-        self._raw: BinaryIO = open(path, "rb") if given is None else given  # noqa: SIM115
+        self._raw: BinaryIO = open_file(path) if given is None else given
         self._is_ours = given is None
         self._compression = None if is_stdin else compression_of(path)
         self._n_bytes = None if is_stdin else _size(self._raw)
@@ -154,6 +146,7 @@ def _decompressed(raw: BinaryIO, compression: str | None) -> BinaryIO:
     stream: Any
     if compression == "gzip":
         stream = gzip.GzipFile(fileobj=raw, mode="rb")
+        stream.myfileobj = raw  # which it closes with itself
     else:
         import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""Where a table comes from: what its scores alone do not tell."""
+"""Where a table comes from: what reading and merging met, and the scores do not tell."""
 
 from __future__ import annotations
 
@@ -19,12 +19,24 @@ class SourceRead:
         By the names in the table.
     notes : tuple of str
         What its reader chose or left out.
+    format : str
+        "table", or a name of `benchrouter.tables.formats.FORMATS`.
+    sidecar : str
+        File that states metrics, parameters and the like; "" = none.
+    passed_over : tuple of str
+        Columns of a table that were not read.
+    guessed : bool
+        Whether the models are the numeric columns of a table, since nobody named them.
     """
 
     name: str
     n_records: int
     models: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    format: str = "table"
+    sidecar: str = ""
+    passed_over: tuple[str, ...] = ()
+    guessed: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +11,6 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from benchrouter.tables.origin import Origin
-    from benchrouter.tables.report import Report
 
 # Trimmed before a prompt counts as empty; the same set as in readers/cells.py.
 BLANK = " \t\n\r\x0b\x0c"
@@ -162,287 +159,6 @@ class BenchmarkTable:
 
     __hash__ = None  # type: ignore[assignment]
 
-    @classmethod
-    def read(
-        cls,
-        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-        *,
-        layout: str = "auto",
-        columns: Mapping[str, str] | None = None,
-        dataset_column: str | None = None,
-        prompt_column: str | None = None,
-        models: Sequence[str] | None = None,
-        datasets: Sequence[str] | None = None,
-        max_params: float | None = None,
-        min_records: int | None = None,
-        complete: bool = False,
-        thresholds: Mapping[str, float | None] | None = None,
-        on_error: str = "raise",
-        format: str = "auto",
-        metric: str | None = None,
-        only_metric: bool = False,
-        filter: str | None = None,
-        prompt: str | None = None,
-        split: str | None = None,
-        train_trials: str = "mean",
-        perturbations: str = "original",
-        shots: int | None = None,
-        runs: str = "alike",
-        groups: bool = False,
-        preset: str | None = None,
-        align: str = "sample_id",
-        aliases: Mapping[str, str | Sequence[str]] | str | os.PathLike[str] | None = None,
-        on_conflict: str = "error",
-    ) -> BenchmarkTable:
-        """Read benchmark results, in tables or in other people's formats, and merge them.
-
-        A *wide* file has a row per record (dataset, sample_id, prompt) and a column per model,
-        with ``cost::<model>`` and ``log_likelihood::<model>`` where known. Any other column
-        ``metric::<model>`` beside a column ``<model>`` is another metric of that model, and is
-        read in its place with ``columns={"score": "metric"}``. A *long* file has a row per model
-        and record (model, dataset, sample_id, prompt, score[, cost_usd, log_likelihood]).
-        ``FILE.json`` beside ``FILE.parquet`` is its sidecar: ``model_columns``, ``key_columns``
-        (dataset, sample_id), ``prompt_column``, ``model_params_billion``,
-        ``model_price_usd_per_million_tokens``, ``metrics``, ``thresholds``. Without it, the
-        numeric columns of a wide file are its models. Without a dataset column, the file's stem
-        is the dataset; without a sample_id (wide only), the row's number from 1.
-
-        Parameters
-        ----------
-        paths : path or sequence of paths
-            ``.parquet``, ``.csv``, ``.jsonl``; the latter two also with ``.gz`` or ``.zst``; or
-            files and folders of another format.
-        layout : str
-            "wide", "long" or "auto": what the sidecar says, else long if there are columns for
-            the model and the score.
-        columns : dict of str to str
-            Our names (dataset, sample_id, prompt, model, score, cost_usd, log_likelihood) to the
-            names in the files. The score's may be a metric, of which a wide file has columns
-            ``metric::<model>``; thresholds of its sidecar are then not taken for it. Other
-            formats name their own columns; of those with several metrics the score's is `metric`.
-        dataset_column, prompt_column : str
-            Short for ``columns={"dataset": …, "prompt": …}``.
-        models : sequence of str
-            Only these, in this order; of a wide file, only their columns are read.
-        datasets, max_params, min_records, complete
-            As in `select`.
-        thresholds : dict of str to float
-            Scores above it are correct, per dataset; "*" for all not named. Otherwise the
-            sidecar's, where they do not differ, else 0.5 for datasets whose scores all lie in
-            [0, 1], else none.
-        on_error : str
-            "raise", or "skip" to leave out and list in ``skipped`` what cannot be read: the
-            record of a wide file, the row of a long one; of duplicates all but the first; of a
-            folder also files, runs and folders that are broken or may not be read.
-        format : str
-            "auto" recognises each path; "table" takes it for one of the above; else a name of
-            `benchrouter.tables.formats.FORMATS`.
-        metric : str
-            Score to take of a format that has several; of HELM, by default the main metric of the
-            run's groups. Where a dataset of lm-eval or every-eval-ever lacks it, the format's own
-            choice is taken; of other formats that is an error. Of tables, short for
-            ``columns={"score": …}``, which wins where both are given.
-        only_metric : bool
-            Scores are missing where a source lacks `metric`, whatever its format: for a table to
-            write beside another (`write`).
-        filter : str
-            lm-eval: filter of the answers whose score to take; by default the first under which
-            the results have the metric.
-        prompt : str
-            "request": what was sent to the models, with its few-shot examples; "instance": the
-            record's own text. HELM: the latter by default; so of lm-eval, where the task's
-            template is simple.
-        split : str
-            HELM: only instances of this split; by default all that were evaluated.
-        train_trials : str
-            HELM, of runs with several choices of few-shot examples: the "mean" of their scores
-            and log-likelihoods, or those of the "first".
-        perturbations : str
-            HELM: "original" leaves perturbed instances out, "all" makes each a record of its own.
-        shots : int
-            lm-eval: only runs with so many few-shot examples.
-        runs : str
-            lm-eval, where a model has a task in several runs: "alike" takes the latest, but refuses
-            runs with other few-shot examples, documents, versions or chat templates; "latest"
-            takes the latest of any.
-        groups : bool
-            lm-eval: the outermost group of a task is its dataset, ``<task>/<doc_id>`` the sample.
-        preset : str
-            "helm-paper": only HELM runs of the 29 datasets and 18 models of arXiv 2309.15789,
-            and their numbers of parameters. "embedllm", "routellm": names of the columns of
-            published tables; what `columns` names wins.
-        align : str
-            Rows of one dataset are of one record if they have the same "sample_id", or the same
-            "prompt": exactly the same text, blanks at its ends included, within a source as well.
-            Of prompts, the sample_id that was read first is kept; where other prompts of the
-            dataset have it too, those read later get "#2", "#3", … after it. ``source_rows``
-            then count the rows of all sources in turn.
-        aliases : dict of str to str or sequence of str, or path
-            Name of a model to other names that sources have for it; or a text file of lines
-            ``name = other name, another name``, blanks around ``=``; ``#`` begins a comment.
-            `models` and all messages use the first name.
-        on_conflict : str
-            What becomes of values that differ for one record and model: "error" shows both, or
-            leaves out the later row with on_error="skip"; "first" keeps the first; "mean" takes
-            the mean of all sources that have one, of costs and log-likelihoods likewise. Of
-            prompts that differ for one sample_id, and of what sidecars state otherwise, both of
-            them keep the first. Equal values count once in any case. `report` counts them.
-
-        Returns
-        -------
-        BenchmarkTable
-            Records in the order of the files.
-
-        Raises
-        ------
-        FileNotFoundError
-            If a file is not there.
-        ValueError
-            Names file, row (data rows from 1; for CSV and JSONL also the line) and found value. So
-            an option that the format of no source looks at, and a metric that no source has.
-        """
-        from benchrouter.tables.read import read_files
-        from benchrouter.tables.read_options import ReadOptions
-
-        if hasattr(paths, "__arrow_c_stream__"):
-            raise TypeError(
-                f"paths must be files or folders, got a {type(paths).__name__}: tables in memory "
-                "are read by BenchmarkTable.from_arrow"
-            )
-        if isinstance(paths, str | os.PathLike):
-            paths = [paths]
-        models = _names("models", models)
-        table = read_files(
-            [Path(path) for path in paths],
-            ReadOptions(
-                layout=layout,
-                columns=columns,
-                dataset_column=dataset_column,
-                prompt_column=prompt_column,
-                models=models,
-                thresholds=thresholds,
-                on_error=on_error,
-                format=format,
-                metric=metric,
-                only_metric=only_metric,
-                filter=filter,
-                prompt=prompt,
-                split=split,
-                train_trials=train_trials,
-                perturbations=perturbations,
-                shots=shots,
-                runs=runs,
-                groups=groups,
-                preset=preset,
-                align=align,
-                aliases=aliases,
-                on_conflict=on_conflict,
-            ),
-        )
-        return table.select(
-            models=models,
-            datasets=datasets,
-            max_params=max_params,
-            min_records=min_records,
-            complete=complete,
-        )
-
-    @classmethod
-    def from_arrow(
-        cls,
-        table: Any,
-        *,
-        layout: str = "auto",
-        columns: Mapping[str, str] | None = None,
-        dataset_column: str | None = None,
-        prompt_column: str | None = None,
-        models: Sequence[str] | None = None,
-        datasets: Sequence[str] | None = None,
-        max_params: float | None = None,
-        min_records: int | None = None,
-        complete: bool = False,
-        thresholds: Mapping[str, float | None] | None = None,
-        on_error: str = "raise",
-        preset: str | None = None,
-    ) -> BenchmarkTable:
-        """Read a table in memory, of pandas, polars, pyarrow or Hugging Face datasets.
-
-        Parameters
-        ----------
-        table : object
-            Wide or long; without a dataset column, its dataset is called "table". Whatever hands
-            out Arrow data (``__arrow_c_stream__``: pandas and polars data frames, pyarrow tables,
-            record batches and readers), a pyarrow dataset, or one split of a Hugging Face dataset.
-            Levels of a pandas index are columns if they have one of our names or of those named
-            here; a column of objects of several kinds is read as a JSONL file's would be.
-            RouterBench's columns are known, as they are in a file.
-        layout, columns, dataset_column, prompt_column, models, datasets, max_params, min_records, \
-complete, thresholds, on_error, preset
-            As in `read`.
-
-        Returns
-        -------
-        BenchmarkTable
-            Records in the order of the table.
-
-        Raises
-        ------
-        TypeError
-            If `table` is no table, or several of them.
-        ValueError
-            Names row and found value.
-        """
-        from benchrouter.tables.read import read_in_memory
-        from benchrouter.tables.read_options import ReadOptions
-
-        models = _names("models", models)
-        read = read_in_memory(
-            table,
-            ReadOptions(
-                layout=layout,
-                columns=columns,
-                dataset_column=dataset_column,
-                prompt_column=prompt_column,
-                models=models,
-                thresholds=thresholds,
-                on_error=on_error,
-                preset=preset,
-            ),
-        )
-        return read.select(
-            models=models,
-            datasets=datasets,
-            max_params=max_params,
-            min_records=min_records,
-            complete=complete,
-        )
-
-    def write(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        metrics: Mapping[str, BenchmarkTable] | None = None,
-    ) -> None:
-        """Write a wide file and its sidecar; reading it gives an equal table.
-
-        Parameters
-        ----------
-        path : path
-            ``.parquet``, ``.csv`` or ``.jsonl``; the sidecar is ``.json`` in its place.
-        metrics : dict of str to BenchmarkTable
-            Further metrics of the same records and models, by name: their scores become the
-            columns ``metric::<model>``, which `read` takes with ``columns={"score": "metric"}``.
-
-        Raises
-        ------
-        ValueError
-            If the suffix is another, a name or key cannot stand in a wide file, or a table of
-            `metrics` has other records or models.
-        """
-        from benchrouter.tables.write import write_table
-
-        write_table(self, Path(path), metrics or {})
-
     def correctness(self) -> NDArray[np.float32]:
         """Return whether each score lies strictly above its dataset's threshold.
 
@@ -502,9 +218,9 @@ complete, thresholds, on_error, preset
         ValueError
             If a name is unknown, or nothing is left.
         """
-        table = self._with_models(_names("models", models), max_params)
+        table = self._with_models(names_given("models", models), max_params)
         keep = np.ones(self.n_records, dtype=bool)
-        named = _names("datasets", datasets)
+        named = names_given("datasets", datasets)
         if named is not None:
             _check_known("datasets", named, self.datasets)
             keep &= np.isin(self.dataset, [self.datasets.index(name) for name in named])
@@ -641,18 +357,6 @@ complete, thresholds, on_error, preset
             f"or {self.n_records} (one per record of the table)"
         )
 
-    def report(self) -> Report:
-        """Report what was read: counts, what is missing, what was decided, and what is odd.
-
-        Returns
-        -------
-        Report
-            Of the records and models of this table; ``text()`` and ``describe()`` show it.
-        """
-        from benchrouter.tables.report import report
-
-        return report(self)
-
     def describe(self) -> dict[str, Any]:
         """Return counts and names, ready for JSON: what was read, and what is missing.
 
@@ -749,7 +453,8 @@ def _check_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
         raise ValueError(f"unknown {what} {unknown}; the table has {list(known)}")
 
 
-def _names(what: str, names: Iterable[str] | None) -> list[str] | None:
+def names_given(what: str, names: Iterable[str] | None) -> list[str] | None:
+    """Return names as a list, None for None; refuse a text, no name, and one name twice."""
     if names is None:
         return None
     if isinstance(names, str):

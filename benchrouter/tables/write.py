@@ -34,8 +34,30 @@ SUFFIXES = (".parquet", ".csv", ".jsonl")
 BATCH_ROWS = 65_536
 
 
-def write_table(table: BenchmarkTable, path: Path, metrics: Mapping[str, BenchmarkTable]) -> None:
-    """Write a wide file and its sidecar; see `BenchmarkTable.write`."""
+def write_table(
+    table: BenchmarkTable,
+    path: str | os.PathLike[str],
+    *,
+    metrics: Mapping[str, BenchmarkTable] | None = None,
+) -> None:
+    """Write a wide table and its sidecar; reading it gives an equal table.
+
+    Parameters
+    ----------
+    table : BenchmarkTable
+    path : path
+        ``.parquet``, ``.csv`` or ``.jsonl``; the sidecar is ``.json`` in its place.
+    metrics : dict of str to BenchmarkTable
+        Further metrics of the same records and models, by name: their scores become the columns
+        ``metric::<model>``, which ``read_table(path, metric=name)`` takes.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is another, a name or key cannot stand in a wide table, or a table of
+        `metrics` has other records or models.
+    """
+    path, metrics = Path(path), metrics or {}
     suffix = check_target(path)
     _check_writable(table)
     for name, other in metrics.items():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchrouter import BenchmarkTable
+from benchrouter import read_table
 from benchrouter.cli import app
 from benchrouter.cli.app import app as whole
 from benchrouter.tables.formats import names
@@ -45,7 +45,7 @@ def test_what_is_written_reads_as_the_source_does(tmp_path, suffix):
     result = run("convert", source, "-o", target, "--correct-above", "e=0.9")
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ""
-    assert BenchmarkTable.read(target) == BenchmarkTable.read(source, thresholds={"e": 0.9})
+    assert read_table(target) == read_table(source, thresholds={"e": 0.9})
     assert {path.name for path in tmp_path.iterdir()} == {"s.csv", "t.json", f"t{suffix}"}
 
 
@@ -72,7 +72,7 @@ def test_columns_under_other_names(tmp_path):
     source, target = put(tmp_path / "s.csv", LONG), tmp_path / "t.parquet"
     names = "model=llm,dataset=task,sample_id=n,score=label"
     assert run("convert", source, "-o", target, "--columns", names).exit_code == 0
-    np.testing.assert_array_equal(BenchmarkTable.read(target).scores, [[1, 0], [0, np.nan]])
+    np.testing.assert_array_equal(read_table(target).scores, [[1, 0], [0, np.nan]])
 
 
 def test_sources_aliases_and_conflicts(tmp_path):
@@ -84,9 +84,9 @@ def test_sources_aliases_and_conflicts(tmp_path):
     assert result.exit_code == 1
     assert "score of model 'a'" in result.stderr and not target.exists()
     assert run(*words, "--on-conflict", "mean").exit_code == 0
-    assert BenchmarkTable.read(target).scores[0, 0] == 0.5
+    assert read_table(target).scores[0, 0] == 0.5
     assert run(*words, "--on-conflict", "first").exit_code == 0
-    assert BenchmarkTable.read(target).scores[0, 0] == 1.0
+    assert read_table(target).scores[0, 0] == 1.0
 
 
 def test_records_by_prompt(tmp_path):
@@ -94,7 +94,7 @@ def test_records_by_prompt(tmp_path):
     other = put(tmp_path / "other.csv", "dataset,sample_id,prompt,b\nd,x,two,1\nd,y,one,0\n")
     target = tmp_path / "t.parquet"
     assert run("convert", one, other, "-o", target, "--align", "prompt").exit_code == 0
-    found = BenchmarkTable.read(target)
+    found = read_table(target)
     np.testing.assert_array_equal(found.scores, [[1, 0], [0, 1]])
     assert list(found.sample_ids) == ["1", "2"]
 
@@ -103,7 +103,7 @@ def test_further_metrics_stand_beside_the_scores(tmp_path):
     source, target = mixinstruct(tmp_path / "m.json"), tmp_path / "t.parquet"
     result = run("convert", source, "-o", target, "--also", "bartscore")
     assert result.exit_code == 0, result.stderr
-    read = BenchmarkTable.read
+    read = read_table
     np.testing.assert_allclose(read(target).scores, [[0.5, 0.7], [0.25, 0.125]])
     further = read(target, columns={"score": "bartscore"})
     np.testing.assert_allclose(further.scores, [[-5, -7], [-2.5, -1.25]])
@@ -186,8 +186,8 @@ def test_fit_reads_what_convert_reads(tmp_path, shared):
         "convert", shared / "fixtures" / "lm_eval_dummy", "-o", tmp_path / "t.parquet", "--groups"
     )
     assert result.exit_code == 0, result.stderr
-    table = BenchmarkTable.read(tmp_path / "t.parquet")
-    assert table == BenchmarkTable.read(shared / "fixtures" / "lm_eval_dummy", groups=True)
+    table = read_table(tmp_path / "t.parquet")
+    assert table == read_table(shared / "fixtures" / "lm_eval_dummy", groups=True)
     rows = np.random.default_rng(0).standard_normal((table.n_records, 8)).astype(np.float32)
     np.save(tmp_path / "e.npy", rows / np.linalg.norm(rows, axis=1, keepdims=True))
     for source in (tmp_path / "t.parquet", shared / "fixtures" / "lm_eval_dummy"):
@@ -236,7 +236,7 @@ def test_metrics_of_a_table(tmp_path):
     source, target = put(tmp_path / "s.csv", csv), tmp_path / "t.parquet"
     assert run("convert", source, "-o", target, "--also", "f1").exit_code == 0
     expected = [[0.5, 0.25], [np.nan, 0.75]]
-    read = BenchmarkTable.read
+    read = read_table
     np.testing.assert_array_equal(read(target, columns={"score": "f1"}).scores, expected)
     np.testing.assert_array_equal(read(source, metric="f1").scores, expected)
     for option in ("--also", "--metric"):
@@ -251,7 +251,7 @@ def test_further_metrics_are_of_the_records_that_are_kept(tmp_path):
     source.write_text(json.dumps(content))
     result = run("convert", source, "-o", target, "--also", "bartscore", "--complete")
     assert result.exit_code == 0, result.stderr
-    found = BenchmarkTable.read(target, columns={"score": "bartscore"}).scores
+    found = read_table(target, columns={"score": "bartscore"}).scores
     np.testing.assert_allclose(found, [[np.nan, -7], [-2.5, -1.25]])
 
 
@@ -278,8 +278,8 @@ def test_a_further_metric_is_missing_where_a_task_lacks_it(tmp_path, shared):
     words = (shared / "fixtures" / "lm_eval_dummy", "-o", target, "--also", "exact_match")
     result = run("convert", *words)
     assert result.exit_code == 0, result.stderr
-    table = BenchmarkTable.read(target)
-    further = BenchmarkTable.read(target, columns={"score": "exact_match"})
+    table = read_table(target)
+    further = read_table(target, columns={"score": "exact_match"})
     missing = np.isnan(further.scores).all(axis=1)
     names = np.array(table.datasets)[table.dataset]
     np.testing.assert_array_equal(missing, names != "demo_gsm")
@@ -287,12 +287,12 @@ def test_a_further_metric_is_missing_where_a_task_lacks_it(tmp_path, shared):
 
 def test_a_table_beside_its_source_does_not_change_what_the_source_is(tmp_path):
     source = put(tmp_path / "s.csv", CSV)
-    first = BenchmarkTable.read(source)
+    first = read_table(source)
     for _ in range(2):
         command = ("convert", source, "--models", "a", "--correct-above", "0.9")
         assert run(*command, "-o", tmp_path / "s.parquet").exit_code == 0
-        assert BenchmarkTable.read(source) == first
-    written = BenchmarkTable.read(tmp_path / "s.parquet")
+        assert read_table(source) == first
+    written = read_table(tmp_path / "s.parquet")
     assert (written.models, set(written.thresholds)) == (("a",), {0.9})
     (tmp_path / "s.parquet").unlink()
     assert run("convert", source, "-o", tmp_path / "s.parquet").exit_code == 0
@@ -305,7 +305,7 @@ def test_a_table_and_its_sidecar_may_be_renamed_and_packed(tmp_path):
     (tmp_path / "u.csv.gz").write_bytes(gzip.compress((tmp_path / "t.csv").read_bytes()))
     (tmp_path / "t.csv").rename(tmp_path / "u.csv")
     for name in ("u.csv", "u.csv.gz"):
-        assert BenchmarkTable.read(tmp_path / name).models == ("a",)
+        assert read_table(tmp_path / name).models == ("a",)
 
 
 def test_a_sidecar_of_another_table_of_that_name_is_an_error(tmp_path):
@@ -316,11 +316,11 @@ def test_a_sidecar_of_another_table_of_that_name_is_an_error(tmp_path):
     assert run("convert", source, "-o", table, "--models", "a").exit_code == 0
     table.write_bytes(earlier)
     with pytest.raises(ValueError, match=r"t.json: table_bytes is \d+, but .* has \d+ bytes"):
-        BenchmarkTable.read(table)
+        read_table(table)
     told = json.loads((tmp_path / "t.json").read_text())
     del told["table_bytes"]
     (tmp_path / "t.json").write_text(json.dumps(told))
-    assert BenchmarkTable.read(table).models == ("a",)
+    assert read_table(table).models == ("a",)
 
 
 def test_names_with_commas_stand_in_quotes(tmp_path):
@@ -330,7 +330,7 @@ def test_names_with_commas_stand_in_quotes(tmp_path):
     above = ("--correct-above", '"mmlu:subject=x,method=y"=0.2')
     result = run("convert", source, "-o", tmp_path / "t.csv", *options, *above)
     assert result.exit_code == 0, result.stderr
-    found = BenchmarkTable.read(tmp_path / "t.csv")
+    found = read_table(tmp_path / "t.csv")
     assert (found.datasets, found.models) == (("mmlu:subject=x,method=y",), ("a", "b,2"))
     assert found.thresholds.tolist() == [0.2]
 
@@ -340,7 +340,7 @@ def test_a_column_of_theirs_may_hold_an_equals_sign(tmp_path):
     mapped = "model=llm=x,dataset=task,sample_id=n,score=label"
     result = run("convert", source, "-o", tmp_path / "t.csv", "--columns", mapped)
     assert result.exit_code == 0, result.stderr
-    assert BenchmarkTable.read(tmp_path / "t.csv").models == ("m", "n")
+    assert read_table(tmp_path / "t.csv").models == ("m", "n")
 
 
 def test_a_table_of_embedllm_without_its_preset_is_refused(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import shlex
@@ -13,8 +12,7 @@ from typer.main import get_command
 
 from benchrouter.cli.app import app
 from benchrouter.tables.formats import FORMATS, TABLE
-from benchrouter.tables.read_options import FORMATS_OF
-from benchrouter.tables.table import BenchmarkTable
+from benchrouter.tables.read_options import FORMATS_OF, ReadKeywords, TableKeywords
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ("BMA", "S1", "S2", "S3", "S3 with fallback", "auto")
@@ -169,7 +167,7 @@ def test_data_names_commands_and_options_that_there_are():
 
 def test_data_says_which_keywords_are_called_otherwise():
     page = (ROOT / "docs" / "data.md").read_text()
-    table = page.split("| command line | `read` | `from_arrow` |")[1].split("\n\n")[0]
+    table = page.split("| command line | `read_table` | `table_from_arrow` |")[1].split("\n\n")[0]
     differing, lacking = (
         {option for row in rows for option in re.findall(r"`--([a-z-]+)", row.split("|")[1])}
         for rows in (table.splitlines()[2:-1], table.splitlines()[-1:])
@@ -181,8 +179,8 @@ def test_data_says_which_keywords_are_called_otherwise():
         if option.startswith("--")
     } - {"output", "json", "help", "source"}
     of_read, of_arrow = (
-        {name.replace("_", "-") for name in inspect.signature(function).parameters}
-        for function in (BenchmarkTable.read, BenchmarkTable.from_arrow)
+        {name.replace("_", "-") for name in keywords.__annotations__}
+        for keywords in (ReadKeywords, TableKeywords)
     )
     assert options - of_read == differing - {"metric"}
     of_one_format = {name.replace("_", "-") for name, of in FORMATS_OF.items() if TABLE not in of}

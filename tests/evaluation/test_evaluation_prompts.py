@@ -13,14 +13,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from prompt_results import make_results
 from tables import make_table, unit_rows
 
-from benchrouter import Router, Settings
+from benchrouter import Router, Settings, read_table
 from benchrouter.evaluation.prompts.baselines import linear_regression, nearest_100
 from benchrouter.evaluation.prompts.folds import random_split
 from benchrouter.evaluation.prompts.protocols import evaluate_prompts, prompt_rows
 from benchrouter.evaluation.prompts.routing import best_recorded, largest
 from benchrouter.evaluation.prompts.sparsity import sparsity
 from benchrouter.scores.expected.prompt_scores import Z80
-from benchrouter.tables.table import BenchmarkTable
 
 NAN = float("nan")
 OURS = {"auto": None, "mean": None, "raw": 10, "s3": None}
@@ -411,7 +410,7 @@ def test_sparsity_by_hand():
 
 
 def test_real_tables(shared):
-    table = BenchmarkTable.read(shared / "data" / "ulab_llmrouter.parquet")
+    table = read_table(shared / "data" / "ulab_llmrouter.parquet")
     rows = np.load(shared / "data" / "ulab_llmrouter.minilm.npy")
     results = evaluate_prompts(table, rows, protocol="leave-one-dataset-out")
     assert len(results.rows) == 5983

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import make_table, unit_rows
 
+from benchrouter import read_table
 from benchrouter.evaluation import leave_one_dataset_out
 from benchrouter.evaluation.tasks.chosen_models import best_models, chances, smooth
 from benchrouter.evaluation.tasks.measures import table_one
 from benchrouter.scores import formulas
 from benchrouter.scores.cells import moves_of
 from benchrouter.scores.fitted import Settings
-from benchrouter.tables.table import BenchmarkTable
 
 EXPERIMENTS = {
     "A": ("mmlu_pro", dict(dataset_column="src", max_params=50, complete=True, min_records=100)),
@@ -122,7 +122,7 @@ def test_label_shares_equal_the_reference(nesting):
 @pytest.fixture(scope="module", params=sorted(EXPERIMENTS))
 def experiment(request, shared):
     file, selection = EXPERIMENTS[request.param]
-    table = BenchmarkTable.read([shared / "data" / f"{file}.parquet"], **selection)
+    table = read_table([shared / "data" / f"{file}.parquet"], **selection)
     embeddings = np.load(shared / "data" / f"{file}.minilm.npy")
     reference = json.loads((shared / "data" / "reference" / f"{request.param}.json").read_text())
     return leave_one_dataset_out(table, embeddings, settings=Settings(**UNLABELLED)), reference

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchrouter import read_table
 from benchrouter.files.lines import LineFile
 from benchrouter.prompts.batches import read_prompts
 from benchrouter.prompts.records import records_of
 from benchrouter.prompts.rejected import Rejected
-from benchrouter.tables.read import read_files
-from benchrouter.tables.read_options import ReadOptions
 from benchrouter.tables.sources import csv_file
 from benchrouter.tables.sources.open import open_source
 
@@ -140,12 +139,12 @@ def test_skip_leaves_the_same_rows_out(tmp_path):
     path.write_text('prompt,a\nx,1\n"y"y,1\nz,0\n', encoding="utf-8")
     words = "found no CSV record (a quote that closes before the end of its field)"
     with pytest.raises(ValueError, match="line 3") as caught:
-        read_files([path], ReadOptions())
+        read_table(path)
     assert words in str(caught.value)
     with pytest.raises(ValueError, match="line 3") as caught:
         list(read_prompts(path))
     assert words in str(caught.value)
-    table = read_files([path], ReadOptions(on_error="skip"))
+    table = read_table(path, on_error="skip")
     assert table.prompts == ["x", "z"] and len(table.skipped) == 1 and words in table.skipped[0]
     (batch,) = read_prompts(path, on_error="skip")
     assert list(batch.prompts) == ["x", "z"] and len(batch.rejected) == 1

@@ -14,14 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchrouter.tables.table import BenchmarkTable
+from benchrouter import read_table as read
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import fuzz_inputs
 import fuzz_readers
-
-read = BenchmarkTable.read
 
 
 def test_a_thousand_mutations():

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
-from benchrouter.tables.table import BenchmarkTable
+from benchrouter import BenchmarkTable, read_table
 
 FOLDER = Path(__file__).parent / "golden"
 NAN = float("nan")
@@ -78,7 +78,7 @@ class Golden:
         paths = [folder / self.source]
         if not paths[0].is_dir():
             paths = sorted(folder.glob(self.source + suffix))
-        return BenchmarkTable.read(paths, **self.options, **more)
+        return read_table(paths, **self.options, **more)
 
     def check(self, table: BenchmarkTable) -> None:
         """Compare everything that a table says of the benchmark."""
@@ -292,7 +292,7 @@ def test_parquet(tmp_path, golden):
         pq.write_table(pa.csv.read_csv(path, convert_options=options), path.with_suffix(".parquet"))
         path.unlink()
     paths = sorted(tmp_path.rglob("*.parquet"))
-    golden.check(BenchmarkTable.read(paths, **golden.options))
+    golden.check(read_table(paths, **golden.options))
 
 
 def respelled(golden, folder, spelling):

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from benchrouter import read_table as read
+from benchrouter import table_from_arrow
 from benchrouter.tables.sources import columns, jsonl
-from benchrouter.tables.table import BenchmarkTable
 
 NAN = float("nan")
-read = BenchmarkTable.read
 LONG = ("model", "dataset", "sample_id", "prompt", "score")
 
 
@@ -359,7 +359,7 @@ def test_how_a_missing_score_may_be_spelled(tmp_path):
     found = read(put(tmp_path / "t.csv", lines))
     assert_array_equal(found.scores[:, 0], [NAN] * len(MISSING_CSV) + [1])
     column = pa.array([NAN, None, 1.0])
-    found = BenchmarkTable.from_arrow(pa.table({"prompt": ["x"] * 3, "a": column}))
+    found = table_from_arrow(pa.table({"prompt": ["x"] * 3, "a": column}))
     assert_array_equal(found.scores[:, 0], [NAN, NAN, 1])
 
 

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from benchrouter import read_table as read
+from benchrouter import write_table
 from benchrouter.tables import formats
 from benchrouter.tables.formats.long_rows import Reading, Rows
 from benchrouter.tables.layouts.sidecar import Sidecar
-from benchrouter.tables.table import BenchmarkTable
 
 NAN = float("nan")
-read = BenchmarkTable.read
 
 
 def put(path, content):
@@ -265,7 +265,7 @@ def test_sample_ids_of_other_prompts_are_told_apart(tmp_path):
         ("1#4", "v"),
     ]
     assert found.origin.notes[0].startswith("3 records had the sample_id of another prompt")
-    found.write(tmp_path / "merged.parquet")
+    write_table(found, tmp_path / "merged.parquet")
     assert read(tmp_path / "merged.parquet") == found
     # By sample_ids, these are contradictions.
     with pytest.raises(ValueError, match="two.csv, row 1 .*: prompt of .* is 'y', but 'x' in "):

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 
+from benchrouter import read_table as read
+from benchrouter import table_from_arrow
 from benchrouter.tables.layouts.presets import PRESETS
 from benchrouter.tables.sources.open import open_source
-from benchrouter.tables.table import BenchmarkTable
 
 NAN = float("nan")
-read = BenchmarkTable.read
 
 EMBEDLLM = """prompt_id,model_id,category_id,category,prompt,label,model_name
 7,0,1,mmlu,"What, then?",1,org__a
@@ -129,7 +129,7 @@ def test_presets_of_tables_in_memory(tmp_path):
         "label": [1, None],
         "category": ["mmlu", "mmlu"],
     }
-    found = BenchmarkTable.from_arrow(pa.table(columns), preset="embedllm")
+    found = table_from_arrow(pa.table(columns), preset="embedllm")
     assert (found.models, found.sample_ids) == (("0", "1"), [str(2**62)])
     assert_array_equal(found.scores, [[1, NAN]])
 

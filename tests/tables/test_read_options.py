@@ -13,12 +13,12 @@ from numpy.testing import assert_array_equal
 from small_results import DATE, RECORD, SAMPLE, UUID
 from typer.testing import CliRunner
 
+from benchrouter import BenchmarkTable, table_from_arrow, table_report
+from benchrouter import read_table as read
 from benchrouter.cli import app
-from benchrouter.tables.read_options import FORMATS_OF, ReadOptions, flag
-from benchrouter.tables.table import BenchmarkTable
+from benchrouter.tables.read_options import FORMATS_OF, ReadKeywords, ReadOptions, flag
 
 NAN = float("nan")
-read = BenchmarkTable.read
 
 CSV = "dataset,sample_id,prompt,m,n\nd,1,p,1,0\nd,2,q,0,1\n"
 WITH_F1 = "dataset,sample_id,prompt,m,n,f1::m,f1::n\ne,1,p,1,0,0.5,0.25\ne,2,q,0,1,,0.75\n"
@@ -103,7 +103,7 @@ def test_every_option_is_checked():
     }
     for_all = {"only_metric", "thresholds", "on_error", "format", "aliases", "align", "on_conflict"}
     assert own - for_all - {"preset"} == set(FORMATS_OF) == set(OTHER)
-    assert {field.name for field in fields(ReadOptions)} <= set(inspect.signature(read).parameters)
+    assert {field.name for field in fields(ReadOptions)} == set(ReadKeywords.__annotations__)
 
 
 def test_an_option_may_fit_one_of_several_sources(tmp_path):
@@ -145,13 +145,13 @@ def test_options_of_a_table_in_memory():
     frame = pandas.DataFrame({"prompt": ["p"], "m": [1.0]})
     words = r"preset 'helm-paper' \(--preset\) is an option of helm; found only table"
     with pytest.raises(ValueError, match=words):
-        BenchmarkTable.from_arrow(frame, preset="helm-paper")
+        table_from_arrow(frame, preset="helm-paper")
     frame = pandas.DataFrame(
         {"sample_id": ["a"], "prompt": ["p"], "eval_name": ["e"], "m": [1.0], "m|total_cost": [1.0]}
     )
     words = r"dataset_column \(--dataset-column\) is an option of table; found only routerbench"
     with pytest.raises(ValueError, match=words):
-        BenchmarkTable.from_arrow(frame, dataset_column="eval_name")
+        table_from_arrow(frame, dataset_column="eval_name")
 
 
 @pytest.mark.parametrize("words", [["--split", "test"], ["--filter", "x"], ["--also", "f1"]])
@@ -174,7 +174,7 @@ def test_a_helm_run_without_a_further_metric_has_no_scores(tmp_path):
     assert found.models == ("a", "b") and found.metrics == ("f1",)
     assert_array_equal(found.scores, [[0.5, NAN]])
     lacking = "'f1', so no scores, in 1 run ('mmlu:subject=x,model=b')"
-    assert found.report().notes[-1] == f"{tmp_path}: no metric {lacking}"
+    assert table_report(found).notes[-1] == f"{tmp_path}: no metric {lacking}"
     with pytest.raises(ValueError, match=r"b: per_instance_stats.json: found the metrics exact_m"):
         read(tmp_path, metric="f1")
     for only in (False, True):

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from benchrouter.tables.table import BenchmarkTable
+from benchrouter import read_table as read
+from benchrouter import table_from_arrow
 
 NAN = float("nan")
-read = BenchmarkTable.read
 
 
 def put(path, content):
@@ -174,20 +174,20 @@ def test_parquet_kinds(tmp_path):
     assert found.models == ("flag", "whole", "double")
     assert_array_equal(found.scores, [[1, 1, 0.5], [NAN, 0, NAN], [0, NAN, 1]])
     assert found.sample_ids == ["3", "4", "3"]
-    assert BenchmarkTable.from_arrow(pa.table(columns)) == found
+    assert table_from_arrow(pa.table(columns)) == found
     # Text is no model by itself, but numbers if asked for.
     assert_array_equal(read(tmp_path / "t.parquet", models=["text"]).scores, [[0.5], [1], [0]])
 
 
 def test_from_arrow_calls_its_dataset_table():
-    found = BenchmarkTable.from_arrow(pa.table({"prompt": ["x"], "a": [1]}), thresholds={"*": 0.9})
+    found = table_from_arrow(pa.table({"prompt": ["x"], "a": [1]}), thresholds={"*": 0.9})
     assert (found.datasets, found.thresholds.tolist()) == (("table",), [0.9])
     with pytest.raises(TypeError, match=r"table must be a pyarrow.Table, got dict"):
-        BenchmarkTable.from_arrow({"prompt": ["x"]})
+        table_from_arrow({"prompt": ["x"]})
     with pytest.raises(ValueError, match="table is empty"):
-        BenchmarkTable.from_arrow(pa.table({"prompt": pa.array([], pa.string())}))
+        table_from_arrow(pa.table({"prompt": pa.array([], pa.string())}))
     with pytest.raises(ValueError, match="table, row 2: prompt is '', expected text"):
-        BenchmarkTable.from_arrow(pa.table({"prompt": ["x", ""], "a": [1, 0]}))
+        table_from_arrow(pa.table({"prompt": ["x", ""], "a": [1, 0]}))
 
 
 SIDECAR = {
@@ -767,8 +767,8 @@ def melted(rows, models):
 def test_permuted_rows_give_the_same_table_up_to_order(grid, data):
     models, rows = grid
     order = data.draw(st.permutations(range(len(rows))))
-    found = BenchmarkTable.from_arrow(arrow(rows, models))
-    permuted = BenchmarkTable.from_arrow(arrow([rows[i] for i in order], models))
+    found = table_from_arrow(arrow(rows, models))
+    permuted = table_from_arrow(arrow([rows[i] for i in order], models))
     assert permuted == found.rows(list(order))
 
 
@@ -776,11 +776,11 @@ def test_permuted_rows_give_the_same_table_up_to_order(grid, data):
 @given(grid=grids(), data=st.data())
 def test_long_and_wide_forms_are_equal(grid, data):
     models, rows = grid
-    wide = BenchmarkTable.from_arrow(arrow(rows, models))
+    wide = table_from_arrow(arrow(rows, models))
     long_rows = melted(rows, models)
-    assert BenchmarkTable.from_arrow(pa.Table.from_pylist(long_rows)) == wide
+    assert table_from_arrow(pa.Table.from_pylist(long_rows)) == wide
     shuffled = [long_rows[i] for i in data.draw(st.permutations(range(len(long_rows))))]
-    found = BenchmarkTable.from_arrow(pa.Table.from_pylist(shuffled))
+    found = table_from_arrow(pa.Table.from_pylist(shuffled))
     keys = list(zip(found.dataset.tolist(), found.sample_ids, strict=True))
     at = [keys.index(key) for key in zip(wide.dataset.tolist(), wide.sample_ids, strict=True)]
     assert found.select(models=models).rows(at) == wide
@@ -792,7 +792,7 @@ def test_long_and_wide_forms_are_equal(grid, data):
 @given(grid=grids(), data=st.data())
 def test_splitting_a_table_into_files_and_merging_them_changes_nothing(tmp_path, grid, data):
     models, rows = grid
-    whole = BenchmarkTable.from_arrow(arrow(rows, models))
+    whole = table_from_arrow(arrow(rows, models))
     cut = data.draw(st.integers(1, len(models) - 1))
     halves = models[:cut], models[cut:]
     paths = [tmp_path / "one.parquet", tmp_path / "two.jsonl"]

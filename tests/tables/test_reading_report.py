@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from tables import make_table
 
+from benchrouter import read_table as read
+from benchrouter import table_report, write_table
 from benchrouter.tables import formats
 from benchrouter.tables.formats.long_rows import Reading, Rows
+from benchrouter.tables.layouts.sidecar import Sidecar
 from benchrouter.tables.origin import Origin, SourceRead
 from benchrouter.tables.report import TableWarning
 from benchrouter.tables.report.ranges import range_of
-from benchrouter.tables.table import BenchmarkTable
 
 NAN = float("nan")
-read = BenchmarkTable.read
 
 
 def put(path, content):
@@ -39,11 +40,11 @@ def files(tmp_path):
 
 
 def kinds(table):
-    return [warning.kind for warning in table.report().warnings]
+    return [warning.kind for warning in table_report(table).warnings]
 
 
 def test_rows_of_datasets_and_models(files):
-    report = read(files, on_conflict="first").report()
+    report = table_report(read(files, on_conflict="first"))
     assert report.n_records == 5
     assert [
         (d.name, d.n_records, d.n_scores, d.metric, d.threshold, d.duplicates, d.conflicts)
@@ -59,8 +60,10 @@ def test_rows_of_datasets_and_models(files):
     ] == [("a", 5, 3, 1, 1), ("b", 4, 3, 0, 0), ("c", 2, 1, 0, 0)]
     assert [m.missing for m in report.models] == pytest.approx([0, 0.2, 0.6])
     assert report.sources == (
-        SourceRead(str(files[0]), 5, ("a", "b")),
-        SourceRead(str(files[1]), 2, ("a", "c")),
+        SourceRead(
+            str(files[0]), 5, ("a", "b"), sidecar=str(files[0].with_suffix(".json")), guessed=True
+        ),
+        SourceRead(str(files[1]), 2, ("a", "c"), guessed=True),
     )
     assert report.notes == (
         "scores read again with the same value, which count once: 1",
@@ -70,7 +73,7 @@ def test_rows_of_datasets_and_models(files):
 
 def test_a_selection_is_reported_as_what_is_left(files):
     table = read(files, on_conflict="first", datasets=["d", "f"], models=["c", "b"])
-    report = table.report()
+    report = table_report(table)
     assert [(d.name, d.n_records, d.duplicates) for d in report.datasets] == [
         ("d", 2, 0),
         ("f", 2, 0),
@@ -93,7 +96,7 @@ def test_duplicates_of_a_source_are_counted(tmp_path, layout):
         )
         text += "d,1,p,b,1\n"
     table = read(put(tmp_path / "t.csv", text), on_error="skip", aliases={"A": "a"})
-    report = table.report()
+    report = table_report(table)
     assert [(d.name, d.duplicates) for d in report.datasets] == [("d", 3), ("e", 0)]
     assert [(m.name, m.duplicates) for m in report.models] == [("A", 2), ("b", 1)]
     assert len(report.skipped) == {"wide": 2, "long": 4}[layout]
@@ -109,8 +112,8 @@ def fine(**fields):
 
 
 def test_nothing_is_odd():
-    assert fine().report().warnings == ()
-    assert fine(metrics=("acc", "", "a metric of our own")).report().warnings == ()
+    assert table_report(fine()).warnings == ()
+    assert table_report(fine(metrics=("acc", "", "a metric of our own"))).warnings == ()
 
 
 def test_metrics_that_differ_between_sources(tmp_path):
@@ -127,7 +130,7 @@ def test_metrics_that_differ_between_sources(tmp_path):
     put(tmp_path / "three.json", {"metrics": {"d": "acc"}})
     table = read(paths)
     assert table.metrics == ("f1", "em")
-    (found,) = (w for w in table.report().warnings if w.kind == "metrics differ")
+    (found,) = (w for w in table_report(table).warnings if w.kind == "metrics differ")
     assert found.names == ("d",)
     assert found.message == (
         f"dataset 'd': its metric is 'f1' in {tmp_path / 'one.json'}, but 'acc' in "
@@ -142,7 +145,7 @@ def test_scores_outside_the_range_of_their_metric():
     fields = dict(scores=scores, thresholds=np.array([0.5, 0.5, -2]))
     assert "outside range" not in kinds(fine(**fields))
     table = fine(**fields, metrics=("F1 score", "exact_match,strict-match", "BARTScore"))
-    assert [w for w in table.report().warnings if w.kind == "outside range"] == [
+    assert [w for w in table_report(table).warnings if w.kind == "outside range"] == [
         TableWarning(
             "outside range",
             ("dataset 1",),
@@ -196,7 +199,7 @@ def test_ranges_of_known_metrics(metric, expected):
 def test_a_dataset_where_every_model_is_right_or_wrong(scores, threshold, kind):
     rows = np.float32([[1, 0], [0, 1], [1, 1], [0, 1], *scores])
     table = fine(scores=rows, thresholds=np.array([0.5, 0.5, threshold]))
-    found = [w for w in table.report().warnings if w.kind.startswith("all ")]
+    found = [w for w in table_report(table).warnings if w.kind.startswith("all ")]
     assert [(w.kind, w.names) for w in found] == ([(kind, ("dataset 2",))] if kind else [])
     if kind == "all right":
         assert found[0].message == (
@@ -210,11 +213,11 @@ def test_models_with_fewer_than_three_datasets():
     scores[::2] = 0
     scores[4:, 0] = NAN
     assert kinds(fine(scores=scores)) == ["few datasets"]
-    (found,) = fine(scores=scores).report().warnings
+    (found,) = table_report(fine(scores=scores)).warnings
     assert found.names == ("model 0",)
     assert found.message == "1 model has scores in fewer than 3 datasets: 'model 0' (2)"
     scores[2:, 1:] = NAN
-    (found,) = fine(scores=scores).report().warnings
+    (found,) = table_report(fine(scores=scores)).warnings
     assert found.names == tuple(f"model {m}" for m in range(5))
     assert found.message == (
         "5 models have scores in fewer than 3 datasets: 'model 0' (2), 'model 1' (1), "
@@ -246,14 +249,14 @@ class TwoReadings:
             notes = ("metric is acc",) if i < 2 else ("2 perturbed instances left out",)
             if i == 2:
                 notes += (f"{path}: 1 split",)
-            readings.append(Reading(rows.source(), formats.long_rows.Sidecar(), notes))
+            readings.append(Reading(rows.source(), Sidecar(), notes))
         return readings
 
 
 def test_what_readers_say_is_told_once(tmp_path, monkeypatch):
     monkeypatch.setitem(formats.FORMATS, "two", TwoReadings)
     path = put(tmp_path / "x.two", "")
-    report = read(path, aliases={"a": "b"}).report()
+    report = table_report(read(path, aliases={"a": "b"}))
     assert report.notes == (
         f"{path}/0 and 1 more: metric is acc",
         f"{path}/2: 2 perturbed instances left out",
@@ -268,7 +271,7 @@ def test_what_readers_say_is_told_once(tmp_path, monkeypatch):
 
 
 def test_text(files):
-    assert read(files, on_conflict="first").report().text().splitlines() == [
+    assert table_report(read(files, on_conflict="first")).text().splitlines() == [
         "read 5 records of 3 datasets and 3 models from 2 sources",
         "",
         "dataset  metric     records  missing  threshold  duplicates  conflicts",
@@ -300,7 +303,7 @@ def test_long_text_is_shortened_with_a_count():
         origin=origin,
         skipped=("row 1: found 'x'",),
     )
-    lines = table.report().text(limit=3).splitlines()
+    lines = table_report(table).text(limit=3).splitlines()
     assert lines[0] == "read 60 records of 30 datasets and 2 models"
     assert lines[3:8] == [
         "dataset 00  –             2    0.0 %        0.5           0          0",
@@ -316,7 +319,7 @@ def test_long_text_is_shortened_with_a_count():
         "note: … and 1,197 more",
         "skipped: row 1: found 'x'",
     ]
-    assert len(table.report().text(limit=30).splitlines()) == 2 + 31 + 1 + 3 + 1 + 31 + 1
+    assert len(table_report(table).text(limit=30).splitlines()) == 2 + 31 + 1 + 3 + 1 + 31 + 1
 
 
 @pytest.mark.parametrize(
@@ -326,12 +329,12 @@ def test_a_little_is_not_nothing(n_missing, words):
     scores = np.zeros((2000, 1), np.float32)
     scores[:n_missing] = NAN
     table = make_table(scores, np.zeros(2000), thresholds=np.full(1, 0.5))
-    assert words in table.report().text().splitlines()[3]
+    assert words in table_report(table).text().splitlines()[3]
 
 
 def test_json_has_everything(files):
     table = read(files, on_conflict="first")
-    described = json.loads(json.dumps(table.report().describe(), allow_nan=False))
+    described = json.loads(json.dumps(table_report(table).describe(), allow_nan=False))
     assert described["datasets"][2] == {
         "name": "f",
         "n_records": 2,
@@ -352,6 +355,10 @@ def test_json_has_everything(files):
         "n_records": 2,
         "models": ["a", "c"],
         "notes": [],
+        "format": "table",
+        "sidecar": "",
+        "passed_over": [],
+        "guessed": True,
     }
     assert set(described) == {
         *("n_records", "sources", "datasets", "models", "warnings", "notes", "skipped"),
@@ -360,8 +367,8 @@ def test_json_has_everything(files):
 
 def test_a_report_is_no_part_of_what_a_table_says(files, tmp_path):
     table = read(files, on_conflict="first")
-    table.write(tmp_path / "merged.parquet")
+    write_table(table, tmp_path / "merged.parquet")
     again = read(tmp_path / "merged.parquet")
     assert again == table
     assert again.origin != table.origin
-    assert make_table([[1.0]], [0]).report().sources == ()
+    assert table_report(make_table([[1.0]], [0])).sources == ()

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from benchrouter.tables.table import BenchmarkTable, default_thresholds
+from benchrouter import BenchmarkTable, read_table, write_table
+from benchrouter.tables.table import default_thresholds
 
 NAN = float("nan")
 
@@ -324,9 +325,9 @@ def tables(draw):
 @given(made=tables())
 def test_reading_what_was_written_gives_an_equal_table(tmp_path, suffix, made):
     path = tmp_path / f"t{suffix}"
-    made.write(path)
+    write_table(made, path)
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(["t.json", f"t{suffix}"])
-    back = BenchmarkTable.read(path)
+    back = read_table(path)
     assert back == made
     assert_array_equal(back.source_rows, np.arange(made.n_records))
     # −0.0 == 0.0: the sign survives too.
@@ -335,8 +336,8 @@ def test_reading_what_was_written_gives_an_equal_table(tmp_path, suffix, made):
 
 def test_a_selected_table_is_written_without_what_was_left(tmp_path):
     chosen = table().select(models=["c", "b"], datasets=["d0"])
-    chosen.write(tmp_path / "t.csv")
-    back = BenchmarkTable.read(tmp_path / "t.csv")
+    write_table(chosen, tmp_path / "t.csv")
+    back = read_table(tmp_path / "t.csv")
     assert back == chosen
     assert (back.n_source_rows, chosen.n_source_rows) == (3, 5)
 
@@ -357,7 +358,7 @@ def test_a_selected_table_is_written_without_what_was_left(tmp_path):
 )
 def test_write_refuses_what_it_could_not_read_back(tmp_path, changes, name, words):
     with pytest.raises(ValueError, match=words):
-        table(**changes).write(tmp_path / name)
+        write_table(table(**changes), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -373,7 +374,7 @@ def test_write_refuses_what_it_could_not_read_back(tmp_path, changes, name, word
     ],
 )
 def test_real_tables(shared, name, n_missing_params, has_cost):
-    found = BenchmarkTable.read(shared / "data" / f"{name}.parquet")
+    found = read_table(shared / "data" / f"{name}.parquet")
     facts = json.loads((shared / "data" / f"{name}.json").read_text())
     assert list(found.models) == facts["model_columns"]
     counts = dict(zip(found.datasets, np.bincount(found.dataset).tolist(), strict=True))
@@ -388,7 +389,7 @@ def test_real_tables(shared, name, n_missing_params, has_cost):
 
 
 def test_real_prices(shared):
-    found = BenchmarkTable.read(shared / "data" / "ulab_llmrouter.parquet")
+    found = read_table(shared / "data" / "ulab_llmrouter.parquet")
     assert_array_equal(found.prices[found.models.index("gemma-2-9b-it")], [0.1, 0.1])
     assert not np.isnan(found.prices).any()
 
@@ -407,7 +408,7 @@ def test_real_prices(shared):
     ],
 )
 def test_experiments_select_what_the_reference_selected(shared, name, file, selection, shape):
-    found = BenchmarkTable.read(shared / "data" / f"{file}.parquet", **selection)
+    found = read_table(shared / "data" / f"{file}.parquet", **selection)
     reference = json.loads((shared / "data" / "reference" / f"{name}.json").read_text())
     assert (found.n_records, found.n_datasets, found.n_models) == shape
     assert list(found.datasets) == reference["datasets"]

@@ -11,10 +11,9 @@ import pyarrow.dataset
 import pytest
 from numpy.testing import assert_array_equal
 
-from benchrouter.tables.table import BenchmarkTable
+from benchrouter import read_table, table_from_arrow
 
 NAN = float("nan")
-take = BenchmarkTable.from_arrow
 COLUMNS = {
     "dataset": ["d", "d", "e"],
     "sample_id": ["1", "2", "1"],
@@ -31,7 +30,7 @@ LONG = {
 
 
 def expected():
-    return take(pa.table(COLUMNS))
+    return table_from_arrow(pa.table(COLUMNS))
 
 
 @pytest.fixture
@@ -59,10 +58,10 @@ def test_the_golden_table():
 
 def test_pyarrow():
     table = pa.table(COLUMNS)
-    assert take(pa.record_batch(COLUMNS)) == expected()
-    assert take(table.to_reader(max_chunksize=1)) == expected()
-    assert take(pa.dataset.dataset(table)) == expected()
-    assert take(pa.dataset.dataset([table.slice(0, 1), table.slice(1)])) == expected()
+    assert table_from_arrow(pa.record_batch(COLUMNS)) == expected()
+    assert table_from_arrow(table.to_reader(max_chunksize=1)) == expected()
+    assert table_from_arrow(pa.dataset.dataset(table)) == expected()
+    assert table_from_arrow(pa.dataset.dataset([table.slice(0, 1), table.slice(1)])) == expected()
 
 
 def test_whatever_hands_out_arrow_data():
@@ -70,7 +69,7 @@ def test_whatever_hands_out_arrow_data():
         def __arrow_c_stream__(self, requested_schema=None):
             return pa.table(COLUMNS).__arrow_c_stream__(requested_schema)
 
-    assert take(Capsule()) == expected()
+    assert table_from_arrow(Capsule()) == expected()
 
 
 @pytest.mark.parametrize(
@@ -98,75 +97,75 @@ def test_whatever_hands_out_arrow_data():
 def test_pandas(pandas, change):
     frame = change(pandas, pandas.DataFrame(COLUMNS))
     before = frame.copy()
-    found = take(frame)
+    found = table_from_arrow(frame)
     columns = [name for name in ("a", "b") if name in found.models]
-    assert take(frame, models=["a", "b"]) == expected() and columns == ["a", "b"]
+    assert table_from_arrow(frame, models=["a", "b"]) == expected() and columns == ["a", "b"]
     pandas.testing.assert_frame_equal(frame, before)
 
 
 def test_a_pandas_index_that_the_caller_names(pandas):
     frame = pandas.DataFrame(COLUMNS).drop(columns=["dataset", "sample_id"])
     frame.index = pandas.Index([5, 6, 7], name="number")
-    assert take(frame).sample_ids == ["1", "2", "3"]
-    assert take(frame, columns={"sample_id": "number"}).sample_ids == ["5", "6", "7"]
+    assert table_from_arrow(frame).sample_ids == ["1", "2", "3"]
+    assert table_from_arrow(frame, columns={"sample_id": "number"}).sample_ids == ["5", "6", "7"]
 
 
 def test_missing_in_pandas_spelled_six_ways(pandas):
     values = [None, NAN, pandas.NA, pandas.NaT, "", "NaN", "null", "0.5"]
     frame = pandas.DataFrame({"prompt": list("abcdefgh"), "m": values}, dtype=object)
-    assert_array_equal(take(frame, models=["m"]).scores[:, 0], [NAN] * 7 + [0.5])
+    assert_array_equal(table_from_arrow(frame, models=["m"]).scores[:, 0], [NAN] * 7 + [0.5])
     frame.loc[7, "m"] = 0.5  # now of several kinds
-    assert_array_equal(take(frame).scores[:, 0], [NAN] * 7 + [0.5])
+    assert_array_equal(table_from_arrow(frame).scores[:, 0], [NAN] * 7 + [0.5])
 
 
 def test_bad_cells_of_pandas_are_named(pandas):
     frame = pandas.DataFrame(COLUMNS).assign(a=[1, "x", 0.5])
     with pytest.raises(ValueError, match="table, row 2: score of model 'a' is 'x', expected a fin"):
-        take(frame)
-    assert take(frame, on_error="skip").n_records == 2
+        table_from_arrow(frame)
+    assert table_from_arrow(frame, on_error="skip").n_records == 2
     frame = pandas.DataFrame(COLUMNS).assign(prompt=["x", 3, "y"])
     with pytest.raises(ValueError, match="table, row 2: prompt is 3, expected text"):
-        take(frame)
+        table_from_arrow(frame)
     frame = pandas.DataFrame([[1, "x", 2]], columns=["a", "prompt", "a"])
     with pytest.raises(ValueError, match="table: found several columns named 'a', expected one"):
-        take(frame)
+        table_from_arrow(frame)
     frame = pandas.DataFrame({"prompt": ["x", "\ud800"], "a": [1, 0]}, dtype=object)
     with pytest.raises(ValueError, match="table: column 'prompt' holds what is no text"):
-        take(frame)
+        table_from_arrow(frame)
     with pytest.raises(ValueError, match="table is empty: found no data row"):
-        take(pandas.DataFrame(COLUMNS).iloc[:0])
+        table_from_arrow(pandas.DataFrame(COLUMNS).iloc[:0])
 
 
 def test_polars(polars):
     frame = polars.DataFrame(COLUMNS)
-    assert take(frame) == expected()
+    assert table_from_arrow(frame) == expected()
     coded = frame.with_columns(
         polars.col("dataset").cast(polars.Categorical),
         polars.col("sample_id").cast(polars.Enum(["1", "2"])),
         polars.col("b").cast(polars.Boolean),
     )
-    assert take(coded) == expected()
-    assert take(polars.concat([frame[:1], frame[1:]], rechunk=False)) == expected()
+    assert table_from_arrow(coded) == expected()
+    assert table_from_arrow(polars.concat([frame[:1], frame[1:]], rechunk=False)) == expected()
     with pytest.raises(TypeError, match="got LazyFrame; also taken: data frames"):
-        take(frame.lazy())
+        table_from_arrow(frame.lazy())
     with pytest.raises(TypeError, match="table of type Series: "):
-        take(frame["a"])
+        table_from_arrow(frame["a"])
 
 
 def test_hugging_face(datasets):
     split = datasets.Dataset.from_dict(COLUMNS)
-    assert take(split) == expected()
-    assert take(split.with_format("numpy")) == expected()
-    assert take(split.select([2, 1, 0]).select([2, 1, 0])) == expected()
+    assert table_from_arrow(split) == expected()
+    assert table_from_arrow(split.with_format("numpy")) == expected()
+    assert table_from_arrow(split.select([2, 1, 0]).select([2, 1, 0])) == expected()
     labels = datasets.ClassLabel(names=["wrong", "right"])
-    assert take(split.cast_column("b", labels)) == expected()
-    assert take(datasets.concatenate_datasets([split, split.select([0])]).select(range(3))) == (
-        expected()
-    )
+    assert table_from_arrow(split.cast_column("b", labels)) == expected()
+    assert table_from_arrow(
+        datasets.concatenate_datasets([split, split.select([0])]).select(range(3))
+    ) == (expected())
     with pytest.raises(TypeError, match="DatasetDict of the splits 'train', 'test': give one of"):
-        take(datasets.DatasetDict({"train": split, "test": split}))
+        table_from_arrow(datasets.DatasetDict({"train": split, "test": split}))
     with pytest.raises(TypeError, match="got IterableDataset; also taken"):
-        take(split.to_iterable_dataset())
+        table_from_arrow(split.to_iterable_dataset())
 
 
 @pytest.mark.parametrize("library", ["pyarrow", "pandas", "polars", "datasets"])
@@ -178,7 +177,7 @@ def test_long_tables(library):
         "polars": lambda: module.DataFrame(LONG),
         "datasets": lambda: module.Dataset.from_dict(LONG),
     }
-    found = take(make[library]())
+    found = table_from_arrow(make[library]())
     assert (found.models, found.datasets) == (("m", "n"), ("table",))
     assert found.sample_ids == [str(2**63 - 1), str(2**53 + 1)]
     assert_array_equal(found.scores, [[1, 0], [NAN, NAN]])
@@ -191,14 +190,14 @@ def test_what_is_no_table(other):
     with pytest.raises(
         TypeError, match=f"table must be a pyarrow.Table, got {type(other).__name__}"
     ):
-        take(other)
+        table_from_arrow(other)
 
 
 def test_no_library_is_imported():
     code = (
         "import sys, pyarrow as pa\n"
-        "from benchrouter.tables.table import BenchmarkTable\n"
-        "BenchmarkTable.from_arrow(pa.table({'prompt': ['x'], 'a': [1]}))\n"
+        "from benchrouter import table_from_arrow\n"
+        "table_from_arrow(pa.table({'prompt': ['x'], 'a': [1]}))\n"
         "print(sorted({'polars', 'datasets'} & set(sys.modules)))\n"  # pyarrow imports pandas
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -214,13 +213,13 @@ def test_class_labels_are_their_names_where_text_is_expected(datasets):
         "score": [1.0, 0.0, 1.0],
     }
     split = datasets.Dataset.from_dict(rows)
-    expected = BenchmarkTable.from_arrow(split)
+    expected = table_from_arrow(split)
     coded = split.class_encode_column("model").class_encode_column("dataset")
-    assert BenchmarkTable.from_arrow(coded) == expected
+    assert table_from_arrow(coded) == expected
     renamed = coded.rename_column("model", "llm")
-    assert BenchmarkTable.from_arrow(renamed, columns={"model": "llm"}) == expected
+    assert table_from_arrow(renamed, columns={"model": "llm"}) == expected
 
 
 def test_read_is_for_files_and_says_what_is_for_tables():
     with pytest.raises(TypeError, match="got a Table: tables in memory are read by .*from_arrow"):
-        BenchmarkTable.read(pa.table(COLUMNS))
+        read_table(pa.table(COLUMNS))

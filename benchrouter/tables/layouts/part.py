@@ -66,6 +66,8 @@ class Part:
         What the reader chose or left out.
     lacks : tuple of str or None
         The metrics there are, if the one asked for is missing; else None.
+    format, passed_over, guessed
+        As in `SourceRead`.
     """
 
     name: str
@@ -89,6 +91,9 @@ class Part:
     read_as: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     lacks: tuple[str, ...] | None = None
+    format: str = "table"
+    passed_over: tuple[str, ...] = ()
+    guessed: bool = False
 
     @property
     def n_records(self) -> int:

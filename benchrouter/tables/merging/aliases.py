@@ -59,11 +59,12 @@ class Aliases:
         """Return models, each with its other names after it; None for None."""
         if models is None:
             return None
-        return [
+        names = (
             name
             for model in models
             for name in (model, *(o for o, kept in self.kept.items() if kept == model))
-        ]
+        )
+        return list(dict.fromkeys(names))
 
     def rename(self, part: Part) -> Part:
         """Return a part whose models, those of its sidecar included, have the names that stay."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,12 +18,11 @@ if TYPE_CHECKING:
 class AllRows:
     """Rows of all parts in turn; a row is a record of one part.
 
-    Parts are taken one at a time and give up the texts of their prompts, so that a prompt of many
+    Parts are added one by one and give up the texts of their prompts, so that a prompt of many
     parts takes the memory of one.
 
     Parameters
     ----------
-    parts : iterable of Part
     by_prompt : bool
         Whether the prompts of a single part are compared as well.
 
@@ -39,24 +37,36 @@ class AllRows:
         What was left out, by the readers and by merging.
     """
 
-    def __init__(self, parts: Iterable[Part], *, by_prompt: bool = False) -> None:
+    starts: NDArray[np.int64]
+    datasets: pa.LargeStringArray
+    sample_ids: pa.LargeStringArray
+
+    def __init__(self, *, by_prompt: bool = False) -> None:
+        self.parts: list[Part] = []
+        self.skipped: list[str] = []
+        self._by_prompt = by_prompt
+        self._numbers: dict[str, int] = {}
+        self._coded_parts: list[NDArray[np.int64]] = []
+
+    def add(self, part: Part) -> None:
+        """Take one more part."""
+        self.parts.append(part)
+        self.skipped += part.skipped
+        # The prompts of a single part are compared with nothing, and stay as they are.
+        if self._by_prompt or len(self.parts) > 1:
+            first = len(self._coded_parts)
+            self._coded_parts += [self._coded(at) for at in range(first, len(self.parts))]
+
+    def end(self) -> None:
+        """Join the parts, once all are there."""
         import pyarrow as pa
 
-        self.parts: list[Part] = []
-        self._numbers: dict[str, int] = {}
-        codes: list[NDArray[np.int64]] = []
-        for part in parts:
-            self.parts.append(part)
-            # Those of a single part are compared with nothing, and stay as they are.
-            if by_prompt or len(self.parts) > 1:
-                codes += [self._coded(at) for at in range(len(codes), len(self.parts))]
-        self._codes = np.concatenate(codes) if codes else None
+        self._codes = np.concatenate(self._coded_parts) if self._coded_parts else None
         self._texts = list(self._numbers)
-        self._numbers = {}
+        self._numbers, self._coded_parts = {}, []
         self.starts = np.cumsum([0, *(part.n_records for part in self.parts)], dtype=np.int64)
         self.datasets = pa.concat_arrays([_kept(p, p.all_datasets) for p in self.parts])
         self.sample_ids = pa.concat_arrays([_kept(p, p.all_sample_ids) for p in self.parts])
-        self.skipped = [message for part in self.parts for message in part.skipped]
 
     def __len__(self) -> int:
         """Count the rows."""

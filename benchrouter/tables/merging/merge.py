@@ -43,7 +43,7 @@ def merge(
     rows : AllRows
         Of at least one part.
     align, on_conflict : str
-        See `BenchmarkTable.read`.
+        See `read_table`.
     thresholds : dict of str to float, or None
         Per dataset, "*" = all others; before those of the sidecars.
     notes : sequence of str
@@ -61,6 +61,7 @@ def merge(
     """
     import pyarrow as pa
 
+    rows.end()
     if len(rows) == 0:
         raise _nothing_left(rows)
     said = list(notes)
@@ -101,7 +102,16 @@ def merge(
         skipped=tuple(rows.skipped),
         origin=Origin(
             sources=tuple(
-                SourceRead(part.name, part.n_records, tuple(dict.fromkeys(part.models)), part.notes)
+                SourceRead(
+                    name=part.name,
+                    n_records=part.n_records,
+                    models=tuple(dict.fromkeys(part.models)),
+                    notes=part.notes,
+                    format=part.format,
+                    sidecar=part.sidecar.path,
+                    passed_over=part.passed_over,
+                    guessed=part.guessed,
+                )
                 for part in rows.parts
             ),
             duplicates=duplicates,

@@ -1,6 +1,6 @@
-"""What was read, in numbers and in words: what a user should know of a table before a fit."""
+"""The report of a table: what was read, and what should be looked at before a fit."""
 
-from benchrouter.tables.report.report import DatasetRow, ModelRow, Report, report
+from benchrouter.tables.report.report import DatasetRow, ModelRow, TableReport, table_report
 from benchrouter.tables.report.warnings import TableWarning
 
-__all__ = ["DatasetRow", "ModelRow", "Report", "TableWarning", "report"]
+__all__ = ["DatasetRow", "ModelRow", "TableReport", "TableWarning", "table_report"]

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchrouter.files.words import counted
 from benchrouter.tables.origin import Origin, SourceRead
-from benchrouter.tables.report.text import as_text
 from benchrouter.tables.report.warnings import TableWarning, n_datasets_of, warnings_of
 
 if TYPE_CHECKING:
     from benchrouter.tables.table import BenchmarkTable
+
+UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class ModelRow:
 
 
 @dataclass(frozen=True)
-class Report:
+class TableReport:
     """What was read.
 
     Attributes
@@ -104,14 +106,59 @@ class Report:
 
     def text(self, limit: int = 20) -> str:
         """Return lines to print, with at most `limit` rows, warnings or notes of a kind."""
-        return as_text(self, limit)
+        sources = f" from {counted(len(self.sources), 'source')}" if self.sources else ""
+        lines = [
+            f"read {counted(self.n_records, 'record')} of {counted(len(self.datasets), 'dataset')} "
+            f"and {counted(len(self.models), 'model')}{sources}",
+            "",
+            *_columns(
+                ("dataset", "metric", "records", "missing", "threshold", "duplicates", "conflicts"),
+                [
+                    (
+                        row.name,
+                        row.metric or UNKNOWN,
+                        f"{row.n_records:,}",
+                        _share(row.missing),
+                        UNKNOWN if row.threshold is None else f"{row.threshold:g}",
+                        f"{row.duplicates:,}",
+                        f"{row.conflicts:,}",
+                    )
+                    for row in self.datasets
+                ],
+                2,
+                limit,
+            ),
+            "",
+            *_columns(
+                ("model", "records", "missing", "datasets", "duplicates", "conflicts"),
+                [
+                    (
+                        row.name,
+                        f"{row.n_scores:,}",
+                        _share(row.missing),
+                        f"{row.n_datasets:,}",
+                        f"{row.duplicates:,}",
+                        f"{row.conflicts:,}",
+                    )
+                    for row in self.models
+                ],
+                1,
+                limit,
+            ),
+        ]
+        said = [
+            *_limited("warning", [warning.message for warning in self.warnings], limit),
+            *_limited("note", self.notes, limit),
+            *_limited("skipped", self.skipped, limit),
+        ]
+        return "\n".join([*lines, "", *said] if said else lines)
 
     def describe(self) -> dict[str, Any]:
         """Return everything, ready for JSON; unknown is None."""
         return asdict(self)
 
 
-def report(table: BenchmarkTable) -> Report:
+def table_report(table: BenchmarkTable) -> TableReport:
     """Report on a table.
 
     Parameters
@@ -121,7 +168,7 @@ def report(table: BenchmarkTable) -> Report:
 
     Returns
     -------
-    Report
+    TableReport
     """
     origin = table.origin or Origin()
     present = ~np.isnan(table.scores)
@@ -130,7 +177,7 @@ def report(table: BenchmarkTable) -> Report:
     of_model, n_datasets = present.sum(axis=0), n_datasets_of(table)
     duplicates = _totals(table, origin.duplicates)
     conflicts = _totals(table, origin.conflicts)
-    return Report(
+    return TableReport(
         n_records=table.n_records,
         sources=origin.sources,
         datasets=tuple(
@@ -197,3 +244,35 @@ def _says_of_what(note: str, source: str) -> bool:
 
 def _first(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
+
+
+def _columns(
+    names: Sequence[str], rows: Sequence[Sequence[str]], n_texts: int, limit: int
+) -> list[str]:
+    """Aligned columns: the first `n_texts` to the left, numbers to the right."""
+    shown = [names, *rows[:limit]]
+    widths = [max(len(row[i]) for row in shown) for i in range(len(names))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i < n_texts else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in shown
+    ]
+    return [*lines, *_more(len(rows), limit)]
+
+
+def _limited(what: str, messages: Sequence[str], limit: int) -> list[str]:
+    more = _more(len(messages), limit, f"{what}: ")
+    return [*(f"{what}: {message}" for message in messages[:limit]), *more]
+
+
+def _more(n: int, limit: int, before: str = "") -> list[str]:
+    return [f"{before}… and {n - limit:,} more"] if n > limit else []
+
+
+def _share(share: float) -> str:
+    """Percent; of what is there but would round to nothing, or to everything, not that."""
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
+    return "> 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchrouter.files.lines import open_bytes, unpack_errors
+from benchrouter.files.opened import open_file
 from benchrouter.files.words import check_distinct
 from benchrouter.tables.sources.csv_file import csv_header, read_csv
 from benchrouter.tables.sources.jsonl import Needed, read_jsonl
@@ -81,7 +82,7 @@ def column_names(path: Path) -> list[str]:
 
     _, suffix = split_suffix(path)
     if suffix == ".parquet":
-        return list(pq.read_schema(path).names)
+        return list(pq.read_schema(open_file(path)).names)
     if suffix.startswith(".csv"):
         return csv_header(path)
     with open_bytes(path) as lines:
@@ -97,7 +98,7 @@ def _open_parquet(path: Path, stem: str) -> Source:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(open_file(path))
         schema = file.schema_arrow
         names = list(schema.names)
     except (pa.ArrowException, UnicodeError) as error:
@@ -119,7 +120,7 @@ def _open_parquet(path: Path, stem: str) -> Source:
         return cells
 
     def load_coded(column: str) -> pa.ChunkedArray:
-        return checked(pq.ParquetFile(path, read_dictionary=[column]), column)
+        return checked(pq.ParquetFile(open_file(path), read_dictionary=[column]), column)
 
     # Messages read one column row by row; caching more would only fill memory.
     @lru_cache(maxsize=1)

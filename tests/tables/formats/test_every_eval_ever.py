@@ -13,15 +13,14 @@ import pytest
 from numpy.testing import assert_array_equal
 from typer.testing import CliRunner
 
+from benchrouter import read_table as read
 from benchrouter.cli import app
 from benchrouter.tables.formats import every_eval_ever, format_of
 from benchrouter.tables.formats.choices import Choices
-from benchrouter.tables.table import BenchmarkTable
 
 NAN = float("nan")
 ID = "0f9c1b7e-3d52-4f6a-9a41-5a1f6f0f5e11"
 ID2 = "7a5d0c3e-77aa-4bb1-8a52-ab5a4a4a9b02"
-read = BenchmarkTable.read
 
 
 def line(sample_id, score, *, model="org/m", name="gsm8k", raw=None, formatted=None, **more):

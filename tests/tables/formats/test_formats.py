@@ -13,11 +13,10 @@ import pytest
 from helm_runs import spec, write_simple
 from small_results import DATE, RECORD, SAMPLE, UUID
 
+from benchrouter import read_table as read
+from benchrouter import table_report
 from benchrouter.tables.formats import format_of
 from benchrouter.tables.formats.lm_eval import files as lm_eval_files
-from benchrouter.tables.table import BenchmarkTable
-
-read = BenchmarkTable.read
 
 
 def put_samples(folder, name=f"samples_t_{DATE}.jsonl", row=SAMPLE):
@@ -179,8 +178,8 @@ def test_links_are_followed_and_end(tmp_path, put, format):
     (real / "deep" / "up").symlink_to(given, target_is_directory=True)
     assert format_of(given) == format
     table = read(given)
-    assert (table.n_records, len(table.report().sources)) == (1, 1)
-    assert table.report().sources[0].name.startswith(f"{given}/again/model")
+    assert (table.n_records, len(table_report(table).sources)) == (1, 1)
+    assert table_report(table).sources[0].name.startswith(f"{given}/again/model")
 
 
 def test_what_has_a_name_of_its_own_comes_before_links(tmp_path):
@@ -190,7 +189,7 @@ def test_what_has_a_name_of_its_own_comes_before_links(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / file.name).symlink_to(file)
     (tmp_path / "b" / file.name.replace("_t_", "_u_")).symlink_to(file)
-    (source,) = read(tmp_path).report().sources
+    (source,) = table_report(read(tmp_path)).sources
     assert source.name == str(file)
 
 
@@ -302,7 +301,7 @@ def test_what_may_not_be_read_is_an_error_or_left_out(open_folder, put, of_suite
             found = read(open_folder, on_error="skip")
         assert found.skipped == (f"{closed}: {DENIED}",)
         assert found.datasets == table.datasets
-        assert sorted(found.report().sources[i].n_records for i in range(3)) == [0, 1, 1]
+        assert sorted(table_report(found).sources[i].n_records for i in range(3)) == [0, 1, 1]
 
 
 def test_results_that_may_not_be_read(open_folder):

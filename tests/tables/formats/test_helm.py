@@ -13,14 +13,14 @@ from harnesses import run_harness
 from helm_runs import entry, request, spec, write_run, write_simple
 from numpy.testing import assert_array_equal
 
+from benchrouter import read_table as read
+from benchrouter import table_report
 from benchrouter.tables.formats.choices import Choices
 from benchrouter.tables.formats.helm import helm
 from benchrouter.tables.formats.helm.group_metrics import MAIN_METRIC, main_metrics
 from benchrouter.tables.formats.helm.paper import DATASETS, MODELS, paper_dataset, paper_model
-from benchrouter.tables.table import BenchmarkTable
 
 NAN = float("nan")
-read = BenchmarkTable.read
 
 
 def notes(path, **choices):
@@ -195,7 +195,7 @@ def test_golden_table(tmp_path):
     assert table.prompts == ["Who?", "Why?", "text 0"]
     assert_array_equal(table.scores, [[0.5, 1], [NAN, 0.5], [0.75, NAN]])
     assert_array_equal(table.log_likelihood, [[-1.0, -3], [NAN, NAN], [-1, NAN]])
-    assert table.report().notes[0] == f"{tmp_path}: instances by split: test 3, valid 2"
+    assert table_report(table).notes[0] == f"{tmp_path}: instances by split: test 3, valid 2"
     assert notes(suite) == [
         "instances by split: test 3, valid 2",
         "1 perturbed instance left out",
@@ -217,7 +217,7 @@ def test_folders_of_runs_that_are_empty_are_noted(tmp_path):
         assert (
             f"{suite}: folders of runs without run_spec.json, passed over: 2 runs "
             "('boolq:model=org_m', 'mmlu_subject=law,model_deployment=org_n')"
-        ) in found.report().notes
+        ) in table_report(found).notes
 
 
 def test_options(tmp_path):
@@ -636,7 +636,7 @@ def test_a_suite_that_is_linked_to_counts_once(tmp_path):
     runs = tmp_path / "runs"
     write_simple(runs / "v0.2.4" / "imdb:model=m", spec("imdb:model=m", groups=["imdb"]), [1, 0])
     (runs / "latest").symlink_to(runs / "v0.2.4", target_is_directory=True)
-    report = read(runs, metric="exact_match").report()
+    report = table_report(read(runs, metric="exact_match"))
     assert [source.name for source in report.sources] == [f"{runs}/v0.2.4/imdb:model=m"]
     assert report.datasets[0].duplicates == 0
     assert read(runs / "latest", metric="exact_match").n_records == 2

@@ -13,15 +13,15 @@ import pytest
 from harnesses import run_harness
 from numpy.testing import assert_array_equal
 
+from benchrouter import read_table as read
+from benchrouter import table_report, write_table
 from benchrouter.tables.formats import format_of
 from benchrouter.tables.formats.choices import Choices
 from benchrouter.tables.formats.doc_text import text_of
 from benchrouter.tables.formats.lm_eval import lm_eval
-from benchrouter.tables.table import BenchmarkTable
 
 NAN = float("nan")
 OLD, NEW = "2026-01-02T03-04-05.000006", "2026-02-02T03-04-05.000006"
-read = BenchmarkTable.read
 
 
 def question(doc_id, score=1.0, *, filter="none", context="", **more):
@@ -284,7 +284,7 @@ def test_a_further_metric_is_missing_where_a_task_lacks_it(tmp_path):
     for metric, column in (("acc_norm", [None, 0.0]), ("exact_match", [1.0, None])):
         other = read(run, metric=metric, only_metric=True)
         assert_array_equal(other.scores[:, 0], np.array(column, dtype=np.float32))
-        read(run).write(tmp_path / "t.parquet", metrics={metric: other})
+        write_table(read(run), tmp_path / "t.parquet", metrics={metric: other})
         written = pq.read_table(tmp_path / "t.parquet")
         assert written.column(f"{metric}::m").to_pylist() == column
         assert written.column("m").to_pylist() == [1.0, 1.0]
@@ -401,7 +401,7 @@ def test_what_holds_for_many_tasks_is_said_once(tmp_path):
         run = put(tmp_path / model, tasks, configs=dict.fromkeys(tasks, CHOICE))
     put(tmp_path / "n", {"ask": [question(0)]}, date=OLD)
     (run / f"samples_t3_{NEW}.jsonl").unlink()
-    assert read(tmp_path).report().notes == (
+    assert table_report(read(tmp_path)).notes == (
         f"{tmp_path}: metric acc, filter none; other metrics: acc_norm (4 tasks)",
         f"{tmp_path}: log-likelihoods are of the whole most likely choice (4 tasks)",
         f"{tmp_path}: ask: metric exact_match, filter none",
@@ -469,7 +469,7 @@ def test_results_without_samples(tmp_path):
         read(tmp_path)
     table = read(tmp_path, on_error="skip")
     assert (table.models, table.skipped) == (("other",), (str(e.value),))
-    assert not any("no samples" in note for note in table.report().notes)
+    assert not any("no samples" in note for note in table_report(table).notes)
     # Another run of the model has them.
     put(tmp_path / "m", {"ask": [question(0)]}, date=OLD)
     assert read(tmp_path).models == ("m", "other")

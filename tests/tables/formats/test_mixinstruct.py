@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 
+from benchrouter import read_table as read
+from benchrouter import table_report, write_table
 from benchrouter.tables.formats import mixinstruct
 from benchrouter.tables.formats.choices import Choices
-from benchrouter.tables.table import BenchmarkTable
 
 NAN = float("nan")
-read = BenchmarkTable.read
 
 
 def candidate(model, text="an answer", **scores):
@@ -95,7 +95,7 @@ def test_the_note_names_the_file_once(tmp_path):
     path = tmp_path / "test_data.jsonl"
     put(path, GOLDEN)
     taken = "took the metric 'bertscore'; there are also bartscore, bleurt, rougeL"
-    assert read(path).report().notes == (f"{path}: {taken}",)
+    assert table_report(read(path)).notes == (f"{path}: {taken}",)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_other_metrics_have_the_same_records(tmp_path, metric, scores):
 def test_several_metrics_in_one_file(tmp_path):
     path = put(tmp_path / "m.jsonl", GOLDEN)
     tables = {metric: read(path, metric=metric) for metric in ("bartscore", "bleurt")}
-    read(path).write(tmp_path / "t.parquet", metrics=tables)
+    write_table(read(path), tmp_path / "t.parquet", metrics=tables)
     assert read(tmp_path / "t.parquet") == read(path)
     for metric, table in tables.items():
         found = read(tmp_path / "t.parquet", columns={"score": metric})
@@ -132,15 +132,15 @@ def test_several_metrics_in_one_file(tmp_path):
 def test_further_metrics_must_be_of_the_same_records(tmp_path):
     table = read(put(tmp_path / "m.jsonl", GOLDEN))
     with pytest.raises(ValueError, match="metric 'x' has other sample_ids"):
-        table.write(tmp_path / "t.csv", metrics={"x": table.rows(np.array([1, 0, 2]))})
+        write_table(table, tmp_path / "t.csv", metrics={"x": table.rows(np.array([1, 0, 2]))})
     with pytest.raises(ValueError, match="metric 'x' has other models"):
-        table.write(tmp_path / "t.csv", metrics={"x": table.select(models=["flan-t5-xxl"])})
+        write_table(table, tmp_path / "t.csv", metrics={"x": table.select(models=["flan-t5-xxl"])})
     swapped = replace(table, dataset=table.dataset[::-1].copy())
     with pytest.raises(ValueError, match="metric 'x' has records of other datasets"):
-        table.write(tmp_path / "t.csv", metrics={"x": swapped})
+        write_table(table, tmp_path / "t.csv", metrics={"x": swapped})
     for name in ("", "cost", "log_likelihood", "a::b"):
         with pytest.raises(ValueError, match=f"metric '{name}' cannot be written"):
-            table.write(tmp_path / "t.csv", metrics={name: table})
+            write_table(table, tmp_path / "t.csv", metrics={name: table})
     assert not list(tmp_path.glob("t*"))
 
 

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
+from benchrouter import read_table as read
+from benchrouter import table_from_arrow
 from benchrouter.tables.formats import routerbench
-from benchrouter.tables.table import BenchmarkTable
 
 NAN = float("nan")
-read = BenchmarkTable.read
 LLAMA = "meta/llama-2-70b-chat"
 COLUMNS = {
     "sample_id": ["mmlu-law.val.1", "mbpp.dev.3", "mtbench.9"],
@@ -68,11 +68,11 @@ def test_the_golden_table(tmp_path, name):
 
 def test_a_table_in_memory():
     pandas = pytest.importorskip("pandas")
-    check(BenchmarkTable.from_arrow(pa.table(COLUMNS)))
+    check(table_from_arrow(pa.table(COLUMNS)))
     frame = pandas.DataFrame(COLUMNS).astype(object)
     frame["gpt-4-1106-preview"] = [True, 0, "0.75"]
     frame[f"{LLAMA}|model_response"] = [["1"], "2", None]
-    check(BenchmarkTable.from_arrow(frame))
+    check(table_from_arrow(frame))
 
 
 def test_a_byte_order_mark_and_carriage_returns(tmp_path):
