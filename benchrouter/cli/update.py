@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,12 +76,7 @@ def update(
     without_models, without_datasets = options.listed(remove_model), options.listed(remove_dataset)
     if not (add_records or add_model or without_models or without_datasets):
         raise typer.BadParameter("found nothing to add and nothing to remove")
-    if embeddings and len(embeddings) != len(add_records or []):
-        raise typer.BadParameter(
-            f"found {len(embeddings)} files for {len(add_records or [])} tables of new records, "
-            "expected one each",
-            param_hint="--embeddings",
-        )
+    _check_embeddings(embeddings or [], add_records or [])
     from benchrouter.router import Router
     from benchrouter.scores.saved import check_target
     from benchrouter.tables.read import read_table
@@ -116,11 +112,8 @@ def update(
     if add_records:
         with stages("read records"):
             table = read(add_records)
-        if embeddings:
-            rows = _given(embeddings, router, table)
-        else:
-            with stages("encode"):
-                rows = encode_all(router.encoder, table.prompts)
+        with nullcontext() if embeddings else stages("encode"):
+            rows = _rows(embeddings or [], router, table)
         with stages("add records"):
             router.add_records(table, rows)
     with stages("save"):
@@ -132,7 +125,18 @@ def update(
         _show(document)
 
 
-def _given(paths: list[Path], router: Router, table: BenchmarkTable) -> NDArray[Any]:
+def _check_embeddings(files: list[Path], tables: list[Path]) -> None:
+    if files and len(files) != len(tables):
+        raise typer.BadParameter(
+            f"found {len(files)} files for {len(tables)} tables of new records, expected one each",
+            param_hint="--embeddings",
+        )
+
+
+def _rows(paths: list[Path], router: Router, table: BenchmarkTable) -> NDArray[Any]:
+    """Embeddings of new records, from files or else by the router's encoder."""
+    if not paths:
+        return encode_all(router.encoder, table.prompts)
     rows, fingerprint = load_all_embeddings(paths)
     check_length(paths, len(rows), table)
     if fingerprint is not None:

@@ -349,18 +349,22 @@ def _part_of_table(source: Source, sidecar: Sidecar, options: ReadOptions) -> Pa
     names = source_names(source, sidecar, wanted)
     read = set(names.values())
     if layout_of(options.layout, names, wanted, sidecar, source.columns) == "long":
-        part, guessed = read_long(source, sidecar, names, bad=bad), False
+        part = read_long(source, sidecar, names, bad=bad)
     else:
         metric = wanted.get("score")
         part = read_wide(source, sidecar, names, models=options.models, metric=metric, bad=bad)
         measured = metric is not None and bool(metric_models(source.columns, metric))
-        told = measured or (options.models, sidecar.model_columns) != (None, None)
-        guessed = not told and options.columns_preset is None
+        part = replace(part, guessed=not measured and _is_guess(options, sidecar))
         prefixes = (f"{metric}{OF_MODEL}" if measured else "", COST, LOG_LIKELIHOOD)
         read |= {prefix + model for prefix in prefixes for model in part.models}
-    passed_over = tuple(name for name in columns if name not in read)
-    part = replace(part, guessed=guessed, passed_over=passed_over)
+    part = replace(part, passed_over=tuple(name for name in columns if name not in read))
     return _without_scores(part, metrics_of(source)) if lacks else part
+
+
+def _is_guess(options: ReadOptions, sidecar: Sidecar) -> bool:
+    """Whether nobody named the models of a wide table, so that its numbers are taken for them."""
+    named = (options.models, sidecar.model_columns, options.columns_preset)
+    return all(given is None for given in named)
 
 
 def _part_of_reading(reading: Reading, format: str, options: ReadOptions) -> Part:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from benchrouter.tables.origin import Origin
 
-# Trimmed before a prompt counts as empty; the same set as in readers/cells.py.
+# Trimmed before a prompt counts as empty; the same set as in sources/columns.py.
 BLANK = " \t\n\r\x0b\x0c"
 # Metrics in [0, 1]; METHOD: correctness is score > 0.5 (arXiv 2309.15789, sec. 5).
 UNIT_THRESHOLD = 0.5

@@ -119,20 +119,33 @@ def check_target(path: Path, sources: Sequence[Path] = ()) -> str:
         raise FileNotFoundError(f"{path}: there is no directory {str(path.parent)!r}")
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(f"{path}: the directory {str(path.parent)!r} cannot be written to")
-    sidecar = sidecar_path(path)
     for source in sources:
-        for written in (path, sidecar):
-            if written.resolve() == source.resolve():
-                raise ValueError(f"{written}: is a source, and would be written over")
-        if path.exists() and not sidecar.exists() and source.resolve() in path.resolve().parents:
-            raise ValueError(f"{path}: is in a source, and would be written over")
+        _check_beside(path, source)
+    _check_sidecar(path, suffix)
+    return suffix
+
+
+def _check_beside(path: Path, source: Path) -> None:
+    """Refuse to write over a source."""
+    sidecar = sidecar_path(path)
+    for written in (path, sidecar):
+        if written.resolve() == source.resolve():
+            raise ValueError(f"{written}: is a source, and would be written over")
+    if path.exists() and not sidecar.exists() and source.resolve() in path.resolve().parents:
+        raise ValueError(f"{path}: is in a source, and would be written over")
+
+
+def _check_sidecar(path: Path, suffix: str) -> None:
+    """Refuse to write over JSON that is not this table's sidecar."""
+    sidecar = sidecar_path(path)
+    if not sidecar.exists():
+        return
+    if not is_sidecar(sidecar):
+        raise ValueError(f"{sidecar}: is no sidecar of a table, and would be written over")
     others = [path.with_name(path.name[: -len(suffix)] + end) for end in READ_SUFFIXES]
     other = next((o for o in others if o != path and o.is_file()), None)
-    if sidecar.exists() and not is_sidecar(sidecar):
-        raise ValueError(f"{sidecar}: is no sidecar of a table, and would be written over")
-    if sidecar.exists() and other is not None and not path.exists() and belongs(sidecar, other):
+    if other is not None and not path.exists() and belongs(sidecar, other):
         raise ValueError(f"{sidecar}: is the sidecar of {other}, and would be written over")
-    return suffix
 
 
 def _write(columns: pa.Table, suffix: str, path: Path) -> None:

@@ -313,11 +313,7 @@ def refuse(
     if not all(passed):
         for name, values in finite.items():
             _core.check_finite(name, values.cpu().numpy())
-        assert preference is not None
-        _core.check_preference(preference.cpu().numpy())
-        if allowed is not None:
-            best_on_average = -1 if home is None else home
-            _core.check_allowed(allowed.cpu().numpy(), fallback_model, best_on_average)
+        _refuse_models(preference, allowed, fallback_model, home)
     if place == NO_FAULT:
         return
     place, column = divmod(place, neighbours.shape[1])
@@ -331,3 +327,14 @@ def refuse(
     refused = values[kind]
     assert refused is not None
     _core.refuse_fault(kind, refused[row, column].item(), row, column, len(votes_of))
+
+
+def _refuse_models(
+    preference: Tensor | None, allowed: Tensor | None, fallback_model: int, home: int | None
+) -> None:
+    """Raise for an order of models that is none, or a model that is needed and not allowed."""
+    assert preference is not None
+    _core.check_preference(preference.cpu().numpy())
+    if allowed is not None:
+        best_on_average = -1 if home is None else home
+        _core.check_allowed(allowed.cpu().numpy(), fallback_model, best_on_average)
