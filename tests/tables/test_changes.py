@@ -303,10 +303,10 @@ def test_the_encoder_sees_only_the_new_prompts():
             return unit_rows(len(prompts), DIM, seed=7)
 
     router = small()
-    router._encoder = Stub()
+    router._embedder._encoder = Stub()
     table, rows = more()
     router.add_records(table)
-    assert router._encoder.seen == tuple(table.prompts)
+    assert router._embedder._encoder.seen == tuple(table.prompts)
     assert_array_equal(router._fit.embeddings[60:], rows)
 
 
