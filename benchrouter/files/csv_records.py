@@ -204,13 +204,13 @@ class CsvRows:
             while not (header := next(self._records)):
                 self._lines.forget()
         except StopIteration:
-            raise ValueError(f"{name}: found an empty file, expected a header line") from None
+            raise BadInput(f"{name}: found an empty file, expected a header line") from None
         except CsvError as e:
             where = f"{name}, line {self._records.line_num}"
-            raise ValueError(f"{where}: found no CSV header ({e})") from e
+            raise BadInput(f"{where}: found no CSV header ({e})") from e
         where = f"{name}, line {self._records.line_num}"
         if self._lines.not_utf8:
-            raise ValueError(f"{where}: found text that is not UTF-8 ({self._lines.not_utf8})")
+            raise BadInput(f"{where}: found text that is not UTF-8 ({self._lines.not_utf8})")
         check_distinct(where, header)
         self.header = header
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.opened import open_file
 
 BOM = b"\xef\xbb\xbf"
@@ -40,7 +41,7 @@ def unpack_errors(path: str | Path) -> Iterator[None]:
             raise
         compression = compression_of(path)
         found = "" if compression is None else f"not a whole {compression} file: "
-        raise ValueError(f"{path}: {found}{error}") from error
+        raise BadInput(f"{path}: {found}{error}") from error
 
 
 class LineFile:
@@ -78,7 +79,7 @@ class LineFile:
         self._n_bytes = None if is_stdin else _size(self._raw)
         if self._compression is not None and self._n_bytes == 0:
             self.close()
-            raise ValueError(f"{self.name}: not a whole {self._compression} file: it is empty")
+            raise BadInput(f"{self.name}: not a whole {self._compression} file: it is empty")
         self._stream = _decompressed(self._raw, self._compression)
 
     def __iter__(self) -> Iterator[bytes]:

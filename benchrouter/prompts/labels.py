@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchrouter.files.atomic import partial_of, put_file
 from benchrouter.files.csv_records import CsvRow, CsvRows
+from benchrouter.files.errors import BadInput
 from benchrouter.files.lines import LineFile
 
 ROW = "row"  # column of the positions of the prompts, counted from 1
@@ -64,11 +65,11 @@ def read_labels(
     known = [name for name in names if name in set(models)]
     unknown = [n for n in names if n not in {*models, *OTHER_COLUMNS, ROW, prompt_column}]
     if unknown:
-        raise ValueError(f"{path}: found column {unknown[0]!r}, expected models {list(models)}")
+        raise BadInput(f"{path}: found column {unknown[0]!r}, expected models {list(models)}")
     if not known:
-        raise ValueError(f"{path}: found columns {names}, expected one of {list(models)} at least")
+        raise BadInput(f"{path}: found columns {names}, expected one of {list(models)} at least")
     if len(rows) > len(prompts):
-        raise ValueError(f"{path}: found {len(rows)} rows of labels for {len(prompts)} prompts")
+        raise BadInput(f"{path}: found {len(rows)} rows of labels for {len(prompts)} prompts")
     numbers = [row.get(ROW) if ROW not in models else None for row in rows]
     texts = [row.get(prompt_column) if prompt_column not in models else None for row in rows]
     positions = _positions(numbers, texts, prompts, path)
@@ -94,19 +95,19 @@ def _positions(
         if number not in (None, ""):
             position = _row_number(number, len(prompts), where) - 1
             if text not in (None, prompts[position]):
-                raise ValueError(
+                raise BadInput(
                     f"{where}: found prompt {text!r:.60}, the task's prompt {position + 1} is "
                     f"{prompts[position]!r:.60}"
                 )
         elif text is None:
             position = i - 1
         elif text not in places:
-            raise ValueError(f"{where}: found prompt {text!r:.60}, which is none of the task's")
+            raise BadInput(f"{where}: found prompt {text!r:.60}, which is none of the task's")
         else:
             same = places[text]
             position = same.pop() if len(same) > 1 else same[0]
         if position in found:
-            raise ValueError(
+            raise BadInput(
                 f"{where}: found labels of prompt {position + 1} once more, after row "
                 f"{found[position]}"
             )
@@ -120,7 +121,7 @@ def _row_number(value: Any, n_prompts: int, where: str) -> int:
     except (TypeError, ValueError):
         number = math.nan
     if not (number.is_integer() and 1 <= number <= n_prompts):
-        raise ValueError(
+        raise BadInput(
             f"{where}: found {ROW} {value!r}, expected the number of a prompt, 1 to {n_prompts}"
         )
     return int(number)
@@ -186,7 +187,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         return _read_jsonl(path)
     if suffix == ".parquet":
         return _read_parquet(path)
-    raise ValueError(f"{path}: the suffix is none of .csv, .jsonl, .parquet")
+    raise BadInput(f"{path}: the suffix is none of .csv, .jsonl, .parquet")
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
@@ -197,7 +198,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
             if row.is_empty and len(rows.header) == 1:  # as a single empty cell may be written
                 row = CsvRow(row.line, [""], "", row.raw)
             if row.wrong:
-                raise ValueError(f"{path}, line {row.line}: {row.wrong}")
+                raise BadInput(f"{path}, line {row.line}: {row.wrong}")
             found.append(dict(zip(rows.header, row.cells, strict=True)))
     return rows.header, found
 
@@ -211,10 +212,10 @@ def _read_jsonl(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         for number, line in enumerate(file, start=1):
             found = decoder.line(line)
             if isinstance(found, str):
-                raise ValueError(f"{path}, line {number}: {found}")
+                raise BadInput(f"{path}, line {number}: {found}")
             rows.append(found)
     if not rows:
-        raise ValueError(f"{path}: found an empty file, expected a JSON object a line")
+        raise BadInput(f"{path}: found an empty file, expected a JSON object a line")
     return list(dict.fromkeys(name for row in rows for name in row)), rows
 
 
@@ -229,8 +230,8 @@ def _read_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
             if len(set(names)) == len(names):
                 return names, file.read().to_pylist()
         except (pa.ArrowInvalid, OSError) as e:
-            raise ValueError(f"{path}: found no readable Parquet file ({e})") from e
-    raise ValueError(f"{path}: found a column name twice in {names}")
+            raise BadInput(f"{path}: found no readable Parquet file ({e})") from e
+    raise BadInput(f"{path}: found a column name twice in {names}")
 
 
 def _label(value: Any, where: str, any_scale: bool) -> float:
@@ -247,5 +248,5 @@ def _label(value: Any, where: str, any_scale: bool) -> float:
     if any_scale or not 0.0 <= number <= 1.0:
         expected = "a finite number" if any_scale else "a score from 0 to 1"
         other = "" if any_scale else "; of another scale with --label-threshold alone"
-        raise ValueError(f"{where}: found {value!r}, expected {expected} or nothing{other}")
+        raise BadInput(f"{where}: found {value!r}, expected {expected} or nothing{other}")
     return number

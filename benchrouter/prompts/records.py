@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from benchrouter.files.csv_records import CsvRows
+from benchrouter.files.errors import BadInput
 from benchrouter.prompts.rejected import Rejected, raw_text
 
 Record = tuple[str, dict[str, Any]]  # a prompt, and the other fields
@@ -83,7 +84,7 @@ def _json_record(line: bytes, prompt_column: str) -> Record | str:
 
 
 def _not_json(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
+    raise BadInput(f"{constant} is no JSON number")
 
 
 def _encodable(record: dict[str, Any]) -> bool:
@@ -100,7 +101,7 @@ def _csv_records(
     rows = CsvRows(lines, name)
     header = rows.header
     if prompt_column not in header:
-        raise ValueError(f"{name}, line 1: found columns {header}, expected {prompt_column!r}")
+        raise BadInput(f"{name}, line 1: found columns {header}, expected {prompt_column!r}")
     for row, (line, cells, wrong, raw) in islice(enumerate(rows), first_row, None):
         record: dict[str, Any] = {} if wrong else dict(zip(header, cells, strict=True))
         prompt = record.pop(prompt_column, None)

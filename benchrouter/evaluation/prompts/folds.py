@@ -117,14 +117,8 @@ def split_fold(
 
     Parameters
     ----------
-    table : BenchmarkTable
     rows : float32 array, shape (n_records, dim)
         Unit rows of all records.
-    train, test : int64 arrays
-    settings : Settings
-    threads : int
-        0 = all.
-    progress : callable, optional
     """
     part = table.rows(train)
     models = np.flatnonzero(~np.isnan(part.scores).all(axis=0))

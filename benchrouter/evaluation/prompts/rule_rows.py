@@ -113,15 +113,7 @@ def prompt_rows(results: PromptResults, *, seed: int = 0) -> list[PromptRow]:
 def random_choice(values: NDArray[np.float32]) -> Array:
     """Mean over models for every prompt: the expected value of a model drawn at random.
 
-    Parameters
-    ----------
-    values : float32 array, shape (n, n_models)
-        NaN = missing, left out.
-
-    Returns
-    -------
-    float64 array, shape (n,)
-        NaN where every value is missing.
+    float32 (n, n_models) to float64 (n,); NaN values are left out.
     """
     known = ~np.isnan(values)
     totals = np.where(known, values, 0).sum(axis=1, dtype=np.float64)

@@ -190,12 +190,6 @@ SAME_ENCODER = 0.99  # cosine; float16 files and another batch stay above 0.999
 def refuse_other_rows(encoder: Encoder, prompts: list[str], rows: NDArray[np.float32]) -> None:
     """Refuse embeddings that the encoder does not give for the same prompts.
 
-    Parameters
-    ----------
-    encoder : Encoder
-    prompts : list of str
-    rows : float32 array, shape (n_prompts, dim)
-
     Raises
     ------
     ValueError
@@ -216,14 +210,7 @@ def refuse_other_rows(encoder: Encoder, prompts: list[str], rows: NDArray[np.flo
 
 
 def or_note(notes: list[str], run: Callable[[], T]) -> T | None:
-    """Result of a measure, or None with a note of the reason.
-
-    Parameters
-    ----------
-    notes : list of str
-        The reason is added here.
-    run : callable
-    """
+    """Result of a measure, or None after adding the reason to the notes."""
     try:
         return run()
     except ValueError as e:

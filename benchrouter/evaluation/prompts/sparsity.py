@@ -47,16 +47,7 @@ class Sparsity(Reported):
 def sparsity(
     results: PromptResults, metric: str = "score", limits: Sequence[float] = LIMITS
 ) -> Sparsity:
-    """Keep the test prompts nearer than C to the training records, for every C.
-
-    Parameters
-    ----------
-    results : PromptResults
-    metric : str
-        One of the keys of `results.scores`.
-    limits : sequence of float
-        The values of C.
-    """
+    """Measure the test prompts nearer than C to the training records, for every C in `limits`."""
     recorded = results.scores[metric]
     near = [results.distance < limit for limit in limits]
     values = {rule: results.of_picks(rule, recorded) for rule in results.picks}

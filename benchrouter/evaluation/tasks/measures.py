@@ -226,37 +226,12 @@ def split_half_oracle(
 
 
 def predictor_accuracy(results: LeaveOneOut, share_index: int = 0) -> float:
-    """Mean accuracy of the predictor ḡ over datasets and models.
-
-    Parameters
-    ----------
-    results : LeaveOneOut
-    share_index : int
-        Which label share.
-
-    Returns
-    -------
-    float
-        NaN if p is known nowhere.
-    """
+    """Mean accuracy of the predictor ḡ over datasets and models; NaN if p is known nowhere."""
     return macro(mean_known(results.p[:, share_index], axis=-1))
 
 
 def error_of_p_hat(results: LeaveOneOut, nesting: str, share_index: int = 0) -> float:
-    """Mean absolute error of p̂ over datasets and models.
-
-    Parameters
-    ----------
-    results : LeaveOneOut
-    nesting : str
-    share_index : int
-        Which label share.
-
-    Returns
-    -------
-    float
-        NaN if p̂ or p is known nowhere.
-    """
+    """Mean absolute error of p̂ over datasets and models; NaN if p̂ or p is known nowhere."""
     error = np.abs(results.p_hat[nesting] - results.p)[:, share_index]
     return macro(mean_known(error, axis=-1))
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.words import shown
 from benchrouter.tables.layouts.part import Part
 
@@ -40,9 +41,9 @@ class Aliases:
         stays: dict[str, str] = {}
         for name, other, where in pairs:
             if not name or not other:
-                raise ValueError(f"{where}: found {shown(other or name)} beside a blank name")
+                raise BadInput(f"{where}: found {shown(other or name)} beside a blank name")
             if self.kept.get(other, name) != name:
-                raise ValueError(
+                raise BadInput(
                     f"{where}: {other!r} is another name of {name!r}, but of "
                     f"{self.kept[other]!r} in {said[other]}"
                 )
@@ -50,7 +51,7 @@ class Aliases:
             stays.setdefault(name, where)
         for name, where in stays.items():
             if name in self.kept:
-                raise ValueError(
+                raise BadInput(
                     f"{where}: {name!r} has other names, but is another name of "
                     f"{self.kept[name]!r} in {said[name]}; expected every name on one side"
                 )
@@ -92,7 +93,7 @@ class Aliases:
         for model, value in values.items():
             name = self.kept.get(model, model)
             if repr(renamed.setdefault(name, value)) != repr(value):
-                raise ValueError(
+                raise BadInput(
                     f"{part.sidecar.path}: two names of model {name!r} state {renamed[name]} and "
                     f"{value}, expected one"
                 )
@@ -148,7 +149,7 @@ def _lines(path: Path) -> list[tuple[str, str, str]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected UTF-8 text: {error}") from error
+        raise BadInput(f"{path}: expected UTF-8 text: {error}") from error
     pairs = []
     for number, line in enumerate(text.split("\n"), start=1):
         said = COMMENT.sub("", line.rstrip("\r")).strip()
@@ -158,7 +159,7 @@ def _lines(path: Path) -> list[tuple[str, str, str]]:
         # A blank on each side: names such as "pretrained=x" hold the sign.
         name, *others = BETWEEN.split(f" {said} ", maxsplit=1)
         if not others:
-            raise ValueError(
+            raise BadInput(
                 f"{where}: found {shown(said)}, expected NAME = OTHER NAME, with blanks around '='"
             )
         pairs += [(name.strip(), other.strip(), where) for other in others[0].split(",")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.words import counted
 from benchrouter.tables.layouts.part import Part, key_shown, strings
 
@@ -111,7 +112,7 @@ class AllRows:
         """Raise what is wrong with a row, or list it if its part leaves such rows out."""
         if self.parts[self.part_of(row)].on_error == "raise":
             more = f" ({counted(n_alike - 1, 'more such record')})" if n_alike > 1 else ""
-            raise ValueError(message + more)
+            raise BadInput(message + more)
         self.skipped.append(message)
 
 

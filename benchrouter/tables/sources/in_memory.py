@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.words import check_distinct
 from benchrouter.tables.layouts.names import OURS
 from benchrouter.tables.sources.jsonl import mixed_texts
@@ -49,7 +50,7 @@ def source_in_memory(table: Any, named: Collection[str], texts: Collection[str])
     names = [name for name in found.column_names if name not in labels]
     check_distinct(NAME, names)
     if found.num_rows == 0:
-        raise ValueError(f"{NAME} is empty: found no data row")
+        raise BadInput(f"{NAME} is empty: found no data row")
     columns = {name: _without_views(found.column(name)) for name in names}
     return Source(
         name=NAME,
@@ -123,7 +124,7 @@ def _of_mixed_frame(frame: Any) -> tuple[pa.Table, dict[str, NDArray[np.bool_]]]
         try:
             pa.array(column)
         except UnicodeEncodeError as error:
-            raise ValueError(f"{NAME}: column {name!r} holds what is no text: {error}") from error
+            raise BadInput(f"{NAME}: column {name!r} holds what is no text: {error}") from error
         except (pa.ArrowException, ValueError, OverflowError):
             objects = [
                 None if missing else value.item() if isinstance(value, np.generic) else value
@@ -133,7 +134,7 @@ def _of_mixed_frame(frame: Any) -> tuple[pa.Table, dict[str, NDArray[np.bool_]]]
     try:
         return pa.table(whole), not_text
     except (pa.ArrowException, ValueError) as error:
-        raise ValueError(f"{NAME}: {error}") from error
+        raise BadInput(f"{NAME}: {error}") from error
 
 
 def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:

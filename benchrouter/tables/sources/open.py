@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchrouter.files.errors import BadInput
 from benchrouter.files.lines import open_bytes, unpack_errors
 from benchrouter.files.opened import open_file
 from benchrouter.files.words import check_distinct
@@ -33,7 +34,7 @@ def split_suffix(path: Path) -> tuple[str, str]:
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         if path.name.lower().endswith(suffix) and len(path.name) > len(suffix):
             return path.name[: -len(suffix)], suffix
-    raise ValueError(f"{path}: found suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
+    raise BadInput(f"{path}: found suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
 
 
 def open_source(path: Path, needed: Needed = lambda columns: None) -> Source:
@@ -60,11 +61,11 @@ def open_source(path: Path, needed: Needed = lambda columns: None) -> Source:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty: found 0 bytes")
+        raise BadInput(f"{path} is empty: found 0 bytes")
     with unpack_errors(path):
         source = _open(path, stem, suffix, needed)
     if source.n_positions == 0:
-        raise ValueError(f"{path} is empty: found no data row")
+        raise BadInput(f"{path} is empty: found no data row")
     return source
 
 
@@ -102,7 +103,7 @@ def _open_parquet(path: Path, stem: str) -> Source:
         schema = file.schema_arrow
         names = list(schema.names)
     except (pa.ArrowException, UnicodeError) as error:
-        raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
+        raise BadInput(f"{path} is not a readable Parquet file: {error}") from error
     check_distinct(str(path), names)
 
     n_rows = file.metadata.num_rows
@@ -112,11 +113,9 @@ def _open_parquet(path: Path, stem: str) -> Source:
             cells = file.read(columns=[column]).column(column)
             cells.validate(full=True)  # among others, that texts are UTF-8
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path}, column {column!r} cannot be read: {error}") from error
+            raise BadInput(f"{path}, column {column!r} cannot be read: {error}") from error
         if len(cells) != n_rows:
-            raise ValueError(
-                f"{path}, column {column!r}: found {len(cells)} rows, expected {n_rows}"
-            )
+            raise BadInput(f"{path}, column {column!r}: found {len(cells)} rows, expected {n_rows}")
         return cells
 
     def load_coded(column: str) -> pa.ChunkedArray:

@@ -99,13 +99,7 @@ def _say(axes: Axes, text: str) -> None:
 
 
 def cost_quality(curves: Mapping[str, CostQuality]) -> Figure:
-    """Score against cost over all λ, hulls, and the zero router.
-
-    Parameters
-    ----------
-    curves : dict of str to CostQuality
-        At least one.
-    """
+    """Score against cost over all λ, hulls, and the zero router, of at least one curve."""
     first = next(iter(curves.values()))
     with paper():
         figure, (axes,) = new_figure(5.0, 3.7)
@@ -132,15 +126,7 @@ def cost_quality(curves: Mapping[str, CostQuality]) -> Figure:
 
 
 def cascades(found: Sequence[Cascade], zero: CostQuality) -> Figure:
-    """Score against cost over all thresholds, and the zero router.
-
-    Parameters
-    ----------
-    found : sequence of Cascade
-        At least one.
-    zero : CostQuality
-        Of the same prompts.
-    """
+    """Score against cost over all thresholds, and the zero router of the same prompts."""
     cheap = list(dict.fromkeys(cascade.cheap for cascade in found))
     short = dict(zip(cheap, short_names(cheap, 26), strict=True))
     with paper():
@@ -278,13 +264,7 @@ def _hull(
 
 
 def reliability(calibration: Mapping[str, Mapping[str, Reliability]]) -> Figure:
-    """Observed against predicted chance of success; a line joins bins that are large.
-
-    Parameters
-    ----------
-    calibration : dict of str to dict of str to Reliability
-        By rule, then by what the mean is over: a panel each.
-    """
+    """Observed against predicted chance of success, a panel for each key of the inner dicts."""
     panels = list(next(iter(calibration.values())))
     with paper():
         width = PAGE_IN if len(panels) > 1 else COLUMN_IN

@@ -124,21 +124,9 @@ def paper() -> Iterator[None]:
 def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Make a figure of axes in rows, without pyplot and its global state.
+    """Make a figure, in inches, and its axes row by row, without pyplot and its global state.
 
-    Parameters
-    ----------
-    width, height : float
-        Inches.
-    rows, columns : int
-    **options
-        Of `Figure.subplots`.
-
-    Returns
-    -------
-    Figure
-    list of Axes
-        Row by row.
+    `options` are those of `Figure.subplots`.
     """
     from matplotlib.figure import Figure
 
@@ -192,14 +180,7 @@ def legend_below(axes: Axes, columns: int = 1) -> None:
 
 
 def short_names(names: Sequence[str], most: int) -> list[str]:
-    """Shorten long names: drop their common prefix, then their middle.
-
-    Parameters
-    ----------
-    names : sequence of str
-    most : int
-        Letters.
-    """
+    """Shorten names to at most `most` letters: drop their common prefix, then their middle."""
     first, last = min(names), max(names)  # what these two share, all do
     shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
     cut = 1 + max(first.rfind(separator, 0, shared) for separator in "/-_. :")

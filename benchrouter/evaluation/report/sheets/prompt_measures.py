@@ -96,13 +96,7 @@ def sparsity(protocol: PromptProtocol) -> Sheet:
 
 
 def costs(protocol: PromptProtocol) -> Sheet:
-    """Cost and quality of maximising predicted score − λ·cost.
-
-    Parameters
-    ----------
-    protocol : PromptProtocol
-        With costs.
-    """
+    """Cost and quality of maximising predicted score − λ·cost."""
     first = next(iter(protocol.costs.values()))
     return Sheet(
         name=f"costs-{protocol_key(protocol.results)}",
@@ -150,13 +144,7 @@ def costs(protocol: PromptProtocol) -> Sheet:
 
 
 def cascades(protocol: PromptProtocol) -> Sheet:
-    """Cost and quality of a cheap model with BMA behind it.
-
-    Parameters
-    ----------
-    protocol : PromptProtocol
-        With cascades.
-    """
+    """Cost and quality of a cheap model with BMA behind it."""
     first = protocol.cascades[0]
     return Sheet(
         name=f"cascades-table-{protocol_key(protocol.results)}",
@@ -212,13 +200,7 @@ def cascades(protocol: PromptProtocol) -> Sheet:
 
 
 def calibration(protocol: PromptProtocol) -> Sheet:
-    """Expected calibration error of every predictor.
-
-    Parameters
-    ----------
-    protocol : PromptProtocol
-        With calibration.
-    """
+    """Expected calibration error of every predictor."""
     first = next(iter(protocol.calibration.values()))
     return Sheet(
         name=f"calibration-{protocol_key(protocol.results)}",

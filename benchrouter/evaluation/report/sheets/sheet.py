@@ -1,4 +1,8 @@
-"""A table of results, for the terminal and the report."""
+"""A table of results, for the terminal and the report.
+
+In the functions that make cells, `why` is the reason to give if a value is missing (NaN or None),
+`digits` are those after the point, and `signed` shows a plus, for a difference.
+"""
 
 from __future__ import annotations
 
@@ -89,13 +93,7 @@ class Sheet:
 
 
 def letter(number: int) -> str:
-    """Name footnotes a to z, then aa, ab and so on.
-
-    Parameters
-    ----------
-    number : int
-        From 0.
-    """
+    """Name footnotes, counted from 0: a to z, then aa, ab and so on."""
     first, last = divmod(number, 26)
     return (letter(first - 1) if first else "") + chr(ord("a") + last)
 
@@ -111,77 +109,34 @@ def absent(why: str) -> Cell:
 
 
 def number(value: float | None, why: str, *, digits: int = 3, signed: bool = False) -> Cell:
-    """Cell of a number.
-
-    Parameters
-    ----------
-    value : float or None
-        NaN and None are missing.
-    why : str
-        The reason, should it be missing.
-    digits : int
-        After the point.
-    signed : bool
-        Show a plus, for a difference.
-    """
+    """Cell of a number."""
     if value is None or not math.isfinite(value):
         return absent(why)
     return Cell(decimal(value, digits=digits, signed=signed), is_number=True)
 
 
 def noted(cell: Cell, note: str) -> Cell:
-    """The cell with a footnote, unless it has one.
-
-    Parameters
-    ----------
-    cell : Cell
-    note : str
-        Empty = none.
-    """
+    """The cell with a footnote, unless it has one or the note is empty."""
     return cell if cell.why else replace(cell, why=note)
 
 
 def mean_over(n: int, of: int, others: str) -> str:
-    """Footnote of a mean over some of the datasets; empty if it is over all or none.
+    """Footnote of a mean over `n` of all datasets; empty if it is over all or none.
 
-    Parameters
-    ----------
-    n, of : int
-        Datasets behind the mean, and all of them.
-    others : str
-        Why the others are left out.
+    `others` says why the others are left out.
     """
     return f"over {n} of {counted(of, 'dataset')}: {others}" if 0 < n < of else ""
 
 
 def interval_over(ends: Sequence[float], n: int, why: str, *, signed: bool = False) -> Cell:
-    """Cell of an interval over datasets; absent if there are too few of them.
-
-    Parameters
-    ----------
-    ends : sequence of two floats
-        Low and high; NaN = missing.
-    n : int
-        Datasets behind it.
-    why : str
-        The reason, should there be none.
-    signed : bool
-        Show pluses, for differences.
-    """
+    """Cell of an interval (low, high) over `n` datasets; absent if these are too few."""
     if 0 < n < FEW_DATASETS:
         return absent(f"over {counted(n, 'dataset')}: an interval needs at least {FEW_DATASETS}")
     return interval(ends, why, signed=signed)
 
 
 def counted(n: int, noun: str) -> str:
-    """Write a number and what it counts: 1 dataset, 2 datasets.
-
-    Parameters
-    ----------
-    n : int
-    noun : str
-        In the singular.
-    """
+    """Write a number and what it counts, a noun in the singular: 1 dataset, 2 datasets."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
@@ -191,17 +146,7 @@ def capitalised(text: str) -> str:
 
 
 def decimal(value: float, *, digits: int = 3, signed: bool = False) -> str:
-    """Write a number with a true minus sign, and zero without any.
-
-    Parameters
-    ----------
-    value : float
-        Finite.
-    digits : int
-        After the point.
-    signed : bool
-        Show a plus.
-    """
+    """Write a finite number with a true minus sign, and zero without any."""
     text = f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"
     if not any(c in "123456789" for c in text):
         return text.lstrip("+-")
@@ -209,17 +154,7 @@ def decimal(value: float, *, digits: int = 3, signed: bool = False) -> str:
 
 
 def percent(value: float | None, why: str, *, digits: int = 0) -> Cell:
-    """Cell of a share of one, in percent.
-
-    Parameters
-    ----------
-    value : float or None
-        NaN and None are missing.
-    why : str
-        The reason, should it be missing.
-    digits : int
-        After the point.
-    """
+    """Cell of a share of one, in percent."""
     if value is None or not math.isfinite(value):
         return absent(why)
     return Cell(decimal(100 * value, digits=digits) + " %", is_number=True)
@@ -231,19 +166,7 @@ def count(value: int) -> Cell:
 
 
 def interval(ends: Sequence[float], why: str, *, digits: int = 3, signed: bool = False) -> Cell:
-    """Cell of an interval.
-
-    Parameters
-    ----------
-    ends : sequence of two floats
-        Low and high; NaN = missing.
-    why : str
-        The reason, should it be missing.
-    digits : int
-        After the point.
-    signed : bool
-        Show pluses, for differences.
-    """
+    """Cell of an interval (low, high)."""
     low, high = ends
     if not (math.isfinite(low) and math.isfinite(high)):
         return absent(why)

@@ -41,14 +41,7 @@ SCORED = ("S1", "S2", "S3", "LL", "auto", "labels")  # rules that give every mod
 
 
 def table_one(pool: Pool, nesting: str) -> Sheet:
-    """Measures of every rule without labels: the paper's Table 1 on this table.
-
-    Parameters
-    ----------
-    pool : Pool
-        With tasks.
-    nesting : str
-    """
+    """Measures of every rule without labels: the paper's Table 1 on this table."""
     tasks = tasks_of(pool)
     rows = pool.table_one[nesting]
     return Sheet(
@@ -128,15 +121,7 @@ def _row_of(row: Row, tasks: LeaveOneOut, nesting: str) -> tuple[Cell, ...]:
 
 
 def why_no_gain(n_datasets: int, nothing: str) -> str:
-    """Why a rule has no difference to BMA.
-
-    Parameters
-    ----------
-    n_datasets : int
-        Behind its accuracy.
-    nothing : str
-        Why it has none, if it has none.
-    """
+    """Why a rule has no difference to BMA; `nothing` is why it has no accuracy."""
     return "BMA's model has no score on the same datasets" if n_datasets else nothing
 
 
@@ -151,15 +136,7 @@ def _fewer(rule: str, n: int, tasks: LeaveOneOut) -> str:
 
 
 def macro_accuracy(tasks: LeaveOneOut, nesting: str, rule: str, share_index: int) -> Cell:
-    """Cell of a rule's macro accuracy, with a footnote if datasets are left out of the mean.
-
-    Parameters
-    ----------
-    tasks : LeaveOneOut
-    nesting, rule : str
-    share_index : int
-        Which label share.
-    """
+    """Cell of a rule's macro accuracy, with a footnote if it is over some datasets only."""
     cell = number(tasks.macro_accuracy(nesting, rule, share_index), why_no_accuracy(rule))
     return noted(cell, _fewer(rule, tasks.n_datasets_of(nesting, rule, share_index), tasks))
 
