@@ -19,7 +19,8 @@ import numpy as np
 from report import Report, interleave, parse_arguments, print_table
 
 from benchrouter import _core
-from benchrouter.decisions.on_device import OF_EXPECT
+from benchrouter.decisions.plan import plan_of
+from benchrouter.decisions.policy import Policy
 from benchrouter.neighbours.by_faiss import faiss_devices
 from benchrouter.neighbours.index import Index
 from benchrouter.neighbours.on_device import PROPOSALS, TorchIndex
@@ -234,12 +235,13 @@ def expected_scores(
     """The kernel of the rule auto alone, beside that of the mean on the same neighbours."""
     import torch
 
-    rules = of_cpu._state.rules
-    k = rules.check("auto", None)
-    near = rules.index.search(queries, max(k, KAPPA))
-    of_mean = rules.arguments("mean") | {"k": K, "fallback_model": rules.fallback("mean", None)}
-    of_auto = {name: rules.arguments("auto")[name] for name in OF_EXPECT}
-    of_auto |= {"k": k, "fallback_model": rules.fallback("auto", None), "home": rules.home(None)}
+    decider = of_cpu.decider
+    rules = decider.backend.rules
+    mean = plan_of(decider.fit, Policy(rule="mean", k=K))
+    auto = plan_of(decider.fit, Policy())
+    near = decider.index.search(queries, max(auto.k, KAPPA))
+    of_mean = {"k": mean.k, **rules.of_plan(mean), **rules.of_votes("mean")}
+    of_auto = {**rules.of_plan(auto), **rules.of_expectation()}
     ids, similarities, rows = (
         torch.tensor(values, device=device) for values in (near.ids, near.similarities, queries)
     )
@@ -257,7 +259,7 @@ def expected_scores(
         repeats=5 * repeats,
         warmup=2,
     )
-    title = f"decisions: {len(queries):,} x {k} x {N_MODELS}, neighbours and rows on the device"
+    title = f"decisions: {len(queries):,} x {auto.k} x {N_MODELS}, neighbours and rows on the device"
     report.timings(title, timings, against="mean", work=len(queries), unit_of_work="prompts")
 
 

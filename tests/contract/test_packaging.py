@@ -64,6 +64,10 @@ PUBLIC = [
     "TaskDecision",
     "Unavailable",
     "__version__",
+    "read_table",
+    "table_from_arrow",
+    "table_report",
+    "write_table",
 ]
 
 
