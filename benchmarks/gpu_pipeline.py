@@ -259,7 +259,9 @@ def expected_scores(
         repeats=5 * repeats,
         warmup=2,
     )
-    title = f"decisions: {len(queries):,} x {auto.k} x {N_MODELS}, neighbours and rows on the device"
+    title = (
+        f"decisions: {len(queries):,} x {auto.k} x {N_MODELS}, neighbours and rows on the device"
+    )
     report.timings(title, timings, against="mean", work=len(queries), unit_of_work="prompts")
 
 
