@@ -58,7 +58,7 @@ def demo(
 
     if directory is not None:
         check_target(directory)
-    stages = output.Stages()
+    stages = output.StageClock()
     made = make_demo()
     with stages("load encoder"):
         loaded = load_encoder(encoder, device=device)

@@ -155,7 +155,7 @@ def evaluate(
 
             with paper():  # fail now, rather than after the work, if matplotlib is missing
                 pass
-    stages = output.Stages()
+    stages = output.StageClock()
     reading |= {"models": options.listed(models), "datasets": options.listed(datasets)}
     with stages("read"), opened_once():
         table, others = read_with_metrics(

@@ -116,7 +116,7 @@ def fit(
         index=index,
     )
     check_target(directory)
-    stages = output.Stages()
+    stages = output.StageClock()
     with stages("read"):
         table = read_table(
             tables,

@@ -527,7 +527,7 @@ class PromptProgress:
             say_skipped(self.first, n, f", all in {kept_in}" if kept_in else "")
 
 
-class Stages:
+class StageClock:
     """Time of the stages of a long command, in seconds."""
 
     def __init__(self) -> None:

@@ -93,7 +93,7 @@ def update(
         return table
 
     written_to = check_target(directory if target is None else target)
-    stages = output.Stages()
+    stages = output.StageClock()
     with stages("load"):
         if add_records and not embeddings:
             router = load_router(

@@ -18,7 +18,7 @@ from benchrouter.decisions.task import Score, decide, mean_cost, stake
 from benchrouter.neighbours.index import Index
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.scores.fitted import Fit
-from benchrouter.scores.task_sums import Tally, evidence_of_task, no_tally, tally
+from benchrouter.scores.task_sums import TaskSums, evidence_of_task, no_sums, sums_of_tasks
 
 
 class Groups:
@@ -39,7 +39,7 @@ class Groups:
         self._index = index
         self._plan = task_plan(fit, policy)
         self._position: dict[Hashable, int] = {}
-        self._sums = no_tally(fit, 0)
+        self._sums = no_sums(fit, 0)
         self._cost_usd = np.zeros((0, len(fit.models)))  # of all prompts of a task
 
     def add(
@@ -144,7 +144,7 @@ class Groups:
         tasks, counts = np.unique(position, return_counts=True)
         offsets = np.concatenate(([0], np.cumsum(counts)))
         by_task = Neighbours(found.ids[order], found.similarities[order])
-        part = tally(self._fit, by_task, offsets, rows[order], threads=self._index.threads)
+        part = sums_of_tasks(self._fit, by_task, offsets, rows[order], threads=self._index.threads)
         self._make_room(int(tasks[-1]) + 1)
         sums: tuple[NDArray[Any], ...] = self._sums
         for total, some in zip(sums, part, strict=True):
@@ -157,8 +157,8 @@ class Groups:
     def _make_room(self, n_tasks: int) -> None:
         room = len(self._sums.n_prompts)
         if n_tasks > room:
-            more = no_tally(self._fit, max(n_tasks, 2 * room) - room)
-            self._sums = Tally(
+            more = no_sums(self._fit, max(n_tasks, 2 * room) - room)
+            self._sums = TaskSums(
                 *(np.concatenate(pair) for pair in zip(self._sums, more, strict=True))
             )
             more_usd = np.zeros((len(more.n_prompts), self._cost_usd.shape[1]))

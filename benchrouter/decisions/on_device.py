@@ -62,7 +62,7 @@ class OnDevice:
             if strange is None:
                 self._vote(neighbours, plan, out)
             else:
-                expected = expected_on_device.Expected(out, strange[block], None)
+                expected = expected_on_device.ExpectedOnDevice(out, strange[block], None)
                 self._expect(rows[block], neighbours, plan, expected)
         on_host = Chosen._make(_on_host(chosen))
         of_prompts = None if strange is None else strange.cpu().numpy()
@@ -111,8 +111,8 @@ class OnDevice:
         rows: Tensor,
         neighbours: Neighbours,
         plan: Plan,
-        out: expected_on_device.Expected | None = None,
-    ) -> expected_on_device.Expected:
+        out: expected_on_device.ExpectedOnDevice | None = None,
+    ) -> expected_on_device.ExpectedOnDevice:
         with stage("decide", self._device):
             return expected_on_device.expect(
                 queries=rows,

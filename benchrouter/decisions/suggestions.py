@@ -14,7 +14,7 @@ from benchrouter.neighbours.index import Index, check_count
 from benchrouter.scores import formulas
 from benchrouter.scores.expected import task_accuracies
 from benchrouter.scores.fitted import Fit
-from benchrouter.scores.task_sums import distinct, evidence_of_task, tally
+from benchrouter.scores.task_sums import distinct, evidence_of_task, sums_of_tasks
 
 ENOUGH = 0.9  # chance that the models to grade hold the best, and that a choice is good enough
 MAX_REGRET = 0.01  # accuracy that a choice may lie below the best
@@ -116,7 +116,7 @@ def suggest_labels(
     labelled = np.flatnonzero(~np.isnan(known).all(axis=1))
     neighbours = index.search(embeddings, max(fit.settings.k, fit.settings.kappa))
     everything = np.array([0, len(embeddings)])
-    sums = tally(fit, neighbours, everything, embeddings, threads=index.threads)
+    sums = sums_of_tasks(fit, neighbours, everything, embeddings, threads=index.threads)
     numbers = distinct(embeddings)
     of_prompts = once_each(known[labelled], numbers[labelled])
     found = task_accuracies.with_labels(

@@ -27,7 +27,7 @@ from benchrouter.scores.task_sums import (
     distinct,
     effective_number,
     evidence_of_task,
-    tally,
+    sums_of_tasks,
 )
 from benchrouter.votes.outcomes import PackedOutcomes, pack
 from benchrouter.votes.votes import task_scores, votes
@@ -94,7 +94,7 @@ def choose_for_task(
     depth = max(fit.settings.k, fit.settings.kappa)
     neighbours = index.search(embeddings, depth)
     everything = np.array([0, len(embeddings)])
-    sums = tally(fit, neighbours, everything, embeddings, threads=index.threads)
+    sums = sums_of_tasks(fit, neighbours, everything, embeddings, threads=index.threads)
     numbers = distinct(embeddings)
     rest = np.delete(numbers, labelled) if len(labelled) < len(numbers) else numbers
     seen = replace(evidence_of_task(fit, sums, 0), n_effective=effective_number(rest))

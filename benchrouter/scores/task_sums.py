@@ -27,7 +27,7 @@ SIGNS = 256  # of every prompt, in the sketch of repeated prompts
 NOT_SEEN = 1.0 + 4.0 * (2.0 / SIGNS) ** 0.5  # Σc²/n up to which prompts count as different: 4 sd
 
 
-class Tally(NamedTuple):
+class TaskSums(NamedTuple):
     """Sums over the prompts of T tasks, for M models and D datasets of the benchmark."""
 
     n_prompts: Counts
@@ -75,8 +75,8 @@ class TaskEvidence:
     n_effective: float
 
 
-def no_tally(fit: Fit, n_tasks: int) -> Tally:
-    """Tally of tasks without any prompt.
+def no_sums(fit: Fit, n_tasks: int) -> TaskSums:
+    """TaskSums of tasks without any prompt.
 
     Parameters
     ----------
@@ -85,10 +85,10 @@ def no_tally(fit: Fit, n_tasks: int) -> Tally:
 
     Returns
     -------
-    Tally
+    TaskSums
     """
     models, datasets = (n_tasks, len(fit.models)), (n_tasks, len(fit.datasets))
-    return Tally(
+    return TaskSums(
         np.zeros(n_tasks, np.int64),
         np.zeros(models),
         np.zeros(models),
@@ -100,14 +100,14 @@ def no_tally(fit: Fit, n_tasks: int) -> Tally:
     )
 
 
-def tally(
+def sums_of_tasks(
     fit: Fit,
     neighbours: Neighbours,
     offsets: Counts,
     embeddings: NDArray[np.float32],
     *,
     threads: int = 0,
-) -> Tally:
+) -> TaskSums:
     """Add up what the neighbours of prompts say, task by task.
 
     Parameters
@@ -126,7 +126,7 @@ def tally(
 
     Returns
     -------
-    Tally
+    TaskSums
     """
     assert fit.correct is not None
     settings = fit.settings
@@ -146,7 +146,7 @@ def tally(
     )
     each = n_prompts[:, None]
     distances = formulas.prompt_distances(neighbours.similarities[:, : settings.kappa])
-    return Tally(
+    return TaskSums(
         n_prompts,
         near.s1 * each,
         wide.s1 * each,
@@ -217,13 +217,13 @@ def effective_number(prompts: Counts) -> float:
     return float(counts.sum() ** 2 / (counts**2).sum())
 
 
-def evidence_of_task(fit: Fit, sums: Tally, task: int) -> TaskEvidence:
+def evidence_of_task(fit: Fit, sums: TaskSums, task: int) -> TaskEvidence:
     """Means of one task, from its sums.
 
     Parameters
     ----------
     fit : Fit
-    sums : Tally
+    sums : TaskSums
     task : int
         Position of the task, which has a prompt.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchrouter.files.opened import opened_once
 from benchrouter.tables.formats import FORMATS, TABLE, format_of, routerbench
-from benchrouter.tables.formats.long_rows import Reading
+from benchrouter.tables.formats.long_rows import FormatReading
 from benchrouter.tables.layouts.long import read_long
 from benchrouter.tables.layouts.names import (
     OF_MODEL,
@@ -367,7 +367,7 @@ def _is_guess(options: ReadOptions, sidecar: Sidecar) -> bool:
     return all(given is None for given in named)
 
 
-def _part_of_reading(reading: Reading, format: str, options: ReadOptions) -> Part:
+def _part_of_reading(reading: FormatReading, format: str, options: ReadOptions) -> Part:
     source, sidecar = reading.source, reading.sidecar
     bad = BadRows(source, options.on_error)
     names = {name: name for name in source.columns}

@@ -14,7 +14,7 @@ from benchrouter.decisions.task import SCORES
 from benchrouter.neighbours.lists import Neighbours
 from benchrouter.scores.formulas import task_distance
 from benchrouter.scores.neighbourhood import local_accuracy
-from benchrouter.scores.task_sums import evidence_of_task, tally
+from benchrouter.scores.task_sums import evidence_of_task, sums_of_tasks
 from benchrouter.votes.votes import task_scores
 
 NAN = float("nan")
@@ -116,7 +116,7 @@ def test_the_sums_say_what_the_functions_of_one_task_say(router, prompts):
     fit, index = router._fit, router.decider.index
     found = index.search(prompts, 9)
     offsets = np.array([0, 1, 100, 260, 400])
-    sums = tally(fit, found, offsets, prompts)
+    sums = sums_of_tasks(fit, found, offsets, prompts)
     scored = task_scores(found.ids, fit.correct, offsets, prior=fit.prior, k=5)
     for task, (start, stop) in enumerate(pairwise(offsets)):
         seen = evidence_of_task(fit, sums, task)

@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 from benchrouter import read_table as read
 from benchrouter import write_table
 from benchrouter.tables import formats
-from benchrouter.tables.formats.long_rows import Reading, Rows
+from benchrouter.tables.formats.long_rows import FormatReading, Rows
 from benchrouter.tables.layouts.sidecar import Sidecar
 
 NAN = float("nan")
@@ -571,7 +571,7 @@ class Suite:
                         score=float((d + m + i) % 2),
                     )
                 self.allocated.append(pa.total_allocated_bytes())
-                yield Reading(rows.source(), Sidecar(path=f"{path}/{d}/{m}"), ("read",))
+                yield FormatReading(rows.source(), Sidecar(path=f"{path}/{d}/{m}"), ("read",))
 
 
 def test_many_sources_merge_into_a_whole_table(tmp_path, monkeypatch):

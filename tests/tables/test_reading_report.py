@@ -11,7 +11,7 @@ from tables import make_table
 from benchrouter import read_table as read
 from benchrouter import table_report, write_table
 from benchrouter.tables import formats
-from benchrouter.tables.formats.long_rows import Reading, Rows
+from benchrouter.tables.formats.long_rows import FormatReading, Rows
 from benchrouter.tables.layouts.sidecar import Sidecar
 from benchrouter.tables.origin import Origin, SourceRead
 from benchrouter.tables.report import TableWarning
@@ -249,7 +249,7 @@ class TwoReadings:
             notes = ("metric is acc",) if i < 2 else ("2 perturbed instances left out",)
             if i == 2:
                 notes += (f"{path}: 1 split",)
-            readings.append(Reading(rows.source(), Sidecar(), notes))
+            readings.append(FormatReading(rows.source(), Sidecar(), notes))
         return readings
 
 

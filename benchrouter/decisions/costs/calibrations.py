@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from benchrouter.decisions.costs.isotonic import Calibration, isotonic
+from benchrouter.decisions.costs.isotonic import Isotonic, isotonic
 from benchrouter.decisions.on_cpu import OnCpu
 from benchrouter.decisions.plan import Plan, voters_of
 from benchrouter.decisions.policy import Policy, Rule
@@ -28,7 +28,7 @@ class Calibrations:
 
     def __init__(self, cpu: OnCpu) -> None:
         self._cpu = cpu
-        self._made: dict[tuple[Rule, int], Calibration] = {}
+        self._made: dict[tuple[Rule, int], Isotonic] = {}
 
     def has(self, policy: Policy) -> bool:
         """Whether what a policy needs is there, or it needs nothing.
@@ -41,7 +41,7 @@ class Calibrations:
         k = voters_of(self._cpu.rules.fit, policy)
         return not _needs(policy) or (policy.rule, k) in self._made
 
-    def of(self, plan: Plan) -> Calibration | None:
+    def of(self, plan: Plan) -> Isotonic | None:
         """What a plan needs, made where it is not there; None where it needs nothing."""
         if not _needs(plan.policy):
             return None

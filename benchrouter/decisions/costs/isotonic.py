@@ -13,7 +13,7 @@ BINS = 50  # of equal mass, before they are made to rise: a bin's mean is no acc
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Isotonic:
     """Chance of success as a rising, piecewise linear function of the predicted score.
 
     Attributes
@@ -32,7 +32,7 @@ class Calibration:
         return np.asarray(np.interp(score, self.score, self.chance))
 
 
-def isotonic(predicted: NDArray[np.floating], observed: NDArray[np.floating]) -> Calibration:
+def isotonic(predicted: NDArray[np.floating], observed: NDArray[np.floating]) -> Isotonic:
     """Fit a rising function to pairs of prediction and outcome.
 
     Pairs are first joined into at most 50 bins of equal mass, equal predictions in one; bins that
@@ -46,7 +46,7 @@ def isotonic(predicted: NDArray[np.floating], observed: NDArray[np.floating]) ->
 
     Returns
     -------
-    Calibration
+    Isotonic
 
     Raises
     ------
@@ -65,7 +65,7 @@ def isotonic(predicted: NDArray[np.floating], observed: NDArray[np.floating]) ->
     count = np.bincount(pair_bin).astype(np.float64)
     score = np.bincount(pair_bin, weights=values[number]) / count
     chance = np.bincount(pair_bin, weights=observed[known].astype(np.float64)) / count
-    return Calibration(score, _rising(chance, count))
+    return Isotonic(score, _rising(chance, count))
 
 
 def _rising(values: Array, weights: Array) -> Array:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchrouter.decisions.backend import BLOCK, Backend, Decided, Scored
 from benchrouter.decisions.costs.choice import as_float32, choose, cost_weight_within
-from benchrouter.decisions.costs.isotonic import Calibration
+from benchrouter.decisions.costs.isotonic import Isotonic
 from benchrouter.decisions.costs.sources import Costs
 from benchrouter.decisions.plan import Plan
 from benchrouter.embeddings.of_prompts import UnitRows
@@ -62,7 +62,7 @@ class Weighing:
     plan : Plan
     costs : Costs
         Of the plan.
-    calibration : Calibration or None
+    calibration : Isotonic or None
         Of scores by another rule than "auto", where the policy has `min_success`.
     threads : int
         0 = all.
@@ -73,7 +73,7 @@ class Weighing:
         backend: Backend,
         plan: Plan,
         costs: Costs,
-        calibration: Calibration | None,
+        calibration: Isotonic | None,
         threads: int,
     ) -> None:
         self.plan = plan

@@ -15,8 +15,8 @@ Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Choices:
-    """Choices of every rule in the cells of one dataset, in one nesting.
+class ChosenModels:
+    """ChosenModels of every rule in the cells of one dataset, in one nesting.
 
     Attributes
     ----------
@@ -135,7 +135,7 @@ def choices(
     preferred: NDArray[np.int32],
     cheapest: bool,
     eta: float,
-) -> Choices:
+) -> ChosenModels:
     """Choose by every rule in every cell of one nesting.
 
     Where a rule has no score for any model, it chooses the best on average.
@@ -175,7 +175,7 @@ def choices(
     if cheapest:
         picks["cheapest"] = np.full_like(bma, int(np.argmin(preferred)))
     picks["oracle"] = best_models(accuracy, preferred, bma)
-    return Choices(p_hat, probability, picks)
+    return ChosenModels(p_hat, probability, picks)
 
 
 def as_names(picks: Mapping[str, Positions], models: tuple[str, ...]) -> dict[str, list[str]]:

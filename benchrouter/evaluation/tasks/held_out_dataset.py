@@ -15,7 +15,7 @@ from benchrouter.scores.held_out import HeldOut
 
 
 @dataclass(frozen=True)
-class Part:
+class HeldOutDataset:
     """The distinct cells (C) of one held-out dataset; cell 0 moves no record.
 
     Attributes
@@ -72,7 +72,7 @@ def part_of(
     evidence: Evidence,
     settings: Settings,
     log_likelihood: NDArray[np.float32] | None,
-) -> Part:
+) -> HeldOutDataset:
     """Predict a held-out dataset in all its cells, and look up the truth.
 
     Parameters
@@ -94,7 +94,7 @@ def part_of(
     some = np.full((len(correctness), 1), np.nan, dtype=np.float32)
     some[everything[known], 0] = (correctness[everything[known]] == 1).any(axis=1)
     predicted = cells_of(held_out, evidence, moved, each=True)
-    return Part(
+    return HeldOutDataset(
         code=held_out.code,
         which=which,
         n_labels=np.array([chosen.shape[1] for chosen in moves]),

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchrouter.evaluation.tasks.cell_results import LeaveOneOut
-from benchrouter.evaluation.tasks.chosen_models import Choices, choices, smooth
+from benchrouter.evaluation.tasks.chosen_models import ChosenModels, choices, smooth
 from benchrouter.evaluation.tasks.estimates import with_our_rules
-from benchrouter.evaluation.tasks.held_out_dataset import Part, part_of
+from benchrouter.evaluation.tasks.held_out_dataset import HeldOutDataset, part_of
 from benchrouter.evaluation.tasks.measures import split_half_oracle
 from benchrouter.evaluation.tasks.notes import knows_the_cheapest, notes_on
 from benchrouter.files.arrays import Counts, Progress
@@ -110,7 +110,7 @@ class _Run:
     table: BenchmarkTable
     evidence: Evidence
     settings: Settings
-    parts: list[Part]
+    parts: list[HeldOutDataset]
     preferred: NDArray[np.int32]
 
     def results(self, nestings: tuple[str, ...], progress: Progress | None) -> LeaveOneOut:
@@ -146,14 +146,14 @@ class _Run:
             else self._cells("log_likelihood"),
         )
 
-    def _chosen(self, nesting: str, progress: Progress | None) -> Choices:
-        """Choices of every rule, by dataset, label share and draw."""
-        made: list[Choices] = []
+    def _chosen(self, nesting: str, progress: Progress | None) -> ChosenModels:
+        """ChosenModels of every rule, by dataset, label share and draw."""
+        made: list[ChosenModels] = []
         for part in self.parts:
             made.append(self._choose(part, nesting))
             if progress is not None:
                 progress(f"choosing for each dataset ({nesting})", len(made), len(self.parts))
-        return Choices(
+        return ChosenModels(
             self._laid_out(found.p_hat for found in made),
             self._laid_out(found.probability for found in made),
             {rule: self._laid_out(found.picks[rule] for found in made) for rule in made[0].picks},
@@ -174,7 +174,7 @@ class _Run:
     def _has_likelihoods(self) -> bool:
         return not any(part.lacks_likelihood() for part in self.parts)
 
-    def _choose(self, part: Part, nesting: str) -> Choices:
+    def _choose(self, part: HeldOutDataset, nesting: str) -> ChosenModels:
         """Estimate p, the chance of beating BMA, and every rule's choice in a dataset's cells."""
         others = [other for other in self.parts if other.code != part.code]
         without = 1 + part.code if nesting == "strict" else 0

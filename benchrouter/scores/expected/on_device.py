@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Expected(NamedTuple):
-    """Decisions by expected score: `scores.expected.prompt_scores.Expected` of tensors."""
+class ExpectedOnDevice(NamedTuple):
+    """Decisions by expected score: `scores.expected.prompt_scores.ExpectedOnDevice` of tensors."""
 
     chosen: Chosen
     """Tensors of shape (n_prompts,)."""
@@ -69,9 +69,9 @@ def expect(
     fallback_model: int,
     home: int,
     allowed: Tensor | None = None,
-    out: Expected | None = None,
+    out: ExpectedOnDevice | None = None,
     with_scores: bool = False,
-) -> Expected:
+) -> ExpectedOnDevice:
     """Choose a model for every prompt; as `scores.expected.prompt_scores.expect`, for tensors.
 
     Parameters
@@ -81,12 +81,12 @@ def expect(
         As there, with tensors for arrays.
     fallback_model, home, allowed, with_scores
         As there, with tensors for arrays.
-    out : Expected, optional
+    out : ExpectedOnDevice, optional
         Tensors to write to, its scores included; by default new ones.
 
     Returns
     -------
-    Expected
+    ExpectedOnDevice
         `out`, or new tensors.
 
     Raises
@@ -108,7 +108,7 @@ def expect(
     if out is None:
         n, device = len(neighbours), neighbours.device
         every = (n, len(prior))
-        out = Expected(
+        out = ExpectedOnDevice(
             Chosen(*votes_on_device.new_chosen(n, device)),
             torch.empty(n, dtype=torch.float32, device=device),
             torch.empty(every, dtype=torch.float32, device=device) if with_scores else None,

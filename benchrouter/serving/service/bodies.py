@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 
-from benchrouter.serving.service.errors import Refused
+from benchrouter.serving.service.errors import Refusal
 
 BODY_S = 30.0  # for a client to send its body
 ALL_BODIES = 16  # bodies being read may together hold this many times the limit of one
@@ -37,7 +37,7 @@ class BodyLimit:
 
         Raises
         ------
-        Refused
+        Refusal
             408 if it does not arrive in time, 413 if it is too long, 429 if all bodies being read
             are together.
         """
@@ -55,7 +55,7 @@ class BodyLimit:
                     self._check(size)
         except TimeoutError:
             message = "the request was not finished in time"
-            raise Refused(408, "request_timeout", message) from None
+            raise Refusal(408, "request_timeout", message) from None
         finally:
             self._held -= size
         return b"".join(parts)
@@ -63,9 +63,9 @@ class BodyLimit:
     def _check(self, size: int) -> None:
         if size > self._max_bytes:
             message = f"the body has more bytes than the {self._max_bytes:,} that are read"
-            raise Refused(413, "body_too_large", message)
+            raise Refusal(413, "body_too_large", message)
         if self._held > ALL_BODIES * self._max_bytes:
-            raise Refused(429, "overloaded", "too many large requests at once: come back later")
+            raise Refusal(429, "overloaded", "too many large requests at once: come back later")
 
 
 class JsonRequest(Request):
@@ -93,11 +93,11 @@ class JsonRequest(Request):
                 n = n_containers(body)
                 if n > MAX_CONTAINERS:
                     message = f"found {n:,} arrays and objects, expected at most {MAX_CONTAINERS:,}"
-                    raise Refused(422, "too_many_values", message)
+                    raise Refusal(422, "too_many_values", message)
             try:
                 self._json = from_json(body)
             except ValueError as e:
-                raise Refused(400, "invalid_json", f"Invalid JSON: {e}") from None
+                raise Refusal(400, "invalid_json", f"Invalid JSON: {e}") from None
         return self._json
 
 
@@ -135,6 +135,6 @@ def n_containers(body: bytes) -> int:
     return int(np.count_nonzero(opening & (n_quotes % 2 == 0)))
 
 
-def _unsupported(header: str, found: str, expected: str) -> Refused:
+def _unsupported(header: str, found: str, expected: str) -> Refusal:
     message = f"found {header} {found[:100]!r}, expected {expected}"
-    return Refused(415, "unsupported_media_type", message)
+    return Refusal(415, "unsupported_media_type", message)

@@ -16,7 +16,7 @@ from benchrouter.files.arrays import Array
 from benchrouter.serving import RoutePolicy, UnknownRouter
 from benchrouter.serving.service import decision_page, requests, responses
 from benchrouter.serving.service.bodies import JsonRoute
-from benchrouter.serving.service.errors import Refused
+from benchrouter.serving.service.errors import Refusal
 from benchrouter.serving.service.logs import shown
 from benchrouter.serving.service.metrics import Metrics
 from benchrouter.serving.service.settings import Settings
@@ -66,9 +66,9 @@ class Service:
             return next(iter(routers))
         if name is None:
             message = f"found no router, expected one of {list(routers)}"
-            raise Refused(422, "router_needed", message)
+            raise Refusal(422, "router_needed", message)
         message = f"found router {name[:100]!r}, expected one of {list(routers)}"
-        raise Refused(404, "router_not_found", message)
+        raise Refusal(404, "router_not_found", message)
 
     def refuse_if_full(self, n: int) -> None:
         """Refuse n more prompts (429) if too many wait already."""
@@ -77,7 +77,7 @@ class Service:
             message = (
                 f"{waiting:,} prompts wait, at most {self._most_waiting:,} may: come back later"
             )
-            raise Refused(429, "overloaded", message)
+            raise Refusal(429, "overloaded", message)
 
     def note(self, request: Request, asked: requests.Body, **fields: object) -> Answer:
         """Fields that the log adds to the line of this request; more may be set."""
@@ -107,7 +107,7 @@ async def route(asked: requests.RouteRequest, request: Request, service: TheServ
     most = service.settings.max_prompts
     if n > most:
         message = f"found {n:,} prompts, expected at most {most:,}"
-        raise Refused(422, "too_many_prompts", message)
+        raise Refusal(422, "too_many_prompts", message)
     name = service.router_of(asked.router)
     service.refuse_if_full(n)
     note = service.note(request, asked, router=name)
@@ -201,7 +201,7 @@ async def healthz() -> Answer:
 async def readyz(service: TheService) -> Answer:
     """Tell whether prompts are routed."""
     if not service.engine.ready:
-        raise Refused(503, "not_ready", "the engine takes no work")
+        raise Refusal(503, "not_ready", "the engine takes no work")
     return {"status": "ready"}
 
 
@@ -226,7 +226,7 @@ def _policy_of(asked: PromptRequest | requests.ChooseRequest) -> RoutePolicy | N
     try:
         return RoutePolicy.of(asked.policy.model_dump(exclude_unset=True))
     except (TypeError, ValueError) as e:
-        raise Refused(422, "invalid_policy", f"policy: {e}") from None
+        raise Refusal(422, "invalid_policy", f"policy: {e}") from None
 
 
 def _labels_of(
@@ -241,7 +241,7 @@ def _labels_of(
         for name, score in scores.items():
             if name not in columns:
                 message = f"labels.{row}: found {name[:100]!r}, expected some of {list(models)}"
-                raise Refused(422, "unknown_model", message)
+                raise Refusal(422, "unknown_model", message)
             if score is not None:
                 found[row, columns[name]] = score
     return found
@@ -260,7 +260,7 @@ class _Turns:
             message = (
                 f"{self._taken} such requests are worked on, and no more may be: come back later"
             )
-            raise Refused(429, "overloaded", message)
+            raise Refusal(429, "overloaded", message)
         self._taken += 1
         task = asyncio.ensure_future(working)
         task.add_done_callback(self._end)
@@ -277,9 +277,9 @@ async def _offered(working: Coroutine[object, object, Result]) -> Result:
     try:
         return await working
     except UnknownRouter as e:
-        raise Refused(404, "router_not_found", str(e)) from None
+        raise Refusal(404, "router_not_found", str(e)) from None
     except (TypeError, ValueError) as e:
-        raise Refused(422, "not_offered", str(e)) from None
+        raise Refusal(422, "not_offered", str(e)) from None
 
 
 async def _unless_gone(request: Request, task: asyncio.Task[Result]) -> Result:

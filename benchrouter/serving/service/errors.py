@@ -23,7 +23,7 @@ _TYPES = {
 }
 
 
-class Refused(BenchrouterError, HTTPException):
+class Refusal(BenchrouterError, HTTPException):
     """A request that is not answered as asked.
 
     Parameters
@@ -55,9 +55,9 @@ class Refused(BenchrouterError, HTTPException):
         return JSONResponse({"error": error}, self.status_code, self.headers)
 
 
-def failed() -> Refused:
+def failed() -> Refusal:
     """Answer to a request on which the service itself failed."""
-    return Refused(500, "internal_server_error", "the service failed; its log says how")
+    return Refusal(500, "internal_server_error", "the service failed; its log says how")
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -65,9 +65,9 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     async def on_http_exception(request: Request, e: StarletteHTTPException) -> JSONResponse:
-        if not isinstance(e, Refused):
+        if not isinstance(e, Refusal):
             phrase = HTTPStatus(e.status_code).phrase
-            e = Refused(e.status_code, phrase.lower().replace(" ", "_"), phrase, e.headers)
+            e = Refusal(e.status_code, phrase.lower().replace(" ", "_"), phrase, e.headers)
         return e.response()
 
     @app.exception_handler(RequestValidationError)
@@ -79,4 +79,4 @@ def add_handlers(app: FastAPI) -> None:
             told.append(f"{where}: {error['msg']}" if where else error["msg"])
         n_more = len(errors) - SHOWN_ERRORS
         more = f"; and {n_more} more" if n_more > 0 else ""
-        return Refused(422, "invalid_request", "; ".join(told) + more).response()
+        return Refusal(422, "invalid_request", "; ".join(told) + more).response()

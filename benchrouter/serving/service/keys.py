@@ -10,7 +10,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from benchrouter.serving.service.errors import Refused
+from benchrouter.serving.service.errors import Refusal
 
 ENVIRONMENT = "BENCHROUTER_API_KEY"
 OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/docs"})  # without a key
@@ -132,21 +132,21 @@ class Admission:
         answer = self._app if refused is None else refused.response()
         await answer(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> Refused | None:
+    def _refusal(self, scope: Scope) -> Refusal | None:
         headers: Headers = scope["headers"]
         if {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}:
             # RFC 9112, 6.3: a proxy and h11 may disagree on where such a request ends.
             message = "found both Content-Length and Transfer-Encoding, expected one"
-            return Refused(400, "bad_request", message)
+            return Refusal(400, "bad_request", message)
         if self._only_local_names and not is_local(headers):
-            return Refused(
+            return Refusal(
                 403,
                 "host_not_local",
                 "without a key, Host must be an address or a name of this network: give "
                 "--api-key-file, or --no-api-key where something before this service asks",
             )
         if path_of(scope) not in OPEN and not self._keys.admit(headers):
-            return Refused(401, "invalid_api_key", "expected Authorization: Bearer KEY")
+            return Refusal(401, "invalid_api_key", "expected Authorization: Bearer KEY")
         return None
 
 

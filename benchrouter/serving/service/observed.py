@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchrouter.serving.service import logs
-from benchrouter.serving.service.errors import Refused, failed
+from benchrouter.serving.service.errors import Refusal, failed
 from benchrouter.serving.service.keys import OPEN, path_of
 from benchrouter.serving.service.metrics import Metrics
 
@@ -51,7 +51,7 @@ class Observed:
         except ClientDisconnect:
             exchange.status = exchange.status or CLIENT_GONE
         except asyncio.CancelledError:
-            await exchange.fail(Refused(503, "shutting_down", "the service is shutting down"))
+            await exchange.fail(Refusal(503, "shutting_down", "the service is shutting down"))
             raise
         except Exception as e:
             name = type(e).__name__
@@ -112,7 +112,7 @@ class _Exchange:
         while self._unread:
             await self.receive()
 
-    async def fail(self, refused: Refused) -> None:
+    async def fail(self, refused: Refusal) -> None:
         """Answer with a refusal, unless an answer has begun."""
         if self.status == 0:
             await refused.response()(self._scope, self.receive, self.send)

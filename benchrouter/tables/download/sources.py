@@ -8,7 +8,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Source:
+class PublicSource:
     """Published benchmark results.
 
     Attributes
@@ -27,7 +27,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class HubDataset(Source):
+class HubDataset(PublicSource):
     """Files of a dataset on the Hugging Face Hub.
 
     Attributes
@@ -53,7 +53,7 @@ class HubDataset(Source):
 
 
 @dataclass(frozen=True)
-class HelmRuns(Source):
+class HelmRuns(PublicSource):
     """Run folders of HELM, in a public bucket of Google Cloud Storage.
 
     Attributes

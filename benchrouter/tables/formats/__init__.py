@@ -14,7 +14,7 @@ from benchrouter.tables.formats.choices import Choices
 from benchrouter.tables.formats.folders import folders_below
 from benchrouter.tables.formats.helm import helm
 from benchrouter.tables.formats.lm_eval import lm_eval
-from benchrouter.tables.formats.long_rows import Reading
+from benchrouter.tables.formats.long_rows import FormatReading
 from benchrouter.tables.formats.paths import bare_name
 from benchrouter.tables.formats.unknown import why_not_json
 from benchrouter.tables.sources.open import SUFFIXES
@@ -28,8 +28,8 @@ class Format(Protocol):
     def recognises(self, path: Path) -> bool:
         """Whether a file or folder has this format, by names and first bytes alone."""
 
-    def read(self, path: Path, choices: Choices) -> Iterable[Reading]:
-        """Read a file or folder lazily: one `Reading` for each file with scores."""
+    def read(self, path: Path, choices: Choices) -> Iterable[FormatReading]:
+        """Read a file or folder lazily: one `FormatReading` for each file with scores."""
 
 
 # Tried in this order; what none recognises is a table.

@@ -20,7 +20,7 @@ from benchrouter.files.words import counted
 from benchrouter.tables.formats.choices import Choices
 from benchrouter.tables.formats.fields import member, name_at, number_at, text_at
 from benchrouter.tables.formats.folders import files_below
-from benchrouter.tables.formats.long_rows import Reading, Rows, denied, read_or_refused
+from benchrouter.tables.formats.long_rows import FormatReading, Rows, denied, read_or_refused
 from benchrouter.tables.formats.paths import bare_name, head
 from benchrouter.tables.layouts.sidecar import Sidecar
 from benchrouter.tables.table import UNIT_THRESHOLD
@@ -38,7 +38,7 @@ def recognises(path: Path) -> bool:
     return any(_is_samples(file) for file in files_below(path))
 
 
-def read(path: Path, choices: Choices) -> list[Reading]:
+def read(path: Path, choices: Choices) -> list[FormatReading]:
     """Read a file, or all in a folder and the folders in it.
 
     Parameters
@@ -52,7 +52,7 @@ def read(path: Path, choices: Choices) -> list[Reading]:
 
     Returns
     -------
-    list of Reading
+    list of FormatReading
         One for each file. A file that cannot be read has no rows, and its source says why: it is
         cut off or empty, has only results that were not asked for, or does not say which of
         several results of a sample to take.
@@ -118,7 +118,7 @@ class _FileReader:
     lacking: set[str | None] = field(default_factory=set)  # evaluations without the metric
     has_metric: bool = False
 
-    def read(self) -> Reading:
+    def read(self) -> FormatReading:
         rows = Rows(str(self.path))
         self.results = _results(self.path)
 
@@ -136,7 +136,7 @@ class _FileReader:
                 "expected one of them to be named (metric, --metric)"
             )
         found = tuple(self.metrics_found()) if lacks else None
-        return Reading(rows.source(), self._sidecar(), tuple(self._notes()), lacks=found)
+        return FormatReading(rows.source(), self._sidecar(), tuple(self._notes()), lacks=found)
 
     def _cells(self, line: dict[str, Any]) -> dict[str, Any] | None:
         """Cells of a line; None if its result is not taken."""

@@ -22,7 +22,7 @@ DENIED = "permission denied, expected it to be readable"
 NUMBERS = ("score", "cost_usd", "log_likelihood")
 
 
-class Reading(NamedTuple):
+class FormatReading(NamedTuple):
     """The rows of one file, and what holds for all of them."""
 
     source: Source
@@ -39,7 +39,7 @@ class Reading(NamedTuple):
     """The metrics there are, if the one asked for is missing."""
 
 
-def refused(name: str, why: str) -> Reading:
+def refused(name: str, why: str) -> FormatReading:
     """Stand for a source that cannot be read.
 
     Parameters
@@ -52,16 +52,16 @@ def refused(name: str, why: str) -> Reading:
     rows = Rows(name)
     place, _, found = why.partition(": ")
     rows.refuse(place, found)
-    return Reading(rows.source(), Sidecar())
+    return FormatReading(rows.source(), Sidecar())
 
 
-def denied(name: str, error: PermissionError | None = None) -> Reading:
+def denied(name: str, error: PermissionError | None = None) -> FormatReading:
     """Stand for a source that may not be opened, or a file in it that `error` names."""
     place = name if error is None or error.filename is None else error.filename
     return refused(name, f"{place}: {DENIED}")
 
 
-def read_or_refused(name: str, read: Callable[[], Reading]) -> Reading:
+def read_or_refused(name: str, read: Callable[[], FormatReading]) -> FormatReading:
     """Read a source; one that cannot be read has no rows, and says why."""
     try:
         return read()
@@ -72,8 +72,8 @@ def read_or_refused(name: str, read: Callable[[], Reading]) -> Reading:
 
 
 def with_notes(
-    readings: Iterable[Reading], notes: Callable[[], Iterable[str]]
-) -> Iterator[Reading]:
+    readings: Iterable[FormatReading], notes: Callable[[], Iterable[str]]
+) -> Iterator[FormatReading]:
     """Pass readings on; the last gets the notes, which are asked for once all are read."""
     last = None
     for reading in readings:

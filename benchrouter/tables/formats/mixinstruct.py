@@ -24,7 +24,7 @@ from benchrouter.files.json_objects import objects
 from benchrouter.files.words import shown
 from benchrouter.tables.formats.choices import Choices
 from benchrouter.tables.formats.fields import name_at, text_at
-from benchrouter.tables.formats.long_rows import Reading, Rows
+from benchrouter.tables.formats.long_rows import FormatReading, Rows
 from benchrouter.tables.formats.paths import bare_name, head
 from benchrouter.tables.layouts.sidecar import Sidecar
 from benchrouter.tables.sources.columns import BLANK, number
@@ -44,7 +44,7 @@ def recognises(path: Path) -> bool:
     return _BEGINS.match(start) is not None and all(key.search(start) for key in _KEYS)
 
 
-def read(path: Path, choices: Choices) -> list[Reading]:
+def read(path: Path, choices: Choices) -> list[FormatReading]:
     """Read one file.
 
     Parameters
@@ -56,7 +56,7 @@ def read(path: Path, choices: Choices) -> list[Reading]:
 
     Returns
     -------
-    list of Reading
+    list of FormatReading
         One. A bad record is left out as a whole.
 
     Raises
@@ -98,7 +98,7 @@ def read(path: Path, choices: Choices) -> list[Reading]:
             f"{', '.join(map(repr, metrics))}"
         )
     if lacks:
-        return [Reading(rows.source(), Sidecar(str(path)), lacks=tuple(metrics))]
+        return [FormatReading(rows.source(), Sidecar(str(path)), lacks=tuple(metrics))]
     others = [name for name in metrics if name != metric]
     sidecar = Sidecar(
         path=str(path),
@@ -106,7 +106,7 @@ def read(path: Path, choices: Choices) -> list[Reading]:
         thresholds=dict.fromkeys(rows.datasets, math.nan),
     )
     notes = (f"took the metric {metric!r}; there are also {', '.join(others) or 'none'}",)
-    return [Reading(rows.source(), sidecar, notes)]
+    return [FormatReading(rows.source(), sidecar, notes)]
 
 
 def _key(record: dict[str, Any], n: int) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from benchrouter.files.errors import BadInput
 from benchrouter.tables.formats.choices import Choices
-from benchrouter.tables.formats.long_rows import Reading
+from benchrouter.tables.formats.long_rows import FormatReading
 from benchrouter.tables.layouts.sidecar import Sidecar, read_sidecar
 from benchrouter.tables.layouts.wide import COST
 from benchrouter.tables.sources.open import SUFFIXES, column_names, open_source
@@ -62,7 +62,7 @@ def recognises(path: Path) -> bool:
     return has_columns(columns)
 
 
-def read(path: Path, choices: Choices) -> list[Reading]:
+def read(path: Path, choices: Choices) -> list[FormatReading]:
     """Read one file.
 
     Parameters
@@ -74,7 +74,7 @@ def read(path: Path, choices: Choices) -> list[Reading]:
 
     Returns
     -------
-    list of Reading
+    list of FormatReading
         One, of a wide source.
 
     Raises
@@ -103,7 +103,7 @@ def has_columns(columns: Collection[str]) -> bool:
     return set(KEYS.values()) <= set(columns) and bool(_models(columns))
 
 
-def reading_of(source: Source, sidecar: Sidecar) -> Reading:
+def reading_of(source: Source, sidecar: Sidecar) -> FormatReading:
     """Read a table with RouterBench's columns, from a file or in memory.
 
     Raises
@@ -126,7 +126,7 @@ def reading_of(source: Source, sidecar: Sidecar) -> Reading:
     sidecar = replace(
         sidecar, model_columns=tuple(models), cost_columns=(), log_likelihood_columns=()
     )
-    return Reading(_renamed(source, models), sidecar, layout="wide")
+    return FormatReading(_renamed(source, models), sidecar, layout="wide")
 
 
 def _models(columns: Collection[str]) -> list[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchrouter.tables.layouts.part import encode
 from benchrouter.tables.merging.all_rows import AllRows
 from benchrouter.tables.merging.same_record import (
-    Records,
+    RecordNumbers,
     compare_prompts,
     find_records,
     names_of,
@@ -52,7 +52,7 @@ def merge(
     Returns
     -------
     BenchmarkTable
-        Records and models in the order of their first appearance.
+        RecordNumbers and models in the order of their first appearance.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def _nothing_left(rows: AllRows) -> ValueError:
     return ValueError(f"no record is left of the input{first}")
 
 
-def _with_usable_rows(rows: AllRows, records: Records) -> NDArray[np.int64]:
+def _with_usable_rows(rows: AllRows, records: RecordNumbers) -> NDArray[np.int64]:
     """Return the records of which not every row was left out."""
     usable = np.bincount(records.record[records.usable], minlength=len(records)) > 0
     if not usable.any():

@@ -13,8 +13,8 @@ from benchrouter.tables.merging.all_rows import AllRows
 
 
 @dataclass
-class Records:
-    """Records among the rows of all parts.
+class RecordNumbers:
+    """RecordNumbers among the rows of all parts.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Records:
         return len(self.first)
 
 
-def find_records(rows: AllRows, align: str) -> Records:
+def find_records(rows: AllRows, align: str) -> RecordNumbers:
     """Find the rows of each record.
 
     Parameters
@@ -46,21 +46,21 @@ def find_records(rows: AllRows, align: str) -> Records:
 
     Returns
     -------
-    Records
+    RecordNumbers
         All rows usable.
     """
     usable = np.ones(len(rows), dtype=bool)
     if align == "prompt":
         codes = rows.prompt_codes
         dataset, _ = encode(rows.datasets)
-        return Records(*distinct(join_codes(dataset, codes, int(codes.max()) + 1)), usable)
+        return RecordNumbers(*distinct(join_codes(dataset, codes, int(codes.max()) + 1)), usable)
     if len(rows.parts) == 1:
         each = np.arange(len(rows), dtype=np.int64)
-        return Records(each, each, usable)
-    return Records(*distinct(key_codes(rows.datasets, rows.sample_ids)), usable)
+        return RecordNumbers(each, each, usable)
+    return RecordNumbers(*distinct(key_codes(rows.datasets, rows.sample_ids)), usable)
 
 
-def compare_prompts(rows: AllRows, records: Records, on_conflict: str) -> list[str]:
+def compare_prompts(rows: AllRows, records: RecordNumbers, on_conflict: str) -> list[str]:
     """Take out rows with another prompt than their record's first row; or note them.
 
     Returns
@@ -97,7 +97,7 @@ def compare_prompts(rows: AllRows, records: Records, on_conflict: str) -> list[s
     return []
 
 
-def names_of(rows: AllRows, records: Records, align: str) -> tuple[list[str], list[str]]:
+def names_of(rows: AllRows, records: RecordNumbers, align: str) -> tuple[list[str], list[str]]:
     """Name the records by the sample_id of their first row.
 
     Returns
@@ -136,7 +136,7 @@ def names_of(rows: AllRows, records: Records, align: str) -> tuple[list[str], li
     ]
 
 
-def source_rows(rows: AllRows, records: Records, align: str) -> tuple[NDArray[np.int64], int]:
+def source_rows(rows: AllRows, records: RecordNumbers, align: str) -> tuple[NDArray[np.int64], int]:
     """Position of each record before anything was skipped, and how many there were."""
     import pyarrow as pa
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchrouter.tables.layouts.part import Part
 from benchrouter.tables.merging.all_rows import AllRows
-from benchrouter.tables.merging.same_record import Records
+from benchrouter.tables.merging.same_record import RecordNumbers
 
 Matrix = NDArray[np.float32]
 KINDS: dict[str, Callable[[Part], Matrix | None]] = {
@@ -29,7 +29,7 @@ class Values:
     Parameters
     ----------
     rows : AllRows
-    records : Records
+    records : RecordNumbers
         Rows that are refused and left out are used no more.
     models : sequence of str
         Of all parts.
@@ -38,7 +38,7 @@ class Values:
     """
 
     def __init__(
-        self, rows: AllRows, records: Records, models: Sequence[str], on_conflict: str
+        self, rows: AllRows, records: RecordNumbers, models: Sequence[str], on_conflict: str
     ) -> None:
         self.rows = rows
         self.records = records

@@ -28,7 +28,7 @@ from benchrouter.tables.formats.helm.spec import (
     read_spec,
     run_file,
 )
-from benchrouter.tables.formats.long_rows import Reading, denied, refused, with_notes
+from benchrouter.tables.formats.long_rows import FormatReading, denied, refused, with_notes
 from benchrouter.tables.layouts.sidecar import Sidecar
 
 
@@ -37,7 +37,7 @@ def recognises(path: Path) -> bool:
     return bool(_run_folders(path)[0])
 
 
-def read(path: Path, choices: Choices) -> Iterator[Reading]:
+def read(path: Path, choices: Choices) -> Iterator[FormatReading]:
     """Read a run or a suite, one run after the other.
 
     Parameters
@@ -48,7 +48,7 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
 
     Yields
     ------
-    Reading
+    FormatReading
         One for each run, ordered by folder name. A run that cannot be read has no rows, and its
         source says why. Runs without the metric come last, so that the first of them can name
         all. The last reading has notes on all runs.
@@ -107,7 +107,7 @@ class _Suite:
         self.without_split: list[str] = []
         self.lacking: list[tuple[Spec, tuple[str, ...]]] = []  # and their metrics
 
-    def reading(self, folder: Path) -> Reading | None:
+    def reading(self, folder: Path) -> FormatReading | None:
         """Read a run; None if nothing in it matches."""
         dataset, model = None, None
         try:
@@ -134,9 +134,9 @@ class _Suite:
         params_b = {} if model is None else {spec.model: MODELS[model]}
         metrics = {} if metric is None else {spec.dataset: metric}
         sidecar = Sidecar(str(spec.path), metrics=metrics, params_b=params_b)
-        return Reading(rows.source(), sidecar, lacks=found if metric is None else None)
+        return FormatReading(rows.source(), sidecar, lacks=found if metric is None else None)
 
-    def without_metric(self) -> Iterator[Reading]:
+    def without_metric(self) -> Iterator[FormatReading]:
         """Refuse the runs without the metric, unless `only_metric`."""
         if self.choices.only_metric:
             return

@@ -18,7 +18,7 @@ from benchrouter.tables.formats.folders import files_below
 from benchrouter.tables.formats.lm_eval.files import Found, Results, find, kind_of
 from benchrouter.tables.formats.lm_eval.runs import check_comparable, chosen_runs
 from benchrouter.tables.formats.lm_eval.samples import TaskReader
-from benchrouter.tables.formats.long_rows import Reading, read_or_refused, refused, with_notes
+from benchrouter.tables.formats.long_rows import FormatReading, read_or_refused, refused, with_notes
 
 SHOWN = 3  # tasks that a note names
 
@@ -28,7 +28,7 @@ def recognises(path: Path) -> bool:
     return any(kind_of(file) for file in files_below(path))
 
 
-def read(path: Path, choices: Choices) -> Iterator[Reading]:
+def read(path: Path, choices: Choices) -> Iterator[FormatReading]:
     """Read a file, a run's folder, or a folder above several.
 
     Parameters
@@ -39,7 +39,7 @@ def read(path: Path, choices: Choices) -> Iterator[Reading]:
 
     Yields
     ------
-    Reading
+    FormatReading
         One for each model and task. One that cannot be read has no rows, and its source says why;
         so do broken results, and results of a model that has no samples at all. The last reading
         has notes on all of them.
@@ -95,7 +95,7 @@ def _without_samples(found: Found) -> list[Results]:
     return [one for one in found.results if one.path not in paths and one.model not in models]
 
 
-def _refused_results(results: Results) -> Reading:
+def _refused_results(results: Results) -> FormatReading:
     return refused(
         str(results.path),
         f"{results.path}: found results of {results.model!r} but no samples beside them; run "

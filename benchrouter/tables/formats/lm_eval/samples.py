@@ -17,7 +17,7 @@ from benchrouter.tables.formats.fields import member, name_at, number_at
 from benchrouter.tables.formats.lm_eval.files import Samples
 from benchrouter.tables.formats.lm_eval.metric import metrics_of
 from benchrouter.tables.formats.lm_eval.request import chosen_log_likelihood, request_text
-from benchrouter.tables.formats.long_rows import Reading, Rows
+from benchrouter.tables.formats.long_rows import FormatReading, Rows
 from benchrouter.tables.layouts.sidecar import Sidecar
 
 # What prompts are without a template, by the kind that was taken.
@@ -50,7 +50,7 @@ class TaskReader:
     has_log_likelihood: bool = False
     is_read: bool = False
 
-    def read(self) -> Reading:
+    def read(self) -> FormatReading:
         """Read the file.
 
         Raises
@@ -79,7 +79,7 @@ class TaskReader:
         wanted = self.choices.metric
         lacks = wanted not in (None, self.metric) and bool(self.found_metrics)
         found = tuple(self.found_metrics) if lacks else None
-        return Reading(rows.source(), self._sidecar(), lacks=found)
+        return FormatReading(rows.source(), self._sidecar(), lacks=found)
 
     @property
     def is_grouped(self) -> bool:
