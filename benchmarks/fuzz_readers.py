@@ -4,8 +4,8 @@
 flipped, deleted, inserted, cut off and doubled, tokens of JSON and CSV swapped or made odd. A
 mutation N is the same in every run of one --seed and --format; `--only N` shows what it does.
 
-Reading happens in a child process. A finding is: another kind of exception than ValueError,
-TypeError and OSError, or one from the libraries inside; a message without the name of a file; a
+Reading happens in a child process. A finding is: another kind of exception than BadInput,
+ValueError, TypeError and OSError, or one from the libraries inside; a message without the name of a file; a
 warning or a traceback on stderr; a crash of the interpreter; no answer within 10 s. The exit code
 is 1 if there is one.
 Errors of tables should also tell a row or line where they are about one; how many do is printed.
@@ -32,7 +32,7 @@ from pathlib import Path
 from fuzz_inputs import EXAMPLES, Example, damage, format_name, table
 from report import Report, parse_arguments, print_table
 
-from benchrouter import BenchmarkTable, read_table
+from benchrouter import BadInput, BenchmarkTable, read_table
 from benchrouter.tables.formats import FORMATS, TABLE
 
 DEADLINE_S = 10.0
@@ -140,7 +140,7 @@ def one(number: int, examples: Mapping[str, Example], seed: int, folder: Path) -
 def judged(error: BaseException, folder: Path) -> tuple[str, str]:
     """What an error is, by its type and message, and the text to show."""
     message = str(error)
-    foreign = type(error) not in (ValueError, TypeError) and not (
+    foreign = type(error) not in (BadInput, ValueError, TypeError) and not (
         isinstance(error, OSError) and type(error).__module__ == "builtins"
     )
     if foreign or str(folder) not in message:
