@@ -5,9 +5,9 @@ flipped, deleted, inserted, cut off and doubled, tokens of JSON and CSV swapped 
 mutation N is the same in every run of one --seed and --format; `--only N` shows what it does.
 
 Reading happens in a child process. A finding is: another kind of exception than BadInput,
-ValueError, TypeError and OSError, or one from the libraries inside; a message without the name of a file; a
-warning or a traceback on stderr; a crash of the interpreter; no answer within 10 s. The exit code
-is 1 if there is one.
+ValueError, TypeError and OSError, or one from the libraries inside; a message without the name of a
+file; a warning or a traceback on stderr; a crash of the interpreter; no answer within 10 s. The
+exit code is 1 if there is one.
 Errors of tables should also tell a row or line where they are about one; how many do is printed.
 """
 
