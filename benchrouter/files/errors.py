@@ -12,7 +12,7 @@
     │   └── UnknownRouter      a router that the engine does not serve
     ├── DownloadRefused        a server does not hand out a file, however often it is asked
     ├── Stopped                a download was ended
-    ├── Refused                the HTTP service does not answer as asked (in serving.service)
+    ├── Refusal                the HTTP service does not answer a request as asked
     └── ServiceError           the client got no answer from the service, or a wrong one
         ├── Unreachable        no connection, or no answer in time
         └── Refused            an answer of another status than 200
