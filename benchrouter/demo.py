@@ -78,10 +78,6 @@ def make_demo(*, n: int = PROMPTS_PER_DATASET, seed: int = SEED) -> Demo:
         Prompts in each dataset and in the new task, 1 to 200.
     seed : int
 
-    Returns
-    -------
-    Demo
-
     Raises
     ------
     ValueError

@@ -118,10 +118,6 @@ def reads_results(command: Callable[..., None]) -> Callable[..., None]:
     ----------
     command : callable
         Takes `reading`, a dict: keyword arguments of `read_table`.
-
-    Returns
-    -------
-    callable
     """
     own = inspect.signature(command, eval_str=True)
     shared = inspect.signature(_shared, eval_str=True).parameters

@@ -62,12 +62,7 @@ class Decisions:
         return len(self.model)
 
     def names(self) -> list[str]:
-        """Name of the chosen model of every prompt.
-
-        Returns
-        -------
-        list of str
-        """
+        """Name of the chosen model of every prompt."""
         return [self.models[m] for m in self.model.tolist()]
 
 
@@ -293,12 +288,7 @@ class Explanation:
     over_limit: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON (unknown = None).
-
-        Returns
-        -------
-        dict
-        """
+        """Everything as plain values, ready for JSON (unknown = None)."""
         none = [None] * len(self.models)
         columns = {
             name: none if values is None else finite(values.tolist())

@@ -64,10 +64,6 @@ class Backend(Protocol):
             Unit rows.
         plan : Plan
             Its costs do not count.
-
-        Returns
-        -------
-        Decided
         """
         ...
 
@@ -80,10 +76,6 @@ class Backend(Protocol):
             Unit rows.
         plan : Plan
             Its costs do not count.
-
-        Returns
-        -------
-        Scored
         """
         ...
 
@@ -95,10 +87,6 @@ def full_name(device: str) -> str:
     ----------
     device : str
         "cpu", "cuda" or "cuda:N".
-
-    Returns
-    -------
-    str
 
     Raises
     ------

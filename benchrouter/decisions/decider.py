@@ -69,10 +69,6 @@ class Decider:
         ----------
         device : str
             "cpu" or "cuda:N".
-
-        Returns
-        -------
-        Decider
         """
         found = copy(self)
         found.backend = _backend_of(self.backend.rules, self.index, device)
@@ -80,10 +76,6 @@ class Decider:
 
     def check(self, policy: Policy) -> None:
         """Refuse a policy that the benchmark does not offer.
-
-        Parameters
-        ----------
-        policy : Policy
 
         Raises
         ------
@@ -97,14 +89,6 @@ class Decider:
 
         By the rules other than "auto" the first decisions with `min_success` wait until the
         benchmark's records have been predicted from each other.
-
-        Parameters
-        ----------
-        policy : Policy
-
-        Returns
-        -------
-        bool
 
         Raises
         ------
@@ -131,10 +115,6 @@ class Decider:
             Their tokens are estimated where costs are prices × tokens.
         tokens : int array, shape (n_prompts,), optional
             Instead of an estimate.
-
-        Returns
-        -------
-        Decisions
 
         Raises
         ------
@@ -167,10 +147,6 @@ class Decider:
         ----------
         rows, policy, prompts, tokens
             As in :meth:`decide`; a policy without a budget.
-
-        Returns
-        -------
-        Ranking
 
         Raises
         ------
@@ -222,10 +198,6 @@ class Decider:
         prompt : str, optional
         tokens : int, optional
             Instead of an estimate.
-
-        Returns
-        -------
-        Explanation
 
         Raises
         ------

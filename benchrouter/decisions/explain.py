@@ -79,10 +79,6 @@ def explain(
     threads : int
         0 = all.
 
-    Returns
-    -------
-    Explanation
-
     Raises
     ------
     TypeError, ValueError

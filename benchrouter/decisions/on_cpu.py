@@ -76,10 +76,6 @@ class OnCpu:
         neighbours : Neighbours
             Arrays of shape (n_prompts, at least plan.depth).
         plan : Plan
-
-        Returns
-        -------
-        Scored
         """
         if plan.rule == "auto":
             found = self._expect(rows, neighbours, plan, with_scores=True)

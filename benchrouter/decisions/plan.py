@@ -84,15 +84,6 @@ class Plan(NamedTuple):
 def plan_of(fit: Fit, policy: Policy) -> Plan:
     """Check what is asked of decisions on prompts.
 
-    Parameters
-    ----------
-    fit : Fit
-    policy : Policy
-
-    Returns
-    -------
-    Plan
-
     Raises
     ------
     ValueError
@@ -111,15 +102,6 @@ def plan_of(fit: Fit, policy: Policy) -> Plan:
 def voters_of(fit: Fit, policy: Policy) -> int:
     """How many neighbours vote on a prompt.
 
-    Parameters
-    ----------
-    fit : Fit
-    policy : Policy
-
-    Returns
-    -------
-    int
-
     Raises
     ------
     ValueError
@@ -137,15 +119,6 @@ def voters_of(fit: Fit, policy: Policy) -> int:
 
 def task_plan(fit: Fit, policy: Policy) -> Plan:
     """Check what is asked of decisions on tasks, which leave `rule` and `k` aside.
-
-    Parameters
-    ----------
-    fit : Fit
-    policy : Policy
-
-    Returns
-    -------
-    Plan
 
     Raises
     ------

@@ -212,10 +212,6 @@ def policy_of(
     rule, k, models : optional
         In place of the policy's.
 
-    Returns
-    -------
-    Policy
-
     Raises
     ------
     TypeError, ValueError

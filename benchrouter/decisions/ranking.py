@@ -39,12 +39,6 @@ class Ranking:
 def order_of(rules: Rules, scored: Scored, plan: Plan) -> NDArray[np.int32]:
     """Order models where cost only decides ties.
 
-    Parameters
-    ----------
-    rules : Rules
-    scored : Scored
-    plan : Plan
-
     Returns
     -------
     int32 array, shape (n_prompts, n_allowed)

@@ -50,10 +50,6 @@ class Rules:
         ----------
         rule : "mean", "raw" or "s3"
             One that the benchmark offers.
-
-        Returns
-        -------
-        dict
         """
         fit = self.fit
         outcomes, prior, prior_weight = self.voting(rule)

@@ -96,10 +96,6 @@ def suggest_labels(
     allowed : bool array, shape (n_models,), optional
         Models that may be chosen, at least one; by default all.
 
-    Returns
-    -------
-    LabelSuggestion
-
     Raises
     ------
     TypeError, ValueError

@@ -75,10 +75,6 @@ def choose_for_task(
     tokens : int array, shape (n_prompts,), optional
         Instead of an estimate.
 
-    Returns
-    -------
-    TaskDecision
-
     Raises
     ------
     TypeError, ValueError
@@ -150,10 +146,6 @@ def decide(
     plan : Plan
     cost_usd : float64 array, shape (n_models,), or None
         Expected cost of a prompt, where the policy asks for it.
-
-    Returns
-    -------
-    TaskDecision
     """
     found, p = _without_labels(fit, seen)
     return _decide(fit, score, found, seen, p, _no_labels(fit), plan, cost_usd)
@@ -166,10 +158,6 @@ def stake(fit: Fit, seen: TaskEvidence, score: Score, plan: Plan, cost_usd: Arra
     ----------
     fit, seen, score, plan, cost_usd
         As in :func:`decide`.
-
-    Returns
-    -------
-    Stake
     """
     found, p = _without_labels(fit, seen)
     lead = _lead(fit, score, found, seen, p, _no_labels(fit), plan.allowed)
@@ -205,11 +193,6 @@ def _no_labels(fit: Fit) -> NDArray[np.float32]:
 
 def estimate_of(fit: Fit, seen: TaskEvidence) -> task_accuracies.Estimate:
     """Estimate the accuracy of every model on the task, from the benchmark alone.
-
-    Parameters
-    ----------
-    fit : Fit
-    seen : TaskEvidence
 
     Returns
     -------

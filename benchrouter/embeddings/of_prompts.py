@@ -96,10 +96,6 @@ class Embedder:
     def check(self, fingerprint: Fingerprint) -> None:
         """Refuse another encoder than the one the benchmark was embedded with.
 
-        Parameters
-        ----------
-        fingerprint : Fingerprint
-
         Raises
         ------
         ValueError

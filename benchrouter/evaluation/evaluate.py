@@ -86,10 +86,6 @@ def evaluate(
     progress : callable, optional
         Called with (stage, done, total).
 
-    Returns
-    -------
-    Evaluation
-
     Raises
     ------
     TypeError, ValueError

@@ -184,10 +184,6 @@ class PromptFile:
             No batch reaches across a multiple of so many records: read from such a row on, a file
             gives the batches that it gives when it is read from the start.
 
-        Yields
-        ------
-        PromptBatch
-
         Raises
         ------
         ValueError
@@ -231,10 +227,6 @@ def read_prompts(
         As in `PromptFile.batches`.
     **options
         As in `PromptFile`.
-
-    Yields
-    ------
-    PromptBatch
 
     Raises
     ------

@@ -89,10 +89,6 @@ def evidence_of(
     threads : int
         0 = all.
 
-    Returns
-    -------
-    Evidence
-
     Raises
     ------
     TypeError, ValueError
@@ -118,10 +114,6 @@ def evidence_of(
 
 def model_costs_usd(table: BenchmarkTable) -> Array:
     """Mean recorded cost of every model.
-
-    Parameters
-    ----------
-    table : BenchmarkTable
 
     Returns
     -------

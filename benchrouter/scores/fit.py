@@ -63,10 +63,6 @@ def fit(
         Of the same models and some of these datasets: what holding out datasets taught it is
         kept, not learnt anew, which is what takes long.
 
-    Returns
-    -------
-    Fit
-
     Raises
     ------
     TypeError, ValueError

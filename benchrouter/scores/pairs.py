@@ -88,10 +88,6 @@ def concatenate(parts: list[Pairs], n_models: int) -> Pairs:
     parts : list of Pairs
     n_models : int
         Shape of the result where there are none.
-
-    Returns
-    -------
-    Pairs
     """
     if not parts:
         empty = np.empty(0)

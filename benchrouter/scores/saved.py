@@ -120,10 +120,6 @@ def load(directory: str | Path, *, verify: bool = True) -> Fit:
     verify : bool
         Compare every file's SHA-256 with the recorded one (its size is always compared).
 
-    Returns
-    -------
-    Fit
-
     Raises
     ------
     BadRouter
@@ -194,16 +190,7 @@ def _read(root: Path, content: dict[str, Any], verify: bool) -> Fit:
 
 
 def describe(fit: Fit) -> dict[str, Any]:
-    """List what a fit holds, as plain values.
-
-    Parameters
-    ----------
-    fit : Fit
-
-    Returns
-    -------
-    dict
-    """
+    """List what a fit holds, as plain values."""
     content = _description(fit)
     content["best_on_average"] = fit.models[fit.best_on_average]
     content["fallback"] = fit.models[fit.fallback]
@@ -217,10 +204,6 @@ def read_description(root: Path) -> dict[str, Any]:
     ----------
     root : Path
         Directory of the router.
-
-    Returns
-    -------
-    dict
 
     Raises
     ------

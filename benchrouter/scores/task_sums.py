@@ -76,17 +76,7 @@ class TaskEvidence:
 
 
 def no_sums(fit: Fit, n_tasks: int) -> TaskSums:
-    """TaskSums of tasks without any prompt.
-
-    Parameters
-    ----------
-    fit : Fit
-    n_tasks : int
-
-    Returns
-    -------
-    TaskSums
-    """
+    """TaskSums of tasks without any prompt."""
     models, datasets = (n_tasks, len(fit.models)), (n_tasks, len(fit.datasets))
     return TaskSums(
         np.zeros(n_tasks, np.int64),
@@ -123,10 +113,6 @@ def sums_of_tasks(
         Of the prompts, in this order.
     threads : int
         0 = all.
-
-    Returns
-    -------
-    TaskSums
     """
     assert fit.correct is not None
     settings = fit.settings

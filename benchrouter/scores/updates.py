@@ -17,16 +17,7 @@ from benchrouter.votes.outcomes import unpack
 
 
 def table_of(fitted: Fit) -> BenchmarkTable:
-    """The table that a fit was made from, but for log-likelihoods, which a fit does not hold.
-
-    Parameters
-    ----------
-    fitted : Fit
-
-    Returns
-    -------
-    BenchmarkTable
-    """
+    """The table that a fit was made from, but for log-likelihoods, which a fit does not hold."""
     n = len(fitted.dataset)
     return BenchmarkTable(
         scores=np.ascontiguousarray(unpack(fitted.raw, np.arange(n))),
@@ -67,10 +58,6 @@ def add_records(
     threads : int
         0 = all.
 
-    Returns
-    -------
-    Fit
-
     Raises
     ------
     TypeError, ValueError
@@ -101,10 +88,6 @@ def add_model(
     threads : int
         0 = all.
 
-    Returns
-    -------
-    Fit
-
     Raises
     ------
     TypeError, ValueError
@@ -131,10 +114,6 @@ def remove(
     threads : int
         0 = all.
 
-    Returns
-    -------
-    Fit
-
     Raises
     ------
     TypeError, ValueError
@@ -157,10 +136,6 @@ def compacted(old: Fit, *, threads: int = 0) -> Fit:
     old : Fit
     threads : int
         0 = all.
-
-    Returns
-    -------
-    Fit
     """
     return old if old.compact else _refit(old, table_of(old), old.embeddings, threads=threads)
 

@@ -205,10 +205,6 @@ class Engine:
         embeddings : float16 or float32 array, shape (n_prompts, dim), optional
             Unit rows, instead of encoding the prompts.
 
-        Returns
-        -------
-        list of Routed
-
         Raises
         ------
         UnknownRouter, TypeError, ValueError
@@ -254,10 +250,6 @@ class Engine:
             As in :meth:`route`. Models that the policy does not allow are shown as well; if it
             allows none of the router's, all are allowed.
 
-        Returns
-        -------
-        Explanation
-
         Raises
         ------
         BadPrompt, UnknownRouter, TypeError, ValueError
@@ -293,10 +285,6 @@ class Engine:
         policy : Policy, optional
             Models that may be chosen, and how cost counts; its rule and k are for prompts. By
             default the engine's.
-
-        Returns
-        -------
-        TaskDecision
 
         Raises
         ------

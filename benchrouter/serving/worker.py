@@ -244,10 +244,6 @@ def routed_of(
     info : RouterInfo
     rule : str
     truncated : bool
-
-    Returns
-    -------
-    Routed
     """
     decisions = ranking.decisions
     order = ranking.order[i].tolist()

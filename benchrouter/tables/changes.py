@@ -80,10 +80,6 @@ def with_model(
         model was not run on the others); its costs, parameters and prices are taken too. Or scores
         in the order of `table`'s records, NaN = not run.
 
-    Returns
-    -------
-    BenchmarkTable
-
     Raises
     ------
     TypeError, ValueError
@@ -138,12 +134,6 @@ def kept(
 ) -> tuple[tuple[str, ...], NDArray[np.bool_]]:
     """What is left of a table without some records, models and datasets.
 
-    Parameters
-    ----------
-    table : BenchmarkTable
-    records : iterable of (dataset, sample_id)
-    models, datasets : sequence of str
-
     Returns
     -------
     models : tuple of str
@@ -177,31 +167,13 @@ def kept(
 
 
 def keys(table: BenchmarkTable) -> list[Key]:
-    """(dataset, sample_id) of every record.
-
-    Parameters
-    ----------
-    table : BenchmarkTable
-
-    Returns
-    -------
-    list of (str, str)
-    """
+    """(dataset, sample_id) of every record."""
     names = [table.datasets[code] for code in table.dataset.tolist()]
     return list(zip(names, table.sample_ids, strict=True))
 
 
 def repeated(table: BenchmarkTable) -> list[Key]:
-    """Those (dataset, sample_id) that more than one record has.
-
-    Parameters
-    ----------
-    table : BenchmarkTable
-
-    Returns
-    -------
-    list of (str, str)
-    """
+    """Those (dataset, sample_id) that more than one record has."""
     return sorted(key for key, count in Counter(keys(table)).items() if count > 1)
 
 

@@ -199,10 +199,6 @@ def to_device(arguments: dict[str, Any], device: str) -> dict[str, Any]:
     arguments : dict
         By name; NumPy arrays and packed outcomes become tensors, the rest stays what it is.
     device : str
-
-    Returns
-    -------
-    dict
     """
     import torch
 

@@ -155,10 +155,5 @@ def cost_weight_within(
 
 
 def as_float32(value: float) -> float:
-    """Round as costs are, so that a model that costs 0.1 is not above a limit of 0.1.
-
-    Parameters
-    ----------
-    value : float
-    """
+    """Round as costs are, so that a model that costs 0.1 is not above a limit of 0.1."""
     return float(np.float32(min(value, float(np.finfo(np.float32).max))))

@@ -44,10 +44,6 @@ def isotonic(predicted: NDArray[np.floating], observed: NDArray[np.floating]) ->
     observed : float array, same shape
         0 = wrong, 1 = correct; NaN in either = no such pair.
 
-    Returns
-    -------
-    Isotonic
-
     Raises
     ------
     ValueError

@@ -53,10 +53,6 @@ def why(
         Name of the score.
     over_limit : bool
         Whether no model is within `max_cost_usd`.
-
-    Returns
-    -------
-    str
     """
     cap = policy.max_cost_usd
     if over_limit:

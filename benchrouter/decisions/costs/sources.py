@@ -79,10 +79,6 @@ def costs_of(fit: Fit, policy: Policy, allowed: NDArray[np.bool_]) -> Costs:
     allowed : bool array, shape (n_models,)
         Models that may be chosen; the costs of the others may be unknown.
 
-    Returns
-    -------
-    Costs
-
     Raises
     ------
     ValueError
@@ -145,10 +141,6 @@ def source_of(
         US$ per million tokens in and out, as :func:`prices_of` gives them; NaN = unknown.
     has_records : bool
         Whether the cost of every record is at hand.
-
-    Returns
-    -------
-    "records", "models" or "prices"
 
     Raises
     ------

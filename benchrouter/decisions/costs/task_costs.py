@@ -53,10 +53,6 @@ def stake_of(
     held : bool
         Whether it is to be chosen although others have larger scores (eq. 8): then none counts
         above it, and none dearer is allowed.
-
-    Returns
-    -------
-    Stake
     """
     cheapest = float(cost_usd[plan.allowed].min())
     most = plan.policy.max_cost_usd
@@ -156,17 +152,7 @@ def shared_cost_weight(
 
 
 def within_of_task(fit: Fit, policy: Policy) -> float | None:
-    """ε of a policy for a task: "auto" is what held-out datasets cannot tell from no difference.
-
-    Parameters
-    ----------
-    fit : Fit
-    policy : Policy
-
-    Returns
-    -------
-    float or None
-    """
+    """ε of a policy for a task: "auto" is what held-out datasets cannot tell from no difference."""
     if policy.within == "auto":
         return float(fit.expectation.tolerance[1])
     return policy.within

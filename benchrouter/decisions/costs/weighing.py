@@ -100,10 +100,6 @@ class Weighing:
         tokens : int array, shape (n_prompts,), optional
             Instead of an estimate.
 
-        Yields
-        ------
-        Block
-
         Raises
         ------
         TypeError, ValueError

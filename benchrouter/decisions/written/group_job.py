@@ -102,10 +102,6 @@ def route_groups(
     progress : callable, optional
         Called with ("route", batch) for every batch read, and first with ("route", None).
 
-    Returns
-    -------
-    GroupSummary
-
     Raises
     ------
     TypeError, ValueError

@@ -70,10 +70,6 @@ def group_table(
         Those of `OF_COSTS` that are written as well: ``cost_usd``, the expected cost of the chosen
         model on a prompt of the group, and ``over_limit``.
 
-    Returns
-    -------
-    pyarrow.Table
-
     Raises
     ------
     ValueError

@@ -151,10 +151,6 @@ def route_file(
         Called with ("route", batch) after each batch is written, with ("find the cost weight",
         batch) where a budget asks for that, and with None for a batch when either begins.
 
-    Returns
-    -------
-    Summary
-
     Raises
     ------
     TypeError, ValueError

@@ -74,10 +74,6 @@ def open_decisions(
         Other fields of the input and their types in a Parquet file, instead of those of the first
         batch.
 
-    Returns
-    -------
-    DecisionWriter
-
     Raises
     ------
     ValueError

@@ -60,10 +60,6 @@ def leave_one_dataset_out(
     progress : callable, optional
         Called with (stage, done, total).
 
-    Returns
-    -------
-    LeaveOneOut
-
     Raises
     ------
     TypeError, ValueError

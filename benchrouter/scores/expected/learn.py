@@ -60,17 +60,7 @@ class Sample:
 
 
 def sampled(held_out: HeldOut, seed: int) -> Sample:
-    """At most 500 records of a held-out dataset, drawn at random.
-
-    Parameters
-    ----------
-    held_out : HeldOut
-    seed : int
-
-    Returns
-    -------
-    Sample
-    """
+    """At most 500 records of a held-out dataset, drawn at random."""
     n, width = len(held_out.rows), NEIGHBOURS[-1]
     kept = np.arange(n)
     if n > SAMPLE:
@@ -84,16 +74,7 @@ def sampled(held_out: HeldOut, seed: int) -> Sample:
 
 
 def joined(samples: list[Sample]) -> Sample:
-    """Samples of several datasets as one.
-
-    Parameters
-    ----------
-    samples : list of Sample
-
-    Returns
-    -------
-    Sample
-    """
+    """Samples of several datasets as one."""
     alone, apart = (
         Neighbours(*(np.concatenate(parts) for parts in zip(*lists, strict=True)))
         for lists in ([s.alone for s in samples], [s.apart for s in samples])
@@ -103,11 +84,6 @@ def joined(samples: list[Sample]) -> Sample:
 
 def own_distances(held_out: HeldOut, kappa: int) -> NDArray[np.float32]:
     """Mean distance of held-out records to their nearest others.
-
-    Parameters
-    ----------
-    held_out : HeldOut
-    kappa : int
 
     Returns
     -------
@@ -151,15 +127,6 @@ def extended(learnt: Expectation, records: Records) -> Expectation:
     """Apply what was learnt from the first records to a benchmark that has grown.
 
     Standings and slopes stay those of the last fit; the means of datasets are today's.
-
-    Parameters
-    ----------
-    learnt : Expectation
-    records : Records
-
-    Returns
-    -------
-    Expectation
     """
     own_distance = np.full(len(records.dataset), np.nan, np.float32)
     own_distance[: len(learnt.own_distance)] = learnt.own_distance

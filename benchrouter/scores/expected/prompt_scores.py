@@ -178,10 +178,6 @@ class Expectation:
             Dataset of every record.
         costs_known : bool
             Without costs no model is taken for being cheaper.
-
-        Returns
-        -------
-        dict
         """
         n_models, columns = len(self.standing), _core.expect_columns
         width = -(-n_models // columns) * columns
@@ -251,12 +247,7 @@ class Expectation:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the large arrays, as plain values, ready for JSON (infinite = None).
-
-        Returns
-        -------
-        dict
-        """
+        """All but the large arrays, as plain values, ready for JSON (infinite = None)."""
         return {
             "neighbours": self.neighbours,
             "views": list(VIEWS),
@@ -296,10 +287,6 @@ class Expectation:
         recorded : dict
         weights, offset, of_dataset, own_distance : arrays
             As the attributes.
-
-        Returns
-        -------
-        Expectation
         """
         sides = [recorded[kind] for kind in KINDS]
         calibrated = sides[0]["calibration"] is not None
@@ -364,10 +351,6 @@ def reason_of(
         Expected, −inf = not allowed.
     strange : float
         Of the prompt.
-
-    Returns
-    -------
-    str
     """
     best = int(np.argmax(scores))
     margin = float(learnt.kind(learnt.margin, np.array(strange)))
@@ -453,10 +436,6 @@ def expect(
         Arrays to write to.
     with_scores : bool
         Whether all expected scores are wanted too.
-
-    Returns
-    -------
-    Expected
 
     Raises
     ------

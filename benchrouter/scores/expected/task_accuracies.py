@@ -143,10 +143,6 @@ class Calibration:
         ----------
         coverage : float
             In (0, 1).
-
-        Returns
-        -------
-        float
         """
         n_datasets = len(self.errors)
         low, high = 0.0, max(float(self.errors.max()), NormalDist().inv_cdf(0.5 + coverage / 2.0))
@@ -186,12 +182,7 @@ class Estimate:
     calibration: Calibration | None = None
 
     def expected(self, model: int) -> float:
-        """Accuracy to be expected of a model that was chosen for its large mean, in [0, 1].
-
-        Parameters
-        ----------
-        model : int
-        """
+        """Accuracy to be expected of a model that was chosen for its large mean, in [0, 1]."""
         if self.calibration is None:
             return float(self.mean[model])
         deviation = math.sqrt(max(float(self.covariance[model, model]), 0.0))
@@ -443,10 +434,6 @@ def calibrated(found: Estimate, tasks: HeldOutTasks, common: Array | None = None
         From which it was learnt.
     common : float64 array, shape (n_models, n_models), optional
         Of its labels, as :func:`in_common` gives it; None = it has none.
-
-    Returns
-    -------
-    Estimate
     """
     if common is None or not common.any():
         return replace(found, calibration=tasks.calibration)
@@ -545,11 +532,6 @@ def interval(
 
 def probability_better(found: Estimate, one: int, other: int) -> float:
     """Chance that one model's accuracy is above another's.
-
-    Parameters
-    ----------
-    found : Estimate
-    one, other : int
 
     Returns
     -------

@@ -36,10 +36,6 @@ def make_app(
     settings : Settings, optional
     metrics : Metrics, optional
         One of the engine's observers; without it only requests are counted.
-
-    Returns
-    -------
-    FastAPI
     """
     settings = settings or Settings()
     metrics = metrics or Metrics()

@@ -123,10 +123,6 @@ def n_containers(body: bytes) -> int:
     ----------
     body : bytes
         If it is invalid JSON, the count holds up to the first error.
-
-    Returns
-    -------
-    int
     """
     plain = body.replace(rb"\\", b"").replace(rb"\"", b"")  # each quote left begins or ends a text
     characters = np.frombuffer(plain, np.uint8)

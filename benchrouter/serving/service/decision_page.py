@@ -32,16 +32,7 @@ def page() -> tuple[bytes, dict[str, str]]:
 
 
 def policy_of(page: str) -> str:
-    """Content-Security-Policy of a page: its own scripts and styles by their hashes, no others.
-
-    Parameters
-    ----------
-    page : str
-
-    Returns
-    -------
-    str
-    """
+    """Content-Security-Policy of a page: its own scripts and styles by their hashes, no others."""
     return "; ".join(
         [
             "default-src 'none'",

@@ -22,14 +22,6 @@ Headers = Sequence[tuple[bytes, bytes]]  # as ASGI gives them: names in lower ca
 def read_keys(path: Path) -> tuple[str, ...]:
     """Read API keys, one a line; empty lines and lines that begin with # are skipped.
 
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    tuple of str
-
     Raises
     ------
     ValueError

@@ -36,10 +36,6 @@ def bind(host: str, port: int) -> socket.socket:
     port : int
         0 = any that is free.
 
-    Returns
-    -------
-    socket
-
     Raises
     ------
     OSError
@@ -100,10 +96,6 @@ def server_of(app: ASGIApp, max_connections: int = MAX_CONNECTIONS) -> uvicorn.S
     app : ASGI application
     max_connections : int
         Beyond it requests are refused (503).
-
-    Returns
-    -------
-    uvicorn.Server
     """
     return uvicorn.Server(
         uvicorn.Config(

@@ -51,10 +51,6 @@ def names() -> list[str]:
 def format_of(path: Path) -> str:
     """Recognise a file or folder.
 
-    Parameters
-    ----------
-    path : Path
-
     Returns
     -------
     str

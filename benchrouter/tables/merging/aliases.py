@@ -117,10 +117,6 @@ def read_aliases(given: Given) -> Aliases:
         Name that stays to its other name or names; or a text file of lines
         ``name = other name, another name``, blanks around ``=``; ``#`` begins a comment.
 
-    Returns
-    -------
-    Aliases
-
     Raises
     ------
     FileNotFoundError

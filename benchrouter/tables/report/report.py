@@ -165,10 +165,6 @@ def table_report(table: BenchmarkTable) -> TableReport:
     ----------
     table : BenchmarkTable
         Of one that was selected from, what is left of it is reported; of sources and notes, all.
-
-    Returns
-    -------
-    TableReport
     """
     origin = table.origin or Origin()
     present = ~np.isnan(table.scores)
