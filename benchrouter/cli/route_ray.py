@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -261,7 +262,8 @@ def _cluster(address: str, device: str, threads: int, block_bytes: int) -> Itera
         except ray.exceptions.RayTaskError as e:
             raise ValueError(_reason_of(e)) from None
         except ray.exceptions.RayActorError as e:  # its text ends with what the actor raised
-            raise ValueError(f"an actor could not start: {str(e).splitlines()[-1]}") from None
+            words = _without_class(str(e).splitlines()[-1])
+            raise ValueError(f"an actor could not start: {words}") from None
         finally:
             ray.shutdown()
 
@@ -270,7 +272,12 @@ def _reason_of(error: Any) -> str:
     """First error of a task or actor, which Ray tells only in the text of its own error."""
     raised, told, _ = str(error).partition("\nThe above exception was the direct cause")
     last = raised.strip().splitlines()[-1] if told else ""
-    return last.removeprefix("ValueError: ") or str(error.cause).partition("\nFailed to ")[0]
+    return _without_class(last) or str(error.cause).partition("\nFailed to ")[0]
+
+
+def _without_class(line: str) -> str:
+    """Drop the class before the words of a ValueError or of an error of our own."""
+    return re.sub(r"^(ValueError|benchrouter\.[\w.]+): ", "", line)
 
 
 def _check_cpus(address: str, n_cpus: float, threads: int) -> None:

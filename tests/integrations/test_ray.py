@@ -707,8 +707,7 @@ def test_command_whose_machines_see_no_router(given, tmp_path):
     )
     assert run.returncode == 1
     assert run.stderr.rstrip().splitlines()[-1] == (
-        f"error: an actor could not start: ValueError: {tmp_path}/none is not a router: it has no "
-        "router.json"
+        f"error: an actor could not start: {tmp_path}/none is not a router: it has no router.json"
     )
     assert run.stdout == ""
     assert not list(tmp_path.glob("*out*"))
@@ -743,12 +742,13 @@ def test_an_actor_cannot_have_more_cpus_than_there_are(capsys):
     assert "takes 64 CPUs, and waits" in capsys.readouterr().err
 
 
-def test_what_an_actor_raised_is_told():
+@pytest.mark.parametrize("kind", ["ValueError", "benchrouter.files.errors.BadInput"])
+def test_what_an_actor_raised_is_told(kind):
     class Failed(Exception):
         cause = "UDF failed to process a data block.\nFailed to apply UDF"
 
     text = (
-        "ray::MapWorker.submit() (pid=1)\n  File x\nValueError: embeddings, row 5: found NaN\n\n"
+        f"ray::MapWorker.submit() (pid=1)\n  File x\n{kind}: embeddings, row 5: found NaN\n\n"
         "The above exception was the direct cause of the following exception:\n\nmore"
     )
     assert route_ray._reason_of(Failed(text)) == "embeddings, row 5: found NaN"
