@@ -279,3 +279,15 @@ def test_the_directory_says_from_what_p_was_estimated(tmp_path, monkeypatch):
         for name in ("all", "some")
     ]
     assert said == ["every record", "at most 500 records a dataset"]
+
+
+def test_a_router_saved_before_the_package_was_rearranged_decides_as_it_did():
+    folder = Path(__file__).with_name("saved_by_0.1.0")
+    before = json.loads((folder / "decisions.json").read_text())
+    router = Router.load(folder / "router")
+    queries = unit_rows(12, 8, seed=2)
+    for rule in ("auto", "mean", "raw", "s3"):
+        found = router.route(embeddings=queries, rule=rule)
+        assert found.names() == before[rule]["models"]
+        np.testing.assert_allclose(found.score, before[rule]["scores"], rtol=1e-6)
+    assert router.choose(embeddings=queries).model == before["choose"]["model"]
