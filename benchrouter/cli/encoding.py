@@ -198,6 +198,16 @@ def load_all_embeddings(paths: Sequence[Path]) -> tuple[NDArray[Any], Fingerprin
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks), recorded
 
 
+def check_one_each(files: list[Path] | None, tables: list[Path] | None, of: str) -> None:
+    """Refuse embeddings that do not come in one file for each table."""
+    n_tables = len(tables or [])
+    if files and len(files) != n_tables:
+        raise typer.BadParameter(
+            f"found {len(files)} files for {n_tables} {of}, expected one each",
+            param_hint="--embeddings",
+        )
+
+
 def check_length(paths: Sequence[Path], n: int, table: BenchmarkTable) -> None:
     """Refuse more or fewer embeddings than records; the message names the files."""
     if n in (table.n_source_rows, table.n_records):

@@ -16,6 +16,7 @@ from benchrouter.cli import options, output
 from benchrouter.cli.encoding import (
     cache_folder,
     check_length,
+    check_one_each,
     encode_all,
     load_all_embeddings,
     load_encoder,
@@ -122,17 +123,11 @@ def evaluate(
     further = options.further_metrics(also)
     thresholds = options.thresholds(correct_above)
     shares = options.shares(label_shares)
-    if embeddings and len(embeddings) != len(tables):
-        raise typer.BadParameter(
-            f"found {len(embeddings)} files for {len(tables)} tables, expected one each",
-            param_hint="--embeddings",
-        )
+    check_one_each(embeddings, tables, "tables")
     import numpy as np
 
-    from benchrouter.cli.table_notes import odd_models
     from benchrouter.evaluation.evaluate import evaluate as evaluate_table
-    from benchrouter.evaluation.report.saved_report import check_target, write_report
-    from benchrouter.evaluation.report.sheets.sheet import counted
+    from benchrouter.evaluation.report.saved_report import write_report
     from benchrouter.scores.fitted import Settings
     from benchrouter.scores.pairs import LABEL_SHARES
     from benchrouter.tables.read import read_with_metrics
@@ -149,12 +144,7 @@ def evaluate(
         seed=seed,
     )
     if directory is not None:
-        check_target(directory)
-        if figures:
-            from benchrouter.evaluation.report.figures.style import paper
-
-            with paper():  # fail now, rather than after the work, if matplotlib is missing
-                pass
+        _check_report(directory, figures)
     stages = output.StageClock()
     reading |= {"models": options.listed(models), "datasets": options.listed(datasets)}
     with stages("read"), opened_once():
@@ -166,14 +156,7 @@ def evaluate(
             for size in sizes
         }
         named = ", ".join(map(_named, tables))
-    output.say(
-        f"read {counted(table.n_records, 'record')}, {counted(table.n_datasets, 'dataset')}, "
-        f"{counted(table.n_models, 'model')}"
-    )
-    output.say_skipped(table.skipped)
-    output.say_warnings(table)
-    for doubt in odd_models(table):
-        output.say(doubt)
+    _say_read(table)
     table, pools = _used(table, pools)
     loaded: Encoder | None = None
     if not embeddings or robustness:
@@ -215,6 +198,33 @@ def evaluate(
     _show(found)
     if directory is not None:
         output.facts([("report", str(page))])
+
+
+def _say_read(table: BenchmarkTable) -> None:
+    """Say on stderr what was read, what was left out, and what looks wrong."""
+    from benchrouter.cli.table_notes import odd_models
+    from benchrouter.evaluation.report.sheets.sheet import counted
+
+    output.say(
+        f"read {counted(table.n_records, 'record')}, {counted(table.n_datasets, 'dataset')}, "
+        f"{counted(table.n_models, 'model')}"
+    )
+    output.say_skipped(table.skipped)
+    output.say_warnings(table)
+    for doubt in odd_models(table):
+        output.say(doubt)
+
+
+def _check_report(directory: Path, figures: bool) -> None:
+    """Fail now, rather than after the work, where no report can be written or drawn."""
+    from benchrouter.evaluation.report.saved_report import check_target
+
+    check_target(directory)
+    if figures:
+        from benchrouter.evaluation.report.figures.style import paper
+
+        with paper():
+            pass
 
 
 def _named(path: Path) -> str:

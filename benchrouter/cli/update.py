@@ -12,6 +12,7 @@ from benchrouter.cli import options, output
 from benchrouter.cli.encoding import (
     EncodingOptions,
     check_length,
+    check_one_each,
     encode_all,
     load_all_embeddings,
     load_router,
@@ -73,49 +74,32 @@ def update(
     as_json: options.Json = False,
 ) -> None:
     """Add records and models to a router, or remove some: removals first, records last."""
-    without_models, without_datasets = options.listed(remove_model), options.listed(remove_dataset)
+    without_models = options.listed(remove_model) or []
+    without_datasets = options.listed(remove_dataset) or []
     if not (add_records or add_model or without_models or without_datasets):
         raise typer.BadParameter("found nothing to add and nothing to remove")
-    _check_embeddings(embeddings or [], add_records or [])
+    check_one_each(embeddings, add_records, "tables of new records")
     from benchrouter.router import Router
     from benchrouter.scores.saved import check_target
-    from benchrouter.tables.read import read_table
 
-    def read(paths: list[Path]) -> BenchmarkTable:
-        table = read_table(
-            paths,
-            metric=metric,
-            thresholds=options.thresholds(correct_above) if paths == add_records else None,
-            **reading,
-        )
-        output.say_skipped(table.skipped)
-        output.say_warnings(table)
-        return table
-
+    reading["metric"] = metric
     written_to = check_target(directory if target is None else target)
     stages = output.StageClock()
+    encodes = bool(add_records) and not embeddings
     with stages("load"):
-        if add_records and not embeddings:
-            router = load_router(
-                directory, EncodingOptions(None, encoder, cache, cache_dir, device, threads)
-            )
-        else:
-            router = Router.load(directory, threads=threads)
+        encoding = EncodingOptions(None, encoder, cache, cache_dir, device, threads)
+        router = (
+            load_router(directory, encoding) if encodes else Router.load(directory, threads=threads)
+        )
     if without_models or without_datasets:
         with stages("remove"):
-            router.remove(models=without_models or (), datasets=without_datasets or ())
+            router.remove(models=without_models, datasets=without_datasets)
     if add_model:
         with stages("add models"):
-            results = read(add_model)
-            for name in results.models:
-                router.add_model(name, results)
+            _add_models(router, _read(add_model, reading))
     if add_records:
-        with stages("read records"):
-            table = read(add_records)
-        with nullcontext() if embeddings else stages("encode"):
-            rows = _rows(embeddings or [], router, table)
-        with stages("add records"):
-            router.add_records(table, rows)
+        reading["thresholds"] = options.thresholds(correct_above)
+        _add_records(router, add_records, embeddings, reading, stages)
     with stages("save"):
         router.save(written_to)
     document = _document(router, written_to, stages.seconds)
@@ -125,15 +109,36 @@ def update(
         _show(document)
 
 
-def _check_embeddings(files: list[Path], tables: list[Path]) -> None:
-    if files and len(files) != len(tables):
-        raise typer.BadParameter(
-            f"found {len(files)} files for {len(tables)} tables of new records, expected one each",
-            param_hint="--embeddings",
-        )
+def _read(paths: list[Path], reading: dict[str, Any]) -> BenchmarkTable:
+    from benchrouter.tables.read import read_table
+
+    table = read_table(paths, **reading)
+    output.say_skipped(table.skipped)
+    output.say_warnings(table)
+    return table
 
 
-def _rows(paths: list[Path], router: Router, table: BenchmarkTable) -> NDArray[Any]:
+def _add_models(router: Router, results: BenchmarkTable) -> None:
+    for name in results.models:
+        router.add_model(name, results)
+
+
+def _add_records(
+    router: Router,
+    tables: list[Path],
+    embeddings: list[Path] | None,
+    reading: dict[str, Any],
+    stages: output.StageClock,
+) -> None:
+    with stages("read records"):
+        table = _read(tables, reading)
+    with nullcontext() if embeddings else stages("encode"):
+        rows = _rows(embeddings, router, table)
+    with stages("add records"):
+        router.add_records(table, rows)
+
+
+def _rows(paths: list[Path] | None, router: Router, table: BenchmarkTable) -> NDArray[Any]:
     """Embeddings of new records, from files or else by the router's encoder."""
     if not paths:
         return encode_all(router.encoder, table.prompts)
