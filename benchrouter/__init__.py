@@ -1,6 +1,6 @@
 """Route prompts to LLMs with the by-products of benchmarks (arXiv 2309.15789).
 
-    table → encoder → index → votes → scores → router
+    prompts → embeddings → neighbours → votes → scores → decisions
 
 Each name below is loaded when it is first used: importing this package loads nothing heavy.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -15,6 +16,14 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("the real benchmark tables (../shared) are not beside this checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def host_module(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The device half of the extension, with the host as its device: see helpers/device.py."""
+    from device import build_device_on_host
+
+    return build_device_on_host(tmp_path_factory.mktemp("device_on_host"))
 
 
 def _why_no_gpu() -> str | None:

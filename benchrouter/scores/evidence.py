@@ -195,28 +195,6 @@ def prior_of(means: Array) -> NDArray[np.float32]:
     return np.where(models, prior, known.mean() if len(known) else 0.5).astype(np.float32)
 
 
-def accuracy_of_verdicts(
-    g: NDArray[np.float32], correctness: NDArray[np.float32], threshold: float
-) -> Array:
-    """p(d, m): how often the verdict g > t agrees with the recorded correctness.
-
-    Parameters
-    ----------
-    g, correctness : float32 arrays, shape (n, n_models)
-        Correctness is 0, 1 or NaN.
-    threshold : float
-
-    Returns
-    -------
-    float64 array, shape (n_models,)
-        NaN for a model without a record here.
-    """
-    known = ~np.isnan(correctness)
-    right = known & (verdicts(g, threshold) == (correctness > 0.5))
-    count = known.sum(axis=0)
-    return np.asarray(right.sum(axis=0) / np.where(count > 0, count, np.nan))
-
-
 def verdicts(g: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
     """ḡ = 1[g > t], strictly; t is rounded as the votes are, so 3 of 10 is not above 0.3.
 

@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-from device import build_device_on_host
 from served import write_router
 from tiny_encoder import prompts_of
 
@@ -23,11 +22,6 @@ from benchrouter.votes import on_device as votes_on_device
 torch = pytest.importorskip("torch")
 
 PROMPTS = prompts_of([3, 9, 5, 20, 7, 4] * 4, seed=3)
-
-
-@pytest.fixture(scope="module")
-def host_module(tmp_path_factory):
-    return build_device_on_host(tmp_path_factory.mktemp("device_on_host"))
 
 
 @pytest.fixture(scope="module", params=["host", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from device import ROOT, build_device_on_host, without_preload
+from device import ROOT, without_preload
 from expect_cases import FAULTS as FAULTS_OF_EXPECT
 from expect_cases import LEARNT_FAULTS, auto_case, large_case, outcomes_of, small
 from hypothesis import given, settings
@@ -50,14 +50,9 @@ EXAMPLES = max(int(os.environ.get("BENCHROUTER_EXAMPLES", "1500")) // 15, 10)
 some = settings(max_examples=EXAMPLES, deadline=None)
 
 
-@pytest.fixture(scope="module")
-def host_module(tmp_path_factory):
-    return build_device_on_host(tmp_path_factory.mktemp("device_on_host"))
-
-
 @pytest.fixture(scope="module", params=["host", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request):
-    """Name of a device in torch whose tensors voting_cuda takes."""
+    """Name of a device in torch whose tensors the kernels take."""
     if request.param == "cuda":
         if not _core.has_cuda:
             pytest.fail("there is a device, but the extension was built without CUDA")

@@ -340,11 +340,6 @@ def _views(side: _Side, records: Records, sample: Sample, k: int, threads: int) 
     return np.stack([near, kinds, *side.linear])
 
 
-def _blended(strange: Array, n_views: int) -> Array:
-    """Factors of every view for known and for strange prompts, shape (2 · n_views, n)."""
-    return np.repeat(np.stack([1.0 - strange, strange]), n_views, axis=0)
-
-
 def _slopes(
     sides: list[_Side], views: list[Array], strange: list[Array]
 ) -> tuple[Array, Array, Array]:
